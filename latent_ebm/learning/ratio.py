@@ -1,0 +1,46 @@
+r"""Adaptive multi-stage density-ratio estimation of a latent prior (Xiao & Han 2022, arXiv:2209.08739).
+
+While one classifier after another carries the prior towards the aggregate posterior (see ``stages``), the likelihood learns
+all along from the posterior samples, under the product of the stages closed so far.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.stages import RatioStages
+from latent_ebm.model import LatentModel
+from latent_ebm.objectives import negative_log_likelihood
+from latent_ebm.posteriors import Posterior
+
+
+class MultiStageRatio(LearningRule):
+    """Trains a ``model`` with a ``RatioPrior`` by the ``stages`` of density-ratio estimation.
+
+    ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data, whose validation decides when
+    a stage is closed: set the trainer's ``val_check_interval``. With ``train_likelihood=False`` only the prior learns.
+    ``optimizer`` and ``prior_lr`` (of the classifier): see ``LearningRule``. Raises ``ValueError`` for another prior.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        posterior: Posterior,
+        stages: RatioStages,
+        optimizer: OptimizerCallable,
+        inference: Posterior | None = None,
+        prior_lr: float | None = None,
+        train_likelihood: bool = True,
+    ) -> None:
+        super().__init__(model, inference or posterior, optimizer, prior_lr, stages)
+        self.posterior, self.train_likelihood = posterior.requires_grad_(False), train_likelihood
+        model.likelihood.requires_grad_(train_likelihood)
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x, index = self.unpack(batch)
+        z_data = self.posterior.sample(self.model, x, index=index)
+        losses = {"ratio": self.stage_loss(z_data)}
+        if self.train_likelihood:
+            losses["likelihood"] = negative_log_likelihood(self.model.likelihood(z_data), x)
+        return losses

@@ -1,0 +1,150 @@
+r"""Adaptive stages of density-ratio estimation (Xiao & Han 2022, arXiv:2209.08739).
+
+Stage k has a frozen prior ``p_k``. A classifier with logit ``f`` separates posterior draws ``z+ ~ q_k`` from prior draws
+``z- ~ p_k``; at its optimum ``f = log q_k / p_k``. Then ``f`` is frozen, joins the product, and the next stage starts from
+``f = 0``. As ``p_k`` does not move within a stage, its draws are a *pool* of particles, refreshed by a step now and then: no
+inner prior chain.
+
+What decides is this library's own addition to the paper. On held-out samples the loss is ``2 log 2`` where no gap between
+``q_k`` and ``p_k`` is left. When the held-out loss stops falling, the stage is closed if it lies below ``2 log 2`` by more
+than a tolerance, else there is nothing to add. A closing stage enters as ``w f`` with the largest ``w <= 1`` whose importance
+weights under ``p_k`` keep an effective sample size of ``min_ess``: over a chasm it goes part of the way, and the rest is the
+next stage's. So ``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` is a well-conditioned average over the pool, and the pool,
+resampled by the same weights and moved by the prior's sampler, is the pool of ``p_{k+1}``.
+"""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.objectives import noise_contrastive
+from latent_ebm.priors import RatioPrior
+from samplers import PersistentChains, Sampler, effective_sample_size, log_mean_exp, resample
+
+NO_GAP = 2 * math.log(2)  # the classifier's loss where both laws are the same
+
+
+def zero_last_layer(network: nn.Module) -> None:
+    """Zero the last ``nn.Linear`` of ``network``, so that its output is 0. Raises ``ValueError`` if it has none."""
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    if not layers:
+        raise ValueError(f"ratio must end in an nn.Linear layer, got {type(network).__name__} without one")
+    for parameter in layers[-1].parameters():
+        nn.init.zeros_(parameter)
+
+
+class RatioStages(nn.Module):
+    """The open stage: its classifier ``ratio`` (logit: z (batch, dim) -> (batch,)) and its pool of prior draws.
+
+    ``pool_size`` particles, the last fifth of them held out; ``refresh`` moves drawn particles before they are used
+    (None: not at all). At most ``max_stages`` are closed. A stage closes when the mean held-out loss of the last
+    ``patience`` checks is no longer ``min_drop`` below that of the ``patience`` before, and the gap
+    ``2 log 2 - loss`` exceeds ``tolerance``. Raises ``ValueError`` for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        ratio: nn.Module,
+        dim: int,
+        pool_size: int = 4000,
+        refresh: Sampler | None = None,
+        max_stages: int = 8,
+        patience: int = 2,
+        min_drop: float = 0.01,
+        tolerance: float = 0.02,
+        min_ess: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if not 0 < min_ess <= 1:
+            raise ValueError(f"min_ess must lie in (0, 1], got {min_ess}")
+        for name, value in {"pool_size": pool_size // 5, "max_stages": max_stages, "patience": patience}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least {5 if name == 'pool_size' else 1}")
+        zero_last_layer(ratio)
+        self.ratio, self.pool, self.refresh = ratio, PersistentChains(pool_size, dim), refresh
+        self.max_stages, self.patience, self.min_drop = max_stages, patience, min_drop
+        self.tolerance, self.min_ess = tolerance, min_ess
+        self.num_train = pool_size - pool_size // 5
+        self.curve: list[float] = []
+        self.filled = False
+
+    def start(self, prior: RatioPrior) -> None:
+        """Fill the pool with draws of ``prior``, once."""
+        if not self.filled:
+            self.pool.particles.copy_(prior.sample(len(self.pool)))
+        self.filled = True
+
+    def loss(self, prior: RatioPrior, z_data: Tensor) -> Tensor:
+        """Classifier loss at posterior draws ``z_data`` (batch, dim) and as many of the pool's training part."""
+        index = torch.randint(self.num_train, (len(z_data),), device=z_data.device)
+        if self.refresh is None:
+            z_model = self.pool.particles[index]
+        else:
+            z_model = self.pool.advance(self.refresh, prior, index)
+        return noise_contrastive(self.ratio(z_data), self.ratio(z_model))
+
+    @torch.no_grad()
+    def check(self, z_held_out: Tensor) -> dict[str, float]:
+        """Held-out figures of the open stage at posterior draws (n, dim).
+
+        ``loss``; ``gap`` = 2 log 2 - loss, twice the Jensen-Shannon divergence for an optimal classifier, 0 when nothing
+        is left to learn; ``accuracy``, above .95 a sign of a density chasm (arXiv:2006.12204); ``calibration_model`` = E_p[r] and ``calibration_data`` = E_q[1/r], 1 for an exact ratio;
+        ``ess`` of the weights r under p, a fraction.
+        """
+        logit_data, logit_model = self.ratio(z_held_out), self.ratio(self.pool.particles[self.num_train :])
+        loss = noise_contrastive(logit_data, logit_model).item()
+        return {
+            "loss": loss,
+            "gap": NO_GAP - loss,
+            "accuracy": ((logit_data > 0).float().mean() + (logit_model < 0).float().mean()).item() / 2,
+            "calibration_model": logit_model.exp().mean().item(),
+            "calibration_data": (-logit_data).exp().mean().item(),
+            "ess": effective_sample_size(logit_model).item(),
+        }
+
+    def is_worth_adding(self, prior: RatioPrior) -> bool:
+        """Whether ``prior`` has room for a stage, and the last held-out gap of the open one exceeds the tolerance."""
+        return bool(self.curve) and len(prior.stages) < self.max_stages and NO_GAP - self.curve[-1] > self.tolerance
+
+    def is_done(self, prior: RatioPrior) -> bool:
+        """Whether the open stage has learnt what it can (its held-out loss has stopped falling) and is worth adding."""
+        recent, before = self.curve[-self.patience :], self.curve[-2 * self.patience : -self.patience]
+        if len(before) < self.patience:
+            return False
+        return sum(before) - sum(recent) < self.min_drop * self.patience and self.is_worth_adding(prior)
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """``weight`` w with which the open stage would enter the prior, and its ``log_z_step`` = log E_p[exp(w f)]."""
+        logit = self.ratio(self.pool.particles)
+        weight = largest_weight(logit, self.min_ess)
+        return {"weight": weight, "log_z_step": float(log_mean_exp(weight * logit))}
+
+    @torch.no_grad()
+    def close(self, prior: RatioPrior, weight: float, log_z_step: float) -> None:
+        """Freeze the open stage into ``prior``, move the pool to the new prior, and open the next stage at f = 0."""
+        particles = resample(self.pool.particles, weight * self.ratio(self.pool.particles))
+        prior.append(copy.deepcopy(self.ratio), weight, log_z_step)
+        self.pool.particles.copy_(prior.sampler.sample(prior, particles))
+        zero_last_layer(self.ratio)
+        self.curve = []
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"curve": self.curve, "filled": self.filled}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.curve, self.filled = list(state["curve"]), state["filled"]
+
+
+def largest_weight(logit: Tensor, min_ess: float) -> float:
+    """Largest ``w`` in [0, 1] for which the weights ``exp(w logit)`` (n,) have an effective sample size of ``min_ess`` n."""
+    if effective_sample_size(logit) >= min_ess:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if effective_sample_size(middle * logit) >= min_ess else (low, middle)
+    return low

@@ -1,0 +1,69 @@
+r"""When a stage of a ratio prior is closed: the wiring of ``RatioStages`` to validation."""
+
+import copy
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from latent_ebm.learning.stages import RatioStages
+from latent_ebm.model import LatentModel
+from latent_ebm.priors import RatioPrior
+
+
+def staged_prior(model: LatentModel) -> RatioPrior:
+    """The model's prior, which must be a ``RatioPrior``, else ``ValueError``."""
+    if not isinstance(model.prior, RatioPrior):
+        raise ValueError(f"model.prior must be a RatioPrior to be trained in stages, got {type(model.prior).__name__}")
+    return model.prior
+
+
+class StageTrigger(Callback):
+    """Checks the open stage on the latents of each validation and closes it when it is done, or when training ends.
+
+    In several processes the first one decides for all.
+    """
+
+    def __init__(self, prior: RatioPrior, stages: RatioStages) -> None:
+        self.prior, self.stages = prior, stages
+        self.held_out: list[Tensor] = []
+
+    def grow(self, num_stages: int) -> None:
+        """Give the prior ``num_stages`` stages, whose weights a checkpoint is about to fill in."""
+        while len(self.prior.stages) < num_stages:
+            self.prior.append(copy.deepcopy(self.stages.ratio))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if any(isinstance(c, WeightAveraging) for c in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
+            raise ValueError("callbacks must not average weights while a ratio prior grows: stages would be averaged away")
+        self.stages.start(self.prior)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        self.held_out.append(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        z, self.held_out = torch.cat(self.held_out), []
+        if trainer.sanity_checking or not trainer.training:
+            return
+        figures = trainer.strategy.broadcast(self.stages.check(z))
+        self.stages.curve.append(figures["loss"])
+        pl_module.log_dict({f"ratio/{name}": value for name, value in figures.items()})
+        if self.stages.is_done(self.prior):
+            self.close(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step >= trainer.estimated_stepping_batches and self.stages.is_worth_adding(self.prior):
+            self.close(trainer, pl_module)
+
+    def close(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the open stage, forget the optimiser's moments of its classifier, and log what was added."""
+        step = trainer.strategy.broadcast(self.stages.measure())
+        self.stages.close(self.prior, **step)
+        for parameter in self.stages.ratio.parameters():
+            trainer.optimizers[0].state.pop(parameter, None)
+        added = {"weight": step["weight"], "log_z": self.prior.log_z.item(), "num_stages": float(len(self.prior.stages))}
+        pl_module.log_dict({f"ratio/{name}": value for name, value in added.items()})

@@ -1,0 +1,52 @@
+r"""Variational learning: an encoder ``q(z|x)`` in place of posterior chains (Kingma & Welling 2014, arXiv:1312.6114).
+
+The evidence bound ``E_q[log p(x|z) + log p(z) - log q(z|x)]`` holds for every prior. With an energy prior its gradient in
+the energy lacks only the model half, ``E_p[dE]``, which prior chains give. With a ratio prior the stages learn at draws of
+the aggregate encoder; one ratio on a trained VAE is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.stages import RatioStages
+from latent_ebm.model import LatentModel
+from latent_ebm.objectives import divergence, negative_log_likelihood
+from latent_ebm.posteriors import AmortizedPosterior, Posterior
+from latent_ebm.priors import EnergyPrior
+
+
+class Variational(LearningRule):
+    """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``, by the evidence bound.
+
+    A ``RatioPrior`` learns in ``stages`` at the encoder's draws; for NCP-VAE give the trained posterior and likelihood to
+    ``MultiStageRatio(train_likelihood=False)`` with one stage. ``inference`` (default: the encoder) draws held-out latents;
+    ``optimizer``, ``prior_lr``: see ``LearningRule``.
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        posterior: AmortizedPosterior,
+        optimizer: OptimizerCallable,
+        stages: RatioStages | None = None,
+        inference: Posterior | None = None,
+        prior_lr: float | None = None,
+    ) -> None:
+        super().__init__(model, inference or posterior, optimizer, prior_lr, stages)
+        self.posterior = posterior
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x, _ = self.unpack(batch)
+        prior, q = self.model.prior, self.posterior(x)
+        z = q.rsample()
+        losses = {
+            "likelihood": negative_log_likelihood(self.model.likelihood(z), x),
+            "divergence": divergence(q, prior, z),
+        }
+        if isinstance(prior, EnergyPrior):
+            losses["prior"] = prior.log_density(prior.sample(len(x))).mean()
+        if self.stages is not None:
+            losses["ratio"] = self.stage_loss(z.detach())
+        return losses

@@ -1,0 +1,83 @@
+r"""Likelihoods ``p(x|z)``: a ``decoder`` network inside an exact distribution with all its constants, so that a scale can
+be learned and energies of different models can be compared.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Independent, Normal
+
+
+class Likelihood(nn.Module, ABC):
+    """``forward(z)`` gives the distribution of ``x`` (batch, \\*event) for latents ``z`` (batch, dim)."""
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> Distribution:
+        """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` is one number per row, its ``mean`` an image."""
+
+
+def per_row(distribution: Distribution) -> Independent:
+    """Sum ``log_prob`` over all but the first dimension."""
+    return Independent(distribution, len(distribution.batch_shape) - 1, validate_args=False)
+
+
+class GaussianLikelihood(Likelihood):
+    """``p(x|z) = N(decoder(z), scale^2 I)``. ``decoder`` maps z (batch, dim) to (batch, \\*event).
+
+    ``scale`` is the noise's standard deviation in the units of x; with ``learn_scale`` it is where training starts.
+    Raises ``ValueError`` for a non-positive ``scale``.
+    """
+
+    log_scale: Tensor
+
+    def __init__(self, decoder: nn.Module, scale: float, learn_scale: bool = False) -> None:
+        super().__init__()
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be finite and positive, got {scale}")
+        self.decoder = decoder
+        log_scale = torch.tensor(math.log(scale))
+        if learn_scale:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+
+    def forward(self, z: Tensor) -> Distribution:
+        return per_row(Normal(self.decoder(z), self.log_scale.exp(), validate_args=False))
+
+
+class BernoulliLikelihood(Likelihood):
+    """``p(x|z) = Bernoulli(sigmoid(decoder(z)))`` for x in [0, 1]; ``decoder`` gives logits (batch, \\*event)."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor) -> Distribution:
+        return per_row(Bernoulli(logits=self.decoder(z), validate_args=False))
+
+
+class Masked(Likelihood):
+    """``likelihood`` of the observed entries only: where ``mask`` (broadcast to x) is False, x does not count.
+
+    The posterior given part of an image, as for inpainting, is ``LatentModel(prior, Masked(likelihood, mask))``'s.
+    Raises ``ValueError`` if ``mask`` is not boolean.
+    """
+
+    mask: Tensor
+
+    def __init__(self, likelihood: Likelihood, mask: Tensor) -> None:
+        super().__init__()
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask must be a boolean tensor, got {mask.dtype}")
+        self.likelihood = likelihood
+        self.register_buffer("mask", mask)
+
+    def forward(self, z: Tensor) -> Distribution:
+        from pyro.distributions import MaskedDistribution
+
+        dense = self.likelihood(z)
+        if not isinstance(dense, Independent):
+            raise ValueError(f"likelihood must give a torch Independent distribution to mask, got {type(dense).__name__}")
+        return per_row(MaskedDistribution(dense.base_dist, self.mask))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,90 @@
+r"""Convolutional decoder and encoder for square images.
+
+The decoder maps ``z`` linearly to ``channels * 2^k`` maps of the base size ``s_0``, doubles the size ``k - 1`` times
+by ``ConvTranspose2d(4, 2, 1)``, halving the channels, and reaches the image by one 3x3 convolution at half resolution
+that predicts the four sub-pixels of every cell (``PixelShuffle``). Feature maps at full resolution, where nearly all
+the time of a usual decoder goes, never exist: inference by MCMC differentiates the decoder in ``z`` at every step,
+and this order of layers costs half of the usual one on a CPU. Transposed convolutions are kept inside because they
+need fewer multiplications than a sub-pixel or nearest-neighbour convolution between the same maps. There is no batch
+normalisation, since the density of one row must not depend on the others.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from latent_ebm.networks.mlp import check_counts, make_activation
+
+MAX_BASE = 8
+
+
+def base_size(shape: Sequence[int]) -> tuple[int, int]:
+    """Size ``s_0 <= 8`` and number of halvings ``k`` of images (C, H, W): 28 -> (7, 2), 32 -> (8, 2), 64 -> (8, 3)."""
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(f"shape must be (C, H, W) with H = W, got {tuple(shape)}")
+    check_counts(**dict(zip(("channels of shape", "height of shape"), shape[:2], strict=True)))
+    size, halvings = shape[1], 0
+    while size > MAX_BASE and size % 2 == 0:
+        size, halvings = size // 2, halvings + 1
+    if size > MAX_BASE:
+        raise ValueError(f"shape must have H = W that halves down to {MAX_BASE} or less, got {tuple(shape)}")
+    return size, halvings
+
+
+class ConvDecoder(nn.Module):
+    """Decoder ``(batch, dim) -> (batch, *shape)``.
+
+    Arguments: latent ``dim``; image ``shape`` (C, H, W) with H = W = 8, 28, 32, 64 or any size that halves down to 8 or
+    less; ``channels`` sets the width; ``activation`` as in ``make_activation``; ``output`` is ``tanh`` for images in
+    [-1, 1], or ``linear``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        shape: Sequence[int],
+        channels: int = 32,
+        activation: str = "gelu",
+        output: str = "tanh",
+    ) -> None:
+        super().__init__()
+        check_counts(dim=dim, channels=channels)
+        if output not in ("tanh", "linear"):
+            raise ValueError(f"output must be tanh or linear, got {output!r}")
+        size, halvings = base_size(shape)
+        width = channels * 2**halvings
+        layers = [nn.Linear(dim, width * size**2), nn.Unflatten(1, (width, size, size)), make_activation(activation)]
+        for _ in range(halvings - 1):
+            layers += [nn.ConvTranspose2d(width, width // 2, 4, 2, 1), make_activation(activation)]
+            width //= 2
+        factor = 2 if halvings else 1
+        layers += [nn.Conv2d(width, shape[0] * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
+        self.layers = nn.Sequential(*layers, nn.Tanh() if output == "tanh" else nn.Identity())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images (batch, \\*shape) of ``z`` (batch, dim)."""
+        return self.layers(z)
+
+
+class ConvEncoder(nn.Module):
+    """Encoder ``(batch, *shape) -> (batch, out_dim)``, the mirror of ``ConvDecoder``.
+
+    Arguments: image ``shape`` (C, H, W) as for the decoder; ``out_dim``, twice the latent dimension for a mean and a
+    log-scale; ``channels`` sets the width; ``activation`` as in ``make_activation``.
+    """
+
+    def __init__(self, shape: Sequence[int], out_dim: int, channels: int = 32, activation: str = "gelu") -> None:
+        super().__init__()
+        check_counts(out_dim=out_dim, channels=channels)
+        size, halvings = base_size(shape)
+        factor, width = (2, 2 * channels) if halvings else (1, channels)
+        layers = [nn.PixelUnshuffle(factor), nn.Conv2d(shape[0] * factor**2, width, 3, padding=1)]
+        layers.append(make_activation(activation))
+        for _ in range(halvings - 1):
+            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1), make_activation(activation)]
+            width *= 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * size**2, out_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (batch, out_dim) of images ``x`` (batch, \\*shape)."""
+        return self.layers(x)

@@ -1,0 +1,37 @@
+r"""Losses as pure functions of tensors. Samples that enter them are constants: gradients reach parameters only."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.distributions import Distribution
+from torch.nn.functional import softplus
+
+
+def contrastive(log_density: Callable[[Tensor], Tensor], z_data: Tensor, z_model: Tensor) -> Tensor:
+    """``-(E_data[log p] - E_model[log p])``, whose gradient is that of ``-E_data[log p / Z]`` when z_model ~ p.
+
+    ``log_density`` maps (batch, \\*event) to (batch,), unnormalised. Source: Hinton 2002; Pang et al., arXiv:2006.08205.
+    """
+    return log_density(z_model).mean() - log_density(z_data).mean()
+
+
+def noise_contrastive(logit_data: Tensor, logit_model: Tensor) -> Tensor:
+    """``-E_data[log sig(f)] - E_model[log(1 - sig(f))]`` for logits (batch,) at samples of either law.
+
+    Its minimum over f is ``2 log 2 - 2 JSD(data, model)``, reached at the log-ratio ``f = log q_data / p_model``.
+    Source: Gutmann & Hyvarinen 2012; Xiao & Han 2022, arXiv:2209.08739.
+    """
+    return softplus(-logit_data).mean() + softplus(logit_model).mean()
+
+
+def negative_log_likelihood(conditional: Distribution, x: Tensor) -> Tensor:
+    """``-E[log p(x|z)]`` in nats per datum, for ``conditional = likelihood(z)`` with one z a row of x."""
+    return -conditional.log_prob(x).mean()
+
+
+def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """One-sample estimate ``E[log q(z) - log p(z)]`` of KL(q || p) at reparametrised z ~ q, up to log Z of p.
+
+    Its gradient in the parameters of p is the data half of the maximum-likelihood gradient of p.
+    """
+    return (q.log_prob(z) - log_density(z)).mean()

@@ -1,0 +1,90 @@
+r"""Posteriors: ways to draw ``z`` given ``x``.
+
+Short chains on ``model.log_posterior(x)`` are *short-run inference*: a chain of 20 steps of .005 travels a time of .1 and
+does not reach the posterior. It gets closer when it does not start from nothing: from where the chain of the same datum
+ended last time, or from an encoder's guess.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from latent_ebm.likelihoods import per_row
+from latent_ebm.model import LatentModel
+from samplers import PersistentChains, Sampler
+from samplers.base import normal_like
+
+
+class Posterior(nn.Module, ABC):
+    """Draws of ``z`` given ``x`` under a model."""
+
+    @abstractmethod
+    def sample(
+        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Detached draws z (batch, dim) for x (batch, \\*event); ``index`` (batch,) tells which data the rows are."""
+
+
+class MCMCPosterior(Posterior):
+    """A Markov chain per datum on ``model.log_posterior(x)``.
+
+    ``start``: "cold" draws from the prior's base, "zero" starts at the origin (with ``Langevin(temperature=0)`` the
+    result is deterministic and does not depend on the other rows), and ``PersistentChains(num_data, dim)`` continues
+    the chain of each datum, which then must be named by ``index``.
+    """
+
+    def __init__(self, sampler: Sampler, start: PersistentChains | Literal["cold", "zero"] = "cold") -> None:
+        super().__init__()
+        if not isinstance(start, PersistentChains) and start not in ("cold", "zero"):
+            raise ValueError(f'start must be "cold", "zero" or PersistentChains, got {start!r}')
+        self.sampler, self.start = sampler, start
+
+    def sample(
+        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        log_posterior = model.log_posterior(x)
+        if isinstance(self.start, PersistentChains):
+            if index is None:
+                raise ValueError("index must name the data of x, since this posterior keeps one chain per datum")
+            return self.start.advance(self.sampler, log_posterior, index, generator=generator)
+        z = model.prior.base.sample(len(x), generator=generator)
+        if self.start == "zero":
+            z = torch.zeros_like(z)
+        return self.sampler.sample(log_posterior, z, generator=generator)
+
+
+class AmortizedPosterior(Posterior):
+    """``q(z|x) = N(mean(x), std(x)^2)``, whose ``encoder`` maps x (batch, \\*event) to (batch, 2 dim): mean, log std."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Independent:
+        """The distribution ``q(z|x)`` with batch shape (batch,)."""
+        mean, log_std = self.encoder(x).chunk(2, dim=-1)
+        return per_row(Normal(mean, log_std.exp(), validate_args=False))
+
+    def sample(
+        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        with torch.no_grad():
+            q = self(x)
+            return q.mean + q.stddev * normal_like(q.mean, generator)
+
+
+class WarmStart(Posterior):
+    """Chains on ``model.log_posterior(x)`` that start at draws of an ``amortized`` posterior."""
+
+    def __init__(self, amortized: AmortizedPosterior, sampler: Sampler) -> None:
+        super().__init__()
+        self.amortized, self.sampler = amortized, sampler
+
+    def sample(
+        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        z = self.amortized.sample(model, x, generator=generator)
+        return self.sampler.sample(model.log_posterior(x), z, generator=generator)

@@ -1,0 +1,156 @@
+r"""Priors ``p(z)`` of a latent model.
+
+An *energy prior* is a base density tilted by a network, ``p(z) ~ p_0(z) exp(-E(z))``; a *ratio prior* is a base density
+times learned density ratios, ``p_K(z) ~ p_0(z) prod_k r_k(z)``, ``r_k = exp(f_k)``. Both are sums inside one log-density,
+so a prior *is* a log-density: samplers take it as it is, and find its closed-form gradient where its networks offer one.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from samplers import Sampler, log_z_bracket, value_and_grad
+
+
+class Prior(nn.Module, ABC):
+    """A log-density over latents ``z`` (batch, dim) that can be sampled. ``base`` is the normalised density it tilts."""
+
+    base: "Prior"
+
+    @abstractmethod
+    def log_density(self, z: Tensor) -> Tensor:
+        """Log-density (batch,) at ``z`` (batch, dim), up to the constant ``log_z``."""
+
+    @abstractmethod
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draws (num, dim)."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """A prior is a log-density: ``prior(z)`` is ``prior.log_density(z)``."""
+        return self.log_density(z)
+
+    def tilt(self, z: Tensor) -> Tensor:
+        """Learned part (batch,) of the log-density: ``log_density(z) - base.log_density(z)``."""
+        return self.log_density(z) - self.base.log_density(z)
+
+    def log_z_bracket(
+        self, num: int, sampler: Sampler, num_rungs: int, *, generator: torch.Generator | None = None
+    ) -> tuple[float, float]:
+        """Stochastic bounds ``(lower, upper)`` of ``log Z = log int exp(log_density)`` by annealed importance sampling.
+
+        ``num`` chains run from the base to this prior and, from ``sample(num)``, back again over ``num_rungs`` rungs;
+        ``sampler`` must leave its target invariant (MALA, HMC). Source: Grosse et al. 2015, arXiv:1511.02543.
+        """
+        ends = self.base.sample(num, generator=generator), self.sample(num, generator=generator)
+        return log_z_bracket(self.base, self, *ends, sampler, num_rungs, generator=generator)
+
+
+class GaussianPrior(Prior):
+    """Standard normal ``N(0, I)`` in ``dim`` dimensions, normalised. Raises ``ValueError`` for ``dim < 1``."""
+
+    loc: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim must be >= 1, got {dim}")
+        self.register_buffer("loc", torch.zeros(dim))
+        self.log_norm = 0.5 * dim * math.log(2 * math.pi)
+
+    @property
+    def base(self) -> "Prior":  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return -0.5 * z.square().sum(-1) - self.log_norm
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Closed form for samplers."""
+        return self.log_density(z.detach()), -z.detach()
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        return self.loc.new_empty(num, len(self.loc)).normal_(generator=generator)
+
+
+class EnergyPrior(Prior):
+    """``p(z) = p_0(z) exp(-E(z)) / Z`` (Pang et al. 2020, arXiv:2006.08205), ``E = network``.
+
+    ``network`` maps z (batch, dim) to energies (batch,), low where latents of data lie; ``base`` is a normalised prior;
+    ``sampler`` draws from the product, started at the base.
+    """
+
+    def __init__(self, network: nn.Module, base: Prior, sampler: Sampler) -> None:
+        super().__init__()
+        self.network, self.base, self.sampler = network, base, sampler
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return self.base.log_density(z) - self.network(z)
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the gradients of the base and of ``-E``, each in closed form where it is known."""
+        base, base_grad = value_and_grad(self.base, z)
+        energy, energy_grad = value_and_grad(self.network, z)
+        return base - energy, base_grad - energy_grad
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draws (num, dim) by ``sampler``, cold-started at the base."""
+        return self.sampler.sample(self, self.base.sample(num, generator=generator), generator=generator)
+
+
+class RatioPrior(Prior):
+    """``p_K(z) = p_0(z) prod_k exp(w_k f_k(z)) / Z_K`` (Xiao & Han 2022, arXiv:2209.08739), ``f_k = stages[k]``.
+
+    Each stage maps z (batch, dim) to a logit (batch,), an estimated log-ratio of its stage's posterior to ``p_k``.
+    ``weights`` w_k (K,) are 1 for a full ratio, and ``log_z_steps`` (K,) hold ``log Z_{k+1} - log Z_k``, 0 until
+    estimated. ``sampler`` runs at every stage in turn, warm-started: the product is its own annealing path.
+    """
+
+    weights: Tensor
+    log_z_steps: Tensor
+
+    def __init__(self, base: Prior, stages: Iterable[nn.Module], sampler: Sampler) -> None:
+        super().__init__()
+        self.base, self.sampler, self.stages = base, sampler, nn.ModuleList(stages)
+        self.register_buffer("weights", torch.ones(len(self.stages)))
+        self.register_buffer("log_z_steps", torch.zeros(len(self.stages)))
+
+    @property
+    def log_z(self) -> Tensor:
+        """Telescoped estimate of ``log Z_K``, the log-integral of ``exp(log_density)``."""
+        return self.log_z_steps.sum()
+
+    def append(self, stage: nn.Module, weight: float = 1.0, log_z_step: float = 0.0) -> None:
+        """Add a frozen stage to the product."""
+        self.stages.append(stage.requires_grad_(False))
+        self.weights = torch.cat([self.weights, self.weights.new_tensor([weight])])
+        self.log_z_steps = torch.cat([self.log_z_steps, self.log_z_steps.new_tensor([log_z_step])])
+
+    def prefix(self, num_stages: int) -> "RatioPrior":
+        """The prior ``p_k`` of the first ``num_stages`` stages, sharing their networks."""
+        prior = RatioPrior(self.base, self.stages[:num_stages], self.sampler)
+        prior.weights, prior.log_z_steps = self.weights[:num_stages], self.log_z_steps[:num_stages]
+        return prior
+
+    def log_density(self, z: Tensor) -> Tensor:
+        value = self.base.log_density(z)
+        for weight, stage in zip(self.weights, self.stages, strict=True):
+            value = value + weight * stage(z)
+        return value
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of the gradients of the base and of every stage, each in closed form where it is known."""
+        value, grad = value_and_grad(self.base, z)
+        for weight, stage in zip(self.weights, self.stages, strict=True):
+            logit, logit_grad = value_and_grad(stage, z)
+            value, grad = value + weight * logit, grad + weight * logit_grad
+        return value, grad
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draws (num, dim): ``sampler`` is run for stage after stage, each warm-started at the last."""
+        z = self.base.sample(num, generator=generator)
+        for k in range(len(self.stages)):
+            z = self.sampler.sample(self.prefix(k + 1), z, generator=generator)
+        return z

@@ -1,0 +1,38 @@
+"""Draws from a log-density or a denoiser; knows no model."""
+
+from samplers.base import Info, LogDensity, Sampler, State, value_and_grad
+from samplers.chains import PersistentChains
+from samplers.diagnostics import acceptance, ess, kernel_stein_discrepancy, split_rhat
+from samplers.hmc import HMC
+from samplers.importance import annealed_importance, effective_sample_size, log_mean_exp, log_z_bracket, resample
+from samplers.langevin import MALA, Langevin, UnderdampedLangevin
+from samplers.targets import Banana, Gaussian, GaussianMixture
+from samplers.tempering import Annealed, ParallelTempering, Tempered
+
+__all__ = [
+    "HMC",
+    "MALA",
+    "Annealed",
+    "Banana",
+    "Gaussian",
+    "GaussianMixture",
+    "Info",
+    "Langevin",
+    "LogDensity",
+    "ParallelTempering",
+    "PersistentChains",
+    "Sampler",
+    "State",
+    "Tempered",
+    "UnderdampedLangevin",
+    "acceptance",
+    "annealed_importance",
+    "effective_sample_size",
+    "ess",
+    "kernel_stein_discrepancy",
+    "log_mean_exp",
+    "log_z_bracket",
+    "resample",
+    "split_rhat",
+    "value_and_grad",
+]

@@ -1,0 +1,157 @@
+r"""The sampler contract.
+
+A *log-density* is any callable ``(chains, *event) -> (chains,)``, unnormalised, up is good. It is the only thing a
+sampler sees. A sampler is a frozen dataclass of plain numbers; what the next step needs travels in a ``State``, what only
+diagnostics need in an ``Info``. Every chain of the batch is independent of the others.
+"""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LogDensity = Callable[[Tensor], Tensor]
+
+
+class State(NamedTuple):
+    """What the next step needs: ``position`` (chains, \\*event), ``log_density`` (chains,), ``grad`` like position."""
+
+    position: Tensor
+    log_density: Tensor
+    grad: Tensor
+
+
+class Info(NamedTuple):
+    """What diagnostics need: ``accept_prob`` and ``accepted`` (chains,), ``noise`` injected by the step, if any."""
+
+    accept_prob: Tensor
+    accepted: Tensor
+    noise: Tensor | None = None
+
+
+def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``log_density(x)`` (chains,) and its gradient in ``x`` (chains, \\*event), both detached.
+
+    The one place where samplers take gradients. A log-density that knows its gradient in closed form offers a method
+    ``value_and_grad(x)`` of its own, which is then used instead of automatic differentiation.
+
+    Raises ``RuntimeError`` under ``torch.inference_mode``, where no gradient can be recorded, and ``ValueError`` when
+    the log-density does not return one number per chain.
+    """
+    closed_form = getattr(log_density, "value_and_grad", None)
+    if closed_form is not None:
+        value, grad = closed_form(x)
+        check_value(value, x)
+        return value.detach(), grad.detach()
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "a sampler needs gradients of log_density, which torch.inference_mode() forbids: "
+            "use torch.no_grad(), or Trainer(inference_mode=False)"
+        )
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = log_density(x)
+        check_value(value, x)
+        (grad,) = torch.autograd.grad(value.sum(), x)
+    return value.detach(), grad
+
+
+def check_value(value: Tensor, x: Tensor) -> None:
+    """Raise ``ValueError`` unless ``value``, a log-density at ``x`` (chains, \\*event), has shape (chains,)."""
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"log_density must return shape {tuple(x.shape[:1])}, one number per chain, got {tuple(value.shape)}"
+        )
+
+
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of the shape, dtype and device of ``x``."""
+    return torch.empty_like(x).normal_(generator=generator)
+
+
+def check_finite(name: str, x: Tensor, hint: str = "") -> None:
+    """Raise ``FloatingPointError`` if ``x`` (n, ...) has a non-finite entry; meta tensors hold no values to check."""
+    if x.is_meta or bool(torch.isfinite(x).all()):
+        return
+    bad = int((~torch.isfinite(x)).flatten(1).any(1).sum()) if x.ndim > 1 else int((~torch.isfinite(x)).sum())
+    raise FloatingPointError(f"{name} must be finite: {bad} of {len(x)} are not{hint and '; ' + hint}")
+
+
+def check_numbers(sampler: object, **rules: str) -> None:
+    """Raise ``ValueError`` unless every named field obeys its rule: ``"positive"``, ``"non-negative"``, ``"count"``."""
+    for name, rule in rules.items():
+        value = getattr(sampler, name)
+        valid = {
+            "positive": lambda v: math.isfinite(v) and v > 0,
+            "non-negative": lambda v: math.isfinite(v) and v >= 0,
+            "count": lambda v: isinstance(v, int) and v >= 1,
+        }[rule]
+        if not valid(value):
+            wanted = "an integer >= 1" if rule == "count" else f"finite and {rule}"
+            raise ValueError(f"{type(sampler).__name__}: {name} must be {wanted}, got {value!r}")
+
+
+def metropolis(
+    old: State, new: State, log_ratio: Tensor, *, generator: torch.Generator | None, noise: Tensor | None = None
+) -> tuple[State, Info]:
+    """Accept ``new`` per chain with probability ``min(1, exp(log_ratio))``; a non-finite proposal is rejected."""
+    log_ratio = log_ratio.masked_fill(new.log_density == math.inf, -math.inf)
+    accept_prob = log_ratio.clamp(max=0.0).exp().nan_to_num(nan=0.0)
+    uniform = torch.empty_like(accept_prob).uniform_(generator=generator)
+    accepted = uniform < accept_prob
+
+    def choose(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(accepted.view(-1, *[1] * (a.ndim - 1)), b, a)
+
+    return State(*map(choose, old, new)), Info(accept_prob, accepted, noise)
+
+
+class Sampler(ABC):
+    """A Markov chain that leaves ``exp(log_density)`` (nearly) invariant, run for ``num_steps`` steps.
+
+    Subclasses are frozen dataclasses of plain numbers and define ``step``; ``init``, ``run`` and ``sample`` follow.
+    """
+
+    num_steps: int
+
+    def init(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> State:
+        """State at ``position`` (chains, \\*event); ``generator`` serves samplers whose state holds random parts."""
+        return State(position, *value_and_grad(log_density, position))
+
+    @abstractmethod
+    def step(
+        self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
+    ) -> tuple[State, Info]:
+        """One transition of every chain."""
+
+    def run(
+        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[State, Info]]:
+        """Yield ``(state, info)`` after each of ``num_steps`` steps; burn-in and thinning are ``itertools.islice``.
+
+        Raises ``FloatingPointError`` at the end if a chain diverged.
+        """
+        state = self.init(log_density, position.detach(), generator=generator)
+        for _ in range(self.num_steps):
+            state, info = self.step(log_density, state, generator=generator)
+            yield state, info
+        check_finite("position", state.position, f"a chain of {self} diverged: use a smaller step_size")
+
+    def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Position (chains, \\*event) after ``num_steps`` steps, detached.
+
+        Raises ``FloatingPointError`` if a chain diverged; warns if some chain never had a chance to move.
+        """
+        best, state = None, None
+        for state, info in self.run(log_density, position, generator=generator):
+            best = info.accept_prob if best is None else torch.maximum(best, info.accept_prob)
+        if state is None or best is None:
+            raise ValueError(f"num_steps must be an integer >= 1, got {self.num_steps}")
+        stuck = 0 if best.is_meta else int((best < 0.01).sum())
+        if stuck:
+            warnings.warn(f"{stuck} of {len(best)} chains of {self} never moved: use a smaller step_size", stacklevel=2)
+        return state.position

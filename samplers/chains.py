@@ -1,0 +1,50 @@
+"""Persistent chains: particles that survive from one call to the next, in a buffer of the module that owns them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from samplers.base import LogDensity, Sampler
+
+
+class PersistentChains(nn.Module):
+    """``num_chains`` particles of shape ``event_shape``, started from N(0, I), advanced a few at a time.
+
+    The only stateful object of this package: ``particles`` (num_chains, \\*event) is a buffer, so it moves with the
+    module and is part of its checkpoints. Serves as persistent contrastive divergence (one chain per negative sample),
+    as one chain per datum, or as a pool from which negatives are drawn.
+
+    Raises ``ValueError`` for a non-positive ``num_chains``.
+    """
+
+    particles: Tensor
+
+    def __init__(
+        self, num_chains: int, event_shape: int | Sequence[int], *, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if num_chains < 1:
+            raise ValueError(f"num_chains must be >= 1, got {num_chains}")
+        event = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        self.register_buffer("particles", torch.randn(num_chains, *event, generator=generator))
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+    def pick(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Indices (num,) of particles drawn uniformly with replacement."""
+        return torch.randint(len(self), (num,), device=self.particles.device, generator=generator)
+
+    def advance(
+        self, sampler: Sampler, log_density: LogDensity, index: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Run ``sampler`` from the particles at ``index`` (n,), keep the result and return it (n, \\*event).
+
+        Raises ``IndexError`` for an index outside ``[0, num_chains)``.
+        """
+        if not index.is_meta and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
+            raise IndexError(f"index must lie in [0, {len(self)}), got {int(index.min())} to {int(index.max())}")
+        position = sampler.sample(log_density, self.particles[index], generator=generator)
+        self.particles[index] = position
+        return position

@@ -1,0 +1,38 @@
+"""Hamiltonian Monte Carlo: a fresh Gaussian momentum, a leapfrog trajectory, and a Metropolis test of its energy error."""
+
+from dataclasses import dataclass
+
+import torch
+
+from samplers.base import Info, LogDensity, Sampler, State, check_numbers, metropolis, normal_like
+
+
+@dataclass(frozen=True)
+class HMC(Sampler):
+    """Hamiltonian Monte Carlo with unit mass (Neal 2011, arXiv:1206.1901); leaves ``p`` exactly invariant.
+
+    ``step_size`` is the leapfrog time step: a proposal travels a time ``num_leapfrog * step_size``.
+    With ``num_leapfrog=1`` it is MALA with step size ``step_size**2 / 2``.
+
+    Raises ``ValueError`` for a non-positive ``step_size``, ``num_leapfrog`` or ``num_steps``.
+    """
+
+    step_size: float
+    num_leapfrog: int
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        check_numbers(self, step_size="positive", num_leapfrog="count", num_steps="count")
+
+    def step(
+        self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
+    ) -> tuple[State, Info]:
+        noise = normal_like(state.position, generator)
+        momentum, new = noise, state
+        for _ in range(self.num_leapfrog):
+            momentum = momentum + self.step_size / 2 * new.grad
+            new = self.init(log_density, new.position + self.step_size * momentum)
+            momentum = momentum + self.step_size / 2 * new.grad
+        kinetic = (noise.flatten(1).square().sum(1) - momentum.flatten(1).square().sum(1)) / 2
+        log_ratio = new.log_density - state.log_density + kinetic
+        return metropolis(state, new, log_ratio, generator=generator, noise=noise)

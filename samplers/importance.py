@@ -1,0 +1,132 @@
+r"""Importance weights: resampling, effective sample size, and annealed importance sampling with bounds on log Z.
+
+Annealed importance sampling (Neal 2001, arXiv:physics/9803008) starts at an exact draw ``x_0`` of ``f_0`` and follows
+``f_beta = (1 - beta) f_0 + beta f_1`` (log-densities). Rung by rung it *first* adds ``f_{beta_k}(x) - f_{beta_{k-1}}(x)`` to
+the log-weight at the old position and *then* moves x by a kernel that leaves ``f_{beta_k}`` invariant, so that
+``E[w] = Z_1 / Z_0`` exactly. By Jensen's inequality ``log mean w`` is below ``log Z_1 / Z_0`` in expectation; the chain run
+backwards from exact draws of ``f_1`` gives a bound from above (Grosse et al. 2015, arXiv:1511.02543).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from samplers.base import LogDensity, Sampler, check_value, value_and_grad
+
+
+def check_log_weight(log_weight: Tensor) -> None:
+    """Raise ``ValueError`` unless ``log_weight`` is a non-empty vector of finite numbers."""
+    if log_weight.ndim == 0 or log_weight.numel() == 0:
+        raise ValueError(f"log_weight must not be empty, got shape {tuple(log_weight.shape)}")
+    if not log_weight.is_meta and not bool(torch.isfinite(log_weight).all()):
+        bad = log_weight[~torch.isfinite(log_weight)]
+        raise ValueError(f"log_weight must be finite, got {bad[0].item()} ({len(bad)} of {log_weight.numel()} entries)")
+
+
+def resample(
+    position: Tensor, log_weight: Tensor, num: int | None = None, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Systematic resampling: ``num`` rows of ``position`` (n, \\*event), row i on average ``num * w_i / sum(w)`` times.
+
+    ``log_weight`` (n,), ``num`` n if left out. Copies of a row are adjacent. Source: Kitagawa 1996. Raises ``ValueError``
+    for weights that are empty, not finite or not one per row, or ``num < 1``.
+    """
+    check_log_weight(log_weight)
+    if log_weight.shape != position.shape[:1]:
+        raise ValueError(f"log_weight must have shape {tuple(position.shape[:1])}, got {tuple(log_weight.shape)}")
+    num = len(position) if num is None else num
+    if num < 1:
+        raise ValueError(f"num must be >= 1, got {num}")
+    share = log_weight.double().softmax(0).cumsum(0)
+    offset = share.new_empty(1).uniform_(generator=generator)
+    ticks = (torch.arange(num, device=share.device) + offset) / num
+    index = torch.searchsorted(share / share[-1], ticks, right=True).clamp(max=len(position) - 1)
+    return position[index]
+
+
+def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
+    """Kish's effective fraction ``(sum w)^2 / (n sum w^2)`` in (0, 1] along ``dim``; 1 for equal weights.
+
+    Raises ``ValueError`` for weights that are empty or not finite.
+    """
+    check_log_weight(log_weight)
+    return (2 * log_mean_exp(log_weight, dim) - log_mean_exp(2 * log_weight, dim)).exp()
+
+
+def log_mean_exp(log_weight: Tensor, dim: int = -1) -> Tensor:
+    """``log(mean(exp(log_weight)))`` along ``dim``, without overflow. Raises ``ValueError`` for an empty tensor."""
+    if log_weight.ndim == 0 or log_weight.numel() == 0:
+        raise ValueError(f"log_weight must not be empty, got shape {tuple(log_weight.shape)}")
+    return log_weight.logsumexp(dim) - math.log(log_weight.shape[dim])
+
+
+class Interpolated:
+    """The geometric path ``(1 - beta) * initial(x) + beta * final(x)``; gradients go through the hooks of both ends."""
+
+    def __init__(self, initial: LogDensity, final: LogDensity, beta: float) -> None:
+        self.initial, self.final, self.beta = initial, final, beta
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (1 - self.beta) * self.initial(x) + self.beta * self.final(x)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
+        initial, initial_grad = value_and_grad(self.initial, x)
+        final, final_grad = value_and_grad(self.final, x)
+        return initial.lerp(final, self.beta), initial_grad.lerp(final_grad, self.beta)
+
+
+def log_ratio(initial: LogDensity, final: LogDensity, x: Tensor) -> Tensor:
+    """``final(x) - initial(x)`` (chains,), without a graph."""
+    with torch.no_grad():
+        ends = final(x), initial(x)
+    for value in ends:
+        check_value(value, x)
+    return ends[0] - ends[1]
+
+
+def annealed_importance(
+    initial: LogDensity,
+    final: LogDensity,
+    position: Tensor,
+    sampler: Sampler,
+    num_rungs: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Carry ``position`` (chains, \\*event), exact draws of ``initial``, to ``final`` in ``num_rungs`` equal steps of beta.
+
+    Returns positions (chains, \\*event) and their ``log_weight`` (chains,) for ``final``: ``E[exp(log_weight)]`` is
+    ``Z_final / Z_initial``. At every intermediate rung one ``sampler.sample`` is run; it must leave its target invariant
+    (MALA, HMC). ``num_rungs=1`` is plain importance sampling. Raises ``ValueError`` for ``num_rungs < 1``.
+    """
+    if num_rungs < 1:
+        raise ValueError(f"num_rungs must be >= 1, got {num_rungs}")
+    log_weight = log_ratio(initial, final, position) / num_rungs
+    for k in range(1, num_rungs):
+        rung = Interpolated(initial, final, k / num_rungs)
+        position = sampler.sample(rung, position, generator=generator)
+        log_weight = log_weight + log_ratio(initial, final, position) / num_rungs
+    return position.detach(), log_weight
+
+
+def log_z_bracket(
+    initial: LogDensity,
+    final: LogDensity,
+    initial_draws: Tensor,
+    final_draws: Tensor,
+    sampler: Sampler,
+    num_rungs: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> tuple[float, float]:
+    """Stochastic ``(lower, upper)`` bounds of ``log Z_final / Z_initial``, pooled over chains (arXiv:1511.02543).
+
+    ``initial_draws`` and ``final_draws`` (chains, \\*event) are exact draws of either end: below and above hold in
+    expectation, and with high probability by Markov's inequality. If ``final_draws`` are not exact (a short chain), the
+    upper one is no bound. Bounds per datum: ``annealed_importance`` on grouped chains, then ``log_mean_exp``.
+    """
+    _, forth = annealed_importance(initial, final, initial_draws, sampler, num_rungs, generator=generator)
+    _, back = annealed_importance(final, initial, final_draws, sampler, num_rungs, generator=generator)
+    return log_mean_exp(forth).item(), -log_mean_exp(back).item()

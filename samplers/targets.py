@@ -1,0 +1,140 @@
+r"""Densities of which everything is known: exact draws, mean, covariance and log Z, for tests, notebooks and benchmarks.
+
+Each target is a log-density ``(num, dim) -> (num,)``; ``log_z`` is the log-integral of its exponential, so that
+``target(x) - target.log_z`` is the normalised ``log_prob``. ``Gaussian`` and ``Banana`` are unnormalised, as energies in
+practice are; ``GaussianMixture`` is normalised when its weights sum to one. Tensors live where the arguments lived.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Gaussian:
+    """Unnormalised ``-(x - mean)^T covariance^-1 (x - mean) / 2``; ``log_z = log det(2 pi covariance) / 2``.
+
+    ``mean`` (dim,), ``covariance`` (dim, dim). Raises ``ValueError`` unless the covariance is symmetric, positive
+    definite and of the size of the mean.
+    """
+
+    def __init__(self, mean: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]]) -> None:
+        self.mean, self.covariance = torch.as_tensor(mean), torch.as_tensor(covariance)
+        if self.covariance.shape != 2 * self.mean.shape:
+            wanted, got = tuple(2 * self.mean.shape), tuple(self.covariance.shape)
+            raise ValueError(f"covariance must have shape {wanted} for a mean (dim,), got {got}")
+        self.scale_tril, failed = torch.linalg.cholesky_ex(self.covariance)
+        known = not self.covariance.is_meta
+        if known and (bool(failed) or not torch.allclose(self.covariance, self.covariance.mT)):
+            raise ValueError(f"covariance must be symmetric and positive definite, got {self.covariance.tolist()}")
+        self.precision = torch.cholesky_inverse(self.scale_tril)
+        self.log_z = self.scale_tril.diagonal().log().sum() + len(self.mean) / 2 * math.log(2 * math.pi)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        d = x - self.mean
+        return -0.5 * (d * (d @ self.precision)).sum(1)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (num,) and gradient (num, dim) at ``x`` (num, dim)."""
+        d = x - self.mean
+        grad = -(d @ self.precision)
+        return 0.5 * (d * grad).sum(1), grad
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Exact draws (num, dim)."""
+        noise = self.mean.new_empty(num, len(self.mean)).normal_(generator=generator)
+        return self.mean + noise @ self.scale_tril.mT
+
+
+class GaussianMixture:
+    """``log sum_k weights_k N(x; means_k, diag(scales_k)^2)``; ``log_z = log sum_k weights_k``, 0 if they sum to one.
+
+    ``weights`` (K,) positive, ``means`` (K, dim), ``scales`` (K,) or (K, dim) positive standard deviations. Raises
+    ``ValueError`` for shapes that do not match, or a weight or scale that is not positive.
+    """
+
+    def __init__(
+        self,
+        weights: Tensor | Sequence[float],
+        means: Tensor | Sequence[Sequence[float]],
+        scales: Tensor | Sequence[float],
+    ) -> None:
+        self.weights, self.means, self.scales = map(torch.as_tensor, (weights, means, scales))
+        if self.means.ndim != 2 or self.weights.shape != self.means.shape[:1]:
+            shapes = tuple(self.weights.shape), tuple(self.means.shape)
+            raise ValueError(f"weights (K,) and means (K, dim) must agree in K, got shapes {shapes[0]} and {shapes[1]}")
+        if self.scales.shape not in (self.means.shape[:1], self.means.shape):
+            raise ValueError(f"scales must have shape (K,) or (K, dim), got {tuple(self.scales.shape)}")
+        for name, value in (("weights", self.weights), ("scales", self.scales)):
+            if not value.is_meta and not bool((value > 0).all()):
+                raise ValueError(f"{name} must be positive, got {value.tolist()}")
+        self.log_z = self.weights.sum().log()
+        share = self.weights / self.weights.sum()
+        self.mean = share @ self.means
+        self._scales = self.scales.view(len(self.means), -1).expand_as(self.means)
+        self._offsets = self.means - self.mean  # products of centred numbers cancel less
+        self._precisions = self._scales**-2
+        self._constants = (
+            self.weights.log() - self._scales.log().sum(1) - self._offsets.shape[1] / 2 * math.log(2 * math.pi)
+        )
+        self.covariance = torch.diag(share @ self._scales**2) + (self._offsets.mT * share) @ self._offsets
+
+    def _terms(self, d: Tensor) -> Tensor:
+        """Log of weighted component densities (num, K) at ``mean + d``."""
+        pull = self._offsets * self._precisions
+        square = d**2 @ self._precisions.mT - 2 * d @ pull.mT + (self._offsets * pull).sum(1)
+        return self._constants - 0.5 * square
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._terms(x - self.mean).logsumexp(1)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (num,) and gradient ``sum_k p(k|x) (means_k - x) / scales_k^2`` (num, dim) at ``x`` (num, dim)."""
+        d = x - self.mean
+        terms = self._terms(d)
+        share = terms.softmax(1)
+        return terms.logsumexp(1), share @ (self._offsets * self._precisions) - d * (share @ self._precisions)
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Exact draws (num, dim)."""
+        k = torch.multinomial(self.weights, num, replacement=True, generator=generator)
+        noise = self.means.new_empty(num, self.means.shape[1]).normal_(generator=generator)
+        return self.means[k] + self._scales[k] * noise
+
+
+class Banana:
+    """``u = (x1, x2 - curvature (x1^2 - s1^2))`` is ``N(0, diag(s1, s2)^2)``: a bent Gaussian (Haario et al. 1999).
+
+    Unnormalised ``-|u / scales|^2 / 2``; the map has unit Jacobian, so ``log_z = log(2 pi s1 s2)``. The mean is 0 and the
+    covariance diag(s1^2, s2^2 + 2 curvature^2 s1^4). ``scales`` = (s1, s2) give dtype and device. Raises ``ValueError``
+    unless they are two positive numbers and the curvature is finite.
+    """
+
+    def __init__(self, curvature: float = 1.0, scales: Tensor | Sequence[float] = (1.0, 0.5)) -> None:
+        self.curvature, self.scales = curvature, torch.as_tensor(scales)
+        if not math.isfinite(curvature):
+            raise ValueError(f"curvature must be finite, got {curvature}")
+        if self.scales.shape != (2,):
+            raise ValueError(f"scales must have shape (2,), got {tuple(self.scales.shape)}")
+        if not self.scales.is_meta and not bool((self.scales > 0).all()):
+            raise ValueError(f"scales must be positive, got {self.scales.tolist()}")
+        self.mean = torch.zeros_like(self.scales)
+        variance = self.scales**2
+        self.covariance = torch.diag(variance + torch.stack([self.mean[0], 2 * curvature**2 * variance[0] ** 2]))
+        self.log_z = self.scales.log().sum() + math.log(2 * math.pi)
+
+    def _bend(self, x1: Tensor) -> Tensor:
+        return self.curvature * (x1**2 - self.scales[0] ** 2)
+
+    def unbend(self, x: Tensor) -> Tensor:
+        """The standard normal numbers (num, 2) of which ``x`` (num, 2) is the image."""
+        return torch.stack([x[:, 0], x[:, 1] - self._bend(x[:, 0])], 1) / self.scales
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return -0.5 * self.unbend(x).square().sum(1)
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Exact draws (num, 2)."""
+        u = self.scales * self.scales.new_empty(num, 2).normal_(generator=generator)
+        return torch.stack([u[:, 0], u[:, 1] + self._bend(u[:, 0])], 1)

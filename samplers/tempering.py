@@ -1,0 +1,200 @@
+r"""Tempering: wrappers that take a sampler through the flattened densities ``p(x)^beta``, ``0 < beta <= 1``.
+
+A chain of local moves does not cross the valley between two modes of ``p``, but it crosses those of ``p^beta`` with small
+``beta``. ``Annealed`` raises ``beta`` along a ladder while the chain runs. ``ParallelTempering`` keeps one replica per
+rung and exchanges neighbours with probability ``min(1, exp((beta_i - beta_j) (log p(x_j) - log p(x_i))))``, which leaves
+the product of all ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from samplers.base import Info, LogDensity, Sampler, State, check_finite, value_and_grad
+
+
+def per_chain(number: Tensor, x: Tensor) -> Tensor:
+    """View ``number`` (chains,) so that it multiplies ``x`` (chains, \\*event) chain by chain."""
+    return number.view(-1, *[1] * (x.ndim - 1))
+
+
+def check_ladder(sampler: object, ladder: tuple[float, ...]) -> None:
+    """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1."""
+    positive = len(ladder) > 0 and all(math.isfinite(beta) and beta > 0 for beta in ladder)
+    if not positive or any(a >= b for a, b in zip(ladder[:-1], ladder[1:], strict=True)) or ladder[-1] != 1:
+        raise ValueError(f"{type(sampler).__name__}: ladder must increase from above 0 to 1, got {ladder!r}")
+
+
+class Tempered:
+    """The log-density ``beta * log_density(x)``, with its closed-form gradient if ``log_density`` offers one.
+
+    ``beta`` is a number or a tensor (chains,). Raises ``ValueError`` if a number is negative or not finite, or (when
+    called) if a tensor has not one entry per chain.
+    """
+
+    def __init__(self, log_density: LogDensity, beta: float | Tensor) -> None:
+        if not isinstance(beta, Tensor) and not (math.isfinite(beta) and beta >= 0):
+            raise ValueError(f"beta must be finite and non-negative, got {beta}")
+        self.log_density, self.beta = log_density, beta
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._check(x)
+        return self.beta * self.log_density(x)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
+        self._check(x)
+        value, grad = value_and_grad(self.log_density, x)
+        return self.beta * value, (per_chain(self.beta, x) if isinstance(self.beta, Tensor) else self.beta) * grad
+
+    def _check(self, x: Tensor) -> None:
+        if isinstance(self.beta, Tensor) and self.beta.shape != x.shape[:1]:
+            raise ValueError(f"beta must have shape {tuple(x.shape[:1])}, got {tuple(self.beta.shape)}")
+
+
+@dataclass(frozen=True)
+class Annealed(Sampler):
+    """Run ``sampler`` on ``p^beta`` for every ``beta`` of ``ladder`` in turn, each from where the last one ended.
+
+    Its ``num_steps`` are spent at every rung. States yielded by ``run`` hold the log-density of their rung. A heuristic to
+    reach the modes: the law of the result is ``p`` only in the limit of many steps (importance weights that make it
+    exact: ``annealed_importance``). Raises ``ValueError`` unless the ladder increases from above 0 to 1.
+    """
+
+    sampler: Sampler
+    ladder: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_ladder(self, self.ladder)
+
+    @property
+    def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Steps over all rungs."""
+        return len(self.ladder) * self.sampler.num_steps
+
+    def init(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> State:
+        return self.sampler.init(log_density, position, generator=generator)
+
+    def step(
+        self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
+    ) -> tuple[State, Info]:
+        """A step at the last rung, ``beta = 1``."""
+        return self.sampler.step(log_density, state, generator=generator)
+
+    def run(
+        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[State, Info]]:
+        for beta in self.ladder:
+            for state, info in self.sampler.run(Tempered(log_density, beta), position, generator=generator):
+                position = state.position
+                yield state, info
+
+    def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        for beta in self.ladder:
+            position = self.sampler.sample(Tempered(log_density, beta), position, generator=generator)
+        return position
+
+
+class TemperingState(NamedTuple):
+    """State of the cold chain, of all ``replicas`` (rungs * chains rows, coldest last), and the number of sweeps done."""
+
+    position: Tensor
+    log_density: Tensor
+    grad: Tensor
+    replicas: State
+    sweep: int
+
+
+class TemperingInfo(NamedTuple):
+    """``Info`` of the cold chain's own move; ``swap_prob`` (rungs - 1, chains) of all neighbours; ``swapped``: who did."""
+
+    accept_prob: Tensor
+    accepted: Tensor
+    noise: Tensor | None
+    swap_prob: Tensor
+    swapped: Tensor
+
+
+@dataclass(frozen=True)
+class ParallelTempering(Sampler):
+    """Replica exchange (Geyer 1991; even and odd pairs in turn: Okabe et al. 2001, Syed et al. 2022, arXiv:1905.02939).
+
+    A step moves the replicas at all inverse temperatures of ``ladder`` by one step of ``sampler``, then proposes to swap
+    every other pair of neighbours. All replicas go through one call of the log-density, which sees rungs * chains rows,
+    row ``r * chains + c`` for chain ``c``: where a row of the log-density has data of its own, tile them accordingly.
+    ``p`` is exactly invariant if ``sampler`` leaves every target invariant. Raises ``ValueError`` unless the ladder
+    increases from above 0 to 1.
+    """
+
+    sampler: Sampler
+    ladder: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_ladder(self, self.ladder)
+
+    @property
+    def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Steps of every replica, each followed by a swap."""
+        return self.sampler.num_steps
+
+    def init(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+    ) -> TemperingState:
+        """Every replica of a chain starts at the ``position`` (chains, \\*event) of the chain."""
+        x = position.repeat(len(self.ladder), *[1] * (position.ndim - 1))
+        return cold_chain(self.sampler.init(self._tempered(log_density, x), x, generator=generator), len(position), 0)
+
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, log_density: LogDensity, state: TemperingState, *, generator: torch.Generator | None = None
+    ) -> tuple[TemperingState, TemperingInfo]:
+        chains = len(state.position)
+        tempered = self._tempered(log_density, state.replicas.position)
+        replicas, info = self.sampler.step(tempered, state.replicas, generator=generator)
+        replicas, prob, swapped = swap(replicas, tempered.beta, len(self.ladder), state.sweep % 2, generator=generator)
+        noise = None if info.noise is None else info.noise[-chains:]
+        cold = TemperingInfo(info.accept_prob[-chains:], info.accepted[-chains:], noise, prob, swapped)
+        return cold_chain(replicas, chains, state.sweep + 1), cold
+
+    def run(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[TemperingState, TemperingInfo]]:
+        """As ``Sampler.run``; raises ``FloatingPointError`` at the end if any replica diverged."""
+        state = self.init(log_density, position.detach(), generator=generator)
+        for _ in range(self.num_steps):
+            state, info = self.step(log_density, state, generator=generator)
+            yield state, info
+        check_finite("replicas", state.replicas.position, f"{self} diverged: use a smaller step_size")
+
+    def _tempered(self, log_density: LogDensity, x: Tensor) -> Tempered:
+        return Tempered(log_density, x.new_tensor(self.ladder).repeat_interleave(len(x) // len(self.ladder)))
+
+
+def cold_chain(replicas: State, chains: int, sweep: int) -> TemperingState:
+    """The state whose last ``chains`` rows of ``replicas`` are the cold chain."""
+    cold = replicas.position[-chains:], replicas.log_density[-chains:], replicas.grad[-chains:]
+    return TemperingState(*cold, replicas, sweep)
+
+
+def swap(
+    replicas: State, beta: Tensor, rungs: int, parity: int, *, generator: torch.Generator | None
+) -> tuple[State, Tensor, Tensor]:
+    """Exchange neighbours ``(i, i + 1)`` with ``i % 2 == parity`` of ``replicas`` (rungs * chains rows), chain by chain.
+
+    Returns the new replicas, and swap probabilities and decisions (rungs - 1, chains).
+    """
+    raw, rung_beta = (replicas.log_density / beta).view(rungs, -1), beta.view(rungs, -1)
+    log_ratio = (rung_beta[:-1] - rung_beta[1:]) * (raw[1:] - raw[:-1])
+    prob = log_ratio.clamp(max=0.0).exp().nan_to_num(nan=0.0)
+    index = torch.arange(len(beta), device=beta.device).view(rungs, -1)
+    mine = torch.arange(rungs - 1, device=beta.device) % 2 == parity
+    swapped = (torch.empty_like(prob).uniform_(generator=generator) < prob) & mine[:, None]
+    hop = torch.nn.functional.pad(swapped.long() * raw.shape[1], (0, 0, 1, 1))  # rows up, and by whom rows down
+    index = (index + hop[1:] - hop[:-1]).flatten()
+    ratio = beta / beta[index]
+    moved = type(replicas)(*(field[index] for field in replicas))
+    scaled = moved._replace(log_density=ratio * moved.log_density, grad=per_chain(ratio, moved.grad) * moved.grad)
+    return scaled, prob, swapped

@@ -1,0 +1,119 @@
+"""Networks: the closed-form gradient equals the recorded one, shapes for all sizes, rows do not mix."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP
+from samplers.base import value_and_grad
+
+ACTIVATIONS = ["gelu", "leaky_relu", "silu", "tanh"]
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (2, 12, 12), (1, 5, 5)]
+
+
+def recorded(network: EnergyMLP, x: Tensor) -> tuple[Tensor, Tensor]:
+    return value_and_grad(lambda z: network(z), x)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(), (7,), (20, 20), (5, 9, 6)])
+@pytest.mark.parametrize("batch", [1, 13])
+def test_closed_form_gradient_is_the_recorded_one(activation: str, hidden: tuple[int, ...], batch: int) -> None:
+    network = EnergyMLP(6, hidden, activation).double()
+    before = [p.clone() for p in network.parameters()]
+    x = 3 * torch.randn(batch, 6, dtype=torch.float64)
+    value, grad = network.value_and_grad(x)
+    expected_value, expected_grad = recorded(network, x)
+    torch.testing.assert_close(value, expected_value, rtol=0, atol=1e-12)
+    torch.testing.assert_close(grad, expected_grad, rtol=0, atol=1e-12)
+    assert not value.requires_grad
+    assert not grad.requires_grad
+    for old, new in zip(before, network.parameters(), strict=True):
+        assert torch.equal(old, new)
+        assert new.grad is None
+
+
+def test_samplers_take_the_closed_form() -> None:
+    network = EnergyMLP(4, (8,))
+    x = torch.randn(3, 4)
+    with torch.inference_mode():  # nothing can be recorded here
+        value, grad = value_and_grad(network, x)
+    torch.testing.assert_close((value, grad), recorded(network, x))
+
+
+def test_closed_form_gradient_under_autocast() -> None:
+    network, x = EnergyMLP(4, (16, 16)), torch.randn(5, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, grad = network.value_and_grad(x)
+        expected_value, expected_grad = recorded(network, x)
+    assert (value.dtype, grad.dtype) == (expected_value.dtype, expected_grad.dtype)
+    torch.testing.assert_close(grad, expected_grad, rtol=0.05, atol=0.02)
+
+
+def test_energy_trains_and_starts_from_zero() -> None:
+    network = EnergyMLP(3)
+    torch.nn.init.zeros_(network.layers[-1].weight)
+    torch.nn.init.zeros_(network.layers[-1].bias)
+    x = torch.randn(5, 3)
+    assert torch.equal(network(x), torch.zeros(5))
+    assert torch.equal(network.value_and_grad(x)[1], torch.zeros(5, 3))
+    network(x).sum().backward()
+    assert network.layers[-1].bias.grad.item() == 5
+
+
+@pytest.mark.parametrize("out_shape", [4, (4,), (2, 3), (1, 8, 8)])
+@pytest.mark.parametrize("hidden", [(), (11, 7)])
+def test_mlp_shapes(out_shape: int | tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    event = (out_shape,) if isinstance(out_shape, int) else out_shape
+    assert MLP(5, out_shape, hidden)(torch.randn(3, 5)).shape == (3, *event)
+    assert MLP(12, 5)(torch.randn(3, 3, 2, 2)).shape == (3, 5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convnets_have_shapes_and_do_not_mix_rows(shape: tuple[int, int, int]) -> None:
+    decoder, encoder = ConvDecoder(3, shape, channels=4), ConvEncoder(shape, 6, channels=4)
+    z = torch.randn(5, 3)
+    x = decoder(z)
+    assert x.shape == (5, *shape)
+    assert x.abs().max() <= 1
+    assert encoder(x).shape == (5, 6)
+    torch.testing.assert_close(decoder(z[2:3]), x[2:3])
+    torch.testing.assert_close(encoder(x[2:3]), encoder(x)[2:3])
+
+
+def test_linear_output_is_not_squashed() -> None:
+    decoder = ConvDecoder(3, (1, 8, 8), channels=4, output="linear")
+    assert decoder(1000 * torch.randn(2, 3)).abs().max() > 1
+
+
+def test_networks_run_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        energy, mlp = EnergyMLP(4), MLP(4, 2)
+        decoder, encoder = ConvDecoder(4, (1, 28, 28), 4), ConvEncoder((1, 28, 28), 8, 4)
+        z = torch.empty(3, 4)
+    value, grad = energy.value_and_grad(z)
+    assert (value.shape, grad.shape, value.device.type) == ((3,), (3, 4), "meta")
+    assert mlp(z).shape == (3, 2)
+    assert encoder(decoder(z)).shape == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: EnergyMLP(0), "dim must be an integer >= 1, got 0"),
+        (lambda: EnergyMLP(2, (3, -1)), "hidden must be an integer >= 1, got -1"),
+        (lambda: EnergyMLP(2, activation="relu6"), "activation must be one of gelu"),
+        (lambda: EnergyMLP(2)(torch.zeros(3, 4)), r"x must have shape \(batch, 2\), got \(3, 4\)"),
+        (lambda: EnergyMLP(2).value_and_grad(torch.zeros(2)), r"x must have shape \(batch, 2\)"),
+        (lambda: MLP(2, (3, 0)), "out_shape must be an integer >= 1, got 0"),
+        (lambda: ConvDecoder(2, (1, 28, 32)), "shape must be .* with H = W"),
+        (lambda: ConvDecoder(2, (28, 28)), "shape must be .* with H = W"),
+        (lambda: ConvDecoder(2, (1, 27, 27)), r"halves down to 8 or less, got \(1, 27, 27\)"),
+        (lambda: ConvEncoder((1, 44, 44), 2), "halves down to 8"),
+        (lambda: ConvEncoder((0, 8, 8), 2), "channels of shape must be an integer >= 1, got 0"),
+        (lambda: ConvDecoder(2, (1, 8, 8), output="sigmoid"), "output must be tanh or linear"),
+    ],
+)
+def test_errors_name_argument_rule_and_value(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
