@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from latent_ebm.learning.stages import RatioStages
@@ -47,7 +48,7 @@ class StageTrigger(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         z, self.held_out = torch.cat(self.held_out), []
-        if trainer.sanity_checking or not trainer.training:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         figures = trainer.strategy.broadcast(self.stages.check(z))
         self.stages.curve.append(figures["loss"])

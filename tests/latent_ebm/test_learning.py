@@ -1,0 +1,248 @@
+"""Learning rules: gradients of what is needed, devices, resuming, processes, and refusals."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader
+
+from latent_ebm import (
+    AmortizedPosterior,
+    EnergyPrior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    MCMCPosterior,
+    RatioPrior,
+    WarmStart,
+)
+from latent_ebm.data.base import TensorSet, collate
+from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE, Variational
+from latent_ebm.networks import MLP, EnergyMLP
+from samplers import MALA, Langevin, PersistentChains
+
+DIM, EVENT, NUM = 2, 3, 40
+ADAM = partial(torch.optim.Adam, lr=1e-2)
+
+
+def decoder() -> nn.Module:
+    return nn.Linear(DIM, EVENT)
+
+
+def encoder() -> nn.Module:
+    return nn.Linear(EVENT, 2 * DIM)
+
+
+def energy_model() -> LatentModel:
+    prior = EnergyPrior(EnergyMLP(DIM, (8,)), GaussianPrior(DIM), Langevin(0.05, 5))
+    return LatentModel(prior, GaussianLikelihood(decoder(), 0.5, learn_scale=True))
+
+
+def ratio_model() -> LatentModel:
+    return LatentModel(RatioPrior(GaussianPrior(DIM), [], MALA(0.1, 3)), GaussianLikelihood(decoder(), 0.5))
+
+
+def stages(**kwargs) -> RatioStages:
+    return RatioStages(EnergyMLP(DIM, (8,)), DIM, pool_size=50, **kwargs)
+
+
+def mle(**kwargs) -> ShortRunMLE:
+    return ShortRunMLE(energy_model(), MCMCPosterior(Langevin(0.01, 3)), ADAM, **kwargs)
+
+
+def mle_persistent() -> ShortRunMLE:
+    posterior = MCMCPosterior(Langevin(0.01, 3), PersistentChains(NUM, DIM))
+    return ShortRunMLE(
+        energy_model(), posterior, ADAM, PersistentChains(20, DIM), inference=MCMCPosterior(Langevin(0.01, 9))
+    )
+
+
+def ratio(**kwargs) -> MultiStageRatio:
+    posterior = MCMCPosterior(Langevin(0.01, 3))
+    eager = stages(refresh=MALA(0.1, 1), patience=1, min_drop=1.0, tolerance=-1.0, max_stages=3)
+    return MultiStageRatio(ratio_model(), posterior, eager, ADAM, **kwargs)
+
+
+def variational(prior: str = "energy") -> Variational:
+    posterior = AmortizedPosterior(encoder())
+    if prior == "ratio":
+        return Variational(ratio_model(), posterior, ADAM, stages=stages(), prior_lr=1e-3)
+    model = energy_model()
+    if prior == "gaussian":
+        model = LatentModel(GaussianPrior(DIM), model.likelihood)
+    return Variational(model, posterior, ADAM)
+
+
+RULES = {
+    "mle": mle,
+    "mle warm": partial(mle, prior_chains="warm"),
+    "mle persistent": mle_persistent,
+    "mle warm-started": lambda: ShortRunMLE(
+        energy_model(), WarmStart(AmortizedPosterior(encoder()), Langevin(0.01, 2)), ADAM
+    ),
+    "ratio": ratio,
+    "variational gaussian": partial(variational, "gaussian"),
+    "variational energy": variational,
+    "variational ratio": partial(variational, "ratio"),
+}
+
+
+def data(num: int = NUM) -> torch.Tensor:
+    return torch.randn(num, EVENT, generator=torch.Generator().manual_seed(0))
+
+
+def loader(num: int = NUM, shuffle: bool = False) -> DataLoader:
+    return DataLoader(TensorSet(data(num)), batch_size=10, shuffle=shuffle, collate_fn=collate)
+
+
+def trainer(tmp_path, **kwargs) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    where = {"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path}
+    return Trainer(inference_mode=False, **{**quiet, **where, **kwargs})
+
+
+@pytest.mark.parametrize("make", RULES.values(), ids=RULES.keys())
+def test_one_step_runs_on_meta_tensors(make):
+    rule = make().to("meta")
+    batch = (data(10).to("meta"), torch.zeros(10, device="meta"), torch.arange(10, device="meta"))
+    optimizer = rule.configure_optimizers()
+    total = torch.stack(list(rule.losses(batch).values())).sum()
+    total.backward()
+    optimizer.step()
+    assert total.shape == ()
+    assert all(p.grad is None or p.grad.is_meta for p in rule.parameters())
+
+
+@pytest.mark.parametrize("make", RULES.values(), ids=RULES.keys())
+def test_every_trained_parameter_gets_a_gradient_and_sampling_leaves_none(make):
+    rule = make()
+    for group in rule.configure_optimizers().param_groups:
+        for parameter in group["params"]:
+            assert parameter.grad is None
+    losses = rule.losses((data(10), torch.zeros(10), torch.arange(10)))
+    assert all(p.grad is None for p in rule.parameters())
+    torch.stack(list(losses.values())).sum().backward()
+    trained = {id(p) for g in rule.configure_optimizers().param_groups for p in g["params"]}
+    frozen_guess = {id(p) for p in getattr(getattr(rule, "posterior", None), "amortized", nn.Module()).parameters()}
+    for name, parameter in rule.named_parameters():
+        if id(parameter) in trained - frozen_guess:
+            assert parameter.grad is not None, name
+
+
+def test_parameter_groups_are_disjoint_and_take_the_prior_rate():
+    rule = mle(prior_lr=1e-5)
+    prior, rest = rule.configure_optimizers().param_groups
+    assert prior["lr"] == 1e-5
+    assert rest["lr"] == 1e-2
+    assert {id(p) for p in prior["params"]} == {id(p) for p in rule.model.prior.parameters()}
+    assert {id(p) for p in rest["params"]} == {id(p) for p in rule.model.likelihood.parameters()}
+
+
+def test_mle_prior_gradient_is_the_closed_form_of_an_exponential_family():
+    """With E(z) = -a z the prior is N(a, 1), so the gradient of -E_data[log p] in a is a - mean(z_data)."""
+    energy = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten(0))
+    nn.init.constant_(energy[0].weight, -0.7)
+    prior = EnergyPrior(energy, GaussianPrior(1), MALA(0.8, 40))
+    rule = ShortRunMLE(
+        LatentModel(prior, GaussianLikelihood(nn.Linear(1, 1), 1.0)), MCMCPosterior(MALA(0.5, 40)), ADAM
+    )
+    torch.manual_seed(0)
+    num = 100_000
+    z_data, z_model = torch.randn(num, 1) * 0.5 + 2.0, rule.sample_prior(prior, torch.empty(num, 1))
+    (prior(z_model).mean() - prior(z_data).mean()).backward()
+    assert -energy[0].weight.grad.item() == pytest.approx(0.7 - 2.0, abs=5 * math.sqrt(1.25 / num))
+
+
+def test_variational_bound_of_a_linear_model_is_tight_at_the_exact_posterior():
+    """For x = z + N(0, 1), z ~ N(0, 1): q(z|x) = N(x/2, 1/2) makes the bound log N(x; 0, 2), whatever z is drawn."""
+    likelihood = GaussianLikelihood(nn.Linear(1, 1), 1.0)
+    q = nn.Linear(1, 2)
+    with torch.no_grad():
+        likelihood.decoder.weight.fill_(1), likelihood.decoder.bias.zero_()
+        q.weight.copy_(torch.tensor([[0.5], [0.0]])), q.bias.copy_(torch.tensor([0.0, 0.5 * math.log(0.5)]))
+    rule = Variational(LatentModel(GaussianPrior(1), likelihood), AmortizedPosterior(q), ADAM)
+    x = torch.tensor([[0.3], [-1.2], [2.5]])
+    bound = sum(loss.item() for loss in rule.losses(x).values())
+    exact = -torch.distributions.Normal(0.0, math.sqrt(2)).log_prob(x).mean().item()
+    assert bound == pytest.approx(exact, abs=1e-5)
+
+
+@pytest.mark.parametrize("make", [mle_persistent, ratio, variational], ids=["mle", "ratio", "variational"])
+def test_resuming_gives_the_weights_of_an_uninterrupted_run(make, tmp_path):
+    def fit(seed, ckpt=None):
+        torch.manual_seed(seed)
+        rule = make()
+        saver = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}", save_on_train_epoch_end=True)
+        run = trainer(tmp_path, max_epochs=5, callbacks=[saver])
+        run.fit(rule, loader(shuffle=True), loader(), ckpt_path=ckpt, weights_only=True)
+        return {name: value for name, value in rule.state_dict().items() if isinstance(value, torch.Tensor)}
+
+    whole = fit(seed=3)
+    resumed = fit(seed=99, ckpt=tmp_path / "epoch=2.ckpt")
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def deterministic_rule() -> ShortRunMLE:
+    """Chains without noise, and a descent step as large as the gradient: the new weights tell the gradient."""
+    torch.manual_seed(0)
+    model = energy_model()
+    model.prior.sampler = Langevin(0.05, 3, temperature=0.0)
+    posterior = MCMCPosterior(Langevin(0.01, 3, temperature=0.0), start="zero")
+    return ShortRunMLE(model, posterior, partial(torch.optim.SGD, lr=1.0), prior_chains="warm")
+
+
+def test_two_processes_take_the_step_of_one_on_the_joined_batch(tmp_path):
+    alone, together = deterministic_rule(), deterministic_rule()
+    whole = DataLoader(TensorSet(data(20)), batch_size=20, collate_fn=collate)
+    once = {"max_steps": 1, "enable_checkpointing": False, "limit_val_batches": 0}
+    trainer(tmp_path, **once).fit(alone, whole, whole)
+    halves = DataLoader(TensorSet(data(20)), batch_size=10, collate_fn=collate)
+    trainer(tmp_path, **once, strategy="ddp_spawn", devices=2).fit(together, halves, halves)
+    start = deterministic_rule().state_dict()
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(value, together.state_dict()[name], atol=1e-6), name
+    assert not torch.equal(start["model.likelihood.decoder.weight"], alone.model.likelihood.decoder.weight)
+
+
+def test_training_closes_stages_and_its_checkpoint_grows_the_prior(tmp_path):
+    torch.manual_seed(0)
+    rule = ratio()
+    trainer(tmp_path, max_epochs=6, callbacks=[ModelCheckpoint(tmp_path, save_last=True)]).fit(rule, loader(), loader())
+    prior = rule.model.prior
+    assert len(prior.stages) == 3
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    fresh = ratio()
+    fresh.on_load_checkpoint(checkpoint)
+    fresh.load_state_dict(checkpoint["state_dict"])
+    z = torch.randn(5, DIM)
+    assert torch.equal(fresh.model.prior(z), prior(z))
+    assert torch.equal(fresh.model.prior.log_z, prior.log_z)
+    assert torch.equal(fresh.stages.pool.particles, rule.stages.pool.particles)
+
+
+def test_weights_are_averaged_by_callback_but_not_while_stages_grow(tmp_path):
+    ema = EMAWeightAveraging(use_buffers=False, decay=0.9)
+    rule = mle()
+    trainer(tmp_path, max_epochs=1, callbacks=[ema], enable_checkpointing=False).fit(rule, loader(), loader())
+    with pytest.raises(ValueError, match="callbacks must not average weights"):
+        trainer(tmp_path, max_epochs=1, callbacks=[EMAWeightAveraging()]).fit(ratio(), loader(), loader())
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"model\.prior must be a RatioPrior"):
+        MultiStageRatio(energy_model(), MCMCPosterior(Langevin(0.01, 3)), stages(), ADAM)
+    with pytest.raises(FloatingPointError, match="x must be finite: 1 of 10"):
+        mle().losses(torch.cat([data(9), torch.full((1, EVENT), math.nan)]))
+    with pytest.raises(ValueError, match="x must have the shape"):
+        mle().losses(torch.zeros(10, EVENT + 1))
+    with pytest.raises(ValueError, match="index must name the data"):
+        mle_persistent().losses(data(10))
+    diverging = ShortRunMLE(energy_model(), MCMCPosterior(Langevin(100.0, 60)), ADAM)
+    with pytest.raises(FloatingPointError, match="use a smaller step_size"):
+        diverging.losses(data(10))
