@@ -1,0 +1,143 @@
+"""Pictures of what a model does: grids of images, plain figures, and files that are never half-written.
+
+Nothing here touches ``pyplot``: a ``Figure`` of its own needs no display, no global state and no closing. A file
+appears under its name only when it is complete, since it is written beside it first and then renamed.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# For ``matplotlib.rc_context(STYLE)``: thin grey axes on two sides, no box around the legend, one family of colours.
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": "0.6",
+    "axes.labelcolor": "0.2",
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
+    "figure.dpi": 120,
+    "figure.facecolor": "white",
+    "font.size": 9,
+    "image.cmap": "gray",
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "xtick.color": "0.4",
+    "xtick.major.width": 0.6,
+    "ytick.color": "0.4",
+    "ytick.major.width": 0.6,
+}
+SMALL_SIDE = 56  # images shorter than this are enlarged when saved
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path``, renamed to it if the block ends well and removed if it does not.
+
+    Parent directories are made. Raises ``OSError`` where nothing can be written.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
+    """Images ``x`` (n, C, H, W) in [-1, 1] side by side, row by row, with white lines of one pixel between them.
+
+    Returns an array in [0, 1], (H', W') for C = 1 and (H', W', 3) for C = 3; values outside [-1, 1] are cut off.
+    ``columns``: a square grid if left out. Raises ``ValueError`` for another shape, no image, or values not finite.
+    """
+    if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
+        raise ValueError(f"x must be images (n >= 1, 1 or 3 channels, H, W), got shape {tuple(x.shape)}")
+    if not bool(x.isfinite().all()):
+        raise ValueError("x must be finite, got NaN or infinite pixels")
+    columns = math.ceil(math.sqrt(len(x))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    unit = (x.detach().float().cpu().clamp(-1, 1) + 1) / 2
+    framed = pad(unit, (0, 1, 0, 1), value=1.0)
+    framed = pad(framed, (0, 0, 0, 0, 0, 0, 0, -len(x) % columns), value=1.0)
+    grid = rearrange(framed, "(rows columns) c h w -> (rows h) (columns w) c", columns=columns)
+    return grid[:-1, :-1].squeeze(2).numpy()
+
+
+def save_grid(x: Tensor, path: str | os.PathLike[str], columns: int | None = None) -> None:
+    """Write ``image_grid(x, columns)`` to ``path`` as PNG; small images are enlarged by a whole factor."""
+    from matplotlib.image import imsave
+
+    factor = max(1, SMALL_SIDE // x.shape[-1])
+    grid = image_grid(x, columns).repeat(factor, 0).repeat(factor, 1)
+    with atomic_path(path) as temporary:
+        imsave(temporary, grid, cmap="gray", vmin=0, vmax=1, format="png")
+
+
+def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write ``figure`` to ``path`` in the format of its suffix (PNG without one)."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix[1:] or "png", bbox_inches="tight")
+
+
+def plain_figure(columns: int = 1, panel: tuple[float, float] = (3.4, 2.6)) -> "tuple[Figure, list[Axes]]":
+    """A figure in ``STYLE`` with a row of ``columns`` axes, each of the size ``panel`` (width, height) in inches."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(columns * panel[0], panel[1]), layout="constrained")
+        axes = figure.subplots(1, columns, squeeze=False)
+    return figure, list(axes[0])
+
+
+def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 60) -> "Figure":
+    """Densities of several samples ``values[name]`` (n,) over common bins; ``label`` names the horizontal axis.
+
+    The bins span all values but the outermost thousandth at either end. Raises ``ValueError`` for no samples.
+    """
+    if not values:
+        raise ValueError("values must hold at least one sample, got none")
+    figure, (axes,) = plain_figure(panel=(4.6, 2.8))
+    pooled = torch.cat([value.detach().flatten().double().cpu() for value in values.values()])
+    low, high = pooled.quantile(torch.tensor([0.001, 0.999], dtype=torch.float64)).tolist()
+    bins = np.linspace(low, high if high > low else low + 1, num_bins + 1)
+    for name, value in values.items():
+        counts, _ = np.histogram(value.detach().cpu().double().numpy(), bins=bins)
+        axes.stairs(counts / (value.numel() * np.diff(bins)), bins, label=name, linewidth=1.4)
+    axes.set_xlabel(label)
+    axes.set_ylabel("density")
+    axes.legend()
+    return figure
+
+
+def panels_figure(x: dict[str, Tensor], columns: int | None = None) -> "Figure":
+    """One panel per name: a grid of images (n, C, H, W) in [-1, 1], or points (n, d >= 2) by their first two axes."""
+    figure, axes = plain_figure(len(x), panel=(3.0, 3.2))
+    points = {name: value.detach().float().cpu() for name, value in x.items() if value.ndim == 2}
+    limit = max((value[:, :2].abs().max().item() for value in points.values()), default=1.0)
+    for panel, (name, value) in zip(axes, x.items(), strict=True):
+        panel.set_title(name)
+        if name in points:
+            panel.scatter(*points[name][:, :2].mT.numpy(), s=3, linewidths=0, alpha=0.5)
+            panel.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+        else:
+            panel.imshow(image_grid(value, columns), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+            panel.set_axis_off()
+    return figure
