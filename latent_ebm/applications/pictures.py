@@ -6,10 +6,11 @@ appears under its name only when it is complete, since it is written beside it f
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Draw = TypeVar("Draw", bound=Callable[..., Any])
+
 # For ``matplotlib.rc_context(STYLE)``: thin grey axes on two sides, no box around the legend, one family of colours.
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": "0.6",
     "axes.labelcolor": "0.2",
     "axes.linewidth": 0.6,
@@ -96,17 +99,28 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
         figure.savefig(temporary, format=Path(path).suffix[1:] or "png", bbox_inches="tight")
 
 
-def plain_figure(columns: int = 1, panel: tuple[float, float] = (3.4, 2.6)) -> "tuple[Figure, list[Axes]]":
-    """A figure in ``STYLE`` with a row of ``columns`` axes, each of the size ``panel`` (width, height) in inches."""
-    import matplotlib
+def styled(draw: Draw) -> Draw:
+    """Decorator: ``draw`` runs in ``STYLE``."""
+
+    @wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return cast(Draw, drawn)
+
+
+def new_figure(columns: int, panel: tuple[float, float]) -> "tuple[Figure, list[Axes]]":
+    """A figure with a row of ``columns`` axes, each of the size ``panel`` (width, height) in inches."""
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(columns * panel[0], panel[1]), layout="constrained")
-        axes = figure.subplots(1, columns, squeeze=False)
-    return figure, list(axes[0])
+    figure = Figure(figsize=(columns * panel[0], panel[1]), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
+@styled
 def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 60) -> "Figure":
     """Densities of several samples ``values[name]`` (n,) over common bins; ``label`` names the horizontal axis.
 
@@ -114,7 +128,7 @@ def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 60) 
     """
     if not values:
         raise ValueError("values must hold at least one sample, got none")
-    figure, (axes,) = plain_figure(panel=(4.6, 2.8))
+    figure, (axes,) = new_figure(1, (4.6, 2.8))
     pooled = torch.cat([value.detach().flatten().double().cpu() for value in values.values()])
     low, high = pooled.quantile(torch.tensor([0.001, 0.999], dtype=torch.float64)).tolist()
     bins = np.linspace(low, high if high > low else low + 1, num_bins + 1)
@@ -127,9 +141,10 @@ def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 60) 
     return figure
 
 
+@styled
 def panels_figure(x: dict[str, Tensor], columns: int | None = None) -> "Figure":
     """One panel per name: a grid of images (n, C, H, W) in [-1, 1], or points (n, d >= 2) by their first two axes."""
-    figure, axes = plain_figure(len(x), panel=(3.0, 3.2))
+    figure, axes = new_figure(len(x), (3.0, 3.2))
     points = {name: value.detach().float().cpu() for name, value in x.items() if value.ndim == 2}
     limit = max((value[:, :2].abs().max().item() for value in points.values()), default=1.0)
     for panel, (name, value) in zip(axes, x.items(), strict=True):

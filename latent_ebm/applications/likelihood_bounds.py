@@ -1,0 +1,176 @@
+r"""Bounds of ``log p(x)`` of a latent model, one pair per datum, by annealed importance sampling in both directions.
+
+For a latent model ``p(x) = int exp(log_joint(x, z)) dz / Z`` with the prior's ``Z``. Chains annealed from the prior's
+base to the posterior of every datum find where its mass lies and how wide it is; a diagonal Gaussian ``q(z)``, a
+little wider, is fitted to them. Annealing from exact draws of ``q`` to the posterior gives a stochastic lower bound
+of the log-integral, annealing back from the chains' ends an upper one (Wu et al. 2017, arXiv:1611.04273; Grosse et
+al. 2015, arXiv:1511.02543). A close ``q`` is what makes few rungs enough: from the prior, the way is hundreds of nats
+long.
+
+No step size fits every datum and every latent, so that chains run in coordinates of their own: each latent is
+measured in posterior standard deviations, times a factor per datum that keeps acceptance in its range. One step size
+does for all.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from latent_ebm.likelihoods import per_row
+from latent_ebm.model import LatentModel
+from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
+from samplers import HMC, MALA, LogDensity, Sampler, annealed_importance, log_mean_exp, value_and_grad
+from samplers.base import normal_like
+from samplers.importance import Interpolated
+
+ACCEPTANCE = 0.75  # what the step of a datum is steered to
+WIDENING = 1.15  # of q against the posterior, so that no part of it is missed
+FLOOR = 1e-6  # of standard deviations, in units of the prior
+
+
+class Scaled:
+    """The log-density ``v -> log_density(scale * v)`` of ``v`` (rows, dim), with a ``scale`` (rows, dim) each.
+
+    The Jacobian, a constant of each row, is left out.
+    """
+
+    def __init__(self, log_density: LogDensity, scale: Tensor) -> None:
+        self.log_density, self.scale = log_density, scale
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self.log_density(self.scale * v)
+
+    def value_and_grad(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (rows,) and gradient (rows, dim) at ``v`` (rows, dim)."""
+        value, grad = value_and_grad(self.log_density, self.scale * v)
+        return value, self.scale * grad
+
+
+class DatumChains:
+    """``num_chains`` chains for every one of ``num_data`` data, adapted to it: row ``i * num_chains + c`` is datum i's.
+
+    ``z`` (rows, dim) are positions, ``std`` (num_data, dim) the widths in which steps are measured, and ``factor``
+    (num_data, 1) multiplies them. ``sampler`` must leave its target invariant.
+    """
+
+    def __init__(self, z: Tensor, num_data: int, sampler: Sampler) -> None:
+        self.z, self.sampler, self.num_data = z, sampler, num_data
+        self.std, self.factor = z.new_ones(num_data, z.shape[1]), z.new_ones(num_data, 1)
+
+    @property
+    def scale(self) -> Tensor:
+        """Length (rows, dim) of the sampler's unit."""
+        return self.rows(self.factor * self.std)
+
+    def rows(self, per_datum: Tensor) -> Tensor:
+        """Repeat (num_data, dim) for every chain: (rows, dim)."""
+        return per_datum.repeat_interleave(len(self.z) // self.num_data, 0)
+
+    def move(self, target: LogDensity, *, gain: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+        """Run the sampler once, steer ``factor`` towards the wanted acceptance, and return the positions."""
+        scale, accept = self.scale, torch.zeros_like(self.factor)
+        for state, info in self.sampler.run(Scaled(target, scale), self.z / scale, generator=generator):
+            self.z = state.position * scale
+            accept += info.accept_prob.view(self.num_data, -1).mean(1, keepdim=True) / self.sampler.num_steps
+        self.factor = self.factor * (gain * (accept - ACCEPTANCE)).exp()
+        return self.z
+
+    def fit(self, draws: Sequence[Tensor]) -> Tensor:
+        """Set ``std`` from several ``draws`` (rows, dim) of all chains and return their mean (num_data, dim)."""
+        pooled = torch.stack([z.view(self.num_data, -1, z.shape[1]) for z in draws], 1).flatten(1, 2)
+        self.std = pooled.std(1).clamp(min=FLOOR)
+        return pooled.mean(1)
+
+
+def fit_posterior(
+    model: LatentModel,
+    x: Tensor,
+    sampler: Sampler,
+    *,
+    num_chains: int,
+    num_rounds: int,
+    generator: torch.Generator | None = None,
+) -> tuple[DatumChains, Tensor]:
+    """Chains at the posteriors of ``x`` (batch, \\*event), and the posterior means (batch, dim) they found.
+
+    ``num_rounds`` runs of ``sampler`` anneal the base to the posterior, then three times as many stay there, in which
+    the widths are fitted to the draws, twice; the last ones move without adapting.
+    """
+    target = model.log_posterior(x.repeat_interleave(num_chains, 0))
+    base = model.prior.base
+    chains = DatumChains(base.sample(len(x) * num_chains, generator=generator), len(x), sampler)
+    for k in range(num_rounds):
+        beta = ((k + 1) / num_rounds) ** 4
+        chains.move(Interpolated(base, target, beta), gain=1.0, generator=generator)
+    chains.fit([chains.move(target, gain=0.5, generator=generator) for _ in range(num_rounds)])
+    chains.factor = torch.ones_like(chains.factor)  # from now on in units of the posterior
+    chains.fit([chains.move(target, gain=0.5, generator=generator) for _ in range(num_rounds)])
+    mean = chains.fit([chains.move(target, generator=generator) for _ in range(num_rounds)])
+    return chains, mean
+
+
+def nll_bracket(
+    model: LatentModel,
+    x: Tensor,
+    sampler: Sampler,
+    *,
+    num_chains: int = 8,
+    num_rounds: int = 40,
+    num_rungs: int = 40,
+    log_z: tuple[float, float] = (0.0, 0.0),
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Stochastic bounds ``(lower, upper)`` (batch,) of ``-log p(x)`` in nats for ``x`` (batch, \\*event).
+
+    Both bounds are pooled over ``num_chains`` chains per datum, annealed over ``num_rungs`` rungs to and from the
+    Gaussian that ``num_rounds`` rounds of adaptation gave (see ``fit_posterior``). ``sampler`` moves once a round or
+    rung, in units of posterior standard deviations, and must leave its target invariant: ``HMC(0.3, 5, 1)``.
+    ``log_z`` bounds the prior's ``log Z`` (see ``prior_log_z``; 0 if it is normalised). The upper bound holds with
+    high probability; the lower one as far as the chains did reach the posterior.
+
+    Raises ``ValueError`` if counts are too small, ``log_z`` is not in order, or ``sampler`` is neither MALA nor HMC.
+    """
+    check_bracket_arguments(sampler, num_chains, num_rounds, num_rungs, log_z)
+    chains, mean = fit_posterior(model, x, sampler, num_chains=num_chains, num_rounds=num_rounds, generator=generator)
+    mean, std, scale = chains.rows(mean), WIDENING * chains.rows(chains.std), chains.scale
+    q = Scaled(per_row(Normal(mean, std, validate_args=False)).log_prob, scale)
+    joint = Scaled(model.log_posterior(chains.rows(x)), scale)
+    start = (mean + std * normal_like(std, generator)) / scale
+    _, forth = annealed_importance(q, joint, start, sampler, num_rungs, generator=generator)
+    _, back = annealed_importance(joint, q, chains.z / scale, sampler, num_rungs, generator=generator)
+    integral_lower, integral_upper = log_mean_exp(forth.view(len(x), -1)), -log_mean_exp(back.view(len(x), -1))
+    return log_z[0] - integral_upper, log_z[1] - integral_lower
+
+
+def prior_log_z(
+    prior: Prior,
+    sampler: Sampler,
+    *,
+    num: int = 500,
+    num_rungs: int = 100,
+    generator: torch.Generator | None = None,
+) -> tuple[float, float]:
+    """Bounds ``(lower, upper)`` of the log Z of ``prior``: 0 for a Gaussian, else ``prior.log_z_bracket``, in order."""
+    if isinstance(prior, GaussianPrior) or (isinstance(prior, RatioPrior) and len(prior.stages) == 0):
+        return 0.0, 0.0
+    lower, upper = sorted(prior.log_z_bracket(num, sampler, num_rungs, generator=generator))
+    return lower, upper
+
+
+def check_bracket_arguments(
+    sampler: Sampler, num_chains: int, num_rounds: int, num_rungs: int, log_z: tuple[float, float]
+) -> None:
+    """Raise ``ValueError`` for arguments of ``nll_bracket`` that break a rule."""
+    if not isinstance(sampler, (HMC, MALA)):
+        raise ValueError(f"sampler must be HMC or MALA, which leave their target invariant, got {sampler}")
+    for name, value, least in (
+        ("num_chains", num_chains, 2),
+        ("num_rounds", num_rounds, 2),
+        ("num_rungs", num_rungs, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not log_z[0] <= log_z[1]:
+        raise ValueError(f"log_z must be (lower, upper) with lower <= upper, got {log_z}")
