@@ -17,7 +17,8 @@ from torch import Tensor
 
 from samplers.base import LogDensity
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 128
+GRID_ROWS = 16384
 MEDIAN_ROWS = 2048
 MEDIAN_MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -48,8 +49,8 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
     """Precision and recall (arXiv:1904.06991), density and coverage (arXiv:2002.09797), over closed k-NN balls.
 
     Precision: share of fakes inside some real ball. Recall: share of reals inside some fake ball. Density: mean number
-    of real balls that hold a fake, over k (1 in expectation for equal laws; may exceed 1). Coverage: share of real balls
-    that hold a fake; `1 - prod_i (n - i) / (n + m - i)`, i = 1..k, in expectation for equal laws.
+    of real balls that hold a fake, over k (1 in expectation for equal laws; may exceed 1). Coverage: share of real
+    balls that hold a fake; `1 - prod_i (n - i) / (n + m - i)`, i = 1..k, in expectation for equal laws.
 
     Args:
         real: reference samples, shape (n, d), n >= k + 1.
@@ -78,7 +79,9 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
 
 
 def mmd(a: Tensor, b: Tensor, bandwidths: Sequence[float] | None = None) -> float:
-    """Unbiased squared maximum mean discrepancy (Gretton et al., JMLR 13, 2012); below zero about half the time if a ~ b.
+    """Unbiased squared maximum mean discrepancy (Gretton et al., JMLR 13, 2012).
+
+    Zero in expectation for equal laws, so it falls below zero too.
 
     The kernel is the sum over bandwidths s of `exp(-|x - y|^2 / (2 s^2))`.
 
@@ -107,7 +110,8 @@ def knn_kl(p_draws: Tensor, q_draws: Tensor, k: int = 5) -> float:
     """k-NN estimate of KL(p||q) in nats (Wang, Kulkarni, Verdu, IEEE Trans. Inf. Theory 55, 2009).
 
     `(d / n) sum_i log(nu_i / rho_i) + log(m / (n - 1))`, where rho_i and nu_i are the distances from the i-th draw of p
-    to its k-th neighbour among the other draws of p and among the draws of q. Consistent; its bias grows with d.
+    to its k-th neighbour among the other draws of p and among the draws of q. Consistent. It
+    falls short where p has mass that hardly any draw of q reaches, and the more so in high dimension: a lower bar then.
 
     Args:
         p_draws: independent draws of p, shape (n, d), n >= k + 1.
@@ -145,8 +149,8 @@ def grid_kl(
         num: cells per axis, at least 2.
 
     Raises:
-        ValueError: num < 2, the corners are not ordered and finite, or a log-density returns a wrong shape, NaN, +inf or
-            -inf everywhere.
+        ValueError: num < 2, the corners are not ordered and finite, or a log-density returns a wrong shape, NaN, +inf
+            or -inf everywhere.
     """
     _at_least("num", num, 2)
     low, high = ((torch.as_tensor(corner) * 1.0).expand(2) for corner in (lower, upper))
@@ -241,7 +245,7 @@ def _covariance_factor(a: Tensor) -> Tensor:
 
 
 def _distance_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Euclidean distances of a few rows of a to all of b. Without the matrix product, whose cancellation blurs zeros."""
+    """Euclidean distances of a few rows of a to all of b. No matrix product: its cancellation blurs zeros."""
     for start in range(0, len(a), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
         yield rows, torch.cdist(a[rows], b, compute_mode="donot_use_mm_for_euclid_dist")
@@ -260,7 +264,8 @@ def _median_distance(a: Tensor) -> float:
 def _kernel_sum(a: Tensor, b: Tensor, bandwidths: Sequence[float]) -> float:
     total = 0.0
     for _, distance in _distance_blocks(a, b):
-        total += sum(float((-0.5 * (distance / s).square()).exp().sum()) for s in bandwidths)
+        squared = distance.square_()
+        total += sum(float((squared * (-0.5 / s**2)).exp_().sum()) for s in bandwidths)
     return total
 
 
@@ -270,14 +275,12 @@ def _log_knn_distance(name: str, draws: Tensor, query: Tensor | None, k: int) ->
     distance, _ = neighbors.kneighbors(None if query is None else query.cpu().numpy())
     radius = torch.from_numpy(distance[:, -1])
     if bool((radius == 0).any()):
-        raise ValueError(
-            f"{name} must not hold {k} draws at a point of p_draws, got {int((radius == 0).sum())} such points"
-        )
+        raise ValueError(f"{name} must not hold {k} draws at a draw of p, got {int((radius == 0).sum())} such points")
     return radius.log()
 
 
 def _grid_log_mass(name: str, log_prob: LogDensity, points: Tensor) -> Tensor:
-    value = torch.cat([log_prob(block).detach() for block in points.split(16 * BLOCK_ROWS)])
+    value = torch.cat([log_prob(block).detach() for block in points.split(GRID_ROWS)])
     if value.shape != points.shape[:1]:
         raise ValueError(f"{name} must map (rows, 2) to (rows,), got {tuple(value.shape)} for {tuple(points.shape)}")
     if bool(value.isnan().any()) or not bool(value.max().isfinite()):

@@ -1,8 +1,8 @@
 r"""The sampler contract.
 
 A *log-density* is any callable ``(chains, *event) -> (chains,)``, unnormalised, up is good. It is the only thing a
-sampler sees. A sampler is a frozen dataclass of plain numbers; what the next step needs travels in a ``State``, what only
-diagnostics need in an ``Info``. Every chain of the batch is independent of the others.
+sampler sees. A sampler is a frozen dataclass of plain numbers; what the next step needs travels in a ``State``, what
+only diagnostics need in an ``Info``. Every chain of the batch is independent of the others.
 """
 
 import math
@@ -144,14 +144,16 @@ class Sampler(ABC):
     def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Position (chains, \\*event) after ``num_steps`` steps, detached.
 
-        Raises ``FloatingPointError`` if a chain diverged; warns if some chain never had a chance to move.
+        Raises ``FloatingPointError`` if a chain diverged; warns if more chains never had a chance to move than the bad
+        luck of a sampler that accepts every other proposal explains.
         """
-        best, state = None, None
+        best = None
         for state, info in self.run(log_density, position, generator=generator):
             best = info.accept_prob if best is None else torch.maximum(best, info.accept_prob)
-        if state is None or best is None:
+            position = state.position
+        if best is None:
             raise ValueError(f"num_steps must be an integer >= 1, got {self.num_steps}")
         stuck = 0 if best.is_meta else int((best < 0.01).sum())
-        if stuck:
+        if stuck > len(best) * 0.5**self.num_steps:
             warnings.warn(f"{stuck} of {len(best)} chains of {self} never moved: use a smaller step_size", stacklevel=2)
-        return state.position
+        return position

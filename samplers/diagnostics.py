@@ -14,13 +14,13 @@ from samplers.base import Info, LogDensity, value_and_grad
 
 
 def check_draws(draws: Tensor, least: int) -> None:
-    """Raise ``ValueError`` unless ``draws`` is (num_draws, chains, \\*event) with at least ``least`` draws and a chain."""
+    """Raise ``ValueError`` unless ``draws`` is (num_draws >= least, chains >= 1, \\*event)."""
     if draws.ndim < 2 or draws.shape[0] < least or draws.shape[1] < 1:
         raise ValueError(f"draws must have shape (num_draws >= {least}, chains >= 1, *event), got {tuple(draws.shape)}")
 
 
 def ess(draws: Tensor) -> Tensor:
-    """Effective number of independent draws (\\*event) among ``draws`` (num_draws, chains, \\*event), all chains pooled.
+    """Effective sample size (\\*event) of ``draws`` (num_draws, chains, \\*event), all chains pooled.
 
     Initial monotone sequence estimator (Geyer 1992). Raises ``ValueError`` for fewer than 2 axes or 4 draws.
     """
@@ -31,7 +31,7 @@ def ess(draws: Tensor) -> Tensor:
 
 
 def split_rhat(draws: Tensor) -> Tensor:
-    """Split R-hat (\\*event) of ``draws`` (num_draws, chains, \\*event): near 1 when half-chains agree, suspect above 1.05.
+    """Split R-hat (\\*event) of ``draws`` (num_draws, chains, \\*event): 1 when half-chains agree, suspect above 1.05.
 
     Source: Gelman et al. 2013. Raises ``ValueError`` for fewer than 2 axes or 4 draws.
     """

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo: a fresh Gaussian momentum, a leapfrog trajectory, and a Metropolis test of its energy error."""
+"""Hamiltonian Monte Carlo: a Gaussian momentum, a leapfrog trajectory, a Metropolis test of its energy error."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,11 @@
 r"""Importance weights: resampling, effective sample size, and annealed importance sampling with bounds on log Z.
 
 Annealed importance sampling (Neal 2001, arXiv:physics/9803008) starts at an exact draw ``x_0`` of ``f_0`` and follows
-``f_beta = (1 - beta) f_0 + beta f_1`` (log-densities). Rung by rung it *first* adds ``f_{beta_k}(x) - f_{beta_{k-1}}(x)`` to
-the log-weight at the old position and *then* moves x by a kernel that leaves ``f_{beta_k}`` invariant, so that
-``E[w] = Z_1 / Z_0`` exactly. By Jensen's inequality ``log mean w`` is below ``log Z_1 / Z_0`` in expectation; the chain run
-backwards from exact draws of ``f_1`` gives a bound from above (Grosse et al. 2015, arXiv:1511.02543).
+``f_beta = (1 - beta) f_0 + beta f_1`` (log-densities). Rung by rung it *first* adds ``f_{beta_k}(x) -
+f_{beta_{k-1}}(x)`` to the log-weight at the old position and *then* moves x by a kernel that leaves ``f_{beta_k}``
+invariant, so that ``E[w] = Z_1 / Z_0`` exactly. By Jensen's inequality ``log mean w`` is below ``log Z_1 / Z_0`` in
+expectation; the chain run backwards from exact draws of ``f_1`` gives a bound from above (Grosse et al. 2015,
+arXiv:1511.02543).
 """
 
 import math
@@ -29,8 +30,8 @@ def resample(
 ) -> Tensor:
     """Systematic resampling: ``num`` rows of ``position`` (n, \\*event), row i on average ``num * w_i / sum(w)`` times.
 
-    ``log_weight`` (n,), ``num`` n if left out. Copies of a row are adjacent. Source: Kitagawa 1996. Raises ``ValueError``
-    for weights that are empty, not finite or not one per row, or ``num < 1``.
+    ``log_weight`` (n,), ``num`` n if left out. Copies of a row are adjacent. Source: Kitagawa 1996. Raises
+    ``ValueError`` for weights that are empty, not finite or not one per row, or ``num < 1``.
     """
     check_log_weight(log_weight)
     if log_weight.shape != position.shape[:1]:
@@ -95,11 +96,11 @@ def annealed_importance(
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Carry ``position`` (chains, \\*event), exact draws of ``initial``, to ``final`` in ``num_rungs`` equal steps of beta.
+    """Carry ``position`` (chains, \\*event), draws of ``initial``, to ``final`` in ``num_rungs`` equal steps.
 
     Returns positions (chains, \\*event) and their ``log_weight`` (chains,) for ``final``: ``E[exp(log_weight)]`` is
-    ``Z_final / Z_initial``. At every intermediate rung one ``sampler.sample`` is run; it must leave its target invariant
-    (MALA, HMC). ``num_rungs=1`` is plain importance sampling. Raises ``ValueError`` for ``num_rungs < 1``.
+    ``Z_final / Z_initial``. At every intermediate rung one ``sampler.sample`` is run; it must leave its target
+    invariant (MALA, HMC). ``num_rungs=1`` is plain importance sampling. Raises ``ValueError`` for ``num_rungs < 1``.
     """
     if num_rungs < 1:
         raise ValueError(f"num_rungs must be >= 1, got {num_rungs}")

@@ -1,10 +1,11 @@
 r"""Langevin dynamics: unadjusted, Metropolis-adjusted and underdamped.
 
-The overdamped diffusion ``dx = grad log p(x) dt + sqrt(2) dW`` has ``p`` as its stationary law. Its Euler step is biased
-by O(step_size); MALA removes the bias by a Metropolis test; the underdamped diffusion carries a momentum.
+The overdamped diffusion ``dx = grad log p(x) dt + sqrt(2) dW`` has ``p`` as its stationary law. Its Euler step is
+biased by O(step_size); MALA removes the bias by a Metropolis test; the underdamped diffusion carries a momentum.
 
-Step size convention: ``x <- x + step_size * grad + sqrt(2 * step_size * temperature) * noise``. Papers on latent energy
-priors write ``z <- z + s^2/2 grad + s noise``: their ``s`` is ``step_size = s**2 / 2``, so s = 0.4 is 0.08, s = 0.1 is 0.005.
+Step size convention: ``x <- x + step_size * grad + sqrt(2 * step_size * temperature) * noise``. Papers on latent
+energy priors write ``z <- z + s^2/2 grad + s noise``: their ``s`` is ``step_size = s**2 / 2``, so s = 0.4 is 0.08, s
+= 0.1 is 0.005.
 """
 
 import math
@@ -106,9 +107,9 @@ class KineticState(NamedTuple):
 class UnderdampedLangevin(Sampler):
     """Underdamped (kinetic) Langevin ``dx = v dt, dv = (grad log p - friction v) dt + sqrt(2 friction) dW``.
 
-    Integrated by the BAOAB splitting (Leimkuhler & Matthews 2013) with time step ``step_size`` (in units of ``t``, not of
-    the Langevin step): one gradient a step; on a Gaussian target the stationary law of the position is exact for every
-    stable step, ``step_size * sqrt(a) < 2`` for the largest precision ``a``. Momenta start from N(0, I).
+    Integrated by the BAOAB splitting (Leimkuhler & Matthews 2013) with time step ``step_size`` (in units of ``t``,
+    not of the Langevin step): one gradient a step; on a Gaussian target the stationary law of the position is exact
+    for every stable step, ``step_size * sqrt(a) < 2`` for the largest precision ``a``. Momenta start from N(0, I).
 
     Raises ``ValueError`` for a non-positive ``step_size``, ``friction`` or ``num_steps``.
     """

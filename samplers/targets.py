@@ -1,8 +1,9 @@
-r"""Densities of which everything is known: exact draws, mean, covariance and log Z, for tests, notebooks and benchmarks.
+r"""Densities of which everything is known: exact draws, mean, covariance and log Z; for tests and benchmarks.
 
 Each target is a log-density ``(num, dim) -> (num,)``; ``log_z`` is the log-integral of its exponential, so that
-``target(x) - target.log_z`` is the normalised ``log_prob``. ``Gaussian`` and ``Banana`` are unnormalised, as energies in
-practice are; ``GaussianMixture`` is normalised when its weights sum to one. Tensors live where the arguments lived.
+``target(x) - target.log_z`` is the normalised ``log_prob``. ``Gaussian`` and ``Banana`` are unnormalised, as energies
+in practice are; ``GaussianMixture`` is normalised when its weights sum to one. Tensors live where the arguments
+lived.
 """
 
 import math
@@ -106,9 +107,9 @@ class GaussianMixture:
 class Banana:
     """``u = (x1, x2 - curvature (x1^2 - s1^2))`` is ``N(0, diag(s1, s2)^2)``: a bent Gaussian (Haario et al. 1999).
 
-    Unnormalised ``-|u / scales|^2 / 2``; the map has unit Jacobian, so ``log_z = log(2 pi s1 s2)``. The mean is 0 and the
-    covariance diag(s1^2, s2^2 + 2 curvature^2 s1^4). ``scales`` = (s1, s2) give dtype and device. Raises ``ValueError``
-    unless they are two positive numbers and the curvature is finite.
+    Unnormalised ``-|u / scales|^2 / 2``; the map has unit Jacobian, so ``log_z = log(2 pi s1 s2)``. The mean is 0 and
+    the covariance diag(s1^2, s2^2 + 2 curvature^2 s1^4). ``scales`` = (s1, s2) give dtype and device. Raises
+    ``ValueError`` unless they are two positive numbers and the curvature is finite.
     """
 
     def __init__(self, curvature: float = 1.0, scales: Tensor | Sequence[float] = (1.0, 0.5)) -> None:

@@ -1,14 +1,15 @@
 r"""Tempering: wrappers that take a sampler through the flattened densities ``p(x)^beta``, ``0 < beta <= 1``.
 
-A chain of local moves does not cross the valley between two modes of ``p``, but it crosses those of ``p^beta`` with small
-``beta``. ``Annealed`` raises ``beta`` along a ladder while the chain runs. ``ParallelTempering`` keeps one replica per
-rung and exchanges neighbours with probability ``min(1, exp((beta_i - beta_j) (log p(x_j) - log p(x_i))))``, which leaves
-the product of all ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
+A chain of local moves does not cross the valley between two modes of ``p``, but it crosses those of ``p^beta`` with
+small ``beta``. ``Annealed`` raises ``beta`` along a ladder while the chain runs. ``ParallelTempering`` keeps one
+replica per rung and exchanges neighbours with probability ``min(1, exp((beta_i - beta_j) (log p(x_j) - log
+p(x_i))))``, which leaves the product of all ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -17,15 +18,15 @@ from torch import Tensor
 from samplers.base import Info, LogDensity, Sampler, State, check_finite, value_and_grad
 
 
-def per_chain(number: Tensor, x: Tensor) -> Tensor:
-    """View ``number`` (chains,) so that it multiplies ``x`` (chains, \\*event) chain by chain."""
-    return number.view(-1, *[1] * (x.ndim - 1))
+def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
+    """View ``number``, if a tensor (chains,), so that it multiplies ``x`` (chains, \\*event) chain by chain."""
+    return number.view(-1, *[1] * (x.ndim - 1)) if isinstance(number, Tensor) else number
 
 
 def check_ladder(sampler: object, ladder: tuple[float, ...]) -> None:
     """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1."""
-    positive = len(ladder) > 0 and all(math.isfinite(beta) and beta > 0 for beta in ladder)
-    if not positive or any(a >= b for a, b in zip(ladder[:-1], ladder[1:], strict=True)) or ladder[-1] != 1:
+    steps = list(pairwise((0.0, *ladder, 1.0)))
+    if not all(a < b for a, b in steps[:-1]) or steps[-1][0] != 1:
         raise ValueError(f"{type(sampler).__name__}: ladder must increase from above 0 to 1, got {ladder!r}")
 
 
@@ -49,7 +50,7 @@ class Tempered:
         """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
         self._check(x)
         value, grad = value_and_grad(self.log_density, x)
-        return self.beta * value, (per_chain(self.beta, x) if isinstance(self.beta, Tensor) else self.beta) * grad
+        return self.beta * value, per_chain(self.beta, x) * grad
 
     def _check(self, x: Tensor) -> None:
         if isinstance(self.beta, Tensor) and self.beta.shape != x.shape[:1]:
@@ -60,9 +61,9 @@ class Tempered:
 class Annealed(Sampler):
     """Run ``sampler`` on ``p^beta`` for every ``beta`` of ``ladder`` in turn, each from where the last one ended.
 
-    Its ``num_steps`` are spent at every rung. States yielded by ``run`` hold the log-density of their rung. A heuristic to
-    reach the modes: the law of the result is ``p`` only in the limit of many steps (importance weights that make it
-    exact: ``annealed_importance``). Raises ``ValueError`` unless the ladder increases from above 0 to 1.
+    Its ``num_steps`` are spent at every rung. States yielded by ``run`` hold the log-density of their rung. A
+    heuristic to reach the modes: the law of the result is ``p`` only in the limit of many steps (importance weights
+    that make it exact: ``annealed_importance``). Raises ``ValueError`` unless the ladder increases from above 0 to 1.
     """
 
     sampler: Sampler
@@ -100,7 +101,7 @@ class Annealed(Sampler):
 
 
 class TemperingState(NamedTuple):
-    """State of the cold chain, of all ``replicas`` (rungs * chains rows, coldest last), and the number of sweeps done."""
+    """The cold chain, all ``replicas`` (rungs * chains rows, coldest last), and the number of sweeps done."""
 
     position: Tensor
     log_density: Tensor
@@ -110,7 +111,7 @@ class TemperingState(NamedTuple):
 
 
 class TemperingInfo(NamedTuple):
-    """``Info`` of the cold chain's own move; ``swap_prob`` (rungs - 1, chains) of all neighbours; ``swapped``: who did."""
+    """``Info`` of the cold chain's own move; ``swap_prob`` and ``swapped`` (rungs - 1, chains) of neighbours."""
 
     accept_prob: Tensor
     accepted: Tensor
@@ -121,13 +122,13 @@ class TemperingInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class ParallelTempering(Sampler):
-    """Replica exchange (Geyer 1991; even and odd pairs in turn: Okabe et al. 2001, Syed et al. 2022, arXiv:1905.02939).
+    """Replica exchange (Geyer 1991), even and odd pairs in turn (Syed et al. 2022, arXiv:1905.02939).
 
-    A step moves the replicas at all inverse temperatures of ``ladder`` by one step of ``sampler``, then proposes to swap
-    every other pair of neighbours. All replicas go through one call of the log-density, which sees rungs * chains rows,
-    row ``r * chains + c`` for chain ``c``: where a row of the log-density has data of its own, tile them accordingly.
-    ``p`` is exactly invariant if ``sampler`` leaves every target invariant. Raises ``ValueError`` unless the ladder
-    increases from above 0 to 1.
+    A step moves the replicas at all inverse temperatures of ``ladder`` by one step of ``sampler``, then proposes to
+    swap every other pair of neighbours. All replicas go through one call of the log-density, which sees rungs *
+    chains rows, row ``r * chains + c`` for chain ``c``: where a row of the log-density has data of its own, tile them
+    accordingly. ``p`` is exactly invariant if ``sampler`` leaves every target invariant. Raises ``ValueError`` unless
+    the ladder increases from above 0 to 1.
     """
 
     sampler: Sampler
@@ -146,15 +147,15 @@ class ParallelTempering(Sampler):
     ) -> TemperingState:
         """Every replica of a chain starts at the ``position`` (chains, \\*event) of the chain."""
         x = position.repeat(len(self.ladder), *[1] * (position.ndim - 1))
-        return cold_chain(self.sampler.init(self._tempered(log_density, x), x, generator=generator), len(position), 0)
+        replicas = self.sampler.init(Tempered(log_density, self._beta(x)), x, generator=generator)
+        return cold_chain(replicas, len(position), 0)
 
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, log_density: LogDensity, state: TemperingState, *, generator: torch.Generator | None = None
     ) -> tuple[TemperingState, TemperingInfo]:
-        chains = len(state.position)
-        tempered = self._tempered(log_density, state.replicas.position)
-        replicas, info = self.sampler.step(tempered, state.replicas, generator=generator)
-        replicas, prob, swapped = swap(replicas, tempered.beta, len(self.ladder), state.sweep % 2, generator=generator)
+        chains, beta = len(state.position), self._beta(state.replicas.position)
+        replicas, info = self.sampler.step(Tempered(log_density, beta), state.replicas, generator=generator)
+        replicas, prob, swapped = swap(replicas, beta, len(self.ladder), state.sweep % 2, generator=generator)
         noise = None if info.noise is None else info.noise[-chains:]
         cold = TemperingInfo(info.accept_prob[-chains:], info.accepted[-chains:], noise, prob, swapped)
         return cold_chain(replicas, chains, state.sweep + 1), cold
@@ -169,8 +170,9 @@ class ParallelTempering(Sampler):
             yield state, info
         check_finite("replicas", state.replicas.position, f"{self} diverged: use a smaller step_size")
 
-    def _tempered(self, log_density: LogDensity, x: Tensor) -> Tempered:
-        return Tempered(log_density, x.new_tensor(self.ladder).repeat_interleave(len(x) // len(self.ladder)))
+    def _beta(self, x: Tensor) -> Tensor:
+        """Inverse temperature of every row of ``x`` (rungs * chains, \\*event)."""
+        return x.new_tensor(self.ladder).repeat_interleave(len(x) // len(self.ladder))
 
 
 def cold_chain(replicas: State, chains: int, sweep: int) -> TemperingState:
@@ -182,7 +184,7 @@ def cold_chain(replicas: State, chains: int, sweep: int) -> TemperingState:
 def swap(
     replicas: State, beta: Tensor, rungs: int, parity: int, *, generator: torch.Generator | None
 ) -> tuple[State, Tensor, Tensor]:
-    """Exchange neighbours ``(i, i + 1)`` with ``i % 2 == parity`` of ``replicas`` (rungs * chains rows), chain by chain.
+    """Exchange neighbours ``(i, i + 1)``, ``i % 2 == parity``, of ``replicas`` (rungs * chains rows), chain by chain.
 
     Returns the new replicas, and swap probabilities and decisions (rungs - 1, chains).
     """

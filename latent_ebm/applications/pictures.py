@@ -121,7 +121,7 @@ def new_figure(columns: int, panel: tuple[float, float]) -> "tuple[Figure, list[
 
 
 @styled
-def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 60) -> "Figure":
+def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 40) -> "Figure":
     """Densities of several samples ``values[name]`` (n,) over common bins; ``label`` names the horizontal axis.
 
     The bins span all values but the outermost thousandth at either end. Raises ``ValueError`` for no samples.
@@ -137,7 +137,7 @@ def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 60) 
         axes.stairs(counts / (value.numel() * np.diff(bins)), bins, label=name, linewidth=1.4)
     axes.set_xlabel(label)
     axes.set_ylabel("density")
-    axes.legend()
+    figure.legend(loc="outside right upper")
     return figure
 
 

@@ -6,6 +6,7 @@ what a Frechet distance or nearest-neighbour balls need on digits, where an Imag
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +29,17 @@ class FeatureClassifier(nn.Module):
     def __init__(self, shape: tuple[int, int, int], num_classes: int, channels: int = 16) -> None:
         super().__init__()
         if len(shape) != 3 or shape[0] < 1 or not all(8 <= side <= 64 for side in shape[1:]):
-            raise ValueError(
-                f"shape must be (channels >= 1, height, width) with sides from 8 to 64, got {tuple(shape)}"
-            )
+            raise ValueError(f"shape must be (channels >= 1, height, width) sides 8 to 64, got {tuple(shape)}")
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {num_classes}")
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
         self.shape, self.num_classes, self.feature_dim = tuple(shape), num_classes, 8 * channels
         num_halvings = math.ceil(math.log2(max(shape[1:]) / 4))
-        widths = [channels * 2 ** min(level, 2) for level in range(num_halvings + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 3, padding=1), nn.ReLU()]
-        for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+        stem_stride = 1 if num_halvings <= 2 else 2  # of a large image, full resolution would be most of the cost
+        widths = [channels * 2 ** min(level, 2) for level in range(num_halvings - stem_stride + 2)]
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 5, stride=stem_stride, padding=2), nn.ReLU()]
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), nn.ReLU()]
         flat = widths[-1] * math.prod(math.ceil(side / 2**num_halvings) for side in shape[1:])
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, self.feature_dim), nn.ReLU())
@@ -61,7 +61,7 @@ def fit_classifier(
     *,
     epochs: int = 2,
     batch_size: int = 128,
-    lr: float = 1e-3,
+    lr: float = 2e-3,
     progress: bool = True,
     generator: torch.Generator | None = None,
 ) -> list[float]:
@@ -74,7 +74,7 @@ def fit_classifier(
         epochs: passes over the data, at least 1.
         batch_size: images per step, at least 1; the last batch of an epoch may be smaller.
         lr: Adam's learning rate, positive.
-        progress: show a bar, one tick an epoch's batch.
+        progress: show a bar for every epoch.
         generator: random generator of the shuffles.
 
     Returns:

@@ -2,8 +2,8 @@ r"""Convolutional decoder and encoder for square images.
 
 The decoder maps ``z`` linearly to ``channels * 2^k`` maps of the base size ``s_0``, doubles the size ``k - 1`` times
 by ``ConvTranspose2d(4, 2, 1)``, halving the channels, and reaches the image by one 3x3 convolution at half resolution
-that predicts the four sub-pixels of every cell (``PixelShuffle``). Feature maps at full resolution, where nearly all
-the time of a usual decoder goes, never exist: inference by MCMC differentiates the decoder in ``z`` at every step,
+that predicts the four sub-pixels of every cell (``PixelShuffle``). Feature maps at full resolution, where more than
+half the time of a usual decoder goes, never exist: inference by MCMC differentiates the decoder in ``z`` at every step,
 and this order of layers costs half of the usual one on a CPU. Transposed convolutions are kept inside because they
 need fewer multiplications than a sub-pixel or nearest-neighbour convolution between the same maps. There is no batch
 normalisation, since the density of one row must not depend on the others.
@@ -36,7 +36,8 @@ class ConvDecoder(nn.Module):
 
     Arguments: latent ``dim``; image ``shape`` (C, H, W) with H = W = 8, 28, 32, 64 or any size that halves down to 8 or
     less; ``channels`` sets the width; ``activation`` as in ``make_activation``; ``output`` is ``tanh`` for images in
-    [-1, 1], or ``linear``.
+    [-1, 1], or ``linear``. On images that are mostly background, ``tanh`` can saturate at -1 under a large learning
+    rate and learn no more (seen with squared error and Adam at 1e-3); ``linear`` cannot.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ built.
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -72,8 +73,7 @@ class EnergyMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Energy (batch,) of ``x`` (batch, dim), differentiable."""
-        self._check(x)
-        *hidden, last = self.layers
+        *hidden, last = self._linears(x)
         for layer in hidden:
             x = self.activation(layer(x))
         return last(x).squeeze(1)
@@ -81,8 +81,7 @@ class EnergyMLP(nn.Module):
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
-        self._check(x)
-        *hidden, last = self.layers
+        *hidden, last = self._linears(x)
         activation, derivative = self.activation.forward, ACTIVATIONS[self.activation_name][1]
         post, tape = x, []
         for layer in hidden:
@@ -98,9 +97,10 @@ class EnergyMLP(nn.Module):
             grad = derivative(grad, pre, post) @ weight
         return value, grad.to(x.dtype)
 
-    def _check(self, x: Tensor) -> None:
+    def _linears(self, x: Tensor) -> list[nn.Linear]:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
+        return cast(list[nn.Linear], list(self.layers))
 
 
 class MLP(nn.Module):

@@ -1,0 +1,75 @@
+"""The same backbone and budget, four priors: samples, reconstructions and likelihood on MNIST.
+
+``LATENT_EBM_DATA=DIR python -m experiments.mnist`` (the directory of the four IDX files).
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.common import FIGURES, HERE, Clock, cached, settings, train
+from latent_ebm.applications.evaluation import evaluate
+from latent_ebm.applications.pictures import save_grid
+from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
+from latent_ebm.priors import RatioPrior
+
+RULES = ("gaussian", "one_ratio", "mle", "ratio")
+CLASSIFIER = Path(__file__).parent / "runs" / "mnist-classifier.pt"
+
+
+def feature_network(x: Tensor, label: Tensor) -> FeatureClassifier:
+    """The classifier whose penultimate layer all samples are compared in: trained once, with a seed of its own."""
+    network = FeatureClassifier((1, 28, 28), 10)
+    if CLASSIFIER.exists():
+        network.load_state_dict(torch.load(CLASSIFIER, weights_only=True))
+    else:
+        fit_classifier(network, x, label, epochs=2, generator=torch.Generator().manual_seed(0))
+        CLASSIFIER.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(network.state_dict(), CLASSIFIER)
+    return network.eval().requires_grad_(False)
+
+
+def run(rule: str, seed: int) -> dict[str, Any]:
+    """Train ``rule`` with ``seed``, draw samples, and evaluate on test images."""
+    clock = Clock()
+    overrides = [f"--seed_everything={seed}", f"--data.init_args.seed={seed}"]
+    learnt, data = train(HERE / "mnist" / f"{rule}.yaml", overrides, clock)
+    network = feature_network(data.train.x, data.train.label)
+    generator = torch.Generator().manual_seed(seed)
+    figures = evaluate(
+        learnt.model,
+        learnt.inference,
+        data.train.x,
+        data.test.x,
+        features=network.features,
+        num_samples=2000,
+        num_nll=20,
+        generator=generator,
+    )
+    if seed == 0:
+        FIGURES.mkdir(exist_ok=True)
+        with torch.no_grad():
+            save_grid(learnt.model.sample(64, generator=generator), FIGURES / f"mnist-{rule}.png")
+    prior = learnt.model.prior
+    stages = {"stages": len(prior.stages), "log_z": float(prior.log_z)} if isinstance(prior, RatioPrior) else {}
+    return {**figures, **stages, "seconds": clock.curve[-1]["seconds"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
+    args = parser.parse_args()
+    for seed in args.seeds:
+        for rule in args.rules:
+            config = settings(HERE / "mnist" / f"{rule}.yaml", seed=seed)
+            result = cached(f"mnist/{rule}-{seed}", config, partial(run, rule, seed))
+            print("  " + "  ".join(f"{k} {v:.4g}" for k, v in result.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

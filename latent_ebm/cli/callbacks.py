@@ -1,0 +1,54 @@
+"""Callbacks of the command line: checkpoints that hold their configuration, and pictures in TensorBoard."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from latent_ebm.applications.pictures import image_grid
+from latent_ebm.learning.base import LearningRule
+
+
+class StoreConfig(SaveConfigCallback):
+    """Saves the whole configuration as ``config.yaml`` beside the logs and as text in every checkpoint."""
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+
+
+class SampleGrid(Callback):
+    """Logs ``num`` samples of the prior, and as many held-out images above their reconstructions, to TensorBoard.
+
+    At validations at least ``every_n_epochs`` epochs apart, with the same noise every time and without touching the training's random numbers.
+    The data must be images (1 or 3, H, W) in [-1, 1]. Raises ``ValueError`` for numbers below 1.
+    """
+
+    def __init__(self, every_n_epochs: int = 1, num: int = 64) -> None:
+        for name, value in {"every_n_epochs": every_n_epochs, "num": num}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.every_n_epochs, self.num = every_n_epochs, num
+        self.last_epoch = -every_n_epochs
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        due = trainer.current_epoch - self.last_epoch >= self.every_n_epochs
+        if trainer.sanity_checking or not trainer.is_global_zero or not due:
+            return
+        self.last_epoch = trainer.current_epoch
+        if isinstance(trainer.logger, TensorBoardLogger) and isinstance(pl_module, LearningRule):
+            for name, x in self.pictures(trainer, pl_module).items():
+                grid = image_grid(x)
+                layout = "HW" if grid.ndim == 2 else "HWC"
+                trainer.logger.experiment.add_image(name, grid, trainer.global_step, dataformats=layout)
+
+    def pictures(self, trainer: Trainer, rule: LearningRule) -> dict[str, Tensor]:
+        """Images (n, C, H, W) by name."""
+        generator = torch.Generator(rule.device).manual_seed(0)
+        x, _ = rule.unpack(next(iter(trainer.datamodule.val_dataloader())))  # pyright: ignore[reportAttributeAccessIssue]
+        x = x[: self.num].to(rule.device)
+        z = rule.inference.sample(rule.model, x, generator=generator)
+        pairs = torch.stack([x, rule.model.decode(z)], 1).flatten(0, 1)
+        return {"samples": rule.model.sample(self.num, generator=generator), "reconstructions": pairs}

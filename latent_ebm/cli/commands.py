@@ -1,0 +1,103 @@
+"""The sub-commands that are not Lightning's. Each takes the parsed arguments and prints where its result lies."""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latent_ebm.applications import pictures
+from latent_ebm.cli.checkpoints import load_rule
+from latent_ebm.cli.files import check_folder, check_output
+from latent_ebm.data import DataModule
+from latent_ebm.data.arrays import read_rows
+from latent_ebm.learning.base import LearningRule
+from latent_ebm.model import EnergyTerms
+
+BATCH_SIZE = 500
+SPLITS = ("train", "val", "test")
+
+
+def demo(args: argparse.Namespace) -> None:
+    """``latent-ebm demo``."""
+    from latent_ebm.cli.demo import run_demo
+
+    run_demo(check_folder(args.out), args.epochs, args.seed)
+
+
+def sample(args: argparse.Namespace) -> None:
+    """``latent-ebm sample``: ``E[x|z]`` at draws z of the prior."""
+    out = check_output(args.out, (".png", ".npz"))
+    rule, _ = load_rule(args.checkpoint, args.trust)
+    torch.manual_seed(args.seed)
+    with torch.no_grad():
+        z = rule.model.prior.sample(args.num)
+        x = torch.cat([rule.model.decode(part) for part in z.split(BATCH_SIZE)])
+    if out.suffix == ".png":
+        pictures.save_grid(x, out)
+    else:
+        with pictures.atomic_path(out) as path, path.open("wb") as file:
+            np.savez(file, x=x.numpy(), z=z.numpy())
+    print(f"{args.num} samples: {out}")
+
+
+def score(args: argparse.Namespace) -> None:
+    """``latent-ebm score``: the energy terms of data at inferred latents."""
+    out = check_output(args.out, (".csv",))
+    rule, data = load_rule(args.checkpoint, args.trust)
+    x = read_data(args.data, rule, data)
+    torch.manual_seed(args.seed)
+    write_scores(out, energy_terms(rule, x))
+    print(f"{len(x)} scores: {out}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """``latent-ebm evaluate``: held-out figures."""
+    from latent_ebm.applications import evaluation
+
+    out = check_folder(args.out)
+    rule, data = load_rule(args.checkpoint, args.trust)
+    torch.manual_seed(args.seed)
+    evaluation.evaluate(rule, data, out, quick=args.quick)
+    print(f"figures: {out}")
+
+
+def read_data(name: str, rule: LearningRule, data: DataModule) -> Tensor:
+    """Rows x (n, \\*event) of the checkpoint's own ``data`` (train, val, test) or of a file, shaped as the model's.
+
+    Raises ``ValueError`` if a row of the file has another number of entries than the model's data.
+    """
+    if name in SPLITS:
+        data.prepare_data()
+        data.setup()
+        return getattr(data, name).x
+    rows = torch.from_numpy(read_rows(Path(name))[0]).float()
+    with torch.no_grad():
+        event = rule.model.decode(rule.model.prior.base.sample(1)).shape[1:]
+    if rows[0].numel() != event.numel() or (rows.ndim > 2 and rows[0].squeeze().shape != torch.empty(event).squeeze().shape):
+        raise ValueError(f"{name} must hold rows of the model's shape {tuple(event)}, got {tuple(rows.shape[1:])}")
+    return rows.view(-1, *event)
+
+
+def energy_terms(rule: LearningRule, x: Tensor) -> EnergyTerms:
+    """Energy terms (n,) of x (n, \\*event), inferred in batches."""
+
+    def parts() -> Iterator[EnergyTerms]:
+        with torch.no_grad():
+            for batch in x.split(BATCH_SIZE):
+                yield rule.predict_step(batch)
+
+    return EnergyTerms(*map(torch.cat, zip(*parts(), strict=True)))
+
+
+def write_scores(path: Path, terms: EnergyTerms) -> None:
+    """A table with one line a row of the data."""
+    columns = {**terms._asdict(), "joint": terms.joint}
+    with pictures.atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", *columns])
+        for index, row in enumerate(torch.stack(list(columns.values()), 1).tolist()):
+            writer.writerow([index, *(f"{value:.6g}" for value in row)])

@@ -1,0 +1,124 @@
+"""The command line: what the sub-commands are called, and where their errors end.
+
+Sub-commands import what they need when they run, so that ``--help`` is quick. ``fit``, ``validate``, ``test`` and ``predict``
+are Lightning's and read their own arguments from a YAML file; the others are declared here.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from latent_ebm.cli.errors import USAGE, report
+
+LIGHTNING = {
+    "fit": "train the model of a YAML file",
+    "validate": "held-out figures on the validation set of a YAML file",
+    "test": "held-out figures on the test set of a YAML file",
+    "predict": "energy terms of the test set of a YAML file",
+}
+DEBUG = "LATENT_EBM_DEBUG"
+EPILOG = f"""exit status: 0 success, 1 an error (one sentence on stderr), 2 wrong usage.
+With --debug, or {DEBUG}=1 in the environment, an error shows its traceback."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the sub-command in ``argv`` (default: the process's arguments) and return the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args or os.environ.get(DEBUG, "0") not in ("", "0")
+    args = [a for a in args if a != "--debug"]
+    try:
+        return run(args)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else USAGE if stop.code else 0
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            raise
+        return report(error)
+
+
+def run(args: list[str]) -> int:
+    """Hand ``args`` to the sub-command they begin with."""
+    if args and args[0] in LIGHTNING:
+        from latent_ebm.cli.trainer import run_lightning
+
+        run_lightning(args)
+        return 0
+    parsed = make_parser().parse_args(args)
+    from latent_ebm.cli import commands
+
+    getattr(commands, parsed.command)(parsed)
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all that is not Lightning's."""
+    parser = argparse.ArgumentParser(
+        "latent-ebm",
+        description="Latent energy-based generative models: train, sample, score, evaluate.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_demo(commands)
+    for name, text in LIGHTNING.items():
+        commands.add_parser(name, help=text, add_help=False)
+    add_sample(commands)
+    add_score(commands)
+    add_evaluate(commands)
+    return parser
+
+
+def add_demo(commands: argparse._SubParsersAction) -> None:
+    text = "train three priors on handwritten digits, compare them, and draw figures"
+    demo = commands.add_parser("demo", help=text, description=f"{text.capitalize()}. Needs no data and no GPU.")
+    demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the figures and scores (default: demo)")
+    demo.add_argument("--epochs", type=positive, default=100, help="passes over the data for every prior (default: 100)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
+
+
+def add_sample(commands: argparse._SubParsersAction) -> None:
+    sample = add_checkpoint_command(commands, "sample", "draw from the prior of a trained model")
+    sample.add_argument("--num", type=positive, default=64, help="number of samples (default: 64)")
+    sample.add_argument("--out", required=True, metavar="FILE", help="an image grid (.png) or arrays x and z (.npz)")
+
+
+def add_score(commands: argparse._SubParsersAction) -> None:
+    score = add_checkpoint_command(commands, "score", "anomaly scores: the terms of the energy of data, high is unusual")
+    score.add_argument(
+        "data",
+        metavar="DATA",
+        help="file (.npz, .npy, .csv) of rows or images with the model's shape and value range, "
+        "or train, val, test: the data that the checkpoint was trained with",
+    )
+    score.add_argument(
+        "--out", required=True, metavar="FILE", help=".csv with columns index, reconstruction, tilt, base, joint"
+    )
+
+
+def add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = add_checkpoint_command(commands, "evaluate", "held-out figures of a trained model on its own data")
+    evaluate.add_argument("--out", default="evaluation", metavar="DIR", help="folder to write (default: evaluation)")
+    evaluate.add_argument("--quick", action="store_true", help="fewer samples and shorter chains")
+
+
+def add_checkpoint_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint written by latent-ebm fit")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default: 0)")
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package of yours that the checkpoint may import classes from; may be repeated",
+    )
+    return parser
+
+
+def positive(text: str) -> int:
+    """An integer >= 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return int(text)

@@ -1,0 +1,80 @@
+"""Lightning's ``fit``, ``validate``, ``test`` and ``predict``, configured by one YAML file."""
+
+import logging
+import warnings
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from latent_ebm.cli.callbacks import StoreConfig
+from latent_ebm.cli.checkpoints import read_checkpoint
+from latent_ebm.cli.files import check_folder
+from latent_ebm.data import DataModule
+from latent_ebm.learning.base import LearningRule
+
+DEFAULTS = {
+    "accelerator": "auto",
+    "inference_mode": False,  # samplers take gradients in validation too
+    "num_sanity_val_steps": 0,
+    "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
+}
+NOISE = (
+    ".*does not have many workers.*",  # the data lie in memory
+    ".*number of training batches.*is smaller than the logging interval.*",
+    ".*exists and is not empty.*",  # a resumed run writes where the first one did
+    ".*is not the same as the strategy's.*",
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning's own, with a recent torch
+)
+
+
+class CommandLine(LightningCLI):
+    """A ``LightningCLI`` that raises instead of exiting, checks its output folders first, and never unpickles objects."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)  # pyright: ignore[reportArgumentType]
+
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint does not change the configuration."""
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if arguments.get("ckpt_path") not in (None, "best", "last"):
+            read_checkpoint(arguments["ckpt_path"])
+        return {**arguments, "weights_only": True}
+
+    def before_fit(self) -> None:
+        """Fail now, not after the first epoch, if nothing can be written."""
+        check_folder(self.trainer.log_dir or self.trainer.default_root_dir)
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath:
+                check_folder(callback.dirpath)
+
+
+def run_lightning(args: list[str]) -> None:
+    """Run the sub-command ``args[0]`` with the rest of ``args``."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    make_command_line(args)
+
+
+def make_command_line(args: list[str], run: bool = True) -> CommandLine:
+    """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command says."""
+    quiet = {"exit_on_error": False}
+    names = CommandLine.subcommands()
+    return CommandLine(
+        LearningRule,
+        DataModule,
+        save_config_callback=StoreConfig,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults=DEFAULTS,
+        seed_everything_default=0,
+        parser_kwargs={**quiet, **{name: dict(quiet) for name in names}} if run else quiet,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        args=args,
+        run=run,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )

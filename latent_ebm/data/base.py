@@ -1,0 +1,115 @@
+"""Data sets in memory and the data module they share.
+
+A small data set is one tensor, and a batch of it one indexing operation: ``TensorSet`` offers ``__getitems__``, by
+which a ``DataLoader`` asks for all rows of a batch at once, so that no Python runs per row, while the loader keeps
+its sampler and Lightning can replace that by a distributed one.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+Pair = tuple[Tensor, Tensor | None]  # x (n, *event), label (n,) or None
+
+
+class Batch(NamedTuple):
+    """``x`` (n, \\*event) float32, ``label`` (n,) int64, -1 where unknown, ``index`` (n,) int64 into its data set."""
+
+    x: Tensor
+    label: Tensor
+    index: Tensor
+
+
+class TensorSet(Dataset[Batch]):
+    """Rows ``x`` (n, \\*event) with ``label`` (n,), all in memory; no label means -1 everywhere.
+
+    Raises ``ValueError`` unless ``x`` is floating, finite and has a row, and ``label`` has one integer a row.
+    """
+
+    def __init__(self, x: Tensor, label: Tensor | None = None) -> None:
+        if not x.is_floating_point() or x.ndim < 2 or len(x) == 0:
+            raise ValueError(f"x must be floating with shape (n >= 1, *event), got {x.dtype} {tuple(x.shape)}")
+        label = torch.full((len(x),), -1) if label is None else label
+        if label.shape != x.shape[:1] or label.is_floating_point() or label.is_complex():
+            raise ValueError(f"label must be integers of shape ({len(x)},), got {label.dtype} {tuple(label.shape)}")
+        self.x = x.float()
+        self.label = label.long()
+        bad = (~torch.isfinite(self.x).flatten(1).all(1)).nonzero().flatten()
+        if len(bad):
+            raise ValueError(f"x must be finite: {len(bad)} of {len(x)} rows are not, the first at index {int(bad[0])}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Batch:
+        """One row, without a batch axis."""
+        return Batch(self.x[index], self.label[index], torch.tensor(range(len(self))[index]))
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        index = torch.as_tensor(indices)
+        return Batch(self.x[index], self.label[index], index)
+
+
+def collate(batch: Any) -> Batch:
+    """The identity: ``TensorSet.__getitems__`` has made the batch."""
+    return batch
+
+
+def make_generator(seed: int, *stream: int) -> torch.Generator:
+    """A generator of its own for every ``(seed, *stream)``, independent of the global one."""
+    state = np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer >= 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+
+
+class DataModule(LightningDataModule, ABC):
+    """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after ``setup``.
+
+    A subclass defines ``load``. The training loader shuffles, and drops an incomplete last batch if a whole one
+    remains.
+    """
+
+    train: TensorSet
+    val: TensorSet
+    test: TensorSet
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        super().__init__()
+        check_count("batch_size", batch_size)
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @abstractmethod
+    def load(self) -> tuple[Pair, Pair, Pair]:
+        """The training, validation and test rows, each ``(x, label)``; a function of the arguments only."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load and split, once."""
+        if not hasattr(self, "test"):
+            self.train, self.val, self.test = (TensorSet(*pair) for pair in self.load())
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        processes = self.trainer.world_size if self.trainer else 1
+        whole = len(self.train) // processes >= self.batch_size
+        return DataLoader(self.train, self.batch_size, shuffle=True, drop_last=whole, collate_fn=collate)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.val, self.batch_size, collate_fn=collate)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.test, self.batch_size, collate_fn=collate)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self.test_dataloader()

@@ -1,0 +1,29 @@
+"""The 8x8 handwritten digits that scikit-learn carries: a real image data set that needs no download.
+
+1,797 images of 43 writers (UCI, Alpaydin and Kaynak 1998), counts 0 to 16 scaled to [-1, 1], split 1297 / 200 / 300
+with the same proportion of every digit.
+"""
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from latent_ebm.data.base import DataModule, Pair
+
+NUM_VAL = 200
+NUM_TEST = 300
+
+
+class Digits(DataModule):
+    """Images (1, 8, 8) in [-1, 1], labels 0 to 9; ``seed`` decides the split."""
+
+    def __init__(self, batch_size: int = 100, seed: int = 0) -> None:
+        super().__init__(batch_size, seed)
+
+    def load(self) -> tuple[Pair, Pair, Pair]:
+        images, digits = load_digits(return_X_y=True)
+        x = torch.as_tensor(images / 8 - 1, dtype=torch.float32).view(-1, 1, 8, 8)
+        label = torch.as_tensor(digits)
+        rest, test = train_test_split(range(len(x)), test_size=NUM_TEST, stratify=digits, random_state=self.seed)
+        train, val = train_test_split(rest, test_size=NUM_VAL, stratify=digits[rest], random_state=self.seed)
+        return (x[train], label[train]), (x[val], label[val]), (x[test], label[test])
