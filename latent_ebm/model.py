@@ -42,8 +42,16 @@ class LatentModel(nn.Module):
         return self.prior.log_density(z) + conditional.log_prob(x)
 
     def log_posterior(self, x: Tensor) -> LogDensity:
-        """``z -> log p(x, z)``: the log-density in z of the posterior given ``x``, one chain per row of x."""
-        return lambda z: self.log_joint(x, z)
+        """``z -> log p(x, z)``: the log-density in z of the posterior given ``x``, one chain per row of x.
+
+        With a multiple of ``len(x)`` chains, chain ``c`` belongs to row ``c % len(x)``.
+        """
+
+        def log_density(z: Tensor) -> Tensor:
+            copies = max(1, len(z) // len(x))
+            return self.log_joint(x.repeat(copies, *[1] * (x.ndim - 1)) if copies > 1 else x, z)
+
+        return log_density
 
     def energy_terms(self, x: Tensor, z: Tensor) -> EnergyTerms:
         """The parts (batch,) of the energy of ``(x, z)``."""

@@ -77,7 +77,10 @@ class AmortizedPosterior(Posterior):
 
 
 class WarmStart(Posterior):
-    """Chains on ``model.log_posterior(x)`` that start at draws of an ``amortized`` posterior."""
+    """Chains on ``model.log_posterior(x)`` that start at the mean of an ``amortized`` posterior.
+
+    With ``Langevin(temperature=0)`` the result is deterministic and does not depend on the other rows.
+    """
 
     def __init__(self, amortized: AmortizedPosterior, sampler: Sampler) -> None:
         super().__init__()
@@ -86,5 +89,6 @@ class WarmStart(Posterior):
     def sample(
         self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        z = self.amortized.sample(model, x, generator=generator)
+        with torch.no_grad():
+            z = self.amortized(x).mean
         return self.sampler.sample(model.log_posterior(x), z, generator=generator)

@@ -13,7 +13,11 @@ from latent_ebm.learning.base import LearningRule
 
 
 class StoreConfig(SaveConfigCallback):
-    """Saves the whole configuration as ``config.yaml`` beside the logs and as text in every checkpoint."""
+    """Puts the whole configuration, as YAML text, into every checkpoint and, with a logger, beside its logs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.logger is not None:
+            super().setup(trainer, pl_module, stage)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.parser.dump(self.config, skip_none=False)

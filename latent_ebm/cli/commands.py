@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,13 +57,13 @@ def score(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """``latent-ebm evaluate``: held-out figures."""
-    from latent_ebm.applications import evaluation
+    from latent_ebm.cli.held_out import evaluate_checkpoint, print_figures
 
     out = check_folder(args.out)
     rule, data = load_rule(args.checkpoint, args.trust)
     torch.manual_seed(args.seed)
-    evaluation.evaluate(rule, data, out, quick=args.quick)
-    print(f"figures: {out}")
+    print_figures(evaluate_checkpoint(rule, data, out, args.seed, args.quick))
+    print(f"written to {out}")
 
 
 def read_data(name: str, rule: LearningRule, data: DataModule) -> Tensor:
@@ -74,12 +75,21 @@ def read_data(name: str, rule: LearningRule, data: DataModule) -> Tensor:
         data.prepare_data()
         data.setup()
         return getattr(data, name).x
-    rows = torch.from_numpy(read_rows(Path(name))[0]).float()
+    rows = torch.from_numpy(read_rows(Path(name), array_key(name))[0]).float()
     with torch.no_grad():
         event = rule.model.decode(rule.model.prior.base.sample(1)).shape[1:]
-    if rows[0].numel() != event.numel() or (rows.ndim > 2 and rows[0].squeeze().shape != torch.empty(event).squeeze().shape):
+    shape = [size for size in event if size > 1] or [1]  # a grey image may lack its channel axis
+    if list(rows.shape[1:]) not in ([event.numel()], shape, list(event)):
         raise ValueError(f"{name} must hold rows of the model's shape {tuple(event)}, got {tuple(rows.shape[1:])}")
     return rows.view(-1, *event)
+
+
+def array_key(name: str) -> str:
+    """The array of a .npz file that holds the data: ``x``, as ``latent-ebm sample`` writes it, else ``X``."""
+    if not (name.endswith(".npz") and zipfile.is_zipfile(name)):
+        return "X"
+    with zipfile.ZipFile(name) as archive:
+        return "x" if "x.npy" in archive.namelist() else "X"
 
 
 def energy_terms(rule: LearningRule, x: Tensor) -> EnergyTerms:

@@ -4,10 +4,11 @@ Errors that say what is wrong (a value, a file, a number that is not finite) bec
 their traceback.
 """
 
+import re
 import sys
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
-EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, IndexError, ImportError)
+EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, LookupError, ImportError)
 
 
 def report(error: BaseException) -> int:
@@ -15,28 +16,29 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("latent-ebm: interrupted", file=sys.stderr)
         return INTERRUPTED
-    if is_usage(error):
-        print(f"latent-ebm: {sentence(error)}", file=sys.stderr)
-        return USAGE
-    if not isinstance(error, EXPECTED) and not is_misconfiguration(error):
+    refused = is_from("jsonargparse", "ArgumentError", error)
+    misconfigured = is_from("lightning.fabric.utilities.exceptions", "MisconfigurationException", error)
+    if not (refused or misconfigured or isinstance(error, EXPECTED)):
         raise error
     print(f"latent-ebm: error: {sentence(error)}", file=sys.stderr)
-    return FAILURE
+    return USAGE if refused else FAILURE
 
 
-def is_usage(error: BaseException) -> bool:
-    """Whether jsonargparse refused a key or value of a command line or YAML file."""
-    jsonargparse = sys.modules.get("jsonargparse")
-    return jsonargparse is not None and isinstance(error, jsonargparse.ArgumentError)
-
-
-def is_misconfiguration(error: BaseException) -> bool:
-    """Whether Lightning refused its settings (its exception is a plain ``Exception``)."""
-    exceptions = sys.modules.get("lightning.fabric.utilities.exceptions")
-    return exceptions is not None and isinstance(error, exceptions.MisconfigurationException)
+def is_from(module: str, name: str, error: BaseException) -> bool:
+    """Whether ``error`` is of the class ``name`` of ``module``, which is not imported for it."""
+    return module in sys.modules and isinstance(error, getattr(sys.modules[module], name))
 
 
 def sentence(error: BaseException) -> str:
-    """The message of ``error`` on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, (ValueError, ArithmeticError, RuntimeError)) else f"{text}"
+    """The message of ``error`` on one line; that of jsonargparse begins with the path of the key it is about."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split()) or type(error).__name__
+    text = re.split(r" -? ?Expected a <class 'NoneType'>| Given value type:", text)[0]
+    text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ", "", text)
+    keys = re.findall(r'Parser key "([^"]+)": ', text)
+    if not keys:
+        return text
+    cause = re.sub(r'Parser key "[^"]+": ', "", text)
+    classes = re.findall(r"Problem with given class_path '([^']+)': ", cause)
+    cause = re.sub(r"Problem with given class_path '[^']+': ", "", cause)
+    return f"{'.init_args.'.join(keys)}{f' ({classes[-1]})' if classes else ''}: {cause}"

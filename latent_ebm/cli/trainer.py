@@ -60,13 +60,13 @@ def run_lightning(args: list[str]) -> None:
 
 
 def make_command_line(args: list[str], run: bool = True) -> CommandLine:
-    """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command says."""
+    """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command ``args[0]`` says."""
     quiet = {"exit_on_error": False}
     names = CommandLine.subcommands()
     return CommandLine(
         LearningRule,
         DataModule,
-        save_config_callback=StoreConfig,
+        save_config_callback=StoreConfig if run else None,
         save_config_kwargs={"overwrite": True},
         trainer_defaults=DEFAULTS,
         seed_everything_default=0,

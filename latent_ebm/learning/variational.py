@@ -13,16 +13,17 @@ from latent_ebm.learning.base import LearningRule, OptimizerCallable
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import divergence, negative_log_likelihood
-from latent_ebm.posteriors import AmortizedPosterior, Posterior
+from latent_ebm.posteriors import AmortizedPosterior, WarmStart
 from latent_ebm.priors import EnergyPrior
+from samplers import Sampler
 
 
 class Variational(LearningRule):
     """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``, by the evidence bound.
 
     A ``RatioPrior`` learns in ``stages`` at the encoder's draws; for NCP-VAE give the trained posterior and likelihood to
-    ``MultiStageRatio(train_likelihood=False)`` with one stage. ``inference`` (default: the encoder) draws held-out latents;
-    ``optimizer``, ``prior_lr``: see ``LearningRule``.
+    ``MultiStageRatio(train_likelihood=False)`` with one stage. ``refine`` carries held-out latents on from the encoder's
+    mean (default: they are draws of the encoder). ``optimizer``, ``prior_lr``: see ``LearningRule``.
     """
 
     def __init__(
@@ -31,10 +32,11 @@ class Variational(LearningRule):
         posterior: AmortizedPosterior,
         optimizer: OptimizerCallable,
         stages: RatioStages | None = None,
-        inference: Posterior | None = None,
+        refine: Sampler | None = None,
         prior_lr: float | None = None,
     ) -> None:
-        super().__init__(model, inference or posterior, optimizer, prior_lr, stages)
+        inference = posterior if refine is None else WarmStart(posterior, refine)
+        super().__init__(model, inference, optimizer, prior_lr, stages)
         self.posterior = posterior
 
     def losses(self, batch: Any) -> dict[str, Tensor]:

@@ -1,0 +1,58 @@
+"""``latent-ebm evaluate``: the held-out figures of a checkpoint on its own data, as a table, a file and pictures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latent_ebm.applications.evaluation import evaluate, evaluation_figures
+from latent_ebm.applications.pictures import atomic_path, save_figure
+from latent_ebm.data import DataModule, TensorSet
+from latent_ebm.learning.base import LearningRule
+from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
+
+NUM_CLASSIFIED = 20_000  # images that the feature classifier is trained on, at most
+NUM_STEPS = 400  # of its training, about
+
+
+def make_features(train: TensorSet, channels: int = 16, progress: bool = False) -> Callable[[Tensor], Tensor] | None:
+    """Features of images (n, C, H, W) -> (n, d): those of a classifier of ``train``'s labels; None without labels.
+
+    The classifier's weights come from a seed of its own, so that models are compared in the same space.
+    """
+    num_classes = int(train.label.max()) + 1
+    if train.x.ndim != 4 or num_classes < 2 or int(train.label.min()) < 0:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = FeatureClassifier(tuple(train.x.shape[1:]), num_classes, channels)
+    x, label = train.x[:NUM_CLASSIFIED], train.label[:NUM_CLASSIFIED]
+    epochs = max(2, NUM_STEPS * 100 // len(x))
+    fit_classifier(
+        network, x, label, epochs=epochs, batch_size=100, progress=progress, generator=torch.Generator().manual_seed(0)
+    )
+    return network.eval().requires_grad_(False).features
+
+
+def evaluate_checkpoint(rule: LearningRule, data: DataModule, out: Path, seed: int, quick: bool) -> dict[str, float]:
+    """Write ``metrics.json`` and the figures of ``evaluation_figures`` into ``out``, and return the figures by name."""
+    data.prepare_data()
+    data.setup()
+    parts = rule.model, rule.inference, data.train.x, data.test.x
+    generator = torch.Generator().manual_seed(seed)
+    figures = evaluate(*parts, features=make_features(data.train), quick=quick, generator=generator)
+    with atomic_path(out / "metrics.json") as path:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+    pictures = {} if quick else evaluation_figures(*parts, generator=generator)
+    for name, figure in pictures.items():
+        save_figure(figure, out / f"{name}.png")
+    return figures
+
+
+def print_figures(figures: dict[str, float]) -> None:
+    """One line a figure."""
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(f"{name:{width}}  {value:.4g}")
