@@ -60,9 +60,10 @@ class RatioStages(nn.Module):
         super().__init__()
         if not 0 < min_ess <= 1:
             raise ValueError(f"min_ess must lie in (0, 1], got {min_ess}")
-        for name, value in {"pool_size": pool_size // 5, "max_stages": max_stages, "patience": patience}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least {5 if name == 'pool_size' else 1}")
+        counts = {"pool_size": (pool_size, 5), "max_stages": (max_stages, 1), "patience": (patience, 1)}
+        for name, (value, least) in counts.items():
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         zero_last_layer(ratio)
         self.ratio, self.pool, self.refresh = ratio, PersistentChains(pool_size, dim), refresh
         self.max_stages, self.patience, self.min_drop = max_stages, patience, min_drop
@@ -80,10 +81,8 @@ class RatioStages(nn.Module):
     def loss(self, prior: RatioPrior, z_data: Tensor) -> Tensor:
         """Classifier loss at posterior draws ``z_data`` (batch, dim) and as many of the pool's training part."""
         index = torch.randint(self.num_train, (len(z_data),), device=z_data.device)
-        if self.refresh is None:
-            z_model = self.pool.particles[index]
-        else:
-            z_model = self.pool.advance(self.refresh, prior, index)
+        pool, refresh = self.pool, self.refresh
+        z_model = pool.particles[index] if refresh is None else pool.advance(refresh, prior, index)
         return noise_contrastive(self.ratio(z_data), self.ratio(z_model))
 
     @torch.no_grad()
@@ -91,8 +90,9 @@ class RatioStages(nn.Module):
         """Held-out figures of the open stage at posterior draws (n, dim).
 
         ``loss``; ``gap`` = 2 log 2 - loss, twice the Jensen-Shannon divergence for an optimal classifier, 0 when nothing
-        is left to learn; ``accuracy``, above .95 a sign of a density chasm (arXiv:2006.12204); ``calibration_model`` = E_p[r] and ``calibration_data`` = E_q[1/r], 1 for an exact ratio;
-        ``ess`` of the weights r under p, a fraction.
+        is left to learn; ``accuracy``, above .95 a sign of a density chasm (Rhodes et al. 2020, arXiv:2006.12204);
+        ``calibration_model`` = E_p[r] and ``calibration_data`` = E_q[1/r], 1 for an exact ratio; ``ess`` of the weights
+        r under p, a fraction.
         """
         logit_data, logit_model = self.ratio(z_held_out), self.ratio(self.pool.particles[self.num_train :])
         loss = noise_contrastive(logit_data, logit_model).item()

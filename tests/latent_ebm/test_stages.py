@@ -1,6 +1,7 @@
 """Ratio stages on two known Gaussians: the log-ratio, the normaliser, the trigger, and what a checkpoint holds."""
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -85,7 +86,7 @@ def test_telescoped_log_ratio_is_the_closed_form(run: Run) -> None:
     assert log_ratio_error(run.prior) < 0.05
     errors = [log_ratio_error(run.prior.prefix(k)) for k in range(len(run.prior.stages) + 1)]
     assert errors[0] == 1
-    assert all(a > 2 * b for a, b in zip(errors[:-1], errors[1:], strict=True)), errors
+    assert all(a > 2 * b for a, b in pairwise(errors)), errors
 
 
 def test_telescoped_log_z_is_the_integral_on_a_grid(run: Run) -> None:
@@ -248,9 +249,9 @@ def test_extra_state_goes_through_a_checkpoint() -> None:
     [
         ({"min_ess": 0.0}, r"min_ess must lie in \(0, 1\], got 0\.0"),
         ({"min_ess": 1.5}, r"min_ess must lie in \(0, 1\], got 1\.5"),
-        ({"pool_size": 4}, r"pool_size must be at least 5"),
-        ({"max_stages": 0}, r"max_stages must be at least 1"),
-        ({"patience": 0}, r"patience must be at least 1"),
+        ({"pool_size": 4}, r"pool_size must be at least 5, got 4"),
+        ({"max_stages": 0}, r"max_stages must be at least 1, got 0"),
+        ({"patience": 0}, r"patience must be at least 1, got 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(argument: dict[str, float], message: str) -> None:
