@@ -58,7 +58,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a whole checkpoint of plain tensors: {reason}") from error
     missing = [key for key in KEYS if not (isinstance(checkpoint, dict) and key in checkpoint)]
     if missing:
-        raise ValueError(f"{path} is not a checkpoint of latent-ebm fit: it has no {' and no '.join(map(repr, missing))}")
+        raise ValueError(
+            f"{path} is not a checkpoint of latent-ebm fit: it has no {' and no '.join(map(repr, missing))}"
+        )
     return checkpoint
 
 

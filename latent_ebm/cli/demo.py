@@ -66,7 +66,7 @@ def run_demo(out: Path, epochs: int, seed: int) -> None:
     data.setup()
     results = train_all(data, epochs, seed)
     print_table(results, data)
-    draw(results, data.test.x, out)
+    draw(results, data, out)
     torch.manual_seed(seed)
     write_scores(out / "scores.csv", energy_terms(results["density ratios"].rule, data.test.x))
     print(f"\nLook at samples.png, reconstructions.png, prior_vs_posterior.png and scores.csv in {out}/")
@@ -130,7 +130,9 @@ def maximum_likelihood(num_data: int) -> LearningRule:
 def density_ratios(num_data: int) -> LearningRule:
     """A ratio prior by adaptive stages (arXiv:2209.08739)."""
     prior = RatioPrior(GaussianPrior(DIM), [], MALA(step_size=0.1, num_steps=40))
-    stages = RatioStages(EnergyMLP(DIM, HIDDEN), DIM, pool_size=8000, refresh=MALA(step_size=0.1, num_steps=2), patience=3)
+    stages = RatioStages(
+        EnergyMLP(DIM, HIDDEN), DIM, pool_size=8000, refresh=MALA(step_size=0.1, num_steps=2), patience=3
+    )
     model, posterior, inference = make_parts(prior, num_data)
     return MultiStageRatio(model, posterior, stages, make_optimizer, inference=inference, prior_lr=3e-3)
 

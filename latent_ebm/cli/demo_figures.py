@@ -3,56 +3,71 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latent_ebm.applications import pictures
+from latent_ebm.data import Digits
 
 if TYPE_CHECKING:
     from latent_ebm.cli.demo import Result
 
-NUM_SAMPLES, NUM_PAIRS, NUM_POINTS = 100, 24, 1200
+NUM_SAMPLES, COLUMNS, NUM_PAIRS = 64, 8, 20
+PANEL = 3.1  # inches
 
 
-def draw(results: "dict[str, Result]", x: Tensor, out: Path) -> None:
-    """Write the three figures of trained models and held-out images ``x`` (n, 1, H, W) into ``out``."""
+def draw(results: "dict[str, Result]", data: Digits, out: Path) -> None:
+    """Write the three figures of the trained models into the folder ``out``."""
     samples = {f"{name} prior": result.samples[0][:NUM_SAMPLES] for name, result in results.items()}
-    figure = pictures.panels_figure(samples, columns=10)
+    figure = pictures.panels_figure(samples, columns=COLUMNS)
+    figure.set_dpi(200)
     pictures.save_figure(figure, out / "samples.png")
-    draw_reconstructions(results, x, out / "reconstructions.png")
-    draw_latents(results, out / "prior_vs_posterior.png")
+    draw_reconstructions(results, data.test.x, out / "reconstructions.png")
+    draw_latents(results, data.train.label, out / "prior_vs_posterior.png")
 
 
+@pictures.styled
 def draw_reconstructions(results: "dict[str, Result]", x: Tensor, path: Path) -> None:
     """A row of held-out images above a row of reconstructions by each model."""
     from matplotlib.figure import Figure
 
     rows = {"held out": x, **{name: result.reconstructions for name, result in results.items()}}
-    figure = Figure(figsize=(9.5, 2.0), layout="constrained", dpi=140)
+    figure = Figure(figsize=(NUM_PAIRS * 0.42, len(rows) * 0.42), dpi=200)
+    figure.subplots_adjust(0, 0, 1, 1, hspace=0.05)
     for axes, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
-        axes.imshow(pictures.image_grid(images[:NUM_PAIRS], NUM_PAIRS), cmap="gray", vmin=0, vmax=1)
+        grid = pictures.image_grid(images[:NUM_PAIRS], NUM_PAIRS)
+        axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
-        axes.text(-0.01, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=9)
+        axes.text(-0.01, 0.5, name, transform=axes.transAxes, ha="right", va="center")
     pictures.save_figure(figure, path)
 
 
 @pictures.styled
-def draw_latents(results: "dict[str, Result]", path: Path) -> None:
-    """Latents of the training images and draws of the prior, in the plane where the former spread most."""
-    planes = {name: project(result.z_posterior, result.z_prior) for name, result in results.items()}
-    limit = 1.05 * max(plane.abs().quantile(0.998).item() for pair in planes.values() for plane in pair)
-    figure, panels = pictures.new_figure(len(planes), (3.2, 3.4))
-    for axes, (name, pair) in zip(panels, planes.items(), strict=True):
-        for label, plane, colour in zip(("prior", "posterior of the training images"), pair[::-1], ("C1", "C0"), strict=True):
-            axes.scatter(*plane[:NUM_POINTS].mT.numpy(), s=5, linewidths=0, alpha=0.5, color=colour, label=label)
-        axes.set(title=f"{name} prior", xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="first component")
-    panels[0].set_ylabel("second component")
-    panels[0].legend(loc="lower left", markerscale=3)
+def draw_latents(results: "dict[str, Result]", label: Tensor, path: Path) -> None:
+    """Latents of training images, coloured by digit, above as many draws of the prior, in the same plane."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PANEL * len(results), 2 * PANEL), layout="constrained", dpi=160)
+    grid = figure.subplots(2, len(results), sharex=True, sharey=True)
+    for (top, bottom), (name, result) in zip(grid.T, results.items(), strict=True):
+        z_data, z_model = project(result.z_posterior, label, result.z_prior[: len(label)])
+        style = {"s": 4, "linewidths": 0}
+        dots = top.scatter(*z_data.T, c=label.numpy(), cmap="tab10", **style)
+        bottom.scatter(*z_model.T, color="0.25", **style)
+        top.set_title(f"{name} prior")
+        bottom.set_xlabel("first discriminant")
+    limit = 1.05 * max(float(np.abs(dot.get_offsets()).max()) for axes in grid.flat for dot in axes.collections)
+    grid[0, 0].set(xlim=(-limit, limit), ylim=(-limit, limit), ylabel="latents of training images")
+    grid[1, 0].set_ylabel("draws of the prior")
+    figure.legend(*dots.legend_elements(), loc="outside right center", title="digit", handletextpad=0)
     pictures.save_figure(figure, path)
 
 
-def project(z_posterior: Tensor, z_prior: Tensor) -> tuple[Tensor, Tensor]:
-    """Both laws (n, dim) on the first two principal components of the former (n, 2)."""
-    mean = z_posterior.mean(0)
-    basis = torch.linalg.svd(z_posterior - mean, full_matrices=False).Vh[:2]
-    return (z_posterior - mean) @ basis.mT, (z_prior - mean) @ basis.mT
+def project(z_data: Tensor, label: Tensor, z_model: Tensor) -> tuple[NDArray, NDArray]:
+    """Both sets (n, dim) in the plane (n, 2) where digits lie furthest apart, in units of the spread within a digit."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    plane = LinearDiscriminantAnalysis(n_components=2).fit(z_data.numpy(), label.numpy())
+    return plane.transform(z_data.numpy()), plane.transform(z_model.numpy())

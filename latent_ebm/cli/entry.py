@@ -74,7 +74,7 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
     text = "train three priors on handwritten digits, compare them, and draw figures"
     demo = commands.add_parser("demo", help=text, description=f"{text.capitalize()}. Needs no data and no GPU.")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the figures and scores (default: demo)")
-    demo.add_argument("--epochs", type=positive, default=100, help="passes over the data for every prior (default: 100)")
+    demo.add_argument("--epochs", type=positive, default=55, help="passes over the data for every prior (default: 55)")
     demo.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
 
 
@@ -85,7 +85,9 @@ def add_sample(commands: argparse._SubParsersAction) -> None:
 
 
 def add_score(commands: argparse._SubParsersAction) -> None:
-    score = add_checkpoint_command(commands, "score", "anomaly scores: the terms of the energy of data, high is unusual")
+    score = add_checkpoint_command(
+        commands, "score", "anomaly scores: the terms of the energy of data, high is unusual"
+    )
     score.add_argument(
         "data",
         metavar="DATA",
