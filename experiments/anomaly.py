@@ -14,6 +14,8 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from torch import Tensor
 
 from experiments.common import HERE, Clock, cached, settings, train
+from latent_ebm.data import MNIST
+from latent_ebm.learning.trigger import staged_prior
 from latent_ebm.metrics import auroc_auprc
 
 CONFIG = HERE / "mnist_heldout" / "ratio.yaml"
@@ -32,13 +34,11 @@ def run_model(digit: int, split: str, seed: int) -> dict[str, Any]:
     columns["prior"] = torch.cat([t.tilt + t.base for t in terms])
     anomaly = data.test.label == digit
     scores = {name: auroc_auprc(column.detach(), anomaly) for name, column in columns.items()}
-    return {**scores, "stages": len(learnt.model.prior.stages), "seconds": clock.curve[-1]["seconds"]}
+    return {**scores, "stages": len(staged_prior(learnt.model).stages), "seconds": clock.curve[-1]["seconds"]}
 
 
 def run_neighbours(digit: int, split: str, seed: int) -> dict[str, Any]:
     """LOF (20 neighbours) and k-NN (mean distance to 5) on 50 principal components of all training images."""
-    from latent_ebm.data import MNIST
-
     data = MNIST(heldout=digit, split=split, seed=seed, num_val=1)
     data.setup()
     pca = PCA(50, random_state=seed).fit(data.train.x.flatten(1).numpy())
@@ -51,7 +51,7 @@ def run_neighbours(digit: int, split: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--digits", type=int, nargs="+", default=DIGITS)
     parser.add_argument("--splits", nargs="+", default=SPLITS, choices=SPLITS)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
+from latent_ebm.data import DataModule
 from latent_ebm.learning.base import LearningRule
 
 HERE = Path(__file__).parent
@@ -80,17 +81,25 @@ class Clock(Callback):
         self.off += time.process_time() - now
 
 
-def train(
-    config: Path, overrides: Sequence[str] = (), clock: Clock | None = None
-) -> tuple[LearningRule, LightningDataModule]:
+def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = None) -> tuple[LearningRule, DataModule]:
     """Train the rule of a YAML file with command-line ``overrides``, keeping no checkpoints; one thread."""
     from latent_ebm.cli.trainer import make_command_line
 
     torch.set_num_threads(1)
-    cli = make_command_line(["--config", str(config), "--trainer.logger=false", "--trainer.callbacks=null", *overrides], run=False)
+    cli = make_command_line(
+        [
+            "--config",
+            str(config),
+            "--trainer.logger=false",
+            "--trainer.callbacks=null",
+            "--trainer.enable_checkpointing=false",
+            *overrides,
+        ],
+        run=False,
+    )
     cli.trainer.callbacks.append(clock or Clock())  # pyright: ignore[reportAttributeAccessIssue]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    return cli.model, cli.datamodule
+    return cli.model, cli.datamodule  # pyright: ignore[reportReturnType]
 
 
 def settings(config: Path, **more: Any) -> dict[str, Any]:

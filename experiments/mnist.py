@@ -4,8 +4,8 @@
 """
 
 import argparse
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,23 +14,19 @@ from torch import Tensor
 from experiments.common import FIGURES, HERE, Clock, cached, settings, train
 from latent_ebm.applications.evaluation import evaluate
 from latent_ebm.applications.pictures import save_grid
-from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
+from latent_ebm.cli.held_out import make_features
+from latent_ebm.data import MNIST
 from latent_ebm.priors import RatioPrior
 
 RULES = ("gaussian", "one_ratio", "mle", "ratio")
-CLASSIFIER = Path(__file__).parent / "runs" / "mnist-classifier.pt"
 
 
-def feature_network(x: Tensor, label: Tensor) -> FeatureClassifier:
-    """The classifier whose penultimate layer all samples are compared in: trained once, with a seed of its own."""
-    network = FeatureClassifier((1, 28, 28), 10)
-    if CLASSIFIER.exists():
-        network.load_state_dict(torch.load(CLASSIFIER, weights_only=True))
-    else:
-        fit_classifier(network, x, label, epochs=2, generator=torch.Generator().manual_seed(0))
-        CLASSIFIER.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(network.state_dict(), CLASSIFIER)
-    return network.eval().requires_grad_(False)
+@cache
+def feature_space() -> Callable[[Tensor], Tensor] | None:
+    """Features in which all samples are compared: a classifier of one fixed training set, whatever the seed of a run."""
+    data = MNIST(seed=0)
+    data.setup()
+    return make_features(data.train)
 
 
 def run(rule: str, seed: int) -> dict[str, Any]:
@@ -38,16 +34,15 @@ def run(rule: str, seed: int) -> dict[str, Any]:
     clock = Clock()
     overrides = [f"--seed_everything={seed}", f"--data.init_args.seed={seed}"]
     learnt, data = train(HERE / "mnist" / f"{rule}.yaml", overrides, clock)
-    network = feature_network(data.train.x, data.train.label)
     generator = torch.Generator().manual_seed(seed)
     figures = evaluate(
         learnt.model,
         learnt.inference,
         data.train.x,
         data.test.x,
-        features=network.features,
-        num_samples=2000,
-        num_nll=20,
+        features=feature_space(),
+        num_samples=1000,
+        num_nll=10,
         generator=generator,
     )
     if seed == 0:
@@ -60,7 +55,7 @@ def run(rule: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
     args = parser.parse_args()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from experiments.common import HERE, Clock, cached, settings, train
+from latent_ebm.data import Pinwheel
 from latent_ebm.metrics import grid_kl, mmd
 from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
 
@@ -26,8 +27,6 @@ def measure(truth: Any, prior: Prior) -> dict[str, float]:
 
 def run(rule: str, seed: int) -> dict[str, Any]:
     """Train ``rule`` on the data of ``seed`` and score its prior."""
-    from latent_ebm.data import Pinwheel
-
     truth = Pinwheel()
     if rule == "gaussian":
         return score(truth, GaussianPrior(2), seed) | {"seconds": 0.0}
@@ -56,7 +55,7 @@ def density(prior: Any, num: int = 60) -> list[list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
     args = parser.parse_args()

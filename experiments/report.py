@@ -9,6 +9,7 @@ import torch
 
 from experiments.common import FIGURES, HERE, results
 from latent_ebm.applications.pictures import new_figure, save_figure, styled
+from latent_ebm.data import Pinwheel
 
 NAMES = {
     "gaussian": "Gaussian prior",
@@ -26,7 +27,7 @@ def by_rule(experiment: str) -> Runs:
     return {rule: runs for rule, runs in groups.items() if runs}
 
 
-def spread(values: Iterable[float], digits: int = 3) -> str:
+def spread(values: Iterable[float | None], digits: int = 3) -> str:
     """``mean +- standard deviation (number of seeds)``, to ``digits`` significant digits of the mean."""
     numbers = [v for v in values if v is not None and math.isfinite(v)]
     if not numbers:
@@ -114,8 +115,6 @@ def pinwheel_curves(runs: Runs) -> Any:
 @styled
 def pinwheel_densities(runs: Runs) -> Any:
     """True and learnt densities of the first seed on one colour scale."""
-    from latent_ebm.data import Pinwheel
-
     ticks = torch.linspace(-4, 4, 60)
     truth = Pinwheel().prior_log_prob(torch.cartesian_prod(ticks, ticks)).exp().view(60, 60)
     panels = {"true prior": truth.numpy()} | {NAMES[rule]: np.array(rs[0]["grid"]) for rule, rs in runs.items()}
@@ -142,13 +141,19 @@ def mnist() -> str:
         "reconstruction_mse": "MSE / pixel",
     }
     cost = {"nll_lower": "NLL ≥", "nll_upper": "NLL ≤", "stages": "stages", "seconds": "CPU s"}
-    steady = {"rhat": "split R-hat", "ess": "ESS", "frechet_1x": "Fréchet 1x", "frechet_10x": "10x", "frechet_60x": "60x"}
+    steady = {
+        "rhat": "split R-hat",
+        "ess_per_draw": "ESS / draw",
+        "frechet_1x": "Fréchet 1x",
+        "frechet_10x": "10x",
+        "frechet_60x": "60x",
+    }
     pictures = " ".join(f"![{NAMES[rule]}](figures/mnist-{rule}.png)" for rule in runs)
     return f"""## MNIST, one backbone, four priors: `python -m experiments.mnist`
 
 20,000 training images, 6 passes, 16 latents, a decoder with maps of 32 and 16 channels, sigma .3, one posterior chain per
-datum of 10 steps a pass. Samples (2,000) are compared with as many test images in the features of a classifier that this
-library trains; MSE is in [-1, 1]; NLL in nats per image, a bracket by annealed importance sampling on 20 test images.
+datum of 10 steps a pass. Samples (1,000) are compared with as many test images in the features of a classifier that this
+library trains; MSE is in [-1, 1]; NLL in nats per image, a bracket by annealed importance sampling on 10 test images.
 
 {columns(runs, quality)}
 {columns(runs, cost)}

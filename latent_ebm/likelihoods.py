@@ -79,5 +79,7 @@ class Masked(Likelihood):
 
         dense = self.likelihood(z)
         if not isinstance(dense, Independent):
-            raise ValueError(f"likelihood must give a torch Independent distribution to mask, got {type(dense).__name__}")
+            raise ValueError(
+                f"likelihood must give a torch Independent distribution to mask, got {type(dense).__name__}"
+            )
         return per_row(MaskedDistribution(dense.base_dist, self.mask))  # pyright: ignore[reportArgumentType]

@@ -37,7 +37,7 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LearningRule, "model", required=True)
     parser.add_subclass_arguments(DataModule, "data", required=True)
-    parts = parser.instantiate_classes(parser.parse_object(config))
+    parts = parser.instantiate(parser.parse_object(config))
     rule = parts["model"]
     rule.on_load_checkpoint(checkpoint)
     try:

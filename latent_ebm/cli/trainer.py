@@ -24,7 +24,7 @@ NOISE = (
     ".*number of training batches.*is smaller than the logging interval.*",
     ".*exists and is not empty.*",  # a resumed run writes where the first one did
     ".*is not the same as the strategy's.*",
-    ".*isinstance.treespec, LeafSpec.*",  # Lightning's own, with a recent torch
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning with a recent torch
 )
 
 
@@ -54,9 +54,11 @@ class CommandLine(LightningCLI):
 def run_lightning(args: list[str]) -> None:
     """Run the sub-command ``args[0]`` with the rest of ``args``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message)
-    make_command_line(args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what Lightning calls
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message)
+        make_command_line(args)
 
 
 def make_command_line(args: list[str], run: bool = True) -> CommandLine:

@@ -67,7 +67,8 @@ class LearningRule(LightningModule, ABC):
         losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         check_finite("loss", total[None], "use a smaller learning rate or step_size")
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if self.trainer.global_step % every == 0:
             self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()})
         return total
 
@@ -120,9 +121,11 @@ class LearningRule(LightningModule, ABC):
         self._rng = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        streams = {name: self.all_gather(module.get_rng_state()) for name, module in self._random_modules()}
         checkpoint["rng"] = {
-            name: self.all_gather(module.get_rng_state()).view(self.trainer.world_size, -1).cpu()
-            for name, module in self._random_modules()
+            name: state.view(self.trainer.world_size, -1).cpu()
+            for name, state in streams.items()
+            if isinstance(state, Tensor)
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -38,7 +38,9 @@ class StageTrigger(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if any(isinstance(c, WeightAveraging) for c in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
-            raise ValueError("callbacks must not average weights while a ratio prior grows: stages would be averaged away")
+            raise ValueError(
+                "callbacks must not average weights while a ratio prior grows: stages would be averaged away"
+            )
         self.stages.start(self.prior)
 
     def on_validation_batch_end(
@@ -66,5 +68,9 @@ class StageTrigger(Callback):
         self.stages.close(self.prior, **step)
         for parameter in self.stages.ratio.parameters():
             trainer.optimizers[0].state.pop(parameter, None)
-        added = {"weight": step["weight"], "log_z": self.prior.log_z.item(), "num_stages": float(len(self.prior.stages))}
+        added = {
+            "weight": step["weight"],
+            "log_z": self.prior.log_z.item(),
+            "num_stages": float(len(self.prior.stages)),
+        }
         pl_module.log_dict({f"ratio/{name}": value for name, value in added.items()})

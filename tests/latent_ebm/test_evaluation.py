@@ -104,6 +104,15 @@ class TestBracket:
         assert (exact < upper + 0.1).all()
         assert (upper - lower).abs().max() < 0.2
 
+    def test_one_rung_is_plain_importance_sampling_from_q_itself(self) -> None:
+        """No annealing that would make up for draws of a wrong law."""
+        model = LinearGaussian().requires_grad_(False)
+        x, log_z = model.marginal().sample((1,)), model.log_z.item()
+        lower, upper = nll_bracket(model, x, UNIT, num_chains=5000, num_rounds=12, num_rungs=1, log_z=(log_z, log_z))
+        exact = -model.marginal().log_prob(x)
+        torch.testing.assert_close(lower, exact, rtol=0, atol=0.03)
+        torch.testing.assert_close(upper, exact, rtol=0, atol=0.03)
+
     def test_is_reproducible_and_shifts_with_log_z(self) -> None:
         model, x = LinearGaussian(), torch.zeros(2, 3).double()
 

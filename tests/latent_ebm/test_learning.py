@@ -22,7 +22,7 @@ from latent_ebm import (
 )
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE, Variational
-from latent_ebm.networks import MLP, EnergyMLP
+from latent_ebm.networks import EnergyMLP
 from samplers import MALA, Langevin, PersistentChains
 
 DIM, EVENT, NUM = 2, 3, 40
@@ -147,9 +147,7 @@ def test_mle_prior_gradient_is_the_closed_form_of_an_exponential_family():
     energy = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten(0))
     nn.init.constant_(energy[0].weight, -0.7)
     prior = EnergyPrior(energy, GaussianPrior(1), MALA(0.8, 40))
-    rule = ShortRunMLE(
-        LatentModel(prior, GaussianLikelihood(nn.Linear(1, 1), 1.0)), MCMCPosterior(MALA(0.5, 40)), ADAM
-    )
+    rule = ShortRunMLE(LatentModel(prior, GaussianLikelihood(nn.Linear(1, 1), 1.0)), MCMCPosterior(MALA(0.5, 40)), ADAM)
     torch.manual_seed(0)
     num = 100_000
     z_data, z_model = torch.randn(num, 1) * 0.5 + 2.0, rule.sample_prior(prior, torch.empty(num, 1))

@@ -171,9 +171,22 @@ def test_measure_and_close_telescope() -> None:
     assert all(p.requires_grad for p in stages.ratio.parameters())
     assert stages.curve == []
     assert torch.equal(stages.ratio(before), torch.zeros(20_000))
-    # The pool now follows the new prior: its mean of any function is the weighted mean of the old one.
-    share = (step["weight"] * logit).softmax(0)
-    torch.testing.assert_close(stages.pool.particles.mean(0), share @ before, rtol=0, atol=0.06)
+    assert len(stages.pool.particles.unique(dim=0)) > 19_000  # copies were moved apart
+
+
+def test_close_resamples_the_pool_by_the_weights_of_the_stage() -> None:
+    prior = RatioPrior(GaussianPrior(2), [], MALA(1e-6, 1))  # moves nothing to speak of
+    stages = small(pool_size=20_000, min_ess=0.5)
+    stages.start(prior)
+    with torch.no_grad():
+        for layer, value in zip(stages.ratio.layers, (2.0, 1.0), strict=True):
+            layer.weight.copy_(value * torch.randn_like(layer.weight))
+    before, step = stages.pool.particles.clone(), stages.measure()
+    share = (step["weight"] * stages.ratio(before)).softmax(0).detach()
+    stages.close(prior, **step)
+    expected = share @ before
+    assert expected.norm() > 0.4
+    torch.testing.assert_close(stages.pool.particles.mean(0), expected, rtol=0, atol=0.01)
 
 
 def test_held_out_particles_are_never_trained_on() -> None:
