@@ -86,17 +86,9 @@ def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = Non
     from latent_ebm.cli.trainer import make_command_line
 
     torch.set_num_threads(1)
-    cli = make_command_line(
-        [
-            "--config",
-            str(config),
-            "--trainer.logger=false",
-            "--trainer.callbacks=null",
-            "--trainer.enable_checkpointing=false",
-            *overrides,
-        ],
-        run=False,
-    )
+    quiet = {"logger": "false", "callbacks": "null", "enable_checkpointing": "false", "default_root_dir": HERE / "runs"}
+    options = [f"--trainer.{name}={value}" for name, value in quiet.items()]
+    cli = make_command_line(["--config", str(config), *options, *overrides], run=False)
     cli.trainer.callbacks.append(clock or Clock())  # pyright: ignore[reportAttributeAccessIssue]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     return cli.model, cli.datamodule  # pyright: ignore[reportReturnType]
