@@ -39,4 +39,6 @@ def test_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(MNIST, "load", fake_mnist)
     monkeypatch.setattr(MNIST, "prepare_data", lambda self: None)
-    assert main(["fit", "--config", str(path), "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]) == 0
+    assert (
+        main(["fit", "--config", str(path), "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]) == 0
+    )

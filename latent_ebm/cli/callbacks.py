@@ -26,7 +26,8 @@ class StoreConfig(SaveConfigCallback):
 class SampleGrid(Callback):
     """Logs ``num`` samples of the prior, and as many held-out images above their reconstructions, to TensorBoard.
 
-    At validations at least ``every_n_epochs`` epochs apart, with the same noise every time and without touching the training's random numbers.
+    At validations at least ``every_n_epochs`` epochs apart, with the same noise every time and without touching the
+    training's random numbers.
     The data must be images (1 or 3, H, W) in [-1, 1]. Raises ``ValueError`` for numbers below 1.
     """
 

@@ -27,7 +27,8 @@ def make_features(train: TensorSet, channels: int = 16, progress: bool = False) 
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = FeatureClassifier(tuple(train.x.shape[1:]), num_classes, channels)
+        num_channels, height, width = train.x.shape[1:]
+        network = FeatureClassifier((num_channels, height, width), num_classes, channels)
     x, label = train.x[:NUM_CLASSIFIED], train.label[:NUM_CLASSIFIED]
     epochs = max(2, NUM_STEPS * 100 // len(x))
     fit_classifier(

@@ -1,90 +1,28 @@
-"""The command line: what it writes, how it refuses, and that a killed training goes on as if nothing had happened."""
+"""The command line: what it writes, and how it refuses."""
 
 import csv
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latent_ebm import RatioPrior
-from latent_ebm.cli import main
+from latent_ebm.cli import demo, held_out, main
+from latent_ebm.cli.callbacks import SampleGrid
 from latent_ebm.cli.checkpoints import check_trusted, load_rule
-
-PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-ENTRY = "import sys; from latent_ebm.cli import main; sys.exit(main())"
+from tests.latent_ebm.tiny import PLAIN, fit, langevin, make_config, part, tensors, write
 
 
-def part(class_path: str, **init_args: Any) -> dict[str, Any]:
-    return {"class_path": class_path, "init_args": init_args}
-
-
-def langevin(num_steps: int, step_size: float = 0.05) -> dict[str, Any]:
-    return part("samplers.Langevin", step_size=step_size, num_steps=num_steps)
-
-
-def energy() -> dict[str, Any]:
-    return part("latent_ebm.networks.EnergyMLP", dim=2, hidden=[8])
-
-
-def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
-    """A tiny run of ``mle`` with persistent chains everywhere, or of ``ratio`` whose stages close often."""
-    base = part("latent_ebm.GaussianPrior", dim=2)
-    decoder = part("latent_ebm.networks.MLP", in_dim=2, out_shape=2, hidden=[8])
-    if rule == "mle":
-        prior = part("latent_ebm.EnergyPrior", network=energy(), base=base, sampler=langevin(3))
-        more = {"prior_chains": part("samplers.PersistentChains", num_chains=30, event_shape=2)}
-    else:
-        prior = part("latent_ebm.RatioPrior", base=base, stages=[], sampler=langevin(3))
-        stages = {"patience": 1, "min_drop": 1.0, "tolerance": -1.0, "max_stages": 3, "refresh": langevin(1)}
-        more = {"stages": {"ratio": energy(), "dim": 2, "pool_size": 50, **stages}}
-    chains = part("samplers.PersistentChains", num_chains=100, event_shape=2)
-    rule_args = {
-        "model": part(
-            "latent_ebm.LatentModel",
-            prior=prior,
-            likelihood=part("latent_ebm.GaussianLikelihood", decoder=decoder, scale=0.3),
-        ),
-        "posterior": part("latent_ebm.MCMCPosterior", sampler=langevin(3), start=chains),
-        "inference": part("latent_ebm.MCMCPosterior", sampler=langevin(5)),
-        "optimizer": part("torch.optim.Adam", lr=0.01),
-        **more,
-    }
-    name = {"mle": "ShortRunMLE", "ratio": "MultiStageRatio"}[rule]
-    checkpoint = {"dirpath": "run", "filename": "last", "enable_version_counter": False}
-    callback = part("lightning.pytorch.callbacks.ModelCheckpoint", save_on_train_epoch_end=True, **checkpoint)
-    return {
-        "seed_everything": 0,
-        "trainer": {"accelerator": "cpu", "max_epochs": epochs, "log_every_n_steps": 1, "callbacks": [callback]},
-        "model": part(f"latent_ebm.learning.{name}", **rule_args),
-        "data": part("latent_ebm.data.Toy2D", num=100, batch_size=10),
-    }
-
-
-def write(config: dict[str, Any], folder: Path) -> str:
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return str(path)
-
-
-def fit(config: dict[str, Any], folder: Path, *arguments: str) -> int:
-    return main(["fit", "--config", write(config, folder), *PLAIN, *arguments])
-
-
-@pytest.fixture(scope="module", params=["mle", "ratio"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ratio")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert fit(make_config(request.param), folder) == 0
+        assert fit(make_config("ratio"), folder) == 0
     return folder / "run" / "last.ckpt"
 
 
@@ -153,12 +91,13 @@ def test_logs_of_a_training(checkpoint: Path) -> None:
 def test_a_checkpoint_explains_itself(checkpoint: Path) -> None:
     rule, data = load_rule(checkpoint)
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert all(torch.equal(value, state[name]) for name, value in rule.state_dict().items())
+    assert tensors(rule.state_dict()).keys() == tensors(state).keys()
+    assert all(torch.equal(value, state[name]) for name, value in tensors(rule.state_dict()).items())
+    assert isinstance(rule.model.prior, RatioPrior)
+    assert len(rule.model.prior.stages) >= 1
     assert not rule.training
     data.setup()
     assert len(data.train) == 100
-    if isinstance(rule.model.prior, RatioPrior):
-        assert len(rule.model.prior.stages) >= 1
 
 
 KEY = "model.init_args.model.init_args.prior.init_args.sampler"
@@ -167,15 +106,31 @@ KEY = "model.init_args.model.init_args.prior.init_args.sampler"
 @pytest.mark.parametrize(
     ("change", "status", "words"),
     [
-        (lambda c: c["model"]["init_args"]["model"]["init_args"]["prior"]["init_args"]["sampler"]["init_args"].update(num_step=1), 2, [KEY, "num_step"]),
+        (
+            lambda c: c["model"]["init_args"]["model"]["init_args"]["prior"]["init_args"]["sampler"][
+                "init_args"
+            ].update(num_step=1),
+            2,
+            [KEY, "num_step"],
+        ),
         (lambda c: c["trainer"].update(max_epoch=1), 2, ["trainer.max_epoch"]),
         (lambda c: c["data"]["init_args"].update(batch_size=-1), 1, ["batch_size must be an integer >= 1, got -1"]),
-        (lambda c: c["trainer"]["callbacks"][0]["init_args"].update(dirpath="/proc/run"), 1, ["cannot write", "/proc/run"]),
-        (lambda c: c["model"]["init_args"]["posterior"]["init_args"].update(sampler=langevin(100, 5.0)), 1, ["finite", "step_size"]),
+        (
+            lambda c: c["trainer"]["callbacks"][0]["init_args"].update(dirpath="/proc/run"),
+            1,
+            ["cannot write", "/proc/run"],
+        ),
+        (
+            lambda c: c["model"]["init_args"]["posterior"]["init_args"].update(sampler=langevin(100, 5.0)),
+            1,
+            ["finite", "step_size"],
+        ),
     ],
     ids=["unknown key", "unknown trainer key", "bad value", "unwritable", "diverging"],
 )
-def test_refused_settings(change: Any, status: int, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_settings(
+    change: Any, status: int, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = make_config("mle")
     change(config)
     assert fit(config, tmp_path) == status
@@ -231,7 +186,15 @@ def test_the_bomb_is_live() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["os.system", "Langevin", "subprocess.Popen", "torch.hub.load", "torch.nn.modules.module.torch", "samplers.base.math", "latent_ebm.data.mnist.gzip.open"],
+    [
+        "os.system",
+        "Langevin",
+        "subprocess.Popen",
+        "torch.hub.load",
+        "torch.nn.modules.module.torch",
+        "samplers.base.math",
+        "latent_ebm.data.mnist.gzip.open",
+    ],
 )
 def test_configurations_name_only_what_is_ours(path: str) -> None:
     with pytest.raises(ValueError, match=r"x\.class_path must"):
@@ -259,39 +222,27 @@ def test_moving_average(tmp_path: Path) -> None:
     assert all(bool(torch.isfinite(p).all()) for p in rule.parameters())
 
 
-@pytest.mark.parametrize("rule", ["mle", "ratio"])
-def test_a_killed_training_ends_in_the_same_weights(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_config(rule, epochs=16)
-    assert fit(config, tmp_path) == 0
-    whole = torch.load("run/last.ckpt", weights_only=True)
-    monkeypatch.chdir(tmp_path / "runs")
-    kill_in_training(write(config, tmp_path), Path("run/last.ckpt"))
-    killed = torch.load("run/last.ckpt", weights_only=True)
-    assert 0 < killed["epoch"] < whole["epoch"]
-    assert fit(config, tmp_path, "--ckpt_path=run/last.ckpt") == 0
-    resumed = torch.load("run/last.ckpt", weights_only=True)
-    assert resumed["global_step"] == whole["global_step"]
-    assert resumed["state_dict"].keys() == whole["state_dict"].keys()
-    tensors = {name: value for name, value in whole["state_dict"].items() if isinstance(value, torch.Tensor)}
-    assert all(torch.equal(resumed["state_dict"][name], value) for name, value in tensors.items())
+def test_pictures_of_a_training() -> None:
+    config = Path(__file__).parents[2] / "experiments" / "digits" / "gaussian.yaml"
+    short = ["--trainer.max_epochs=3", "--trainer.limit_train_batches=1", "--trainer.check_val_every_n_epoch=1"]
+    assert main(["fit", "--config", str(config), *short, *PLAIN]) == 0
+    events = EventAccumulator("runs/digits/gaussian").Reload()
+    assert set(events.Tags()["images"]) == {"samples", "reconstructions"}
+    assert len(events.Images("samples")) == 1  # at most every tenth epoch
+    assert main(["sample", "runs/digits/gaussian/last.ckpt", "--num", "4", "--out", "grid.png"]) == 0
+    assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
 
 
-def kill_in_training(config: str, checkpoint: Path) -> None:
-    """Start the training of ``config`` in a process of its own and kill it after its second epoch."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", ENTRY, "fit", "--config", config, *PLAIN]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        first = wait_for_change(checkpoint, 0, process)
-        wait_for_change(checkpoint, first, process)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(held_out, "NUM_STEPS", 20)
+    monkeypatch.setattr(demo, "SET_SIZE", 50)
+    assert main(["demo", "--epochs", "1", "--out", "made"]) == 0
+    names = {path.name for path in Path("made").iterdir()}
+    assert names == {"samples.png", "reconstructions.png", "prior_vs_posterior.png", "scores.csv"}
+    assert "density ratios" in capsys.readouterr().out
 
 
-def wait_for_change(path: Path, before: int, process: subprocess.Popen) -> int:
-    """Time of the next version of ``path``."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and path.stat().st_mtime_ns != before:
-            return path.stat().st_mtime_ns
-        time.sleep(0.002)
-    raise AssertionError(f"no new {path}; exit status {process.returncode}")
+@pytest.mark.parametrize("num", [0, -1])
+def test_pictures_need_numbers(num: int) -> None:
+    with pytest.raises(ValueError, match=f"num must be at least 1, got {num}"):
+        SampleGrid(num=num)

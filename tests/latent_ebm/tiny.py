@@ -1,0 +1,71 @@
+"""Tiny trainings for the tests of the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from latent_ebm.cli import main
+
+PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+
+def part(class_path: str, **init_args: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": init_args}
+
+
+def langevin(num_steps: int, step_size: float = 0.05) -> dict[str, Any]:
+    return part("samplers.Langevin", step_size=step_size, num_steps=num_steps)
+
+
+def energy() -> dict[str, Any]:
+    return part("latent_ebm.networks.EnergyMLP", dim=2, hidden=[8])
+
+
+def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
+    """A tiny run of ``mle`` with persistent chains everywhere, or of ``ratio`` whose stages close often."""
+    base = part("latent_ebm.GaussianPrior", dim=2)
+    decoder = part("latent_ebm.networks.MLP", in_dim=2, out_shape=2, hidden=[8])
+    if rule == "mle":
+        prior = part("latent_ebm.EnergyPrior", network=energy(), base=base, sampler=langevin(3))
+        more = {"prior_chains": part("samplers.PersistentChains", num_chains=30, event_shape=2)}
+    else:
+        prior = part("latent_ebm.RatioPrior", base=base, stages=[], sampler=langevin(3))
+        stages = {"patience": 1, "min_drop": 1.0, "tolerance": -1.0, "max_stages": 8, "refresh": langevin(1)}
+        more = {"stages": {"ratio": energy(), "dim": 2, "pool_size": 50, **stages}}
+    chains = part("samplers.PersistentChains", num_chains=100, event_shape=2)
+    rule_args = {
+        "model": part(
+            "latent_ebm.LatentModel",
+            prior=prior,
+            likelihood=part("latent_ebm.GaussianLikelihood", decoder=decoder, scale=0.3),
+        ),
+        "posterior": part("latent_ebm.MCMCPosterior", sampler=langevin(3), start=chains),
+        "inference": part("latent_ebm.MCMCPosterior", sampler=langevin(5)),
+        "optimizer": part("torch.optim.Adam", lr=0.01),
+        **more,
+    }
+    name = {"mle": "ShortRunMLE", "ratio": "MultiStageRatio"}[rule]
+    checkpoint = {"dirpath": "run", "filename": "last", "enable_version_counter": False}
+    callback = part("lightning.pytorch.callbacks.ModelCheckpoint", save_on_train_epoch_end=True, **checkpoint)
+    return {
+        "seed_everything": 0,
+        "trainer": {"accelerator": "cpu", "max_epochs": epochs, "log_every_n_steps": 5, "callbacks": [callback]},
+        "model": part(f"latent_ebm.learning.{name}", **rule_args),
+        "data": part("latent_ebm.data.Toy2D", num=100, batch_size=20),
+    }
+
+
+def write(config: dict[str, Any], folder: Path) -> str:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def fit(config: dict[str, Any], folder: Path, *arguments: str) -> int:
+    return main(["fit", "--config", write(config, folder), *PLAIN, *arguments])
+
+
+def tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
