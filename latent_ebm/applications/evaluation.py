@@ -44,6 +44,7 @@ def evaluate(
     num_samples: int = 1000,
     num_nll: int = 50,
     multiples: Sequence[int] = MULTIPLES,
+    num_long: int = 200,
     quick: bool = False,
     generator: torch.Generator | None = None,
 ) -> dict[str, float]:
@@ -63,6 +64,7 @@ def evaluate(
         num_samples: samples, and at most as many held-out data, that are compared; at least 6.
         num_nll: held-out data whose NLL is bounded, 0 for none.
         multiples: lengths of the long run, in chain lengths of the prior.
+        num_long: chains of the long run and of the diagnostics, at most num_samples.
         quick: a fifth of everything, for a first look.
         generator: random generator of all draws.
 
@@ -79,7 +81,7 @@ def evaluate(
         raise ValueError(f"train, test and num_samples must be at least {NEIGHBOURS + 1}, got {sizes}")
     if quick:
         num_samples, num_nll = max(num_samples // 5, NEIGHBOURS + 1), num_nll // 5
-    train, test = train[:num_samples], test[:num_samples]
+    train, test, num_long = train[:num_samples], test[:num_samples], min(num_long, num_samples)
     z_test = infer(model, inference, test, generator=generator)
     z_train = infer(model, inference, train, generator=generator)
     z_model = model.prior.sample(num_samples, generator=generator)
@@ -92,8 +94,8 @@ def evaluate(
     if num_nll:
         figures |= held_out_nll(model, test[:num_nll], quick=quick, generator=generator)
     if isinstance(model.prior, (EnergyPrior, RatioPrior)):
-        figures |= chain_diagnostics(model.prior, num_chains=num_samples, generator=generator)
-        figures |= long_run(model, test, features, multiples=multiples, num=num_samples, generator=generator)
+        figures |= chain_diagnostics(model.prior, num_chains=num_long, generator=generator)
+        figures |= long_run(model, test, features, multiples=multiples, num=num_long, generator=generator)
     return figures | {"num_test": float(len(test)), "num_samples": float(num_samples)}
 
 

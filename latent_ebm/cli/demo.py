@@ -34,7 +34,7 @@ from samplers import MALA, Langevin, PersistentChains
 DIM, CHANNELS, HIDDEN = 10, 16, (64, 64)
 SCALE = 0.3  # of the observation noise, for pixels in [-1, 1]
 POSTERIOR = Langevin(step_size=0.02, num_steps=10)
-NUM_SETS, SET_SIZE = 5, 1000  # of prior samples
+NUM_SETS, SET_SIZE = 5, 500  # of prior samples
 
 
 class Result(NamedTuple):
@@ -130,9 +130,8 @@ def maximum_likelihood(num_data: int) -> LearningRule:
 def density_ratios(num_data: int) -> LearningRule:
     """A ratio prior by adaptive stages (arXiv:2209.08739)."""
     prior = RatioPrior(GaussianPrior(DIM), [], MALA(step_size=0.1, num_steps=40))
-    stages = RatioStages(
-        EnergyMLP(DIM, HIDDEN), DIM, pool_size=8000, refresh=MALA(step_size=0.1, num_steps=2), patience=3
-    )
+    refresh = MALA(step_size=0.1, num_steps=2)
+    stages = RatioStages(EnergyMLP(DIM, HIDDEN), DIM, pool_size=8000, refresh=refresh, min_ess=0.1)
     model, posterior, inference = make_parts(prior, num_data)
     return MultiStageRatio(model, posterior, stages, make_optimizer, inference=inference, prior_lr=3e-3)
 

@@ -19,12 +19,23 @@ PANEL = 3.1  # inches
 
 def draw(results: "dict[str, Result]", data: Digits, out: Path) -> None:
     """Write the three figures of the trained models into the folder ``out``."""
-    samples = {f"{name} prior": result.samples[0][:NUM_SAMPLES] for name, result in results.items()}
-    figure = pictures.panels_figure(samples, columns=COLUMNS)
-    figure.set_dpi(200)
-    pictures.save_figure(figure, out / "samples.png")
+    draw_samples(results, out / "samples.png")
     draw_reconstructions(results, data.test.x, out / "reconstructions.png")
     draw_latents(results, data.train.label, out / "prior_vs_posterior.png")
+
+
+@pictures.styled
+def draw_samples(results: "dict[str, Result]", path: Path) -> None:
+    """A grid of samples for every prior."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PANEL * len(results), PANEL), layout="constrained", dpi=200)
+    for axes, (name, result) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
+        grid = pictures.image_grid(result.samples[0][:NUM_SAMPLES], COLUMNS)
+        axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(f"{name} prior")
+    pictures.save_figure(figure, path)
 
 
 @pictures.styled

@@ -74,7 +74,7 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
     text = "train three priors on handwritten digits, compare them, and draw figures"
     demo = commands.add_parser("demo", help=text, description=f"{text.capitalize()}. Needs no data and no GPU.")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the figures and scores (default: demo)")
-    demo.add_argument("--epochs", type=positive, default=55, help="passes over the data for every prior (default: 55)")
+    demo.add_argument("--epochs", type=positive, default=40, help="passes over the data for every prior (default: 40)")
     demo.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
 
 

@@ -28,6 +28,7 @@ NUM_ARMS = 2
 RADIAL_SCALE, TANGENTIAL_SCALE, RATE, STRETCH = 0.3, 0.1, 0.25, 2.0
 WIDTHS = (2, 128, 128, 128, 2)
 WEIGHT_SCALE, BIAS_SCALE = 0.2, 0.1
+SEED = 46
 
 
 def rotate(u: Tensor, angle: Tensor) -> Tensor:
@@ -37,9 +38,13 @@ def rotate(u: Tensor, angle: Tensor) -> Tensor:
 
 
 class PinwheelDecoder(nn.Sequential):
-    """The frozen random perceptron ``(batch, 2) -> (batch, 2)`` of ``seed``."""
+    """The frozen random perceptron ``(batch, 2) -> (batch, 2)`` of ``seed``.
 
-    def __init__(self, seed: int = 0) -> None:
+    Most of these fold the plane, and then data do not determine the prior. ``SEED`` is, of the first sixty that keep the
+    orientation of 90 % of the draws, the one whose data tell most about their latents.
+    """
+
+    def __init__(self, seed: int = SEED) -> None:
         generator, layers = make_generator(seed), []
         for width_in, width_out in pairwise(WIDTHS):
             linear = nn.utils.skip_init(nn.Linear, width_in, width_out)  # draws nothing from the global generator
@@ -59,7 +64,7 @@ class Pinwheel(DataModule):
 
     noise: float = 0.25
 
-    def __init__(self, num_train: int = 10_000, batch_size: int = 100, seed: int = 0, decoder_seed: int = 0) -> None:
+    def __init__(self, num_train: int = 10_000, batch_size: int = 100, seed: int = 0, decoder_seed: int = SEED) -> None:
         super().__init__(batch_size, seed)
         check_count("num_train", num_train)
         self.num_train = num_train

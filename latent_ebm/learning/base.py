@@ -27,7 +27,8 @@ class LearningRule(LightningModule, ABC):
     """A ``model`` and the way it learns. A rule defines ``losses``; training, held-out figures and resuming follow.
 
     ``optimizer`` makes the optimiser from parameter groups; ``prior_lr`` is the learning rate of the prior's group, if
-    it differs. ``inference`` draws held-out latents and those of ``predict_step``. A batch is a tensor x, or a tuple
+    it differs. ``inference`` draws held-out latents and those of ``predict_step``; ``validation``, if given, those of the
+    validation set in its place, and may keep a chain for each of its data. A batch is a tensor x, or a tuple
     (x, label, index) whose ``index`` names the data for posteriors that keep a chain per datum. ``stages`` train a ratio
     prior, which the model's must then be, and they alone are the prior's parameters.
     """
@@ -39,9 +40,10 @@ class LearningRule(LightningModule, ABC):
         optimizer: OptimizerCallable,
         prior_lr: float | None = None,
         stages: RatioStages | None = None,
+        validation: Posterior | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.inference, self.stages = model, inference, stages
+        self.model, self.inference, self.validation, self.stages = model, inference, validation, stages
         self.optimizer, self.prior_lr = optimizer, prior_lr
         self.trigger = None if stages is None else StageTrigger(staged_prior(model), stages)
         self._rng: dict[str, Tensor] = {}
@@ -74,8 +76,11 @@ class LearningRule(LightningModule, ABC):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Log held-out reconstruction and energy; return the held-out latents."""
-        x, _ = self.unpack(batch)
-        z = self.inference.sample(self.model, x)
+        x, index = self.unpack(batch)
+        if self.validation is None:
+            z = self.inference.sample(self.model, x)
+        else:
+            z = self.validation.sample(self.model, x, index=index)
         terms = self.model.energy_terms(x, z)
         held_out = {"reconstruction_mse": reconstruction_mse(x, self.model.decode(z)), "joint": terms.joint.mean()}
         self.log_dict(

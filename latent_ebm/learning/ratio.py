@@ -18,8 +18,9 @@ from latent_ebm.posteriors import Posterior
 class MultiStageRatio(LearningRule):
     """Trains a ``model`` with a ``RatioPrior`` by the ``stages`` of density-ratio estimation.
 
-    ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data, whose validation decides when
-    a stage is closed: set the trainer's ``val_check_interval``. With ``train_likelihood=False`` only the prior learns.
+    ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data, or ``validation`` on the
+    validation set, which decides when a stage is closed: its draws should be as close to the posterior as those of
+    training, and a chain for each of its data is the cheap way to it. Set the trainer's ``val_check_interval``. With ``train_likelihood=False`` only the prior learns.
     ``optimizer`` and ``prior_lr`` (of the classifier): see ``LearningRule``. Raises ``ValueError`` for another prior.
     """
 
@@ -32,8 +33,9 @@ class MultiStageRatio(LearningRule):
         inference: Posterior | None = None,
         prior_lr: float | None = None,
         train_likelihood: bool = True,
+        validation: Posterior | None = None,
     ) -> None:
-        super().__init__(model, inference or posterior, optimizer, prior_lr, stages)
+        super().__init__(model, inference or posterior, optimizer, prior_lr, stages, validation)
         self.posterior, self.train_likelihood = posterior.requires_grad_(False), train_likelihood
         model.likelihood.requires_grad_(train_likelihood)
 

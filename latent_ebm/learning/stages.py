@@ -118,8 +118,11 @@ class RatioStages(nn.Module):
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """``weight`` w with which the open stage would enter the prior, and its ``log_z_step`` = log E_p[exp(w f)]."""
-        logit = self.ratio(self.pool.particles)
+        """``weight`` w with which the open stage would enter the prior, and its ``log_z_step`` = log E_p[exp(w f)].
+
+        Both on the held-out part of the pool: the classifier has pushed f down where it was trained.
+        """
+        logit = self.ratio(self.pool.particles[self.num_train :])
         weight = largest_weight(logit, self.min_ess)
         return {"weight": weight, "log_z_step": float(log_mean_exp(weight * logit))}
 
