@@ -59,14 +59,29 @@ class Langevin(Sampler):
         return self.init(log_density, position), Info(ones, ones.bool(), noise)
 
     def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """As ``Sampler.sample``, with one gradient a step (none at the last position) and noise drawn in place."""
+        """As ``Sampler.sample``, with one gradient a step (none at the last position) and noise drawn in place.
+
+        Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats a dimension: a step too
+        large for its target need not end in infinity.
+        """
         x = position.detach().clone()
-        noise = torch.empty_like(x)
+        noise, first, last = torch.empty_like(x), None, None
         for _ in range(self.num_steps):
-            x.add_(value_and_grad(log_density, x)[1], alpha=self.step_size)
+            last, grad = value_and_grad(log_density, x)
+            first = last if first is None else first
+            x.add_(grad, alpha=self.step_size)
             x.add_(noise.normal_(generator=generator), alpha=self.noise_scale)
         check_finite("position", x, f"a chain of {self} diverged: use a smaller step_size")
+        if first is not None and last is not None:
+            self._check_fall((first - last).mean(), x[0].numel())
         return x
+
+    def _check_fall(self, fall: Tensor, dim: int) -> None:
+        if not fall.is_meta and float(fall) > 10 * dim * max(1.0, self.temperature):
+            raise FloatingPointError(
+                f"log_density must not fall along a chain, but fell by {float(fall):.0f} nats on average in {self}: "
+                "use a smaller step_size"
+            )
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,13 @@ def test_divergence_raises(sampler: Langevin) -> None:
         sampler.sample(correlated_gaussian(), torch.zeros(4, 2).double(), generator=seeded())
 
 
+def test_a_bounded_divergence_raises() -> None:
+    """At step size 2 the drift of a standard normal only flips the sign: the chain is a random walk, never infinite."""
+    with pytest.raises(FloatingPointError, match="log_density must not fall along a chain.*use a smaller step_size"):
+        Langevin(2.0, 60).sample(standard, torch.zeros(50, 3), generator=seeded())
+    Langevin(0.5, 60).sample(standard, torch.zeros(50, 3), generator=seeded())
+
+
 def test_divergence_of_a_hot_replica_raises() -> None:
     """A log-density that is undefined where only the hot replica goes."""
 
