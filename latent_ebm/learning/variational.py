@@ -36,7 +36,7 @@ class Variational(LearningRule):
         prior_lr: float | None = None,
     ) -> None:
         inference = posterior if refine is None else WarmStart(posterior, refine)
-        super().__init__(model, inference, optimizer, prior_lr, stages)
+        super().__init__(model, inference, optimizer, prior_lr, stages, validation=posterior)
         self.posterior = posterior
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
