@@ -6,8 +6,8 @@ Stage k has a frozen prior ``p_k``. A classifier with logit ``f`` separates post
 inner prior chain.
 
 What decides is this library's own addition to the paper. On held-out samples the loss is ``2 log 2`` where no gap between
-``q_k`` and ``p_k`` is left. When the held-out loss stops falling, the stage is closed if it lies below ``2 log 2`` by more
-than a tolerance, else there is nothing to add. A closing stage enters as ``w f`` with the largest ``w <= 1`` whose importance
+``q_k`` and ``p_k`` is left. When the held-out loss stops falling, the stage is closed if it lies below ``2 log 2`` and
+brings the prior closer to held-out posterior draws, both by more than a tolerance; else there is nothing to add. A closing stage enters as ``w f`` with the largest ``w <= 1`` whose importance
 weights under ``p_k`` keep an effective sample size of ``min_ess``: over a chasm it goes part of the way, and the rest is the
 next stage's. So ``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` is a well-conditioned average over the pool, and the pool,
 resampled by the same weights and moved by the prior's sampler, is the pool of ``p_{k+1}``.
@@ -41,8 +41,8 @@ class RatioStages(nn.Module):
 
     ``pool_size`` particles, the last fifth of them held out; ``refresh`` moves drawn particles before they are used
     (None: not at all). At most ``max_stages`` are closed. A stage closes when the mean held-out loss of the last
-    ``patience`` checks is no longer ``min_drop`` below that of the ``patience`` before, and the gap
-    ``2 log 2 - loss`` exceeds ``tolerance``. Raises ``ValueError`` for numbers out of range.
+    ``patience`` checks is no longer ``min_drop`` below that of the ``patience`` before, and both the gap
+    ``2 log 2 - loss`` and the gain (see ``check``) exceed ``tolerance`` nats. Raises ``ValueError`` for numbers out of range.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class RatioStages(nn.Module):
         self.tolerance, self.min_ess = tolerance, min_ess
         self.num_train = pool_size - pool_size // 5
         self.curve: list[float] = []
-        self.filled = False
+        self.gain, self.filled = 0.0, False
 
     def start(self, prior: RatioPrior) -> None:
         """Fill the pool with draws of ``prior``, once."""
@@ -90,24 +90,33 @@ class RatioStages(nn.Module):
         """Held-out figures of the open stage at posterior draws (n, dim).
 
         ``loss``; ``gap`` = 2 log 2 - loss, twice the Jensen-Shannon divergence for an optimal classifier, 0 when nothing
-        is left to learn; ``accuracy``, above .95 a sign of a density chasm (Rhodes et al. 2020, arXiv:2006.12204);
+        is left to learn; ``gain`` = E_q[w f] - log E_p[exp(w f)], by which the stage would bring the prior closer to q in
+        KL divergence; ``accuracy``, above .95 a sign of a density chasm (Rhodes et al. 2020, arXiv:2006.12204);
         ``calibration_model`` = E_p[r] and ``calibration_data`` = E_q[1/r], 1 for an exact ratio; ``ess`` of the weights
         r under p, a fraction.
         """
         logit_data, logit_model = self.ratio(z_held_out), self.ratio(self.pool.particles[self.num_train :])
-        loss = noise_contrastive(logit_data, logit_model).item()
+        loss, step = noise_contrastive(logit_data, logit_model).item(), self.measure()
         return {
             "loss": loss,
             "gap": NO_GAP - loss,
+            "gain": step["weight"] * logit_data.mean().item() - step["log_z_step"],
             "accuracy": ((logit_data > 0).float().mean() + (logit_model < 0).float().mean()).item() / 2,
             "calibration_model": logit_model.exp().mean().item(),
             "calibration_data": (-logit_data).exp().mean().item(),
             "ess": effective_sample_size(logit_model).item(),
         }
 
+    def record(self, figures: dict[str, float]) -> None:
+        """Remember the held-out figures of the open stage, from which it is decided when to close it."""
+        self.curve.append(figures["loss"])
+        self.gain = figures["gain"]
+
     def is_worth_adding(self, prior: RatioPrior) -> bool:
-        """Whether ``prior`` has room for a stage, and the last held-out gap of the open one exceeds the tolerance."""
-        return bool(self.curve) and len(prior.stages) < self.max_stages and NO_GAP - self.curve[-1] > self.tolerance
+        """Whether ``prior`` has room for a stage, and the last held-out gap and gain of the open one exceed the tolerance."""
+        if not self.curve or len(prior.stages) >= self.max_stages:
+            return False
+        return min(NO_GAP - self.curve[-1], self.gain) > self.tolerance
 
     def is_done(self, prior: RatioPrior) -> bool:
         """Whether the open stage has learnt what it can (its held-out loss has stopped falling) and is worth adding."""
@@ -136,10 +145,10 @@ class RatioStages(nn.Module):
         self.curve = []
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"curve": self.curve, "filled": self.filled}
+        return {"curve": self.curve, "gain": self.gain, "filled": self.filled}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.curve, self.filled = list(state["curve"]), state["filled"]
+        self.curve, self.gain, self.filled = list(state["curve"]), state["gain"], state["filled"]
 
 
 def largest_weight(logit: Tensor, min_ess: float) -> float:

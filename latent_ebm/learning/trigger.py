@@ -53,7 +53,7 @@ class StageTrigger(Callback):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         figures = trainer.strategy.broadcast(self.stages.check(z))
-        self.stages.curve.append(figures["loss"])
+        self.stages.record(figures)
         pl_module.log_dict({f"ratio/{name}": value for name, value in figures.items()})
         if self.stages.is_done(self.prior):
             self.close(trainer, pl_module)

@@ -61,7 +61,7 @@ def run() -> Run:
         optimizer.step()
         if step % 200 == 0:
             figures = stages.check(target(4000))
-            stages.curve.append(figures["loss"])
+            stages.record(figures)
             if stages.is_done(prior):
                 weights.append(stages.measure())
                 checks.append(figures)
@@ -220,6 +220,7 @@ def test_without_refresh_the_pool_stays() -> None:
 
 def test_trigger_waits_for_a_plateau_below_the_gap() -> None:
     prior, stages = empty_prior(), small(patience=2, min_drop=0.01, tolerance=0.02, max_stages=1)
+    stages.gain = 1.0
     for curve, done in {
         (1.0, 1.0, 1.0): False,  # too few checks
         (1.2, 1.1, 1.0, 0.9): False,  # still falling
@@ -230,10 +231,26 @@ def test_trigger_waits_for_a_plateau_below_the_gap() -> None:
     }.items():
         stages.curve = list(curve)
         assert stages.is_done(prior) is done, curve
-    stages.curve = [1.0] * 4
+    stages.curve, stages.gain = [1.0] * 4, 0.01
+    assert not stages.is_done(prior)  # it separates, but would bring the prior no closer
+    stages.gain = 1.0
+    assert stages.is_done(prior)
     prior.append(EnergyMLP(2, (8,)))
     assert not stages.is_done(prior)
     assert not stages.is_worth_adding(prior)
+
+
+def test_gain_is_the_fall_of_the_divergence() -> None:
+    """A linear logit f = 2 z_1 carries N(0, I) to N((2, 0), I), at KL divergences 2 and 0 from the latter."""
+    stages = small(pool_size=100_000, min_ess=1e-6)
+    stages.start(empty_prior())
+    stages.ratio = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0))
+    with torch.no_grad():
+        stages.ratio[0].weight.copy_(torch.tensor([[2.0, 0.0]]))
+    figures = stages.check(torch.randn(20_000, 2) + torch.tensor([2.0, 0.0]))
+    assert figures["gain"] == pytest.approx(2.0, abs=0.2)
+    stages.record(figures)
+    assert stages.gain == figures["gain"]
 
 
 def test_zero_last_layer_gives_the_ratio_one() -> None:
@@ -248,10 +265,11 @@ def test_zero_last_layer_gives_the_ratio_one() -> None:
 def test_extra_state_goes_through_a_checkpoint() -> None:
     stages = small()
     stages.start(empty_prior())
-    stages.curve = [1.3, 1.2]
+    stages.curve, stages.gain = [1.3, 1.2], 0.4
     copy = small()
     copy.load_state_dict(stages.state_dict())
     assert copy.curve == [1.3, 1.2]
+    assert copy.gain == 0.4
     assert copy.curve is not stages.curve
     assert torch.equal(copy.pool.particles, stages.pool.particles)
     copy.start(empty_prior())
