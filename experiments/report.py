@@ -151,7 +151,7 @@ def mnist() -> str:
     pictures = " ".join(f"![{NAMES[rule]}](figures/mnist-{rule}.png)" for rule in runs)
     return f"""## MNIST, one backbone, four priors: `python -m experiments.mnist`
 
-20,000 training images, 6 passes, 16 latents, a decoder with maps of 32 and 16 channels, sigma .3, one posterior chain per
+20,000 training images, 4 passes, 16 latents, a decoder with maps of 32 and 16 channels, sigma .3, one posterior chain per
 datum of 10 steps a pass. Samples (1,000) are compared with as many test images in the features of a classifier that this
 library trains; MSE is in [-1, 1]; NLL in nats per image, a bracket by annealed importance sampling on 10 test images.
 
