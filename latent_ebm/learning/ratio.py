@@ -20,8 +20,9 @@ class MultiStageRatio(LearningRule):
 
     ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data, or ``validation`` on the
     validation set, which decides when a stage is closed: its draws should be as close to the posterior as those of
-    training, and a chain for each of its data is the cheap way to it. Set the trainer's ``val_check_interval``. With ``train_likelihood=False`` only the prior learns.
-    ``optimizer`` and ``prior_lr`` (of the classifier): see ``LearningRule``. Raises ``ValueError`` for another prior.
+    training, and a chain for each of its data is the cheap way to it. Set the trainer's ``val_check_interval``. With
+    ``train_likelihood=False`` only the prior learns. ``optimizer`` and ``prior_lr`` (of the classifier): see
+    ``LearningRule``. Raises ``ValueError`` for another prior. Source: arXiv:2209.08739.
     """
 
     def __init__(

@@ -7,10 +7,11 @@ inner prior chain.
 
 What decides is this library's own addition to the paper. On held-out samples the loss is ``2 log 2`` where no gap between
 ``q_k`` and ``p_k`` is left. When the held-out loss stops falling, the stage is closed if it lies below ``2 log 2`` and
-brings the prior closer to held-out posterior draws, both by more than a tolerance; else there is nothing to add. A closing stage enters as ``w f`` with the largest ``w <= 1`` whose importance
-weights under ``p_k`` keep an effective sample size of ``min_ess``: over a chasm it goes part of the way, and the rest is the
-next stage's. So ``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` is a well-conditioned average over the pool, and the pool,
-resampled by the same weights and moved by the prior's sampler, is the pool of ``p_{k+1}``.
+brings the prior closer to held-out posterior draws, both by more than a tolerance; else there is nothing to add. A closing
+stage enters as ``w f`` with the largest ``w <= 1`` whose importance weights under ``p_k`` keep an effective sample size of
+``min_ess``: over a chasm it goes part of the way, and the rest is the next stage's. So ``log Z_{k+1} - log Z_k =
+log E_{p_k}[exp(w f)]`` is a well-conditioned average over held-out particles, and the pool, resampled by the same weights
+and moved by the prior's sampler, is the pool of ``p_{k+1}``.
 """
 
 import copy

@@ -147,7 +147,7 @@ def test_divergence_raises(sampler: Langevin) -> None:
 
 def test_a_bounded_divergence_raises() -> None:
     """At step size 2 the drift of a standard normal only flips the sign: the chain is a random walk, never infinite."""
-    with pytest.raises(FloatingPointError, match="log_density must not fall along a chain.*use a smaller step_size"):
+    with pytest.raises(FloatingPointError, match=r"log_density must not fall along a chain.*use a smaller step_size"):
         Langevin(2.0, 60).sample(standard, torch.zeros(50, 3), generator=seeded())
     Langevin(0.5, 60).sample(standard, torch.zeros(50, 3), generator=seeded())
 
