@@ -158,7 +158,7 @@ library trains; MSE is in [-1, 1]; NLL in nats per image, a bracket by annealed 
 {columns(runs, quality)}
 {columns(runs, cost)}
 {columns(runs, steady)}
-{wall_time(runs)}
+{wall_time(runs)} Where the lower NLL exceeds the upper one, the chains did not reach the posterior, and only the upper one holds.
 
 {pictures}
 
