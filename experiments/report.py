@@ -45,8 +45,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def columns(runs: Runs, keys: dict[str, str]) -> str:
-    """A table with a row per rule and a column per key of the results."""
-    rows = ([NAMES[rule], *(spread(r.get(key) for r in rs) for key in keys)] for rule, rs in runs.items())
+    """A table with a row per rule and a column per key of the results; what a rule has none of is left out."""
+    rows = ([NAMES[rule], *(spread(r.get(key) or None for r in rs) for key in keys)] for rule, rs in runs.items())
     return table(["prior", *keys.values()], rows)
 
 
@@ -158,7 +158,8 @@ library trains; MSE is in [-1, 1]; NLL in nats per image, a bracket by annealed 
 {columns(runs, quality)}
 {columns(runs, cost)}
 {columns(runs, steady)}
-{wall_time(runs)} Where the lower NLL exceeds the upper one, the chains did not reach the posterior, and only the upper one holds.
+{wall_time(runs)}
+Where the lower NLL exceeds the upper one, chains did not reach the posterior, and only the upper one holds.
 
 {pictures}
 
