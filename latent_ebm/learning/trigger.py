@@ -54,7 +54,7 @@ class StageTrigger(Callback):
             return
         figures = trainer.strategy.broadcast(self.stages.check(z))
         self.stages.record(figures)
-        pl_module.log_dict({f"ratio/{name}": value for name, value in figures.items()})
+        pl_module.log_dict({f"ratio/{name}": value for name, value in figures.items()}, sync_dist=True)
         if self.stages.is_done(self.prior):
             self.close(trainer, pl_module)
 
@@ -73,4 +73,4 @@ class StageTrigger(Callback):
             "log_z": self.prior.log_z.item(),
             "num_stages": float(len(self.prior.stages)),
         }
-        pl_module.log_dict({f"ratio/{name}": value for name, value in added.items()})
+        pl_module.log_dict({f"ratio/{name}": value for name, value in added.items()}, sync_dist=True)
