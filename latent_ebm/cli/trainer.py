@@ -63,7 +63,8 @@ def run_lightning(args: list[str]) -> None:
 
 def make_command_line(args: list[str], run: bool = True) -> CommandLine:
     """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command ``args[0]`` says."""
-    quiet: dict[str, Any] = {"exit_on_error": False, "prog": "latent-ebm"}
+    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    named = {**strict, "prog": "latent-ebm"}
     names = CommandLine.subcommands()
     return CommandLine(
         LearningRule,
@@ -72,7 +73,7 @@ def make_command_line(args: list[str], run: bool = True) -> CommandLine:
         save_config_kwargs={"overwrite": True},
         trainer_defaults=DEFAULTS,
         seed_everything_default=0,
-        parser_kwargs={**quiet, **{name: {"exit_on_error": False} for name in names}} if run else quiet,
+        parser_kwargs={**named, **{name: dict(strict) for name in names}} if run else named,
         subclass_mode_model=True,
         subclass_mode_data=True,
         args=args,
