@@ -5,7 +5,6 @@ computed again only when that changes. A table can so be completed over several 
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.data import DataModule
 from latent_ebm.learning.base import LearningRule
 
@@ -32,9 +32,8 @@ def cached(name: str, config: dict[str, Any], compute: Callable[[], dict[str, An
     print(f"{name}: computing", flush=True)
     result = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps({"config": config, "result": result}, indent=1) + "\n")
-    os.replace(draft, path)
+    with atomic_path(path) as draft:
+        draft.write_text(json.dumps({"config": config, "result": result}, indent=1) + "\n")
     return result
 
 
