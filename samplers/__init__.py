@@ -3,6 +3,7 @@
 from samplers.base import Info, LogDensity, Sampler, State, value_and_grad
 from samplers.chains import PersistentChains
 from samplers.diagnostics import acceptance, ess, kernel_stein_discrepancy, split_rhat
+from samplers.gradient_flow import GradientFlow
 from samplers.hmc import HMC
 from samplers.importance import annealed_importance, effective_sample_size, log_mean_exp, log_z_bracket, resample
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
@@ -16,6 +17,7 @@ __all__ = [
     "Banana",
     "Gaussian",
     "GaussianMixture",
+    "GradientFlow",
     "Info",
     "Langevin",
     "LogDensity",

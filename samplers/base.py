@@ -9,7 +9,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,22 +42,49 @@ def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     Raises ``RuntimeError`` under ``torch.inference_mode``, where no gradient can be recorded, and ``ValueError`` when
     the log-density does not return one number per chain.
     """
+    if isinstance(log_density, Recorded):
+        return log_density.value_and_grad(x)
     closed_form = getattr(log_density, "value_and_grad", None)
     if closed_form is not None:
         value, grad = closed_form(x)
         check_value(value, x)
         return value.detach(), grad.detach()
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "a sampler needs gradients of log_density, which torch.inference_mode() forbids: "
-            "use torch.no_grad(), or Trainer(inference_mode=False)"
-        )
+    check_recording()
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = log_density(x)
         check_value(value, x)
         (grad,) = torch.autograd.grad(value.sum(), x)
     return value.detach(), grad
+
+
+class Recorded:
+    """``log_density`` whose value and gradient keep their graph, so that a chain run on it can be differentiated."""
+
+    def __init__(self, log_density: LogDensity) -> None:
+        self.log_density = log_density
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.log_density(x)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As the function ``value_and_grad``, differentiable in x (chains, \\*event) and in the density's parameters."""
+        check_recording()
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            value = self.log_density(x)
+            check_value(value, x)
+            (grad,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        return value, grad
+
+
+def check_recording() -> None:
+    """Raise ``RuntimeError`` under ``torch.inference_mode``, where no gradient can be recorded."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "a sampler needs gradients of log_density, which torch.inference_mode() forbids: "
+            "use torch.no_grad(), or Trainer(inference_mode=False)"
+        )
 
 
 def check_value(value: Tensor, x: Tensor) -> None:
@@ -113,10 +140,12 @@ def metropolis(
 class Sampler(ABC):
     """A Markov chain that leaves ``exp(log_density)`` (nearly) invariant, run for ``num_steps`` steps.
 
-    Subclasses are frozen dataclasses of plain numbers and define ``step``; ``init``, ``run`` and ``sample`` follow.
+    Subclasses are frozen dataclasses of plain numbers and define ``step``; ``init``, ``run`` and ``sample`` follow. Those
+    whose steps are smooth maps of position and noise set ``has_rsample``.
     """
 
     num_steps: int
+    has_rsample: ClassVar[bool] = False
 
     def init(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> State:
         """State at ``position`` (chains, \\*event); ``generator`` serves samplers whose state holds random parts."""
@@ -157,3 +186,18 @@ class Sampler(ABC):
         if stuck > len(best) * 0.5**self.num_steps:
             warnings.warn(f"{stuck} of {len(best)} chains of {self} never moved: use a smaller step_size", stacklevel=2)
         return position
+
+    def rsample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """As ``sample``, with the graph of the dynamics kept: differentiable in ``position`` and in the parameters of
+        ``log_density``, at the memory of all steps.
+
+        Raises ``NotImplementedError`` where a step is not differentiable, as a Metropolis test is not.
+        """
+        if not self.has_rsample:
+            raise NotImplementedError(f"{self} cannot be differentiated: use one of Langevin, GradientFlow")
+        recorded = Recorded(log_density)
+        state = self.init(recorded, position, generator=generator)
+        for _ in range(self.num_steps):
+            state, _ = self.step(recorded, state, generator=generator)
+        check_finite("position", state.position.detach(), f"a chain of {self} diverged: use a smaller step_size")
+        return state.position

@@ -10,7 +10,7 @@ energy priors write ``z <- z + s^2/2 grad + s noise``: their ``s`` is ``step_siz
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ class Langevin(Sampler):
     step_size: float
     num_steps: int
     temperature: float = 1.0
+    has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_numbers(self, step_size="positive", num_steps="count", temperature="non-negative")
@@ -132,6 +133,7 @@ class UnderdampedLangevin(Sampler):
     step_size: float
     friction: float
     num_steps: int
+    has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_numbers(self, step_size="positive", friction="positive", num_steps="count")

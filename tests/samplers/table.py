@@ -12,6 +12,7 @@ from samplers import (
     MALA,
     Annealed,
     Gaussian,
+    GradientFlow,
     Langevin,
     ParallelTempering,
     Sampler,
@@ -131,3 +132,4 @@ TABLE = [
     Row("tempering_hmc", ParallelTempering(HMC(0.7, 3, 6), LADDER), start=tempering_start),
     Row("annealed", Annealed(MALA(0.3, 6), LADDER)),
 ]
+FLOW = Row("gradient_flow", GradientFlow(1.0, "rk4", 6))  # no stationary law: it obeys the contract only

@@ -1,0 +1,277 @@
+r"""The gradient flow of a log-density: Langevin dynamics without its noise.
+
+``dx/dt = grad log p(x)`` for ``t`` in [0, T] is deterministic and smooth, hence an invertible map ``F`` of the start: a
+*generator* whose density is known. Along the flow
+
+    d/dt log q_t(x_t) = -div grad log p(x_t) = -tr H(x_t),    H the Hessian of log p,
+
+so that a start with density ``q_0`` ends with ``log q_T(F(x_0)) = log q_0(x_0) - int_0^T tr H dt``. In words of an energy
+``U = -log p``: the flow gains density where ``U`` is convex. The density of a *given* point is found by integrating
+backwards; what contracts forwards expands backwards, and the round-trip error says how well that went. One Euler step
+``x + eta grad log p`` is a map of its own, with ``log q' = log q - log|det(I + eta H)|``, invertible while ``eta |H| < 1``.
+
+``q_T`` is not ``p``: without noise every chain ends at a mode as T grows. Source: Xiao, Yan, Amit 2021, arXiv:2102.11757;
+densities of flows: Chen et al. 2018, arXiv:1806.07366; Hutchinson's trace: Grathwohl et al. 2019, arXiv:1810.01367.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from samplers.base import (
+    Info,
+    LogDensity,
+    Recorded,
+    Sampler,
+    State,
+    check_finite,
+    check_numbers,
+    check_recording,
+    check_value,
+    value_and_grad,
+)
+
+# Methods of torchdiffeq by name, with their order.
+FIXED_STEP = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
+ADAPTIVE = {"adaptive_heun": 2, "fehlberg2": 2, "bosh3": 3, "dopri5": 5, "dopri8": 8}
+
+
+class PointDensity(NamedTuple):
+    """Of given points: ``log_prob`` (chains,), where they came from, ``x0``, and ``|F(x0) - x|`` (chains,)."""
+
+    log_prob: Tensor
+    x0: Tensor
+    round_trip_error: Tensor
+
+
+@dataclass(frozen=True)
+class GradientFlow(Sampler):
+    """``dx/dt = grad log p(x)`` over the time ``horizon``, with the density along the flow.
+
+    ``method`` is "dopri5" or another of torchdiffeq's: fixed-step methods ("euler", "midpoint", "heun2", "heun3", "rk4")
+    take ``num_steps`` steps; adaptive ones hold the error of a step of every chain below ``atol + rtol |x|``, and end in
+    time at each of ``num_steps`` (default 1) equal parts of the horizon. Tolerances are 1e-9 in float64 and 1e-5 in lower
+    precision unless given; all chains of a call share the steps of the one that needs most.
+
+    The trace is exact up to ``exact_dim`` numbers an event, at the cost of that many Hessian-vector products a step, and
+    Hutchinson's above it: the mean of ``v^T H v`` over ``num_probes`` vectors of random signs, drawn once a flow, unbiased
+    with variance ``2 sum_{i != j} H_ij^2 / num_probes``. ``adjoint`` makes gradients through ``rsample`` and ``flow`` by
+    integrating backwards, in memory that does not grow with the steps; the log-density must then be an ``nn.Module``.
+
+    Raises ``ValueError`` for a non-positive ``horizon`` or count, an unknown ``method``, or a fixed-step one without
+    ``num_steps``.
+    """
+
+    horizon: float
+    method: str = "dopri5"
+    num_steps: int = None  # pyright: ignore[reportAssignmentType]
+    rtol: float | None = None
+    atol: float | None = None
+    exact_dim: int = 64
+    num_probes: int = 1
+    adjoint: bool = False
+    has_rsample: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.method not in {**FIXED_STEP, **ADAPTIVE}:
+            raise ValueError(f"method must be one of {', '.join({**FIXED_STEP, **ADAPTIVE})}, got {self.method!r}")
+        if self.num_steps is None and self.method in ADAPTIVE:
+            object.__setattr__(self, "num_steps", 1)
+        check_numbers(self, horizon="positive", num_steps="count", exact_dim="count", num_probes="count")
+        for name in ("rtol", "atol"):
+            if getattr(self, name) is not None:
+                check_numbers(self, **{name: "positive"})
+
+    def step(
+        self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
+    ) -> tuple[State, Info]:
+        """One part ``horizon / num_steps`` of the flow."""
+        x = self._transport(log_density, state.position, 1)
+        ones = torch.ones_like(state.log_density)
+        return self.init(log_density, x), Info(ones, ones.bool())
+
+    def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """``F(position)`` (chains, \\*event), detached. Raises ``FloatingPointError`` if a chain diverged."""
+        return self._transport(log_density, position.detach(), self.num_steps)
+
+    def rsample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        return self._transport(Recorded(log_density), position, self.num_steps)
+
+    def flow(
+        self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Where ``x0`` (chains, \\*event) ends, and ``log q_T`` (chains,) there, given ``log_prob0 = log q_0(x0)``.
+
+        Differentiable in all three arguments (under ``torch.no_grad`` no graph is kept). ``log_density`` must allow
+        second derivatives by ``torch.func``. Raises ``ValueError`` for a ``log_prob0`` of another shape than (chains,), and
+        ``FloatingPointError`` if a chain diverged.
+        """
+        check_log_prob(log_prob0, x0)
+        return self._solve(log_density, self._augmented(log_density, x0, generator), (x0, log_prob0), self.num_steps)
+
+    def euler_flow(self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``flow``, for the ``num_steps`` Euler maps ``x + eta grad log p`` themselves, ``eta = horizon / num_steps``.
+
+        Their log-determinants are exact, ``sum_i log(1 + eta lambda_i)`` over the eigenvalues of H. Raises ``ValueError``
+        if ``eta |H| >= 1`` at a point of a path, where the map need not be invertible, or for more than ``exact_dim``
+        numbers an event.
+        """
+        check_log_prob(log_prob0, x0)
+        if x0[0].numel() > self.exact_dim:
+            raise ValueError(f"x0 must have at most exact_dim = {self.exact_dim} numbers an event, got {x0[0].numel()}")
+        x, log_prob, eta = x0, log_prob0, self.horizon / self.num_steps
+        for k in range(self.num_steps):
+            grad, hessian = score_and_hessian(log_density, x)
+            stretch = eta * torch.linalg.eigvalsh(hessian)
+            if not x.is_meta and not bool((stretch.abs() < 1).all()):
+                raise ValueError(
+                    f"num_steps must be large enough that eta |H| < 1 everywhere, else an Euler step may fold space: got "
+                    f"{float(stretch.abs().max()):.3g} in step {k + 1} of {self.num_steps} with eta = {eta:.3g}"
+                )
+            x, log_prob = x + eta * grad, log_prob - stretch.log1p().sum(1)
+        return x, log_prob
+
+    def log_prob(
+        self,
+        log_density: LogDensity,
+        x: Tensor,
+        base_log_prob: LogDensity,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> PointDensity:
+        """Density of the flow's result at given points ``x`` (chains, \\*event), by integrating backwards.
+
+        ``base_log_prob`` is ``log q_0``. Look at ``round_trip_error``: a long flow contracts, and its inverse loses the
+        digits. Raises ``FloatingPointError`` if a path leaves to infinity, as from points that no start reaches.
+        """
+        forward = self._augmented(log_density, x, generator)
+
+        def backward(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            velocity, rate = forward(t, state)
+            return -velocity, rate
+
+        zero = x.new_zeros(len(x))
+        x0, change = self._solve(log_density, backward, (x, zero), self.num_steps)
+        error = self._transport(log_density, x0.detach(), self.num_steps) - x
+        return PointDensity(base_log_prob(x0) + change, x0, error.detach().flatten(1).norm(dim=1))
+
+    def _augmented(self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None) -> Callable[..., Any]:
+        """The velocity of ``(x, log q)``."""
+        check_recording()
+        exact = x[0].numel() <= self.exact_dim
+        signs = None if exact else torch.empty(self.num_probes, *x.shape, dtype=x.dtype, device=x.device)
+        if signs is not None:
+            signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+
+        def velocity(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            grad, laplacian = score_and_laplacian(log_density, state[0], signs)
+            return grad, -laplacian
+
+        return velocity
+
+    def _transport(self, log_density: LogDensity, x: Tensor, num_steps: int) -> Tensor:
+        """``x`` after ``num_steps`` parts of the flow."""
+        return self._solve(log_density, lambda t, state: (value_and_grad(log_density, state[0])[1],), (x,), num_steps)[
+            0
+        ]
+
+    def _solve(self, log_density: LogDensity, velocity: Callable[..., Any], state: Any, num_steps: int) -> Any:
+        """``state``, a tuple of tensors, after ``num_steps`` parts of the horizon."""
+        x, end = state[0], self.horizon * num_steps / self.num_steps
+        if x.is_meta:  # solvers choose their steps by values, which meta tensors do not hold
+            return tuple(a + end * b for a, b in zip(state, velocity(None, state), strict=True))
+        times = torch.tensor([0.0, end], dtype=x.dtype, device=x.device)
+        if self.method in FIXED_STEP:
+            options: dict[str, Any] = {"grid_constructor": lambda func, y0, t: evenly(t, num_steps + 1)}
+        else:
+            times = evenly(times, num_steps + 1)
+            # A solver that lands on the times needs no interpolation, which is of lower order than its steps.
+            options = {"norm": largest, "step_t": times}
+        tolerance = 1e-9 if x.dtype == torch.float64 else 1e-5
+        try:
+            path = self._solver(log_density)(
+                velocity,
+                state,
+                times,
+                rtol=self.rtol or tolerance,
+                atol=self.atol or tolerance,
+                method=self.method,
+                options=options,
+            )
+        except AssertionError as error:  # how torchdiffeq reports that steps have shrunk to nothing
+            raise FloatingPointError(f"a chain of {self} diverged or its log-density is not smooth: {error}") from error
+        for a in (a[-1] for a in path):
+            check_finite("position and log_prob", a.detach(), f"a chain of {self} diverged: use more steps")
+        return tuple(a[-1] for a in path)
+
+    def _solver(self, log_density: LogDensity) -> Callable[..., Any]:
+        from torchdiffeq import odeint, odeint_adjoint
+
+        if not self.adjoint or not torch.is_grad_enabled():
+            return odeint
+        module = log_density.log_density if isinstance(log_density, Recorded) else log_density
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"log_density must be an nn.Module for adjoint gradients, got {type(module).__name__}")
+        return partial(odeint_adjoint, adjoint_params=tuple(p for p in module.parameters() if p.requires_grad))
+
+
+def evenly(times: Tensor, num: int) -> Tensor:
+    """``num`` times from the first to the last of ``times``."""
+    return torch.linspace(float(times[0]), float(times[-1]), num, dtype=times.dtype, device=times.device)
+
+
+def largest(state: tuple[Tensor, ...]) -> Tensor:
+    """Largest entry of a tuple of scaled errors: tolerances then hold for every chain, not for their mean."""
+    return torch.stack([a.abs().max() for a in state]).max()
+
+
+def check_log_prob(log_prob0: Tensor, x0: Tensor) -> None:
+    """Raise ``ValueError`` unless ``log_prob0`` has one number per row of ``x0``."""
+    if log_prob0.shape != x0.shape[:1]:
+        raise ValueError(f"log_prob0 must have shape {tuple(x0.shape[:1])}, got {tuple(log_prob0.shape)}")
+
+
+def score(log_density: LogDensity) -> Callable[[Tensor], Tensor]:
+    """``x -> grad log p(x)``, differentiable again."""
+
+    def total(x: Tensor) -> Tensor:
+        value = log_density(x)
+        check_value(value, x)
+        return value.sum()
+
+    return torch.func.grad(total)
+
+
+def score_and_laplacian(log_density: LogDensity, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``grad log p`` (chains, \\*event) and ``tr H`` (chains,) at ``x`` (chains, \\*event).
+
+    Forward over reverse: the gradient's derivative along all axes at once. With ``signs`` (probes, chains, \\*event) the
+    trace is Hutchinson's mean of ``v^T H v``.
+    """
+    event = x.shape[1:]
+    eye = torch.eye(event.numel(), dtype=x.dtype, device=x.device).view(-1, 1, *event)
+    directions = eye.expand(-1, *x.shape) if signs is None else signs
+
+    def curvature(v: Tensor) -> tuple[Tensor, Tensor]:
+        grad, hv = torch.func.jvp(score(log_density), (x,), (v,))
+        return (v * hv).flatten(1).sum(1), grad
+
+    curvatures, grad = torch.func.vmap(curvature, out_dims=(0, None))(directions)
+    return grad, curvatures.sum(0) if signs is None else curvatures.mean(0)
+
+
+def score_and_hessian(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
+    """``grad log p`` (chains, \\*event) and its Hessian H (chains, dim, dim), ``dim`` numbers an event."""
+    event = x.shape[1:]
+    eye = torch.eye(event.numel(), dtype=x.dtype, device=x.device).view(-1, 1, *event)
+
+    def column(v: Tensor) -> tuple[Tensor, Tensor]:
+        grad, hv = torch.func.jvp(score(log_density), (x,), (v,))
+        return hv.flatten(1), grad
+
+    hessian, grad = torch.func.vmap(column, out_dims=(1, None))(eye.expand(-1, *x.shape))
+    return grad, hessian
