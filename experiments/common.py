@@ -15,7 +15,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.data import DataModule
-from latent_ebm.learning.base import LearningRule
 
 HERE = Path(__file__).parent
 OUTPUTS, FIGURES = HERE / "outputs", HERE / "figures"
@@ -80,7 +79,7 @@ class Clock(Callback):
         self.off += time.process_time() - now
 
 
-def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = None) -> tuple[LearningRule, DataModule]:
+def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = None) -> tuple[Any, DataModule]:
     """Train the rule of a YAML file with command-line ``overrides``, keeping no checkpoints; one thread."""
     from latent_ebm.cli.trainer import make_command_line
 
@@ -90,7 +89,7 @@ def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = Non
     cli = make_command_line(["--config", str(config), *options, *overrides], run=False)
     cli.trainer.callbacks.append(clock or Clock())  # pyright: ignore[reportAttributeAccessIssue]
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    return cli.model, cli.datamodule  # pyright: ignore[reportReturnType]
+    return cli.model, cli.datamodule
 
 
 def settings(config: Path, **more: Any) -> dict[str, Any]:

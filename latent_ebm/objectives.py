@@ -2,6 +2,7 @@ r"""Losses as pure functions of tensors. Samples that enter them are constants: 
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
@@ -35,3 +36,29 @@ def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tens
     Its gradient in the parameters of p is the data half of the maximum-likelihood gradient of p.
     """
     return (q.log_prob(z) - log_density(z)).mean()
+
+
+def denoising_score_matching(log_density: Callable[[Tensor], Tensor], x: Tensor, noise: float) -> Tensor:
+    """``E|s grad log p(x + s eps) + eps|^2 / 2``, s = ``noise``: least where p is the law of data blurred by N(0, s^2).
+
+    ``log_density`` maps (batch, \\*event) to (batch,), unnormalised, twice differentiable. Source: Vincent 2011.
+    """
+    eps = torch.randn_like(x)
+    with torch.enable_grad():
+        blurred = (x + noise * eps).requires_grad_()
+        (score,) = torch.autograd.grad(log_density(blurred).sum(), blurred, create_graph=True)
+    return 0.5 * (noise * score + eps).flatten(1).square().sum(1).mean()
+
+
+def nearest_neighbour_entropy(x: Tensor) -> Tensor:
+    """``dim E[log min_j |x_i - x_j|]``: the entropy of the law of x (batch, dim) in nats, up to a constant.
+
+    Differentiable; coinciding rows count as 1e-6 apart. Raises ``ValueError`` for fewer than two rows. Source:
+    Kozachenko & Leonenko 1987; as a loss Du et al. 2021, arXiv:2012.01316.
+    """
+    if len(x) < 2:
+        raise ValueError(f"x must have at least two rows, got {len(x)}")
+    with torch.no_grad():
+        distances = torch.cdist(x, x).fill_diagonal_(torch.inf)
+        nearest = x[distances.argmin(1)]
+    return 0.5 * x.shape[1] * ((x - nearest).square().sum(1) + 1e-12).log().mean()

@@ -30,8 +30,6 @@ from samplers.base import (
     State,
     check_finite,
     check_numbers,
-    check_recording,
-    check_value,
     value_and_grad,
 )
 
@@ -106,8 +104,8 @@ class GradientFlow(Sampler):
     ) -> tuple[Tensor, Tensor]:
         """Where ``x0`` (chains, \\*event) ends, and ``log q_T`` (chains,) there, given ``log_prob0 = log q_0(x0)``.
 
-        Differentiable in all three arguments (under ``torch.no_grad`` no graph is kept). ``log_density`` must allow
-        second derivatives by ``torch.func``. Raises ``ValueError`` for a ``log_prob0`` of another shape than (chains,), and
+        Differentiable in all three arguments (under ``torch.no_grad`` no graph is kept). ``log_density`` must have
+        second derivatives. Raises ``ValueError`` for a ``log_prob0`` of another shape than (chains,), and
         ``FloatingPointError`` if a chain diverged.
         """
         check_log_prob(log_prob0, x0)
@@ -161,7 +159,6 @@ class GradientFlow(Sampler):
 
     def _augmented(self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None) -> Callable[..., Any]:
         """The velocity of ``(x, log q)``."""
-        check_recording()
         exact = x[0].numel() <= self.exact_dim
         signs = None if exact else torch.empty(self.num_probes, *x.shape, dtype=x.dtype, device=x.device)
         if signs is not None:
@@ -235,43 +232,37 @@ def check_log_prob(log_prob0: Tensor, x0: Tensor) -> None:
         raise ValueError(f"log_prob0 must have shape {tuple(x0.shape[:1])}, got {tuple(log_prob0.shape)}")
 
 
-def score(log_density: LogDensity) -> Callable[[Tensor], Tensor]:
-    """``x -> grad log p(x)``, differentiable again."""
+def hessian_products(log_density: LogDensity, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """``grad log p`` (chains, \\*event), and ``H v`` for all ``directions`` v (k, chains, \\*event) in one batched pass."""
+    keep = torch.is_grad_enabled()
+    x = x if x.requires_grad else x.detach().requires_grad_()
+    _, grad = Recorded(log_density).value_and_grad(x)
+    if not grad.requires_grad:  # a constant gradient
+        return grad, torch.zeros_like(directions)
+    (products,) = torch.autograd.grad(
+        grad, x, directions, is_grads_batched=True, create_graph=keep, materialize_grads=True
+    )
+    return (grad if keep else grad.detach()), products
 
-    def total(x: Tensor) -> Tensor:
-        value = log_density(x)
-        check_value(value, x)
-        return value.sum()
 
-    return torch.func.grad(total)
+def unit_vectors(x: Tensor) -> Tensor:
+    """The axes of an event of ``x`` (chains, \\*event), for every chain: (dim, chains, \\*event)."""
+    event = x.shape[1:]
+    return torch.eye(event.numel(), dtype=x.dtype, device=x.device).view(-1, 1, *event).expand(-1, *x.shape)
 
 
 def score_and_laplacian(log_density: LogDensity, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """``grad log p`` (chains, \\*event) and ``tr H`` (chains,) at ``x`` (chains, \\*event).
 
-    Forward over reverse: the gradient's derivative along all axes at once. With ``signs`` (probes, chains, \\*event) the
-    trace is Hutchinson's mean of ``v^T H v``.
+    The exact trace, or, with ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H v``.
     """
-    event = x.shape[1:]
-    eye = torch.eye(event.numel(), dtype=x.dtype, device=x.device).view(-1, 1, *event)
-    directions = eye.expand(-1, *x.shape) if signs is None else signs
-
-    def curvature(v: Tensor) -> tuple[Tensor, Tensor]:
-        grad, hv = torch.func.jvp(score(log_density), (x,), (v,))
-        return (v * hv).flatten(1).sum(1), grad
-
-    curvatures, grad = torch.func.vmap(curvature, out_dims=(0, None))(directions)
+    directions = unit_vectors(x) if signs is None else signs
+    grad, products = hessian_products(log_density, x, directions)
+    curvatures = (directions * products).flatten(2).sum(2)
     return grad, curvatures.sum(0) if signs is None else curvatures.mean(0)
 
 
 def score_and_hessian(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     """``grad log p`` (chains, \\*event) and its Hessian H (chains, dim, dim), ``dim`` numbers an event."""
-    event = x.shape[1:]
-    eye = torch.eye(event.numel(), dtype=x.dtype, device=x.device).view(-1, 1, *event)
-
-    def column(v: Tensor) -> tuple[Tensor, Tensor]:
-        grad, hv = torch.func.jvp(score(log_density), (x,), (v,))
-        return hv.flatten(1), grad
-
-    hessian, grad = torch.func.vmap(column, out_dims=(1, None))(eye.expand(-1, *x.shape))
-    return grad, hessian
+    grad, products = hessian_products(log_density, x, unit_vectors(x))
+    return grad, products.flatten(2).transpose(0, 1)

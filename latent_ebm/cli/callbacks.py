@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from latent_ebm.applications.pictures import image_grid
-from latent_ebm.learning.base import LearningRule
+from latent_ebm.learning.latent import LatentRule
 
 
 class StoreConfig(SaveConfigCallback):
@@ -43,13 +43,13 @@ class SampleGrid(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or not due:
             return
         self.last_epoch = trainer.current_epoch
-        if isinstance(trainer.logger, TensorBoardLogger) and isinstance(pl_module, LearningRule):
+        if isinstance(trainer.logger, TensorBoardLogger) and isinstance(pl_module, LatentRule):
             for name, x in self.pictures(trainer, pl_module).items():
                 grid = image_grid(x)
                 layout = "HW" if grid.ndim == 2 else "HWC"
                 trainer.logger.experiment.add_image(name, grid, trainer.global_step, dataformats=layout)
 
-    def pictures(self, trainer: Trainer, rule: LearningRule) -> dict[str, Tensor]:
+    def pictures(self, trainer: Trainer, rule: LatentRule) -> dict[str, Tensor]:
         """Images (n, C, H, W) by name."""
         generator = torch.Generator(rule.device).manual_seed(0)
         x, _ = rule.unpack(next(iter(trainer.datamodule.val_dataloader())))  # pyright: ignore[reportAttributeAccessIssue]

@@ -15,7 +15,7 @@ from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.cli.files import check_folder, check_output
 from latent_ebm.data import DataModule
 from latent_ebm.data.arrays import read_rows
-from latent_ebm.learning.base import LearningRule
+from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
 
 BATCH_SIZE = 500
@@ -30,25 +30,24 @@ def demo(args: argparse.Namespace) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
-    """``latent-ebm sample``: ``E[x|z]`` at draws z of the prior."""
+    """``latent-ebm sample``: what the model generates."""
     out = check_output(args.out, (".png", ".npz"))
     rule, _ = load_rule(args.checkpoint, args.trust)
     torch.manual_seed(args.seed)
     with torch.no_grad():
-        z = rule.model.prior.sample(args.num)
-        x = torch.cat([rule.model.decode(part) for part in z.split(BATCH_SIZE)])
+        found = rule.generate(args.num)
     if out.suffix == ".png":
-        pictures.save_grid(x, out)
+        pictures.save_grid(found["x"], out)
     else:
         with pictures.atomic_path(out) as path, path.open("wb") as file:
-            np.savez(file, x=x.numpy(), z=z.numpy())
+            np.savez(file, **{name: value.numpy() for name, value in found.items()})  # pyright: ignore[reportArgumentType]
     print(f"{args.num} samples: {out}")
 
 
 def score(args: argparse.Namespace) -> None:
     """``latent-ebm score``: the energy terms of data at inferred latents."""
     out = check_output(args.out, (".csv",))
-    rule, data = load_rule(args.checkpoint, args.trust)
+    rule, data = load_latent_rule(args)
     x = read_data(args.data, rule, data)
     torch.manual_seed(args.seed)
     write_scores(out, energy_terms(rule, x))
@@ -60,13 +59,21 @@ def evaluate(args: argparse.Namespace) -> None:
     from latent_ebm.cli.held_out import evaluate_checkpoint, print_figures
 
     out = check_folder(args.out)
-    rule, data = load_rule(args.checkpoint, args.trust)
+    rule, data = load_latent_rule(args)
     torch.manual_seed(args.seed)
     print_figures(evaluate_checkpoint(rule, data, out, args.seed, args.quick))
     print(f"written to {out}")
 
 
-def read_data(name: str, rule: LearningRule, data: DataModule) -> Tensor:
+def load_latent_rule(args: argparse.Namespace) -> tuple[LatentRule, DataModule]:
+    """The rule and data of a checkpoint. Raises ``ValueError`` if it does not hold a latent model."""
+    rule, data = load_rule(args.checkpoint, args.trust)
+    if not isinstance(rule, LatentRule):
+        raise ValueError(f"{args.checkpoint} must hold a latent model to be scored, got {type(rule).__name__}")
+    return rule, data
+
+
+def read_data(name: str, rule: LatentRule, data: DataModule) -> Tensor:
     """Rows x (n, \\*event) of the checkpoint's own ``data`` (train, val, test) or of a file, shaped as the model's.
 
     Raises ``ValueError`` if a row of the file has another number of entries than the model's data.
@@ -92,7 +99,7 @@ def array_key(name: str) -> str:
         return "x" if "x.npy" in archive.namelist() else "X"
 
 
-def energy_terms(rule: LearningRule, x: Tensor) -> EnergyTerms:
+def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:
     """Energy terms (n,) of x (n, \\*event), inferred in batches."""
 
     def parts() -> Iterator[EnergyTerms]:

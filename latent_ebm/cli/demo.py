@@ -22,7 +22,7 @@ from latent_ebm.cli.demo_figures import draw
 from latent_ebm.cli.held_out import make_features
 from latent_ebm.data import Digits
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE
-from latent_ebm.learning.base import LearningRule
+from latent_ebm.learning.latent import LatentRule
 from latent_ebm.likelihoods import GaussianLikelihood
 from latent_ebm.metrics import frechet_distance, mmd, reconstruction_mse
 from latent_ebm.model import LatentModel
@@ -40,7 +40,7 @@ NUM_SETS, SET_SIZE = 5, 500  # of prior samples
 class Result(NamedTuple):
     """A trained model: held-out reconstructions, samples of the prior (set by set), latents of both laws, seconds."""
 
-    rule: LearningRule
+    rule: LatentRule
     reconstructions: Tensor
     samples: list[Tensor]
     z_prior: Tensor
@@ -84,7 +84,7 @@ def train_all(data: Digits, epochs: int, seed: int) -> dict[str, Result]:
     return results
 
 
-def train(make: Callable[[int], LearningRule], data: Digits, epochs: int, seed: int, bar: tqdm) -> Result:
+def train(make: Callable[[int], LatentRule], data: Digits, epochs: int, seed: int, bar: tqdm) -> Result:
     """Train the rule that ``make`` makes for a number of images, then draw from it."""
     torch.manual_seed(seed)
     start, rule = time.perf_counter(), make(len(data.train))
@@ -105,7 +105,7 @@ def train(make: Callable[[int], LearningRule], data: Digits, epochs: int, seed: 
 
 
 @torch.no_grad()
-def collect(rule: LearningRule, data: Digits, seconds: float) -> Result:
+def collect(rule: LatentRule, data: Digits, seconds: float) -> Result:
     """What the table and the figures need of a trained rule."""
     model, chains = rule.model, rule.get_submodule("posterior.start")
     z_prior = model.prior.sample(NUM_SETS * SET_SIZE)
@@ -114,20 +114,20 @@ def collect(rule: LearningRule, data: Digits, seconds: float) -> Result:
     return Result(rule, reconstructions, samples, z_prior, chains.get_buffer("particles"), seconds)
 
 
-def gaussian(num_data: int) -> LearningRule:
+def gaussian(num_data: int) -> LatentRule:
     """A fixed prior: only the decoder learns."""
     model, posterior, inference = make_parts(GaussianPrior(DIM), num_data)
     return ShortRunMLE(model, posterior, make_optimizer, inference=inference)
 
 
-def maximum_likelihood(num_data: int) -> LearningRule:
+def maximum_likelihood(num_data: int) -> LatentRule:
     """An energy prior by short-run MCMC (arXiv:2006.08205)."""
     prior = EnergyPrior(EnergyMLP(DIM, HIDDEN), GaussianPrior(DIM), Langevin(step_size=0.05, num_steps=60))
     model, posterior, inference = make_parts(prior, num_data)
     return ShortRunMLE(model, posterior, make_optimizer, inference=inference, prior_lr=1e-3)
 
 
-def density_ratios(num_data: int) -> LearningRule:
+def density_ratios(num_data: int) -> LatentRule:
     """A ratio prior by adaptive stages (arXiv:2209.08739)."""
     prior = RatioPrior(GaussianPrior(DIM), [], MALA(step_size=0.1, num_steps=40))
     refresh = MALA(step_size=0.1, num_steps=2)

@@ -10,7 +10,7 @@ from torch import Tensor
 from latent_ebm.applications.evaluation import evaluate, evaluation_figures
 from latent_ebm.applications.pictures import atomic_path, save_figure
 from latent_ebm.data import DataModule, TensorSet
-from latent_ebm.learning.base import LearningRule
+from latent_ebm.learning.latent import LatentRule
 from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
 
 NUM_CLASSIFIED = 20_000  # images that the feature classifier is trained on, at most
@@ -37,7 +37,7 @@ def make_features(train: TensorSet, channels: int = 16, progress: bool = False) 
     return network.eval().requires_grad_(False).features
 
 
-def evaluate_checkpoint(rule: LearningRule, data: DataModule, out: Path, seed: int, quick: bool) -> dict[str, float]:
+def evaluate_checkpoint(rule: LatentRule, data: DataModule, out: Path, seed: int, quick: bool) -> dict[str, float]:
     """Write ``metrics.json`` and the figures of ``evaluation_figures`` into ``out``, and return the figures by name."""
     data.prepare_data()
     data.setup()

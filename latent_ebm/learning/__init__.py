@@ -2,7 +2,9 @@
 
 from latent_ebm.learning.mle import ShortRunMLE
 from latent_ebm.learning.ratio import MultiStageRatio
+from latent_ebm.learning.score_matching import ScoreMatching
+from latent_ebm.learning.self_adversarial import SelfAdversarial
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.variational import Variational
 
-__all__ = ["MultiStageRatio", "RatioStages", "ShortRunMLE", "Variational"]
+__all__ = ["MultiStageRatio", "RatioStages", "ScoreMatching", "SelfAdversarial", "ShortRunMLE", "Variational"]

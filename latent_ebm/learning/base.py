@@ -1,22 +1,13 @@
-r"""What every learning rule shares: the wiring of a sampled posterior and pure losses to Lightning.
-
-EM by sampling: infer ``z`` from ``x`` with a posterior sampler (E), then take a gradient step of the losses at the samples
-(M). Samples are constants, prior and likelihood share no parameters, so the losses are summed under one optimiser.
-"""
+r"""What every learning rule shares: losses that are summed under one optimiser, and random streams that survive a kill."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from latent_ebm.learning.stages import RatioStages
-from latent_ebm.learning.trigger import StageTrigger, staged_prior
-from latent_ebm.metrics import reconstruction_mse
-from latent_ebm.model import EnergyTerms, LatentModel
-from latent_ebm.posteriors import Posterior
 from samplers import PersistentChains
 from samplers.base import check_finite
 
@@ -24,39 +15,23 @@ OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
 
 
 class LearningRule(LightningModule, ABC):
-    """A ``model`` and the way it learns. A rule defines ``losses``; training, held-out figures and resuming follow.
+    """A rule defines ``losses`` and ``generate``; training and resuming follow.
 
-    ``optimizer`` makes the optimiser from parameter groups; ``prior_lr`` is the learning rate of the prior's group, if
-    it differs. ``inference`` draws held-out latents and those of ``predict_step``; ``validation``, if given, those of the
-    validation set in its place, and may keep a chain for each of its data. A batch is a tensor x, or a tuple
-    (x, label, index) whose ``index`` names the data for posteriors that keep a chain per datum. ``stages`` train a ratio
-    prior, which the model's must then be, and they alone are the prior's parameters.
+    ``optimizer`` makes the optimiser from the trainable parameters. A batch is a tensor x, or a tuple (x, label, index).
     """
 
-    def __init__(
-        self,
-        model: LatentModel,
-        inference: Posterior,
-        optimizer: OptimizerCallable,
-        prior_lr: float | None = None,
-        stages: RatioStages | None = None,
-        validation: Posterior | None = None,
-    ) -> None:
+    def __init__(self, optimizer: OptimizerCallable) -> None:
         super().__init__()
-        self.model, self.inference, self.validation, self.stages = model, inference, validation, stages
-        self.optimizer, self.prior_lr = optimizer, prior_lr
-        self.trigger = None if stages is None else StageTrigger(staged_prior(model), stages)
+        self.optimizer = optimizer
         self._rng: dict[str, Tensor] = {}
 
     @abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Losses in nats per datum by name; their sum is minimised."""
 
-    def stage_loss(self, z_data: Tensor) -> Tensor:
-        """Classifier loss of the open stage at posterior draws ``z_data`` (batch, dim)."""
-        if self.stages is None:
-            raise ValueError("stages must be given to train a ratio prior, got None")
-        return self.stages.loss(staged_prior(self.model), z_data)
+    @abstractmethod
+    def generate(self, num: int) -> dict[str, Tensor]:
+        """``num`` samples of the model: ``x`` (num, \\*event), and what they were made of, if anything."""
 
     @staticmethod
     def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
@@ -74,41 +49,8 @@ class LearningRule(LightningModule, ABC):
             self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()})
         return total
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Log held-out reconstruction and energy; return the held-out latents."""
-        x, index = self.unpack(batch)
-        if self.validation is None:
-            z = self.inference.sample(self.model, x)
-        else:
-            z = self.validation.sample(self.model, x, index=index)
-        terms = self.model.energy_terms(x, z)
-        held_out = {"reconstruction_mse": reconstruction_mse(x, self.model.decode(z)), "joint": terms.joint.mean()}
-        self.log_dict(
-            {f"val/{name}": value for name, value in held_out.items()}, batch_size=len(x), sync_dist=True, prog_bar=True
-        )
-        return z
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        x, _ = self.unpack(batch)
-        z = self.inference.sample(self.model, x)
-        self.log("test/reconstruction_mse", reconstruction_mse(x, self.model.decode(z)), batch_size=len(x))
-        self.log("test/joint", self.model.energy_terms(x, z).joint.mean(), batch_size=len(x))
-
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> EnergyTerms:
-        """Energy terms (batch,) at inferred latents."""
-        x, _ = self.unpack(batch)
-        return self.model.energy_terms(x, self.inference.sample(self.model, x))
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        learner = self.model.prior if self.stages is None else self.stages.ratio
-        prior = [p for p in learner.parameters() if p.requires_grad]
-        taken = {id(p) for p in prior}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in taken]
-        group = {"params": prior} if self.prior_lr is None else {"params": prior, "lr": self.prior_lr}
-        return self.optimizer([g for g in (group, {"params": rest}) if g["params"]])
-
-    def configure_callbacks(self) -> list[Callback]:
-        return [] if self.trigger is None else [self.trigger]
+        return self.optimizer([p for p in self.parameters() if p.requires_grad])
 
     def setup(self, stage: str) -> None:
         """Keep distributed training from overwriting the chains of other processes with those of the first."""
@@ -135,8 +77,6 @@ class LearningRule(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng = checkpoint.get("rng", {})
-        if self.trigger is not None:
-            self.trigger.grow(len(checkpoint["state_dict"]["model.prior.weights"]))
 
     def _random_modules(self) -> list[tuple[str, Any]]:
         """The modules that hold random streams: torch for the CPU, and that of the accelerator in use."""

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import OptimizerCallable
+from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import contrastive, negative_log_likelihood
 from latent_ebm.posteriors import Posterior
@@ -16,12 +17,12 @@ from latent_ebm.priors import EnergyPrior
 from samplers import PersistentChains
 
 
-class ShortRunMLE(LearningRule):
+class ShortRunMLE(LatentRule):
     """Trains a ``model`` with an energy prior (or with a Gaussian one, which has nothing to learn) by maximum likelihood.
 
     ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data. The prior's chains for z-
     start "cold" at the base, "warm" at the posterior draws (contrastive divergence), or continue ``PersistentChains``.
-    ``optimizer`` and ``prior_lr``: see ``LearningRule``. Source: arXiv:2006.08205.
+    ``optimizer`` and ``prior_lr``: see ``LatentRule``. Source: arXiv:2006.08205.
     """
 
     def __init__(

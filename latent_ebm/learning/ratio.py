@@ -8,21 +8,22 @@ from typing import Any
 
 from torch import Tensor
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import OptimizerCallable
+from latent_ebm.learning.latent import LatentRule
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import negative_log_likelihood
 from latent_ebm.posteriors import Posterior
 
 
-class MultiStageRatio(LearningRule):
+class MultiStageRatio(LatentRule):
     """Trains a ``model`` with a ``RatioPrior`` by the ``stages`` of density-ratio estimation.
 
     ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data, or ``validation`` on the
     validation set, which decides when a stage is closed: its draws should be as close to the posterior as those of
     training, and a chain for each of its data is the cheap way to it. Set the trainer's ``val_check_interval``. With
     ``train_likelihood=False`` only the prior learns. ``optimizer`` and ``prior_lr`` (of the classifier): see
-    ``LearningRule``. Raises ``ValueError`` for another prior. Source: arXiv:2209.08739.
+    ``LatentRule``. Raises ``ValueError`` for another prior. Source: arXiv:2209.08739.
     """
 
     def __init__(

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import OptimizerCallable
+from latent_ebm.learning.latent import LatentRule
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import divergence, negative_log_likelihood
@@ -18,12 +19,12 @@ from latent_ebm.priors import EnergyPrior
 from samplers import Sampler
 
 
-class Variational(LearningRule):
+class Variational(LatentRule):
     """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``, by the evidence bound.
 
     A ``RatioPrior`` learns in ``stages`` at the encoder's draws; for NCP-VAE give the trained posterior and likelihood to
     ``MultiStageRatio(train_likelihood=False)`` with one stage. ``refine`` carries held-out latents on from the encoder's
-    mean (default: they are draws of the encoder). ``optimizer``, ``prior_lr``: see ``LearningRule``.
+    mean (default: they are draws of the encoder). ``optimizer``, ``prior_lr``: see ``LatentRule``.
     """
 
     def __init__(

@@ -1,0 +1,107 @@
+r"""Training an energy-based model in data space: the critic is its own generator (arXiv:2102.11757).
+
+``p(x) = p_0(x) exp(-E(x)) / Z`` with ``U = -log p`` and a short-run sampler that carries ``x_0 ~ p_0`` to ``F(x_0)``. A step
+on ``E_data[U] - E[U(F(x_0))]`` with ``F`` held fixed raises the energy where the sampler goes and lowers it where the data
+are: the step of a Wasserstein critic (Xiao, Yan, Amit 2021). The generator ``F`` follows the critic's own gradient, so it
+adapts by itself, and nothing in this asks ``F`` to sample from ``p``: maximum likelihood needs chains that have reached it.
+"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.objectives import contrastive, nearest_neighbour_entropy
+from latent_ebm.priors import EnergyPrior
+from samplers import GradientFlow, PersistentChains
+
+Negatives = Literal["detached", "through", "through+entropy"]
+
+
+class SelfAdversarial(LearningRule):
+    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives that its own ``sampler`` makes.
+
+    ``negatives`` "detached" is the rule of energy-based models. "through" adds the generator's loss
+    ``E[U(F(x_0))]`` at fixed U, differentiated through the dynamics, and "through+entropy" the entropy of its samples
+    too, by nearest neighbours: improved contrastive divergence (Du et al. 2021, arXiv:2012.01316). Chains ``start`` "cold" at
+    the base, "warm" at the data (contrastive divergence), or continue ``PersistentChains`` (detached only).
+
+    Held-out data log the view of critic and generator: ``gap`` = E[U(F(x_0))] - E_data[U], ``displacement`` = E|F(x_0) -
+    x_0|, ``noise`` injected along a path, and for a ``GradientFlow`` of (``slope``, ``correlation``) of its log-density
+    against ``-U``, which are 1 for a model that samples from itself, and its ``contraction``, E[log p_T - log p_0].
+
+    Raises ``ValueError`` for unknown names, or negatives that cannot be had from the ``start``.
+    """
+
+    def __init__(
+        self,
+        ebm: EnergyPrior,
+        optimizer: OptimizerCallable,
+        negatives: Negatives = "detached",
+        start: PersistentChains | Literal["cold", "warm"] = "cold",
+    ) -> None:
+        super().__init__(optimizer)
+        if negatives not in get_args(Negatives):
+            raise ValueError(f"negatives must be one of {', '.join(get_args(Negatives))}, got {negatives!r}")
+        if not isinstance(start, PersistentChains) and start not in ("cold", "warm"):
+            raise ValueError(f'start must be "cold", "warm" or PersistentChains, got {start!r}')
+        if isinstance(start, PersistentChains) and negatives != "detached":
+            raise ValueError(f'negatives must be "detached" with persistent chains, got {negatives!r}')
+        self.ebm, self.negatives, self.start = ebm, negatives, start
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x = self.unpack(batch)[0].flatten(1)
+        generated = self.sample_negatives(x)
+        losses = {"critic": contrastive(self.ebm, x, generated.detach())}
+        if self.negatives != "detached":
+            losses["generator"] = -self.fixed_log_density(generated).mean()
+        if self.negatives == "through+entropy":
+            losses["entropy"] = -nearest_neighbour_entropy(generated)
+        return losses
+
+    def sample_negatives(self, x: Tensor) -> Tensor:
+        """Negatives (batch, dim), as many as the data x, with their graph unless they are "detached"."""
+        if isinstance(self.start, PersistentChains):
+            return self.start.advance(self.ebm.sampler, self.ebm, self.start.pick(len(x)))
+        start = x if self.start == "warm" else self.ebm.base.sample(len(x))
+        draw = self.ebm.sampler.sample if self.negatives == "detached" else self.ebm.sampler.rsample
+        return draw(self.ebm, start)
+
+    def fixed_log_density(self, x: Tensor) -> Tensor:
+        """``-U(x)`` (batch,), differentiable in x alone: the generator's loss does not move the critic."""
+        constants = {name: parameter.detach() for name, parameter in self.ebm.named_parameters()}
+        return torch.func.functional_call(self.ebm, constants, (x,))
+
+    def generate(self, num: int) -> dict[str, Tensor]:
+        """Samples ``x`` (num, dim) of the short-run sampler."""
+        return {"x": self.ebm.sample(num)}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x = self.unpack(batch)[0].flatten(1)
+        with torch.no_grad():
+            figures = self.adversaries(x, self.ebm.base.sample(len(x)))
+        self.log_dict({f"val/{name}": value for name, value in figures.items()}, batch_size=len(x), sync_dist=True)
+
+    def adversaries(self, x: Tensor, x0: Tensor) -> dict[str, Tensor]:
+        """The view of critic and generator at data x (batch, dim) and starts ``x0`` (num, dim) of the base."""
+        sampler = self.ebm.sampler
+        noise = getattr(sampler, "noise_scale", 0.0) * sampler.num_steps**0.5
+        figures = {"noise": x.new_tensor(noise)}
+        if isinstance(sampler, GradientFlow):
+            log_prob0 = self.ebm.base.log_density(x0)
+            generated, log_prob = sampler.flow(self.ebm, x0, log_prob0)
+            figures["slope"], figures["correlation"] = fit_line(self.ebm(generated), log_prob)
+            figures["contraction"] = (log_prob - log_prob0).mean()
+        else:
+            generated = sampler.sample(self.ebm, x0)
+        figures["gap"] = self.ebm(x).mean() - self.ebm(generated).mean()
+        figures["displacement"] = (generated - x0).norm(dim=1).mean()
+        return figures
+
+
+def fit_line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Least-squares slope of ``y`` (n,) on ``x`` (n,), and their correlation."""
+    covariance = torch.cov(torch.stack([x, y]))
+    slope = covariance[0, 1] / covariance[0, 0]
+    return slope, covariance[0, 1] / (covariance[0, 0] * covariance[1, 1]).sqrt()
