@@ -15,7 +15,7 @@ from latent_ebm.data import Pinwheel
 from latent_ebm.metrics import grid_kl, mmd
 from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
 
-RULES = ("gaussian", "one_ratio", "mle", "ratio")
+RULES = ("gaussian", "one_ratio", "mle", "ratio", "langevin", "flow")
 BOX = ((-6.0, -6.0), (6.0, 6.0))
 
 

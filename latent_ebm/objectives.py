@@ -59,6 +59,5 @@ def nearest_neighbour_entropy(x: Tensor) -> Tensor:
     if len(x) < 2:
         raise ValueError(f"x must have at least two rows, got {len(x)}")
     with torch.no_grad():
-        distances = torch.cdist(x, x).fill_diagonal_(torch.inf)
-        nearest = x[distances.argmin(1)]
-    return 0.5 * x.shape[1] * ((x - nearest).square().sum(1) + 1e-12).log().mean()
+        nearest = torch.cdist(x, x).fill_diagonal_(torch.inf).argmin(1)
+    return 0.5 * x.shape[1] * ((x - x[nearest]).square().sum(1) + 1e-12).log().mean()
