@@ -128,7 +128,7 @@ class GradientFlow(Sampler):
             if not x.is_meta and not bool((stretch.abs() < 1).all()):
                 raise ValueError(
                     f"num_steps must be large enough that eta |H| < 1 everywhere, else an Euler step may fold space: got "
-                    f"{float(stretch.abs().max()):.3g} in step {k + 1} of {self.num_steps} with eta = {eta:.3g}"
+                    f"{float(stretch.detach().abs().max()):.3g} in step {k + 1} of {self.num_steps} with eta = {eta:.3g}"
                 )
             x, log_prob = x + eta * grad, log_prob - stretch.log1p().sum(1)
         return x, log_prob

@@ -1,0 +1,60 @@
+"""Every theory notebook runs from top to bottom, and is committed with the outputs of such a run."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "theory_notebooks").glob("*.ipynb"))
+README = (ROOT / "README.md").read_text()
+every_notebook = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.stem[:2] for path in FILES] == [f"{k:02d}" for k in range(1, len(FILES) + 1)]
+    assert len(FILES) >= 7
+
+
+@every_notebook
+def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures it saves go to a folder of the test; a claim that fails raises in its last cell."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+
+@every_notebook
+def test_is_committed_as_it_ran(path: Path) -> None:
+    """Cells were run in order, none failed, there are pictures, and the last one asserts."""
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    assert cells[-1].source.count("assert ") >= 3
+
+
+@every_notebook
+def test_is_in_the_index(path: Path) -> None:
+    assert f"(theory_notebooks/{path.name})" in README
+    assert f"(theory_notebooks/figures/{path.stem[:2]}.png)" in README
+    assert (path.parent / "figures" / f"{path.stem[:2]}.png").is_file()
+
+
+@every_notebook
+def test_uses_the_public_interface_only(path: Path) -> None:
+    for cell in code_cells(path):
+        for line in cell.source.splitlines():
+            if line.startswith(("from samplers", "from latent_ebm", "import samplers", "import latent_ebm")):
+                names = line.replace("import", " ").replace(".", " ").replace(",", " ").split()
+                assert not [name for name in names if name.startswith("_")], line
