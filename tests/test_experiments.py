@@ -1,10 +1,14 @@
-"""Every YAML file says what it is, is accepted whole, and takes a step of training and of validation."""
+"""Every YAML file says what it is, is accepted whole, and takes a step; what the report says is counted rightly."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from experiments.benchmarks.timing import ratios, take_turns
+from experiments.claims import count, unlike_density, verdict
+from experiments.tables import spread
 from latent_ebm.cli import main
 from latent_ebm.data import MNIST
 from latent_ebm.data.base import Pair
@@ -42,3 +46,25 @@ def test_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (
         main(["fit", "--config", str(path), "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]) == 0
     )
+
+
+def test_spread_says_mean_deviation_and_number() -> None:
+    assert spread([1.0, 3.0]) == "2.00 ± 1.41 (2)"
+    assert spread([0.01234, None, math.nan]) == "0.0123 (1)"
+    assert spread([None]) == "-"
+
+
+def test_contestants_take_turns() -> None:
+    calls: list[str] = []
+    seconds = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert calls == ["a", "b"] * 3  # one round to warm up
+    assert [len(times) for times in seconds.values()] == [2, 2]
+    assert ratios({"a": [1.0, 2.0, 1.0], "b": [3.0, 4.0, 1.0]}, "a")["b"] == (1.0, 2.0, 3.0)
+
+
+def test_claims_are_counted_where_they_can_be_asked() -> None:
+    near, far = {"samples": 0.01, "density": 0.5}, {"samples": 0.2, "density": 0.5}
+    runs = [{"flow": near}, {"flow": far}, {"flow": {"diverged": "at step 3"}}]
+    counted = count(lambda seed: unlike_density(seed["flow"]), runs)
+    assert counted == (1, 2)
+    assert verdict(*counted) == "The claim held in 1 of 2 runs."

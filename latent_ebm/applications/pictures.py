@@ -114,12 +114,12 @@ def styled(draw: Draw) -> Draw:
     return cast(Draw, drawn)
 
 
-def new_figure(columns: int, panel: tuple[float, float]) -> "tuple[Figure, list[Axes]]":
-    """A figure with a row of ``columns`` axes, each of the size ``panel`` (width, height) in inches."""
+def new_figure(columns: int, panel: tuple[float, float], rows: int = 1) -> "tuple[Figure, list[Axes]]":
+    """A figure with ``rows`` of ``columns`` axes, row by row, each of the size ``panel`` (width, height) in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(columns * panel[0], panel[1]), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    figure = Figure(figsize=(columns * panel[0], rows * panel[1]), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 @styled
@@ -177,7 +177,9 @@ def draw_density(
     with torch.no_grad():
         p = log_density(grid_points(box, num)).softmax(0).view(num, num) * ((num - 1) / (2 * box)) ** 2
     square = (-box, box, -box, box)
-    axes.imshow(p.mT.cpu(), origin="lower", extent=square, vmin=0, vmax=vmax, cmap="magma", interpolation="bilinear")
+    axes.imshow(
+        p.mT.cpu().numpy(), origin="lower", extent=square, vmin=0, vmax=vmax, cmap="magma", interpolation="bilinear"
+    )
     axes.set(xticks=[], yticks=[])
     return p.max().item()
 
@@ -187,5 +189,5 @@ def draw_field(axes: "Axes", log_density: Callable[[Tensor], Tensor], box: float
     x = grid_points(box * (1 - 1 / num), num)
     _, grad = value_and_grad(log_density, x)
     arrows = grad / grad.norm(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
-    axes.quiver(*x.mT.cpu(), *arrows.mT.cpu(), color="0.35", width=0.004, headwidth=4, alpha=0.8)
+    axes.quiver(*x.mT.cpu().numpy(), *arrows.mT.cpu().numpy(), color="0.35", width=0.004, headwidth=4, alpha=0.8)
     axes.set(xlim=(-box, box), ylim=(-box, box), aspect="equal", xticks=[], yticks=[])

@@ -77,6 +77,20 @@ def test_score(checkpoint: Path) -> None:
     assert float(rows[0]["joint"]) == pytest.approx(joint, rel=1e-4)
 
 
+def test_a_model_without_latents_is_sampled_but_not_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config("mle", epochs=1)
+    ebm = config["model"]["init_args"]["model"]["init_args"]["prior"]
+    optimizer = part("torch.optim.Adam", lr=0.001)
+    config["model"] = part("latent_ebm.learning.SelfAdversarial", ebm=ebm, optimizer=optimizer)
+    assert fit(config, tmp_path) == 0
+    assert main(["sample", "run/last.ckpt", "--num", "5", "--out", "x.npz"]) == 0
+    with np.load("x.npz") as arrays:
+        assert {name: array.shape for name, array in arrays.items()} == {"x": (5, 2)}
+    capsys.readouterr()
+    assert main(["score", "run/last.ckpt", "x.npz", "--out", "scores.csv"]) == 1
+    refused(capsys, "must hold a latent model", "SelfAdversarial")
+
+
 def test_evaluate(checkpoint: Path) -> None:
     assert main(["evaluate", str(checkpoint), "--quick", "--out", "figures"]) == 0
     assert Path("figures/metrics.json").is_file()

@@ -1,0 +1,1 @@
+"""How long things take, as ratios between runs that take turns in one process."""
