@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from samplers import Sampler, log_z_bracket, value_and_grad
@@ -73,6 +74,82 @@ class GaussianPrior(Prior):
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.loc.new_empty(num, len(self.loc)).normal_(generator=generator)
+
+
+class KernelPrior(Prior):
+    """``p(z) = mean_i N(z; z_i, h^2 I)``: a kernel at every one of ``exemplars`` z_i (n, dim), normalised.
+
+    A base that already lies where latents of data lie, as in the exemplar VAE (Norouzi et al. 2020, arXiv:2004.04795).
+    ``bandwidth`` is h > 0; ``leave_one_out_bandwidth`` finds the one of greatest likelihood. Raises ``ValueError`` for
+    exemplars of another shape, or a bandwidth that is not positive.
+    """
+
+    exemplars: Tensor
+    bandwidth: Tensor
+
+    def __init__(self, exemplars: Tensor, bandwidth: float) -> None:
+        super().__init__()
+        if exemplars.ndim != 2 or len(exemplars) == 0:
+            raise ValueError(f"exemplars must have shape (n >= 1, dim), got {tuple(exemplars.shape)}")
+        if not (math.isfinite(bandwidth) and bandwidth > 0):
+            raise ValueError(f"bandwidth must be positive, got {bandwidth}")
+        self.register_buffer("exemplars", exemplars.detach().clone())
+        self.register_buffer("bandwidth", exemplars.new_tensor(bandwidth))
+
+    @property
+    def base(self) -> "Prior":  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return self.log_kernels(z).logsumexp(1) - self.log_norm()
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Closed form for samplers: the gradient is ``(sum_i p(i|z) z_i - z) / h^2``."""
+        with torch.no_grad():
+            terms = self.log_kernels(z)
+            grad = (terms.softmax(1) @ self.exemplars - z) / self.bandwidth**2
+        return terms.logsumexp(1) - self.log_norm(), grad
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        like = self.exemplars
+        i = torch.randint(len(like), (num,), generator=generator, device=like.device)
+        return like[i] + self.bandwidth * like.new_empty(num, like.shape[1]).normal_(generator=generator)
+
+    def log_kernels(self, z: Tensor) -> Tensor:
+        """``-|z - z_i|^2 / (2 h^2)`` (batch, n)."""
+        return -square_distances(z, self.exemplars) / (2 * self.bandwidth**2)
+
+    def log_norm(self) -> Tensor:
+        """``log n + log h^dim (2 pi)^(dim/2)``, by which the sum of kernels is divided."""
+        num, dim = self.exemplars.shape
+        return math.log(num) + dim * (self.bandwidth.log() + 0.5 * math.log(2 * math.pi))
+
+
+def square_distances(a: Tensor, b: Tensor) -> Tensor:
+    """``|a_i - b_j|^2`` (n, m) of rows a (n, dim) and b (m, dim), from products of centred rows."""
+    centre = b.mean(0)
+    a, b = a - centre, b - centre
+    return (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)
+
+
+def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
+    """The ``h`` that maximises the likelihood of each of ``exemplars`` (n, dim) under the kernels at the others.
+
+    Copies of a row count once, as a row would else be explained by its copy at any h. The likelihood is that of the first
+    ``max_rows`` rows. Raises ``ValueError`` unless two rows differ.
+    """
+    rows = exemplars.unique(dim=0)
+    if len(rows) < 2:
+        raise ValueError("exemplars must hold two different rows, got one")
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    square = square_distances(rows[:max_rows], rows).fill_diagonal_(math.inf)
+    nearest = square.min(1).values.median().clamp(min=torch.finfo(rows.dtype).tiny)
+
+    def loss(log_scale: float) -> float:
+        variance = nearest * math.exp(2 * log_scale)
+        return float(rows.shape[1] / 2 * variance.log() - (-square / (2 * variance)).logsumexp(1).mean())
+
+    return float(nearest.sqrt()) * math.exp(minimize_scalar(loss, bounds=(-5, 3), method="bounded").x)
 
 
 class EnergyPrior(Prior):

@@ -1,0 +1,254 @@
+r"""Anomaly detection by the energy of a latent model, for users of scikit-learn.
+
+``LatentEBMDetector`` learns where normal rows lie and scores new ones by ``log p(x, z)`` at their code z, up when normal. See
+``detector_model`` for what is fitted; no label and no anomaly is needed. A threshold with a guarantee is
+``ConformalCalibrator``'s. Protocols and figures: ``experiments/RESULTS.md``.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from latent_ebm.applications import detector_model as parts
+from samplers import Langevin, value_and_grad
+
+Energy = Literal["joint", "reconstruction", "prior", "elbo"]
+ENERGIES = ("joint", "reconstruction", "prior", "elbo")
+NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
+
+
+class Explanation(NamedTuple):
+    """Why rows score as they do, all (n, d) in the units of X: see ``LatentEBMDetector.explain``."""
+
+    contribution: np.ndarray
+    residual: np.ndarray
+    reconstruction: np.ndarray
+
+
+class LatentEBMDetector(OutlierMixin, BaseEstimator):
+    """Scores rows by the energy of a latent model; up is normal, as everywhere in scikit-learn.
+
+    Parameters
+    ----------
+    energy : "joint" (``log p(x|z) + log p(z)``), "reconstruction" or "prior" (one of its terms), or "elbo".
+    contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out training scores), or the
+        fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
+    image_shape : (C, H, W) of rows that are flat images, which get a convolutional model; None for tables.
+    latent_dim : at most so many numbers a code.
+    max_stages : at most so many ratio stages tilt the kernels; they are added only while held-out rows ask for them.
+    max_exemplars : at most so many training rows, drawn at random, carry a kernel.
+    trim : fraction in [0, .5) of the rows that carry kernels, those that fit the others least, left out in a second fit.
+    max_epochs, channels : of the convolutional model; training stops early on held-out energy.
+    warm_start : continue from the standardisation and the networks of the last fit.
+    random_state, verbose : as in scikit-learn; ``verbose`` shows a progress bar.
+
+    Scores are deterministic, in float64, and do not depend on the other rows that are scored with them.
+    """
+
+    def __init__(
+        self,
+        energy: Energy = "joint",
+        contamination: float | Literal["auto"] = "auto",
+        image_shape: Sequence[int] | None = None,
+        latent_dim: int = 64,
+        max_stages: int = 4,
+        max_exemplars: int = 5000,
+        trim: float = 0.0,
+        max_epochs: int = 30,
+        channels: int = 16,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.energy = energy
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.latent_dim = latent_dim
+        self.max_stages = max_stages
+        self.max_exemplars = max_exemplars
+        self.trim = trim
+        self.max_epochs = max_epochs
+        self.channels = channels
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
+        """Learn from rows X (n >= 2, d), normal ones for the most part. ``y`` is ignored."""
+        self._check_parameters()
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        again = self.warm_start and hasattr(self, "coder_")
+        if not again:
+            self.scaler_ = self._make_scaler().fit(X)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
+            self._fit_model(self._standardise(X), again)
+            if self.trim > 0:
+                scores = self._leave_one_out_scores()
+                self._fit_model(self.rows_[torch.as_tensor(scores >= np.quantile(scores, self.trim))], True)
+        self.offset_ = self._threshold(X)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
+        """Add rows to those that carry a kernel; standardisation, coder and stages stay. The first call fits.
+
+        Above ``max_exemplars`` rows a random part of old and new ones stays.
+        """
+        if not hasattr(self, "coder_"):
+            return self.fit(X)
+        self._check_parameters()
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        x = torch.cat([self.rows_, self._standardise(X)])
+        order = torch.as_tensor(check_random_state(self.random_state).permutation(len(x)))
+        self.rows_ = x[order[: self.max_exemplars]]
+        prior = parts.kernel_ratio_prior(parts.codes(self.coder_, self.rows_))
+        for stage, weight, step in zip(self.prior_.stages, self.prior_.weights, self.prior_.log_z_steps, strict=True):
+            prior.append(stage, float(weight), float(step))
+        self.prior_ = prior
+        self.offset_ = self._threshold(X)
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """``log p`` (n,) of rows X (n, d) in nats, up to a constant, by the ``energy`` asked for; high is normal."""
+        x = self._validated(X)
+        with torch.no_grad():
+            energy = self._energy(x)
+        return -energy.numpy()
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """``score_samples`` above the threshold (n,): negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """+1 (n,) for inliers, -1 for outliers."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def explain(self, X: Any) -> Explanation:
+        """Why rows X (n, d) score as they do.
+
+        ``reconstruction`` is the model's own normal row beside each: the decoded end of the climb of its code up the prior,
+        without noise. ``contribution`` is the gradient of the energy, averaged over the straight path between the two,
+        times their distance: per feature, in nats, and its sum over features is the row's excess of energy.
+        ``residual`` is X minus its reconstruction. Source of the path: arXiv:1703.01365.
+        """
+        x = self._validated(X)
+        end = self._nearest_mode(x)
+        ticks = (torch.arange(NUM_PATH_POINTS, dtype=x.dtype) + 0.5) / NUM_PATH_POINTS
+        grads = [value_and_grad(self._energy, end + t * (x - end))[1] for t in ticks]
+        contribution = torch.stack(grads).mean(0) * (x - end)
+        flat = (contribution.flatten(1).numpy(), self.scaler_.inverse_transform(end.flatten(1).numpy()))
+        raw = self.scaler_.inverse_transform(x.flatten(1).numpy())
+        return Explanation(flat[0], raw - flat[1], flat[1])
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the fitted detector to ``folder``: ``detector.json`` and ``detector.safetensors``. No pickle."""
+        from latent_ebm.applications.detector_files import save_detector
+
+        check_is_fitted(self)
+        save_detector(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "LatentEBMDetector":
+        """The detector that ``save`` wrote. Raises ``FileNotFoundError`` or ``ValueError`` for a folder that holds none."""
+        from latent_ebm.applications.detector_files import load_detector
+
+        return load_detector(cls, folder)
+
+    def _fit_model(self, x: Tensor, again: bool) -> None:
+        """Coder, then prior, from standardised rows."""
+        if self.image_shape is not None:
+            if not again:
+                self.coder_ = parts.blank_coder(x[0].numel(), self.latent_dim, self.image_shape, self.channels)
+            self.coder_.posterior.float(), self.coder_.likelihood.float()
+            parts.fit_images(x[torch.randperm(len(x))].float(), self.coder_, self.max_epochs, self.verbose)
+        elif not again:
+            self.coder_ = parts.fit_linear(x, self.latent_dim)
+        self.coder_ = parts.Coder(*(module.double().eval().requires_grad_(False) for module in self.coder_))
+        x = x[torch.randperm(len(x))]
+        codes = parts.codes(self.coder_, x)
+        if bool((codes == codes[0]).all()):
+            raise ValueError("X must hold at least two different rows, got copies of one")
+        self.prior_ = parts.fit_prior(codes, self.max_exemplars, self.max_stages).requires_grad_(False)
+        self.rows_ = x[: self.max_exemplars]
+        if self.image_shape is None:
+            parts.widen(self.coder_, float(parts.kernel(self.prior_).bandwidth))
+        self.elbo_noise_ = torch.randn(NUM_ELBO_DRAWS, codes.shape[1], dtype=torch.float64)
+
+    def _threshold(self, X: np.ndarray) -> float:
+        """The score below which a row is an outlier."""
+        if self.contamination != "auto":
+            return float(np.percentile(self.score_samples(X), 100 * self.contamination))
+        low, high = np.quantile(self._leave_one_out_scores(), [0.25, 0.75])
+        return float(low - 1.5 * (high - low))
+
+    def _leave_one_out_scores(self) -> np.ndarray:
+        """Scores of the rows that carry kernels, each without its own."""
+        with torch.no_grad():
+            energy = self._energy(self.rows_)
+            own = 0 if self.energy == "reconstruction" else parts.optimism(self.prior_)
+            return -(energy + own).numpy()
+
+    def _energy(self, x: Tensor) -> Tensor:
+        """The energy (n,) that is asked for, of standardised rows."""
+        if self.energy == "elbo":
+            return parts.negative_elbo(self.coder_, self.prior_, x, self.elbo_noise_)
+        terms = parts.energy_terms(self.coder_, self.prior_, x)
+        return {"joint": terms.joint, "reconstruction": terms.reconstruction, "prior": terms.tilt + terms.base}[
+            self.energy
+        ]
+
+    def _nearest_mode(self, x: Tensor) -> Tensor:
+        """The decoded end (n, \\*event) of a noise-free climb from the codes of ``x``; a step is a mean shift."""
+        climb = Langevin(float(parts.kernel(self.prior_).bandwidth) ** 2, NUM_MODE_STEPS, temperature=0.0)
+        with torch.no_grad():
+            return self.coder_.likelihood(climb.sample(self.prior_, self.coder_.posterior(x).mean)).mean
+
+    def _make_scaler(self) -> StandardScaler:
+        """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit); images stay as they are."""
+        whole = self.image_shape is None
+        return StandardScaler(with_mean=whole, with_std=whole)
+
+    def _validated(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        return self._standardise(validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _standardise(self, X: np.ndarray) -> Tensor:
+        x = torch.as_tensor(np.ascontiguousarray(self.scaler_.transform(X)))
+        if not bool(x.isfinite().all()):
+            raise ValueError("X must hold numbers whose squares are finite, got some that overflow")
+        return x if self.image_shape is None else x.view(-1, *self.image_shape)
+
+    def _check_parameters(self) -> None:
+        """Raise ``ValueError`` naming the parameter, its rule and its value."""
+        rules = {
+            "energy": (self.energy in ENERGIES, f"one of {', '.join(ENERGIES)}"),
+            "contamination": (
+                self.contamination == "auto" or (_is_number(self.contamination) and 0 < self.contamination <= 0.5),
+                '"auto" or a number in (0, .5]',
+            ),
+            "trim": (_is_number(self.trim) and 0 <= self.trim < 0.5, "a number in [0, .5)"),
+            "latent_dim": (_is_count(self.latent_dim, 1), "an integer >= 1"),
+            "max_stages": (_is_count(self.max_stages, 0), "an integer >= 0"),
+            "max_exemplars": (_is_count(self.max_exemplars, 2), "an integer >= 2"),
+            "max_epochs": (_is_count(self.max_epochs, 1), "an integer >= 1"),
+            "channels": (_is_count(self.channels, 1), "an integer >= 1"),
+        }
+        for name, (valid, rule) in rules.items():
+            if not valid:
+                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least

@@ -1,0 +1,195 @@
+r"""The latent model inside ``LatentEBMDetector``: how it is made, fitted and stored.
+
+A *code* z of x is found by an encoder: for tables the principal axes, which a linear decoder inverts, for images a
+convolutional variational model (arXiv:1312.6114). On the codes of the training rows stands a kernel prior whose bandwidth
+maximises the leave-one-out likelihood, tilted by as many ratio stages as held-out codes say are worth adding
+(arXiv:2209.08739). So the number that ranks rows, the joint energy ``-log p(x|z) - log p(z)``, was selected by likelihood
+alone: nothing here has seen an anomaly.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.learning import RatioStages
+from latent_ebm.likelihoods import GaussianLikelihood
+from latent_ebm.model import EnergyTerms, LatentModel
+from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP
+from latent_ebm.posteriors import AmortizedPosterior
+from latent_ebm.priors import GaussianPrior, KernelPrior, RatioPrior, leave_one_out_bandwidth
+from samplers import MALA
+
+HIDDEN = (64, 64)
+MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
+BLOCK = 4_000_000  # distances that are held at once
+
+
+class Coder(NamedTuple):
+    """``posterior`` (its mean is the code) and ``likelihood`` of one model, and the standard deviation of its residuals."""
+
+    posterior: AmortizedPosterior
+    likelihood: GaussianLikelihood
+
+
+def blank_coder(num_features: int, latent_dim: int, image_shape: Sequence[int] | None, channels: int) -> Coder:
+    """Encoder and decoder of the right shapes, for rows (num_features,) or images."""
+    if image_shape is None:
+        encoder, decoder = MLP(num_features, 2 * latent_dim, ()), MLP(latent_dim, num_features, ())
+    else:
+        encoder = ConvEncoder(image_shape, 2 * latent_dim, channels)
+        decoder = ConvDecoder(latent_dim, image_shape, channels, output="linear")
+    return Coder(AmortizedPosterior(encoder), GaussianLikelihood(decoder, 1.0, learn_scale=image_shape is not None))
+
+
+def fit_linear(x: Tensor, max_dim: int) -> Coder:
+    """Principal axes of ``x`` (n, d), as many as it has up to ``max_dim``; noise is what they leave over."""
+    mean = x.mean(0)
+    _, singular, axes = torch.linalg.svd(x - mean, full_matrices=False)
+    rank = int((singular > 1e-6 * singular[0]).sum())
+    dim = max(1, min(rank, max_dim))
+    coder = blank_coder(x.shape[1], dim, None, 1)
+    axes, left = axes[:dim], singular[dim:].square().sum() / (len(x) * max(1, x.shape[1] - dim))
+    with torch.no_grad():
+        encode, decode = coder.posterior.encoder.layers[0], coder.likelihood.decoder.layers[0]  # pyright: ignore
+        encode.weight.copy_(torch.cat([axes, torch.zeros_like(axes)]))
+        encode.bias.copy_(torch.cat([-axes @ mean, torch.zeros(dim)]))
+        decode.weight.copy_(axes.mT)
+        decode.bias.copy_(mean)
+        coder.likelihood.log_scale.fill_(0.5 * math.log(max(float(left), 1e-12)))
+    return coder
+
+
+def widen(coder: Coder, scale: float) -> None:
+    """Let the noise of a linear coder be at least ``scale``, and its posterior as wide as its noise."""
+    log_scale = max(float(coder.likelihood.log_scale), math.log(scale))
+    coder.likelihood.log_scale.fill_(log_scale)
+    bias = coder.posterior.encoder.layers[0].bias  # pyright: ignore
+    with torch.no_grad():
+        bias[len(bias) // 2 :] = log_scale
+
+
+def fit_prior(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
+    """Kernels at the first ``max_exemplars`` codes ``z`` (n, dim), which are in random order, and the stages that held-out
+    codes ask for; uses the global random state.
+    """
+    prior = kernel_ratio_prior(z[:max_exemplars])
+    if len(z) >= MIN_ROWS and max_stages > 0:
+        for stage, weight, step in zip(*learn_stages(z, max_exemplars, max_stages), strict=True):
+            prior.append(stage, float(weight), float(step))
+    return prior
+
+
+def kernel_ratio_prior(exemplars: Tensor) -> RatioPrior:
+    """No stages yet; chains that move within a kernel's width."""
+    bandwidth = leave_one_out_bandwidth(exemplars)
+    return RatioPrior(KernelPrior(exemplars, bandwidth), [], MALA(0.02 * bandwidth**2, 20))
+
+
+def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> tuple[nn.ModuleList, Tensor, Tensor]:
+    """Stages, weights and steps of log Z, learnt where they can be: kernels at some rows against others, a fifth held out.
+
+    A classifier between rows and kernels *at the same rows* would learn that rows are where kernels are.
+    """
+    held, half = len(z) // 5, len(z) // 2
+    z_held, z_data, exemplars = z[:held], z[held:half], z[half:][:max_exemplars]
+    prior = kernel_ratio_prior(exemplars)
+    noise = 2 / math.sqrt(held)  # about two standard errors of the held-out gain of a logit of unit spread
+    ratio = EnergyMLP(z.shape[1], HIDDEN, "silu")
+    stages = RatioStages(ratio, z.shape[1], 2000, max_stages=max_stages, tolerance=noise).to(z)
+    stages.start(prior)
+    while train_stage(stages, prior, z_data, z_held):
+        stages.close(prior, **stages.measure())
+    return prior.stages, prior.weights, prior.log_z_steps
+
+
+def train_stage(stages: RatioStages, prior: RatioPrior, z_data: Tensor, z_held: Tensor, max_checks: int = 30) -> bool:
+    """Train the open stage until its held-out loss stops falling; whether it is worth adding."""
+    optimizer = torch.optim.AdamW(stages.ratio.parameters(), lr=1e-3, weight_decay=0.01)
+    for _ in range(max_checks):
+        for _ in range(25):
+            loss = stages.loss(prior, z_data[torch.randint(len(z_data), (128,))])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        stages.record(stages.check(z_held))
+        if stages.is_done(prior):
+            return True
+    return stages.is_worth_adding(prior)
+
+
+def fit_images(x: Tensor, coder: Coder, epochs: int, progress: bool) -> None:
+    """Train ``coder`` on images ``x`` (n, C, H, W) as a variational model; a tenth is held out and stops it early."""
+    import logging
+
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import EarlyStopping
+    from torch.utils.data import DataLoader
+
+    from latent_ebm.data.base import TensorSet, collate
+    from latent_ebm.learning import Variational
+
+    cut = max(1, len(x) // 10)
+    model = LatentModel(GaussianPrior(coder.posterior.encoder.layers[-1].out_features // 2), coder.likelihood)  # pyright: ignore
+    rule = Variational(model, coder.posterior, lambda groups: torch.optim.Adam(groups, lr=1e-3))
+    train = DataLoader(TensorSet(x[cut:]), batch_size=min(128, len(x) - cut), shuffle=True, collate_fn=collate)
+    held = DataLoader(TensorSet(x[:cut]), batch_size=500, collate_fn=collate)
+    stop = EarlyStopping("val/joint", patience=3, mode="min")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR if not progress else logging.INFO)
+    Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[stop],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        inference_mode=False,
+    ).fit(rule, train, held)
+
+
+@torch.no_grad()
+def codes(coder: Coder, x: Tensor) -> Tensor:
+    """Codes (n, latent_dim) of x (n, \\*event)."""
+    return torch.cat([coder.posterior(part).mean for part in x.split(1000)])
+
+
+def energy_terms(coder: Coder, prior: RatioPrior, x: Tensor) -> EnergyTerms:
+    """Energy terms (n,) of x (n, \\*event) at its codes, in blocks of rows; a row's do not depend on the others."""
+    model = LatentModel(prior, coder.likelihood)
+    rows = max(1, BLOCK // len(kernel(prior).exemplars))
+    parts = (model.energy_terms(part, coder.posterior(part).mean) for part in x.split(rows))
+    return EnergyTerms(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def negative_elbo(coder: Coder, prior: RatioPrior, x: Tensor, noise: Tensor) -> Tensor:
+    """``E_q[log q(z|x) - log p(x, z)]`` (n,) with the same ``noise`` (k, dim) for every row."""
+    model = LatentModel(prior, coder.likelihood)
+    rows = max(1, BLOCK // len(kernel(prior).exemplars))
+
+    def part(x: Tensor) -> Tensor:
+        q = coder.posterior(x)
+        draws = (q.mean + q.stddev * eps for eps in noise)
+        return torch.stack([q.log_prob(z) - model.log_joint(x, z) for z in draws]).mean(0)
+
+    return torch.cat([part(x) for x in x.split(rows)])
+
+
+def kernel(prior: RatioPrior) -> KernelPrior:
+    """The base of a detector's prior."""
+    return cast(KernelPrior, prior.base)
+
+
+def optimism(prior: RatioPrior) -> Tensor:
+    """By how much (n,) the kernel at an exemplar itself raises its log-density over that of the kernels at the others."""
+    base = kernel(prior)
+    z = base.exemplars
+    rows = max(1, BLOCK // len(z))
+    others = []
+    for start in range(0, len(z), rows):
+        exponent = base.log_kernels(z[start : start + rows])
+        exponent[:, start : start + rows].fill_diagonal_(-math.inf)
+        others.append(exponent.logsumexp(1))
+    return base(z) + base.log_norm() - torch.cat(others) + math.log1p(-1 / len(z))
