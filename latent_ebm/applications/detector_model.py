@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.learning import RatioStages
+from latent_ebm.learning import RatioStages, Variational, fit_rows
 from latent_ebm.likelihoods import GaussianLikelihood
 from latent_ebm.model import EnergyTerms, LatentModel
 from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP
@@ -122,32 +122,10 @@ def train_stage(stages: RatioStages, prior: RatioPrior, z_data: Tensor, z_held: 
 
 def fit_images(x: Tensor, coder: Coder, epochs: int, progress: bool) -> None:
     """Train ``coder`` on images ``x`` (n, C, H, W) as a variational model; a tenth is held out and stops it early."""
-    import logging
-
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import EarlyStopping
-    from torch.utils.data import DataLoader
-
-    from latent_ebm.data.base import TensorSet, collate
-    from latent_ebm.learning import Variational
-
-    cut = max(1, len(x) // 10)
-    model = LatentModel(GaussianPrior(coder.posterior.encoder.layers[-1].out_features // 2), coder.likelihood)  # pyright: ignore
+    dim = coder.posterior.encoder.layers[-1].out_features // 2  # pyright: ignore
+    model = LatentModel(GaussianPrior(dim), coder.likelihood)
     rule = Variational(model, coder.posterior, lambda groups: torch.optim.Adam(groups, lr=1e-3))
-    train = DataLoader(TensorSet(x[cut:]), batch_size=min(128, len(x) - cut), shuffle=True, collate_fn=collate)
-    held = DataLoader(TensorSet(x[:cut]), batch_size=500, collate_fn=collate)
-    stop = EarlyStopping("val/joint", patience=3, mode="min")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR if not progress else logging.INFO)
-    Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=[stop],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        inference_mode=False,
-    ).fit(rule, train, held)
+    fit_rows(rule, x, epochs, progress=progress)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Learning rules: one LightningModule each."""
 
+from latent_ebm.learning.fitting import fit_rows
 from latent_ebm.learning.mle import ShortRunMLE
 from latent_ebm.learning.ratio import MultiStageRatio
 from latent_ebm.learning.score_matching import ScoreMatching
@@ -7,4 +8,12 @@ from latent_ebm.learning.self_adversarial import SelfAdversarial
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.variational import Variational
 
-__all__ = ["MultiStageRatio", "RatioStages", "ScoreMatching", "SelfAdversarial", "ShortRunMLE", "Variational"]
+__all__ = [
+    "MultiStageRatio",
+    "RatioStages",
+    "ScoreMatching",
+    "SelfAdversarial",
+    "ShortRunMLE",
+    "Variational",
+    "fit_rows",
+]
