@@ -20,8 +20,8 @@ from torch import Tensor
 from latent_ebm.applications import detector_model as parts
 from samplers import Langevin, value_and_grad
 
-Score = Literal["joint", "reconstruction", "prior", "elbo"]
-SCORES = ("joint", "reconstruction", "prior", "elbo")
+Energy = Literal["joint", "reconstruction", "prior", "elbo"]
+ENERGIES = ("joint", "reconstruction", "prior", "elbo")
 NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
 
 
@@ -38,7 +38,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    score : "joint" (``log p(x|z) + log p(z)``), "reconstruction" or "prior" (one of its terms), or "elbo".
+    energy : "joint" (``log p(x|z) + log p(z)``), "reconstruction" or "prior" (one of its terms), or "elbo".
     contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out training scores), or the
         fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
     image_shape : (C, H, W) of rows that are flat images, which get a convolutional model; None for tables.
@@ -55,7 +55,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     def __init__(
         self,
-        score: Score = "joint",
+        energy: Energy = "joint",
         contamination: float | Literal["auto"] = "auto",
         image_shape: Sequence[int] | None = None,
         latent_dim: int = 64,
@@ -68,7 +68,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
-        self.score = score
+        self.energy = energy
         self.contamination = contamination
         self.image_shape = image_shape
         self.latent_dim = latent_dim
@@ -117,7 +117,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """``log p`` (n,) of rows X (n, d) in nats, up to a constant, by the ``score`` asked for; high is normal."""
+        """``log p`` (n,) of rows X (n, d) in nats, up to a constant, by the ``energy`` asked for; high is normal."""
         x = self._validated(X)
         with torch.no_grad():
             energy = self._energy(x)
@@ -193,16 +193,16 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """Scores of the rows that carry kernels, each without its own."""
         with torch.no_grad():
             energy = self._energy(self.rows_)
-            own = 0 if self.score == "reconstruction" else parts.optimism(self.prior_)
+            own = 0 if self.energy == "reconstruction" else parts.optimism(self.prior_)
             return -(energy + own).numpy()
 
     def _energy(self, x: Tensor) -> Tensor:
         """The energy (n,) that is asked for, of standardised rows."""
-        if self.score == "elbo":
+        if self.energy == "elbo":
             return parts.negative_elbo(self.coder_, self.prior_, x, self.elbo_noise_)
         terms = parts.energy_terms(self.coder_, self.prior_, x)
         return {"joint": terms.joint, "reconstruction": terms.reconstruction, "prior": terms.tilt + terms.base}[
-            self.score
+            self.energy
         ]
 
     def _nearest_mode(self, x: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         """Raise ``ValueError`` naming the parameter, its rule and its value."""
         rules = {
-            "score": (self.score in SCORES, f"one of {', '.join(SCORES)}"),
+            "energy": (self.energy in ENERGIES, f"one of {', '.join(ENERGIES)}"),
             "contamination": (
                 self.contamination == "auto" or (_is_number(self.contamination) and 0 < self.contamination <= 0.5),
                 '"auto" or a number in (0, .5]',
