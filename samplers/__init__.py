@@ -7,26 +7,34 @@ from samplers.gradient_flow import GradientFlow
 from samplers.hmc import HMC
 from samplers.importance import annealed_importance, effective_sample_size, log_mean_exp, log_z_bracket, resample
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
+from samplers.schedules import VE, Karras, Rectified, Schedule, VPCosine, VPDiscrete, VPLinear
 from samplers.targets import Banana, Gaussian, GaussianMixture
 from samplers.tempering import Annealed, ParallelTempering, Tempered
 
 __all__ = [
     "HMC",
     "MALA",
+    "VE",
     "Annealed",
     "Banana",
     "Gaussian",
     "GaussianMixture",
     "GradientFlow",
     "Info",
+    "Karras",
     "Langevin",
     "LogDensity",
     "ParallelTempering",
     "PersistentChains",
+    "Rectified",
     "Sampler",
+    "Schedule",
     "State",
     "Tempered",
     "UnderdampedLangevin",
+    "VPCosine",
+    "VPDiscrete",
+    "VPLinear",
     "acceptance",
     "annealed_importance",
     "effective_sample_size",

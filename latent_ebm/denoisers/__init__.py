@@ -1,0 +1,6 @@
+"""Diffusion models as denoisers ``E[x_0 | x_t]``: exact, trained here, or loaded."""
+
+from latent_ebm.denoisers.base import Denoiser
+from latent_ebm.denoisers.mixture import GaussianMixtureDenoiser
+
+__all__ = ["Denoiser", "GaussianMixtureDenoiser"]

@@ -1,0 +1,119 @@
+r"""The exact teacher: a Gaussian mixture stays one at every noise level, so all that a diffusion model learns is known."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latent_ebm.denoisers.base import Denoiser
+from samplers.schedules import Schedule, broadcast
+
+
+class GaussianMixtureDenoiser(Denoiser):
+    """Data ``sum_k weights_k N(means_k, C_k)``; at noise ``(alpha, sigma)`` component k is ``N(alpha means_k, alpha^2 C_k +
+    sigma^2 I)``, and ``D = sum_k p(k|x_t) (means_k + alpha C_k (alpha^2 C_k + sigma^2 I)^-1 (x_t - alpha means_k))``.
+
+    ``weights`` (K,) positive, made to sum to one; ``means`` (K, \\*event); ``scales``, of dim numbers an event: (K,)
+    standard deviations, (K, dim) of the axes, or (K, dim, dim) covariances. The condition ``label`` (batch,) holds
+    the law to the components whose entry in ``labels`` (K,) it is, by default their index. Memory is that of (batch, K,
+    dim) numbers. Raises ``ValueError`` for shapes that do not match, weights or scales that are not positive, covariances
+    that are not symmetric and positive definite, or a ``label`` that no component has.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    variances: Tensor
+    axes: Tensor | None
+    labels: Tensor
+
+    def __init__(
+        self,
+        weights: Tensor | Sequence[float],
+        means: Tensor | Sequence[Any],
+        scales: Tensor | Sequence[Any],
+        schedule: Schedule,
+        labels: Tensor | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        weights, means, scales = map(torch.as_tensor, (weights, means, scales))
+        labels = torch.arange(len(means), device=means.device) if labels is None else torch.as_tensor(labels)
+        if means.ndim < 2 or weights.shape != means.shape[:1] or labels.shape != weights.shape:
+            raise ValueError(
+                "means (K, *event), weights (K,) and labels (K,) must agree in K, got shapes "
+                f"{tuple(means.shape)}, {tuple(weights.shape)} and {tuple(labels.shape)}"
+            )
+        variances, axes = principal_axes(scales, means.flatten(1))
+        for name, value in (("weights", weights), ("scales", variances)):
+            if not value.is_meta and not bool((value > 0).all()):
+                raise ValueError(f"{name} must be positive, got {value.tolist()}")
+        buffers = {"log_weights": weights.log().log_softmax(0), "means": means, "labels": labels}
+        for name, value in {**buffers, "variances": variances, "axes": axes}.items():
+            self.register_buffer(name, value)
+
+    def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:  # pyright: ignore
+        offset, alpha, variance, share = self._responsibilities(x_t, t, label)
+        inner = self._rotate(alpha * self.variances / variance * offset, back=True) + self.means.flatten(1)
+        return (share.softmax(1)[:, None] @ inner).view_as(x_t)
+
+    def score(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:  # pyright: ignore
+        """As ``Denoiser.score``, without its cancellation at the clean end."""
+        offset, _, variance, share = self._responsibilities(x_t, t, label)
+        return -(share.softmax(1)[:, None] @ self._rotate(offset / variance, back=True)).view_as(x_t)
+
+    def log_prob(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:
+        """Normalised log-density (batch,) of the noised data at ``x_t`` (batch, \\*event)."""
+        return self._responsibilities(x_t, t, label)[3].logsumexp(1)
+
+    def sample(self, num: int, *, label: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Exact draws (num, \\*event) of clean data, of class ``label`` (num,) if given."""
+        weights = self._log_weights(label).exp().expand(num, -1)
+        k = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        noise = self.means.new_empty(num, self.variances.shape[1]).normal_(generator=generator)
+        noise = noise * self.variances[k].sqrt()
+        if self.axes is not None:
+            noise = (self.axes[k] @ noise[..., None])[..., 0]
+        return self.means[k] + noise.view(num, *self.means.shape[1:])
+
+    def _responsibilities(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Offsets (batch, K, dim) from the means along the axes, alpha, variances there, joint log-densities (batch, K)."""
+        dim = self.variances.shape[1]
+        flat = x.flatten(1)[:, None]
+        alpha, sigma = (broadcast(a, flat) for a in self.schedule(t))
+        offset = self._rotate(flat - alpha * self.means.flatten(1))
+        variance = alpha**2 * self.variances + sigma**2
+        log_det = variance.log().sum(-1) + dim * math.log(2 * math.pi)
+        square = (offset**2 / variance).sum(-1)
+        return offset, alpha, variance, self._log_weights(label) - 0.5 * (square + log_det)
+
+    def _rotate(self, offset: Tensor, *, back: bool = False) -> Tensor:
+        """Into the principal axes of every component, or ``back``."""
+        if self.axes is None:
+            return offset
+        return torch.einsum("bki,kji->bkj" if back else "bkj,kji->bki", offset, self.axes)
+
+    def _log_weights(self, label: Tensor | None) -> Tensor:
+        """Log-weights (1 or batch, K) of the components, given ``label``."""
+        if label is None:
+            return self.log_weights[None]
+        mine = label[:, None] == self.labels
+        if not label.is_meta and not bool(mine.any(1).all()):
+            raise ValueError(f"label must be one of {sorted(set(self.labels.tolist()))}, got {label.tolist()}")
+        return self.log_weights.masked_fill(~mine, -math.inf).log_softmax(1)
+
+
+def principal_axes(scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Variances (K, dim) along the axes (K, dim, dim) of every component, or along those of x, and then no axes."""
+    num, dim = means.shape
+    if scales.shape in ((num,), (num, dim)):
+        return (scales**2).view(num, -1).expand(num, dim).contiguous(), None
+    if scales.shape != (num, dim, dim):
+        raise ValueError(
+            f"scales must have shape ({num},), ({num}, {dim}) or ({num}, {dim}, {dim}), got {tuple(scales.shape)}"
+        )
+    if not scales.is_meta and not torch.allclose(scales, scales.mT):
+        raise ValueError(f"scales must be symmetric if they are covariances, got {scales.tolist()}")
+    variances, axes = torch.linalg.eigh(scales)
+    return variances, axes
