@@ -1,6 +1,8 @@
 """Plain networks: shapes in, tensors out, no losses."""
 
 from latent_ebm.networks.convnet import ConvDecoder, ConvEncoder
+from latent_ebm.networks.denoiser_mlp import DenoiserMLP
 from latent_ebm.networks.mlp import MLP, EnergyMLP
+from latent_ebm.networks.unet import UNet
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "EnergyMLP"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "DenoiserMLP", "EnergyMLP", "UNet"]

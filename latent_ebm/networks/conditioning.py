@@ -1,0 +1,54 @@
+r"""What a denoising network is told besides its input: how noisy it is, and of which class.
+
+A noise level ``c`` (batch,), ``log(sigma / alpha) / 4`` in the frame of Karras et al. 2022 (arXiv:2206.00364), becomes sines
+and cosines of ``w_k c`` with frequencies from 1/4 to 16, geometrically spaced, and these, plus one vector a class, pass
+through a small perceptron. Where the class is unknown a vector of its own stands in: a network that saw labels dropped
+at random knows both the conditional and the marginal law, which classifier-free guidance needs (Ho & Salimans 2022,
+arXiv:2207.12598).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.networks.mlp import check_counts
+
+UNKNOWN = -1  # the label of no class, as in the data sets
+
+
+class Conditioning(nn.Module):
+    """Noise level (batch,) and label (batch,) -> vectors (batch, dim) for the blocks of a network.
+
+    Arguments: ``dim``, even; ``num_classes``, None for a network without labels. A label is one of ``num_classes`` or -1,
+    unknown; no label means -1 everywhere. Raises ``ValueError`` for an odd ``dim``.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, num_classes: int | None = None) -> None:
+        super().__init__()
+        check_counts(dim=dim, num_classes=1 if num_classes is None else num_classes)
+        if dim % 2:
+            raise ValueError(f"dim must be even, got {dim}")
+        self.num_classes = num_classes
+        self.register_buffer("frequencies", torch.logspace(-2, 4, dim // 2, base=2.0))
+        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
+        self.classes = None if num_classes is None else nn.Embedding(num_classes + 1, dim)
+
+    def forward(self, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
+        """Vectors (batch, dim). Raises ``ValueError`` for a label where the network has no classes."""
+        angles = noise_level[:, None] * self.frequencies
+        features = torch.cat([angles.sin(), angles.cos()], 1)
+        if self.classes is not None:
+            label = torch.full_like(noise_level, UNKNOWN, dtype=torch.long) if label is None else label
+            features = features + self.classes(label + 1)
+        elif label is not None:
+            raise ValueError("label must be None for a network without num_classes, got a tensor")
+        return self.layers(features)
+
+
+def check_pixels(shape: Sequence[int], multiple: int) -> None:
+    """Raise ``ValueError`` unless ``shape`` is (C, H, W) with sides that are multiples of ``multiple``."""
+    if len(shape) != 3 or shape[0] < 1 or any(side < multiple or side % multiple for side in shape[1:]):
+        raise ValueError(f"shape must be (C, H, W) with sides that are multiples of {multiple}, got {tuple(shape)}")

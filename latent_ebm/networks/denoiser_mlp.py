@@ -1,0 +1,44 @@
+r"""A perceptron for diffusion on vectors and small events, ``network(x, noise_level, label)``."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from latent_ebm.networks.conditioning import Conditioning
+from latent_ebm.networks.mlp import check_counts, make_activation, make_layers
+
+CONDITION_DIM = 64
+
+
+class DenoiserMLP(nn.Module):
+    """Maps events (batch, \\*shape), a noise level (batch,) and a label (batch,) to events (batch, \\*shape).
+
+    Every hidden layer adds a linear image of the condition before its activation. Arguments: ``shape`` of an event, an
+    integer for vectors; ``hidden`` widths, at least one; ``num_classes`` of labels, None for none; ``activation`` (see
+    ``make_activation``). A label of -1 means unknown, and so does no label. Raises ``ValueError`` without a hidden layer.
+    """
+
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        hidden: Sequence[int] = (128, 128, 128),
+        num_classes: int | None = None,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        dim = shape if isinstance(shape, int) else math.prod(shape)
+        check_counts(**{"the product of shape": dim, "the number of hidden layers": len(hidden)})
+        self.condition = Conditioning(CONDITION_DIM, num_classes)
+        self.activation = make_activation(activation)
+        self.layers = make_layers(dim, hidden, dim)
+        self.shifts = nn.ModuleList(nn.Linear(CONDITION_DIM, width, bias=False) for width in hidden)
+
+    def forward(self, x: Tensor, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
+        """Events (batch, \\*shape). Raises ``ValueError`` for labels that the network has no class for."""
+        condition = self.condition(noise_level.to(x.dtype), label)
+        *hidden, last = self.layers
+        h = x.flatten(1)
+        for layer, shift in zip(hidden, self.shifts, strict=True):
+            h = self.activation(layer(h) + shift(condition))
+        return last(h).view_as(x)
