@@ -166,6 +166,9 @@ class EnergyPrior(Prior):
     def log_density(self, z: Tensor) -> Tensor:
         return self.base.log_density(z) - self.network(z)
 
+    def tilt(self, z: Tensor) -> Tensor:
+        return -self.network(z)
+
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the gradients of the base and of ``-E``, each in closed form where it is known."""
         base, base_grad = value_and_grad(self.base, z)
@@ -212,10 +215,11 @@ class RatioPrior(Prior):
         return prior
 
     def log_density(self, z: Tensor) -> Tensor:
-        value = self.base.log_density(z)
-        for weight, stage in zip(self.weights, self.stages, strict=True):
-            value = value + weight * stage(z)
-        return value
+        return self.base.log_density(z) + self.tilt(z)
+
+    def tilt(self, z: Tensor) -> Tensor:
+        logits = (weight * stage(z) for weight, stage in zip(self.weights, self.stages, strict=True))
+        return sum(logits, z.new_zeros(len(z)))
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the gradients of the base and of every stage, each in closed form where it is known."""
