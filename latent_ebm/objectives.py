@@ -50,6 +50,34 @@ def denoising_score_matching(log_density: Callable[[Tensor], Tensor], x: Tensor,
     return 0.5 * (noise * score + eps).flatten(1).square().sum(1).mean()
 
 
+def denoising(denoise: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, weight: Tensor) -> Tensor:
+    """``E[w |D(alpha x + sigma eps) - x|^2] / dim``: least at D = E[x | alpha x + sigma eps], whatever the weights w > 0.
+
+    ``denoise`` maps noised rows (batch, \\*event) to estimates of x; ``alpha``, ``sigma`` and ``weight`` (batch,) are of the
+    rows. Source: Vincent 2011; Karras et al. 2022, arXiv:2206.00364.
+    """
+    shape = (-1, *[1] * (x.ndim - 1))
+    alpha, sigma, weight = (a.to(x.dtype).view(shape) for a in (alpha, sigma, weight))
+    x_t = alpha * x + sigma * torch.randn_like(x)
+    return (weight * (denoise(x_t) - x).square()).mean()
+
+
+def regression(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """``E[w |x - target|^2] / 2`` for x and a constant ``target`` (batch, \\*event) and weights w (batch,).
+
+    The loss of the M-step of EM Distillation, Xie et al. 2024, arXiv:2405.16852.
+    """
+    return 0.5 * (weight.to(x.dtype) * (x - target.detach()).flatten(1).square().sum(1)).mean()
+
+
+def score_difference(x: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
+    """``-E[w <x, gap>]``, whose gradient in the parameters of x (batch, \\*event) is ``-E[w J^T gap]``; weights w (batch,).
+
+    With the gap of two denoisers at noised x that is a gradient of a KL divergence: Luo et al. 2023, arXiv:2305.18455.
+    """
+    return -(weight.to(x.dtype) * (x * gap.detach()).flatten(1).sum(1)).mean()
+
+
 def nearest_neighbour_entropy(x: Tensor) -> Tensor:
     """``dim E[log min_j |x_i - x_j|]``: the entropy of the law of x (batch, dim) in nats, up to a constant.
 
@@ -61,3 +89,20 @@ def nearest_neighbour_entropy(x: Tensor) -> Tensor:
     with torch.no_grad():
         nearest = torch.cdist(x, x).fill_diagonal_(torch.inf).argmin(1)
     return 0.5 * x.shape[1] * ((x - x[nearest]).square().sum(1) + 1e-12).log().mean()
+
+
+def vicreg(z: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Invariance, variance and covariance of embeddings (n >= 2, dim) of two views: the three terms of VICReg.
+
+    ``E(z - z')^2`` over rows and columns; ``mean_j max(0, 1 - sqrt(Var z_j + 1e-4))``, averaged over the views, which is near
+    1 when all rows collapse into one; ``sum_{i != j} Cov(z_i, z_j)^2 / dim``, summed over the views. Raises ``ValueError``
+    for fewer than two rows. Source: Bardes, Ponce, LeCun 2021, arXiv:2105.04906.
+    """
+    if len(z) < 2:
+        raise ValueError(f"z must have at least two rows, got {len(z)}")
+    views = torch.stack([z, other])
+    hinge = (1 - (views.var(1) + 1e-4).sqrt()).relu()
+    centred = views - views.mean(1, keepdim=True)
+    covariance = centred.mT @ centred / (len(z) - 1)
+    total, diagonal = covariance.square().sum(), covariance.diagonal(dim1=1, dim2=2).square().sum()
+    return (z - other).square().mean(), hinge.mean(), (total - diagonal) / z.shape[1]

@@ -10,7 +10,7 @@ from experiments.benchmarks.timing import ratios, take_turns
 from experiments.claims import count, unlike_density, verdict
 from experiments.tables import spread
 from latent_ebm.cli import main
-from latent_ebm.data import MNIST
+from latent_ebm.data import MNIST, Images
 from latent_ebm.data.base import Pair
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +22,13 @@ def fake_mnist(self: MNIST) -> tuple[Pair, Pair, Pair]:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(300, 1, 28, 28, generator=generator) * 2 - 1
     pair = x[:100], torch.arange(100) % 10
+    return pair, pair, pair
+
+
+def fake_images(self: Images) -> tuple[Pair, Pair, Pair]:
+    """Noise in the shape of small colour images."""
+    x = torch.rand(150, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    pair = x, torch.arange(150) % 10
     return pair, pair, pair
 
 
@@ -43,6 +50,7 @@ def test_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(MNIST, "load", fake_mnist)
     monkeypatch.setattr(MNIST, "prepare_data", lambda self: None)
+    monkeypatch.setattr(Images, "load", fake_images)
     assert (
         main(["fit", "--config", str(path), "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]) == 0
     )

@@ -2,11 +2,13 @@
 
 from latent_ebm.applications.anomaly import Explanation, LatentEBMDetector
 from latent_ebm.applications.evaluation import evaluate, evaluation_figures
+from latent_ebm.applications.features import FrozenFeatures
 from latent_ebm.applications.likelihood_bounds import nll_bracket, prior_log_z
 from latent_ebm.applications.pictures import image_grid, save_figure, save_grid
 
 __all__ = [
     "Explanation",
+    "FrozenFeatures",
     "LatentEBMDetector",
     "evaluate",
     "evaluation_figures",

@@ -5,15 +5,18 @@ from latent_ebm.learning.mle import ShortRunMLE
 from latent_ebm.learning.ratio import MultiStageRatio
 from latent_ebm.learning.score_matching import ScoreMatching
 from latent_ebm.learning.self_adversarial import SelfAdversarial
+from latent_ebm.learning.self_supervised import Augment, VICReg
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.variational import Variational
 
 __all__ = [
+    "Augment",
     "MultiStageRatio",
     "RatioStages",
     "ScoreMatching",
     "SelfAdversarial",
     "ShortRunMLE",
+    "VICReg",
     "Variational",
     "fit_rows",
 ]

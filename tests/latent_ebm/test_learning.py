@@ -22,14 +22,16 @@ from latent_ebm import (
 )
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.learning import (
+    Augment,
     MultiStageRatio,
     RatioStages,
     ScoreMatching,
     SelfAdversarial,
     ShortRunMLE,
     Variational,
+    VICReg,
 )
-from latent_ebm.networks import EnergyMLP
+from latent_ebm.networks import EnergyMLP, ResidualEncoder
 from samplers import MALA, GradientFlow, Langevin, PersistentChains, Sampler
 
 DIM, EVENT, NUM = 2, 3, 40
@@ -88,6 +90,18 @@ def data_space(sampler: Sampler) -> EnergyPrior:
     return EnergyPrior(EnergyMLP(EVENT, (8,)), GaussianPrior(EVENT), sampler)
 
 
+class Widen(nn.Module):
+    """Rows (n, EVENT) as images (n, 3, 8, 8), which ``Augment`` takes."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1, EVENT, 1, 1).expand(-1, 3, 8, 8)
+
+
+def vicreg() -> VICReg:
+    encoder = nn.Sequential(ResidualEncoder(3, 2), nn.Linear(8, 4))
+    return VICReg(encoder, nn.Linear(4, 6), nn.Sequential(Widen(), Augment()), ADAM)
+
+
 def adversarial(sampler: Sampler | None = None, **kwargs) -> SelfAdversarial:
     return SelfAdversarial(data_space(sampler or GradientFlow(0.3, "rk4", 2)), ADAM, **kwargs)
 
@@ -108,6 +122,7 @@ RULES = {
     "self-adversarial persistent": lambda: adversarial(Langevin(0.01, 3), start=PersistentChains(NUM, EVENT)),
     "self-adversarial through": lambda: adversarial(negatives="through", start="warm"),
     "self-adversarial entropy": lambda: adversarial(Langevin(0.01, 3), negatives="through+entropy"),
+    "vicreg": vicreg,
     "score matching": lambda: ScoreMatching(data_space(MALA(0.1, 3)), ADAM, noise=0.2),
 }
 

@@ -1,0 +1,100 @@
+r"""Features without labels: two random views of an image shall have the same embedding, and embeddings shall not collapse.
+
+An encoder that is trained so on images at hand serves other tasks frozen: what views of one image share is what is in it,
+and that is of use to tell images apart that training has not seen (arXiv:2105.09270). Collapse, one embedding for all, would
+make views agree perfectly; VICReg (arXiv:2105.04906) asks every coordinate to vary and none to repeat another.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample
+
+from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.objectives import vicreg
+
+
+class Augment(nn.Module):
+    """A random view of every image: crop, mirror, colours, noise; (batch, C, H, W) in [-1, 1] to the same.
+
+    Arguments: the crop covers an area uniform in [``min_area``, 1] of the image and is resized to the whole; ``flip`` is the
+    probability of its mirror image; brightness, contrast and saturation change by up to ``jitter``, with probability ``grey``
+    no colour is left, and ``noise`` is the standard deviation of Gaussian noise. All images of a batch are drawn at once.
+    Raises ``ValueError`` for a number outside its range.
+    """
+
+    def __init__(
+        self, min_area: float = 0.3, flip: float = 0.5, jitter: float = 0.4, grey: float = 0.2, noise: float = 0.05
+    ) -> None:
+        super().__init__()
+        if not 0 < min_area <= 1:
+            raise ValueError(f"min_area must be in (0, 1], got {min_area}")
+        for name, value in {"flip": flip, "jitter": jitter, "grey": grey}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
+        if not noise >= 0:
+            raise ValueError(f"noise must be at least 0, got {noise}")
+        self.min_area, self.flip, self.jitter, self.grey, self.noise = min_area, flip, jitter, grey, noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One view (batch, C, H, W) of each image ``x``."""
+        return (self.recolour(self.crop(x)) + self.noise * torch.randn_like(x)).clamp(-1, 1)
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Crops, resized and perhaps mirrored: one affine map an image, read off by bilinear interpolation."""
+        area, mirror, *centre = torch.rand(4, len(x), device=x.device, dtype=x.dtype)
+        side = (self.min_area + (1 - self.min_area) * area).sqrt()
+        shift = (1 - side).unsqueeze(1) * (2 * torch.stack(centre, 1) - 1)
+        scale = torch.stack([torch.where(mirror < self.flip, -side, side), side], 1)
+        grid = affine_grid(torch.cat([scale.diag_embed(), shift.unsqueeze(2)], 2), list(x.shape), align_corners=False)
+        return grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+    def recolour(self, x: Tensor) -> Tensor:
+        """``x`` with other saturation, contrast and brightness, each image its own; may leave [-1, 1]."""
+        draws = torch.rand(4, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
+        brightness, contrast, saturation = self.jitter * (2 * draws[:3] - 1)
+        grey = x.mean(1, keepdim=True)
+        x = grey + torch.where(draws[3] < self.grey, 0, 1 + saturation) * (x - grey)
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return mean + (1 + contrast) * (x - mean) + brightness
+
+
+class VICReg(LearningRule):
+    """Trains ``encoder`` on images (batch, C, H, W) in [-1, 1] so that its features agree between views and do not collapse.
+
+    ``projector`` maps features to the embeddings of which the loss is taken and is of no use afterwards. ``augment`` makes a
+    random view of every image. ``invariance``, ``variance`` and ``covariance`` weigh the terms of ``objectives.vicreg``; a
+    ``loss/variance`` that stays near its weight says that embeddings have collapsed. Source: arXiv:2105.04906.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Module,
+        augment: nn.Module,
+        optimizer: OptimizerCallable,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+    ) -> None:
+        super().__init__(optimizer)
+        self.encoder, self.projector, self.augment = encoder, projector, augment
+        self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        for name, weight in self.weights.items():
+            if not weight >= 0:
+                raise ValueError(f"{name} must be at least 0, got {weight}")
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x = self.unpack(batch)[0]
+        embeddings = self.projector(self.encoder(torch.cat([self.augment(x), self.augment(x)])))
+        terms = vicreg(*embeddings.float().chunk(2))  # variances in full precision, whatever the network runs in
+        return {name: weight * term for (name, weight), term in zip(self.weights.items(), terms, strict=True)}
+
+    def generate(self, num: int) -> dict[str, Tensor]:
+        """Raises ``ValueError``: features generate nothing."""
+        raise ValueError(f"the rule must hold a generator to be sampled, got {type(self).__name__}")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        losses = self.losses(batch)
+        self.log_dict({f"val/{name}": loss for name, loss in losses.items()}, batch_size=len(batch[0]), sync_dist=True)
