@@ -1,4 +1,4 @@
-"""The user's own rows, from ``.npz``, ``.npy`` or ``.csv``.
+"""The user's own rows, from ``.npz``, ``.npy``, ``.csv`` or ``.parquet``, and images from a folder.
 
 Nothing is guessed and nothing repaired: a missing value, a word among the numbers or a short row is an error that says
 where it is. Files are never unpickled. Standardisation uses the mean and scale of the training rows alone.
@@ -7,6 +7,7 @@ where it is. Files are never unpickled. Standardisation uses the mean and scale 
 import csv
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +15,38 @@ from numpy.typing import NDArray
 
 from latent_ebm.data.base import DataModule, Pair, make_generator
 
-Rows = tuple[NDArray[np.float64], NDArray[np.int64] | None]
-
 LABEL_KEY, LABEL_COLUMN = "y", "label"
 RELATIVE_FLOOR = 1e-6
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class Rows(NamedTuple):
+    """``x`` (n, \\*event); an integer ``label`` (n,) if there is one; the names of the columns if the file has them."""
+
+    x: NDArray[np.float64]
+    label: NDArray[np.int64] | None
+    names: list[str] | None
+
+
+class Content(NamedTuple):
+    """What a file holds, before it is checked."""
+
+    x: NDArray
+    label: NDArray | None
+    names: list[str] | None
 
 
 def read_rows(path: Path, key: str = "X") -> Rows:
-    """``x`` (n, \\*event) and integer ``label`` (n,) or ``None``, from a .npz (``key``, ``y``), .npy or .csv file."""
-    readers = {".npz": _read_numpy, ".npy": _read_numpy, ".csv": _read_csv}
+    """The rows of a .npz (arrays ``key`` and ``y``), .npy, .csv or .parquet file (a column ``label`` is the label).
+
+    Raises ``ValueError`` for what is not a table of finite numbers, saying where, and ``FileNotFoundError``.
+    """
+    readers = {".npz": _read_numpy, ".npy": _read_numpy, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise ValueError(f"path must end in {', '.join(readers)}, got {str(path)!r}")
     if not path.is_file():
         raise FileNotFoundError(f"path must name a file, got {str(path)!r} (working directory {Path.cwd()})")
-    x, label = readers[path.suffix](path, key)
+    x, label, names = readers[path.suffix](path, key)
     if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
         raise ValueError(f"{path} must hold numbers of shape (rows, columns), got {x.dtype} of shape {x.shape}")
     x = x.astype(np.float64)
@@ -37,7 +56,7 @@ def read_rows(path: Path, key: str = "X") -> Rows:
         raise ValueError(
             f"{path} must be finite: {rows} rows are not, first row {bad[0, 0]}, column {bad[0, 1]} from 0"
         )
-    return x, None if label is None else _as_label(path, label, len(x))
+    return Rows(x, None if label is None else _as_label(path, label, len(x)), names)
 
 
 def _as_label(path: Path, label: NDArray, num: int) -> NDArray[np.int64]:
@@ -46,34 +65,39 @@ def _as_label(path: Path, label: NDArray, num: int) -> NDArray[np.int64]:
     return label.astype(np.int64)
 
 
-def _read_numpy(path: Path, key: str) -> tuple[NDArray, NDArray | None]:
+def _read_numpy(path: Path, key: str) -> Content:
     try:
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
-                return content, None
+                return Content(content, None, None)
             arrays = {name: content[name] for name in content.files if name in (key, LABEL_KEY)}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} must hold plain arrays, not pickled or damaged ones: {error}") from error
     if key not in arrays:
         raise ValueError(f"key must be one of the arrays of {path}, {', '.join(content.files)}; got {key!r}")
-    return arrays[key], arrays.get(LABEL_KEY)
+    return Content(arrays[key], arrays.get(LABEL_KEY), None)
 
 
-def _read_csv(path: Path, key: str) -> tuple[NDArray, NDArray | None]:
+def _read_csv(path: Path, key: str) -> Content:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         lines = [(reader.line_num, row) for row in reader if row]
     names = [cell.strip() for cell in lines[0][1]] if lines else []
     # A header is a first line without numbers, or with a label column; a lone word among numbers is an error below.
-    if LABEL_COLUMN in names or not any(_is_number(name) for name in names):
-        lines = lines[1:]
+    has_header = LABEL_COLUMN in names or not any(_is_number(name) for name in names)
+    lines = lines[1:] if has_header else lines
     cells = [_parse_line(f"{path} line {line}", row, len(names)) for line, row in lines]
     table = np.array(cells, dtype=np.float64).reshape(len(cells), len(names))
+    return _without_label(table, names) if has_header else Content(table, None, None)
+
+
+def _without_label(table: NDArray, names: list[str]) -> Content:
     if LABEL_COLUMN not in names:
-        return table, None
+        return Content(table, None, names)
     column = names.index(LABEL_COLUMN)
-    return np.delete(table, column, axis=1), table[:, column]
+    rest = [*names[:column], *names[column + 1 :]]
+    return Content(np.delete(table, column, axis=1), table[:, column], rest)
 
 
 def _parse_line(place: str, row: list[str], num: int) -> list[float]:
@@ -93,8 +117,53 @@ def _is_number(cell: str) -> bool:
     return True
 
 
+def _read_parquet(path: Path, key: str) -> Content:
+    try:
+        import pandas as pd
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{path} needs pandas and pyarrow: pip install latent-ebm[parquet]") from error
+    frame = pd.read_parquet(path)
+    for name, dtype in frame.dtypes.items():
+        if not pd.api.types.is_numeric_dtype(dtype):
+            raise ValueError(f"{path}, column {str(name)!r} must hold numbers, got {dtype}")
+    return _without_label(frame.to_numpy(np.float64, na_value=np.nan), [str(name) for name in frame.columns])
+
+
+def read_images(folder: Path) -> tuple[NDArray[np.float64], list[str]]:
+    """Images (n, C, H, W) in [-1, 1] of a folder, and the names of their files in alphabetical order.
+
+    Files of other kinds are left alone. Raises ``ValueError`` unless there is an image, and all have the same size and are
+    all grey or all RGB, without transparency.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder} must hold images ({', '.join(IMAGE_SUFFIXES)}), got none")
+    images = [_read_image(path) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                f"images of a folder must have one shape (C, H, W), got {images[0].shape} of {paths[0]} "
+                f"and {image.shape} of {path}"
+            )
+    return np.stack(images), [path.name for path in paths]
+
+
+def _read_image(path: Path) -> NDArray[np.float64]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("1", "L", "P", "RGB") or "transparency" in image.info:
+                raise ValueError(f"it has mode {image.mode}, not 8 bits of grey or RGB without transparency")
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} must be a plain image: {error}") from error
+    return np.moveaxis(np.atleast_3d(pixels), 2, 0) / 127.5 - 1
+
+
 class Arrays(DataModule):
-    """Rows of ``path``: .npz (array ``key``, labels ``y`` if there), .npy, or .csv (a column ``label`` is the label).
+    """Rows of ``path``: .npz (array ``key``, labels ``y`` if there), .npy, .csv or .parquet (column ``label``: the label).
 
     ``val_fraction`` and ``test_fraction`` of the rows, drawn by ``seed``, are held out. With ``standardize`` every
     column is shifted and scaled to mean 0 and variance 1 on the training rows; a constant column is only shifted.
@@ -125,7 +194,7 @@ class Arrays(DataModule):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
     def load(self) -> tuple[Pair, Pair, Pair]:
-        rows, labels = read_rows(Path(self.path), self.key)
+        rows, labels, _ = read_rows(Path(self.path), self.key)
         x = torch.from_numpy(rows)
         num_val, num_test = (max(1, round(f * len(x))) for f in (self.val_fraction, self.test_fraction))
         if len(x) <= num_val + num_test:
