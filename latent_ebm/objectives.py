@@ -25,6 +25,26 @@ def noise_contrastive(logit_data: Tensor, logit_model: Tensor) -> Tensor:
     return softplus(-logit_data).mean() + softplus(logit_model).mean()
 
 
+def non_saturating(logit: Tensor) -> Tensor:
+    """``-E[log sig(f)]`` for a critic's logits (batch,) at generated samples: the generator's loss.
+
+    Where the critic is optimal its gradient in a sample is that of ``log(1 + p_model / q_data)``, which does not fade where the
+    critic is sure. Source: Goodfellow et al. 2014, arXiv:1406.2661.
+    """
+    return softplus(-logit).mean()
+
+
+def gradient_penalty(logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``E|grad f(x)|^2`` at x (batch, \\*event), for ``logit`` f (batch, \\*event) -> (batch,), twice differentiable.
+
+    At data it is R1, by which adversarial training converges locally: Mescheder et al. 2018, arXiv:1801.04406.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(logit(x).sum(), x, create_graph=True)
+    return grad.flatten(1).square().sum(1).mean()
+
+
 def negative_log_likelihood(conditional: Distribution, x: Tensor) -> Tensor:
     """``-E[log p(x|z)]`` in nats per datum, for ``conditional = likelihood(z)`` with one z a row of x."""
     return -conditional.log_prob(x).mean()

@@ -1,6 +1,7 @@
 """Learning rules: one LightningModule each."""
 
 from latent_ebm.learning.fitting import fit_rows
+from latent_ebm.learning.diffusion_gan import DiffusionGAN
 from latent_ebm.learning.mle import ShortRunMLE
 from latent_ebm.learning.ratio import MultiStageRatio
 from latent_ebm.learning.score_matching import ScoreMatching
@@ -11,6 +12,7 @@ from latent_ebm.learning.variational import Variational
 
 __all__ = [
     "Augment",
+    "DiffusionGAN",
     "MultiStageRatio",
     "RatioStages",
     "ScoreMatching",
