@@ -1,0 +1,143 @@
+r"""What distillers of a diffusion teacher into a one-step student share when they compare two denoisers.
+
+The teacher knows ``D_q = E[x_0 | x_t]`` of its data, and the network ``fake`` learns the same ``D_p`` of the student's
+samples. Their *gap* ``D_q - D_p = (sigma^2 / alpha) grad log (q / p)(x_t)`` says where a noised sample of the student should
+move. No data are needed: of a batch only the number of rows is read, and the labels if the teacher is conditional.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.denoisers import Denoiser
+from latent_ebm.distillation.students import check_log_snr
+from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.objectives import denoising
+
+CHUNK = 500  # samples that are made at once
+
+
+class ScoreDistiller(LearningRule):
+    """Trains ``student`` against a frozen ``teacher`` by a rule's ``student_loss``, and ``fake`` on the student's samples.
+
+    ``student`` maps z (batch, \\*latent_shape) ~ N(0, I) to x, and gets the teacher's conditions as keywords:
+    ``OneStep(teacher)`` or any other network. ``fake`` is a ``Denoiser`` of the teacher's schedule, by default a copy of the
+    teacher. Noise levels are uniform in log-SNR over ``log_snr``, and the divergence at each counts ``(sigma / alpha)^(2
+    weight_power)`` times.
+    ``fake_lr`` is the learning rate of ``fake``, if it differs. ``fake`` moves at every step and the student at every
+    ``student_every``-th; in several processes that needs Lightning's strategy "ddp_find_unused_parameters_true" unless it
+    is 1. A ``conditional`` student is told the ``label`` of every row of the batch. Average weights with Lightning's
+    ``EMAWeightAveraging``. Gradient checkpointing of a student must be of the non-reentrant kind.
+
+    Raises ``ValueError`` for schedules that differ, noise levels outside of them, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        teacher: Denoiser,
+        student: nn.Module,
+        fake: Denoiser | None,
+        latent_shape: int | Sequence[int],
+        optimizer: OptimizerCallable,
+        log_snr: tuple[float, float] = (-6.0, 6.0),
+        weight_power: float = 1.0,
+        fake_lr: float | None = None,
+        student_every: int = 1,
+        conditional: bool = False,
+    ) -> None:
+        super().__init__(optimizer)
+        fake = deepcopy(teacher) if fake is None else fake
+        if fake is teacher or fake.schedule != teacher.schedule:
+            raise ValueError(f"fake must be another denoiser of the schedule {teacher.schedule}, got {fake.schedule}")
+        for end in log_snr:
+            check_log_snr("log_snr", end, teacher.schedule)
+        if not log_snr[0] < log_snr[1]:
+            raise ValueError(f"log_snr must be a least and a greatest value, got {log_snr}")
+        self.teacher, self.student, self.fake = teacher.requires_grad_(False).eval(), student, fake
+        self.latent_shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+        self.log_snr, self.weight_power, self.fake_lr = log_snr, weight_power, fake_lr
+        self.student_every, self.conditional = student_every, conditional
+        self.figures: dict[str, Tensor] = {}
+        if student_every < 1 or (student_every > 1 and not self.fake_parameters()):
+            raise ValueError(f"student_every must be >= 1, and 1 if fake has no parameters, got {student_every}")
+
+    @abstractmethod
+    def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """Loss of the student at latents z (batch, \\*latent_shape), of which it makes x (batch, \\*event) now."""
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        rows, condition = self.read(batch)
+        z = self.draw_latents(rows)
+        with torch.no_grad():
+            x = self.student(z, **condition)
+        losses = {"fake": self.fake_loss(x, condition)} if self.fake_parameters() else {}
+        if self.global_step % self.student_every == 0:
+            losses["student"] = self.student_loss(z, x, condition)
+        return losses
+
+    def fake_loss(self, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """Denoising of the student's samples x (batch, \\*event), weighted as for data of unit variance."""
+        log_snr, (alpha, sigma), t = self.draw_noise_levels(x)
+        return denoising(partial(self.fake, t=t, **condition), x, alpha, sigma, log_snr.exp() + 1)
+
+    @torch.no_grad()
+    def gap(self, x_t: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """``D_q - D_p`` like ``x_t`` (batch, \\*event), a constant."""
+        return (self.teacher(x_t, t, **condition) - self.fake(x_t, t, **condition)).to(x_t.dtype)
+
+    def draw_noise_levels(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """For every row of x: log-SNR, (alpha, sigma) and t, each (batch,) and float64."""
+        log_snr = x.new_empty(len(x), dtype=torch.float64).uniform_(*self.log_snr)
+        schedule = self.teacher.schedule
+        return log_snr, schedule.frame(log_snr), schedule.time(log_snr)
+
+    def weight(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Weight of a squared error in x, of which the divergence at one noise level has ``alpha^2 / sigma^2``."""
+        return (sigma / alpha) ** (2 * self.weight_power - 2)
+
+    def draw_latents(self, rows: int) -> Tensor:
+        """z (rows, \\*latent_shape) ~ N(0, I) of the student's dtype and device."""
+        return next(self.student.parameters()).new_empty(rows, *self.latent_shape).normal_()
+
+    def read(self, batch: Any) -> tuple[int, dict[str, Tensor]]:
+        """Number of rows of a batch, and the condition that it sets."""
+        if not self.conditional:
+            return len(batch if isinstance(batch, Tensor) else batch[0]), {}
+        if isinstance(batch, Tensor):
+            raise ValueError("batch must be (x, label, ...) for a conditional student, got a tensor alone")
+        return len(batch[1]), {"label": batch[1]}
+
+    @torch.no_grad()
+    def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
+        """Samples ``x`` (num, \\*event) of the student and their latents ``z``; a condition has ``num`` rows."""
+        z = self.draw_latents(num)
+        parts = torch.arange(num, device=z.device).split(CHUNK)
+        x = [self.student(z[rows], **{name: c[rows] for name, c in condition.items()}) for rows in parts]
+        return {"x": torch.cat(x), "z": z, **condition}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        total = super().training_step(batch, batch_idx)
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
+            self.log_dict({f"chain/{name}": value for name, value in self.figures.items()})
+        return total
+
+    def train(self, mode: bool = True) -> "ScoreDistiller":
+        """As usual, but the teacher stays as it is in evaluation."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def fake_parameters(self) -> list[nn.Parameter]:
+        """What of ``fake`` is trained: its parameters that are not the student's."""
+        taken = {id(p) for p in self.student.parameters()}
+        return [p for p in self.fake.parameters() if p.requires_grad and id(p) not in taken]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        student, fake = [p for p in self.student.parameters() if p.requires_grad], self.fake_parameters()
+        group = {"params": fake} if self.fake_lr is None else {"params": fake, "lr": self.fake_lr}
+        return self.optimizer([g for g in ({"params": student}, group) if g["params"]])

@@ -1,0 +1,28 @@
+r"""Distribution matching: the student follows the gap of the two denoisers at its own noised samples.
+
+With ``x = g(z)`` and ``x_t = alpha x + sigma eps``, the gradient of ``E_t[w KL(p(x_t) || q(x_t))]`` in the student is
+``-E[w (alpha^2 / sigma^2) J_g(z)^T (D_q - D_p)(x_t)]``: the terms in which the student's own density moves vanish.
+"""
+
+from torch import Tensor
+
+from latent_ebm.distillation.base import ScoreDistiller
+from latent_ebm.objectives import score_difference
+from samplers.base import normal_like
+from samplers.schedules import broadcast
+
+
+class DistributionMatching(ScoreDistiller):
+    """Reverse KL, integrated over noise levels, of the student's samples to the teacher's; see ``ScoreDistiller``.
+
+    The part of DMD that needs no data and no discriminator. It seeks modes: what a student never visits is not missed.
+    Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et al. 2023, arXiv:2305.16213 (VSD); Yin et al. 2023,
+    arXiv:2311.18828 (DMD).
+    """
+
+    def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        _, (alpha, sigma), t = self.draw_noise_levels(x)
+        x_t = broadcast(alpha, x) * x + broadcast(sigma, x) * normal_like(x, None)
+        gap = self.gap(x_t, t, condition)
+        self.figures = {"gap": gap.flatten(1).norm(dim=1).mean()}
+        return score_difference(self.student(z, **condition), gap, self.weight(alpha, sigma))

@@ -1,0 +1,150 @@
+r"""Progressive distillation: a student that takes in one step what its teacher takes in two, again and again.
+
+DDIM is deterministic, so that two steps from x_t by way of the mid-time lead to one point x_s, and there is exactly one guess of
+x_0 from which a single step leads there,
+
+    x_0 = (x_s - (sigma_s / sigma_t) x_t) / (alpha_s - (sigma_s / sigma_t) alpha_t) .
+
+The student regresses on it; then it is the teacher of a student of half as many steps. Errors count ``max(1, alpha^2 / sigma^2)``
+times. Source: Salimans & Ho 2022, arXiv:2202.00512.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latent_ebm.denoisers import Denoiser
+from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.objectives import regression
+from samplers.base import normal_like
+from samplers.reverse import DDIM
+from samplers.schedules import Schedule, broadcast
+
+CHUNK = 500  # samples that are drawn at once
+
+
+class Progressive(LearningRule):
+    """Distils ``teacher``, as DDIM of ``teacher_steps``, into ``student`` of ``num_steps``, at rows x of the given ``shape``.
+
+    Every ``stage_length`` updates the student, a copy of the teacher if none is given, becomes the teacher and the number of steps
+    is halved, until ``num_steps`` is reached; ``teacher_steps`` is that times a power of two. The first teacher may be any
+    denoiser of the student's schedule: a ``ClassifierFree`` one has its guidance distilled, for which the student is to be
+    ``conditional`` and told the label of every row. The rows may be samples of the teacher or the data that it was trained on.
+
+    Raises ``ValueError`` for schedules that differ, a student without parameters, or numbers out of range. Source:
+    Salimans & Ho 2022, arXiv:2202.00512; Meng et al. 2023, arXiv:2210.03142, for guidance.
+    """
+
+    def __init__(
+        self,
+        teacher: Denoiser,
+        student: Denoiser | None,
+        shape: Sequence[int],
+        optimizer: OptimizerCallable,
+        teacher_steps: int = 32,
+        num_steps: int = 1,
+        stage_length: int = 1000,
+        conditional: bool = False,
+    ) -> None:
+        super().__init__(optimizer)
+        student = deepcopy(teacher) if student is None else student
+        check_student(teacher, student)
+        self.stage_count = count_halvings(teacher_steps, num_steps)
+        if stage_length < 1:
+            raise ValueError(f"stage_length must be an integer >= 1, got {stage_length}")
+        self.teacher, self.student = teacher.requires_grad_(False).eval(), student.requires_grad_()
+        self.previous = deepcopy(student).requires_grad_(False).eval()
+        self.shape, self.num_steps, self.stage_length = tuple(shape), num_steps, stage_length
+        self.conditional = conditional
+
+    @property
+    def stage(self) -> int:
+        """Number of halvings that are complete, less than ``stage_count`` also after the last."""
+        return min(self.global_step // self.stage_length, self.stage_count - 1)
+
+    @property
+    def student_steps(self) -> int:
+        """Number of steps that the student learns now."""
+        return self.num_steps << (self.stage_count - 1 - self.stage)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make the student its own teacher where a stage begins."""
+        if self.stage > 0 and self.global_step == self.stage * self.stage_length:
+            self.previous.load_state_dict(self.student.state_dict())
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x, _ = self.unpack(batch)
+        condition = self.condition(batch)
+        t = torch.randint(1, self.student_steps + 1, (len(x),), device=x.device).double() / self.student_steps
+        alpha, sigma = self.student.schedule(t)
+        x_t = broadcast(alpha, x) * x + broadcast(sigma, x) * normal_like(x, None)
+        target = self.target(x_t, t, t - 1 / self.student_steps, condition)
+        weight = (alpha / sigma).square().clamp(min=1)
+        return {"student": regression(self.student(x_t, t, **condition), target, weight)}
+
+    @torch.no_grad()
+    def target(self, x_t: Tensor, t: Tensor, s: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """The guess of x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two steps of the teacher end at ``s``."""
+        teacher = partial(self.previous if self.stage else self.teacher, **condition)
+        solver = DDIM(self.student.schedule, num_steps=2)
+        middle = (t + s) / 2
+        x_s = solver.step(teacher, solver.step(teacher, x_t, t, middle), middle, s)
+        return invert_step(self.student.schedule, x_t, x_s, t, s)
+
+    def condition(self, batch: Any) -> dict[str, Tensor]:
+        """The labels of a batch, if the student is to be told any."""
+        if not self.conditional:
+            return {}
+        if isinstance(batch, Tensor):
+            raise ValueError("batch must be (x, label, ...) for a conditional student, got a tensor alone")
+        return {"label": batch[1]}
+
+    @torch.no_grad()
+    def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
+        """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM; a condition has ``num`` rows."""
+        like = next(self.student.parameters())
+        x_T = like.new_empty(num, *self.shape).normal_()
+        x_T = x_T * broadcast(self.student.schedule(torch.ones(()))[1], x_T)
+        solver, parts = DDIM(self.student.schedule, self.num_steps), []
+        for rows in torch.arange(num, device=x_T.device).split(CHUNK):
+            denoise = partial(self.student, **{name: value[rows] for name, value in condition.items()})
+            parts.append(solver.sample(denoise, x_T[rows]))
+        return {"x": torch.cat(parts), **condition}
+
+    def train(self, mode: bool = True) -> "Progressive":
+        """As usual, but the teachers stay as they are in evaluation."""
+        super().train(mode)
+        self.teacher.eval(), self.previous.eval()
+        return self
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(list(self.student.parameters()))
+
+
+def invert_step(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The x_0, like x_t, from which one step of DDIM leads from ``x_t`` (batch, \\*event) at ``t`` (batch,) to ``x_s`` at ``s``."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    ratio = sigma_s / sigma_t
+    return (x_s - broadcast(ratio, x_t) * x_t) / broadcast(alpha_s - ratio * alpha_t, x_t)
+
+
+def check_student(teacher: Denoiser, student: Denoiser) -> None:
+    """Raise ``ValueError`` unless ``student`` has parameters of its own and the schedule of ``teacher``."""
+    if student is teacher or not any(True for _ in student.parameters()):
+        raise ValueError("student must be another denoiser than the teacher, with parameters")
+    if student.schedule != teacher.schedule:
+        raise ValueError(f"student must have the schedule {teacher.schedule}, got {student.schedule}")
+
+
+def count_halvings(teacher_steps: int, num_steps: int) -> int:
+    """How often ``teacher_steps`` is halved to reach ``num_steps``. Raises ``ValueError`` unless that is once or oftener."""
+    quotient = teacher_steps // num_steps if num_steps >= 1 else 0
+    if quotient < 2 or quotient & (quotient - 1) or quotient * num_steps != teacher_steps:
+        raise ValueError(
+            f"teacher_steps must be num_steps >= 1 times 2, 4, 8, ..., got {teacher_steps} and num_steps {num_steps}"
+        )
+    return quotient.bit_length() - 1

@@ -1,0 +1,56 @@
+r"""One-step students ``x = g(z)``, z ~ N(0, I), and the exact denoiser of a linear one."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.denoisers import Denoiser
+from samplers.schedules import Schedule, broadcast
+
+
+class OneStep(nn.Module):
+    """``g(z) = D(sigma_t z, t)``: a copy of ``denoiser`` held at the time of ``init_log_snr``, trainable.
+
+    z has the shape of x; conditions are handed on. Raises ``ValueError`` for a log-SNR outside the denoiser's schedule.
+    Source: Luo et al. 2023, arXiv:2305.18455; Xie et al. 2024, arXiv:2405.16852, with -6 on ImageNet.
+    """
+
+    t: Tensor
+
+    def __init__(self, denoiser: Denoiser, init_log_snr: float = -6.0) -> None:
+        super().__init__()
+        check_log_snr("init_log_snr", init_log_snr, denoiser.schedule)
+        self.denoiser = deepcopy(denoiser).requires_grad_()
+        self.register_buffer("t", denoiser.schedule.time(torch.tensor(init_log_snr)))
+
+    def forward(self, z: Tensor, **condition: Any) -> Tensor:
+        """Samples like ``z`` (batch, \\*event)."""
+        _, sigma = self.denoiser.schedule(self.t)
+        return self.denoiser(broadcast(sigma, z) * z, self.t, **condition)
+
+
+class LinearDenoiser(Denoiser):
+    """The exact denoiser of the samples ``W z + b`` of a linear ``student``, whatever its weights are at the moment.
+
+    ``D = b + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha b)`` with ``C = W W^T``: as ``fake`` of a distiller it is the
+    optimum that a network would have to learn anew after every step of the student.
+    """
+
+    def __init__(self, student: nn.Linear, schedule: Schedule) -> None:
+        super().__init__()
+        self.student, self.schedule = student, schedule
+
+    def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        alpha, sigma = (broadcast(a, x_t) for a in self.schedule(t))
+        axes, scales, _ = torch.linalg.svd(self.student.weight, full_matrices=False)
+        shrink = alpha * scales**2 / (alpha**2 * scales**2 + sigma**2)
+        return self.student.bias + (shrink * ((x_t - alpha * self.student.bias) @ axes)) @ axes.mT
+
+
+def check_log_snr(name: str, value: float, schedule: Schedule) -> None:
+    """Raise ``ValueError`` unless ``value`` is a log-SNR that ``schedule`` reaches."""
+    least, greatest = schedule.log_snr_range
+    if not least <= value <= greatest:
+        raise ValueError(f"{name} must lie in [{least:.4g}, {greatest:.4g}], the schedule's log-SNRs, got {value}")

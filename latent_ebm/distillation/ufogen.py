@@ -1,0 +1,90 @@
+r"""UFOGen: a diffusion model and a GAN in one, for one step or few (Xu et al. 2023, arXiv:2311.09257).
+
+The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is noised afresh to ``x_{k-1} ~ q(x_{k-1} |
+x_0)``, without regard to x_k, and the critic sees ``(x_{k-1}, t)`` alone: laws under noise agree only where clean laws do, so
+that at k = T one step is a whole generative adversarial network. A regression of G on the data, the teacher's own loss, keeps it near
+what it was.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.denoisers import Denoiser
+from latent_ebm.learning.adversarial import AdversarialRule
+from latent_ebm.learning.base import OptimizerCallable
+
+
+class UFOGen(AdversarialRule):
+    """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see ``AdversarialRule``.
+
+    ``reconstruction`` is the weight of ``E|x_0 - G(x_k, t)|^2 / dim``. The critic is a ``DenoiserCritic`` of the teacher, which
+    starts at logit 0, if none is given. Samples take ``sample_steps`` of the T steps: one is ``G(x_T, 1)``, and each of the others noises
+    the last guess again. The rows may be samples of the teacher or the data that it was trained on.
+
+    Raises ``ValueError`` for a teacher without parameters, or numbers out of range. Source: arXiv:2311.09257.
+    """
+
+    def __init__(
+        self,
+        teacher: Denoiser,
+        critic: nn.Module | None,
+        shape: Sequence[int],
+        optimizer: OptimizerCallable,
+        num_steps: int = 4,
+        reconstruction: float = 1.0,
+        sample_steps: int = 1,
+        penalty: float = 0.05,
+        penalty_every: int = 1,
+        critic_lr: float | None = None,
+    ) -> None:
+        if not any(True for _ in teacher.parameters()):
+            raise ValueError(f"teacher must have parameters to start the student from, got {type(teacher).__name__}")
+        if not reconstruction >= 0:
+            raise ValueError(f"reconstruction must be non-negative, got {reconstruction}")
+        if not 1 <= sample_steps <= num_steps:
+            raise ValueError(f"sample_steps must lie in 1 to num_steps = {num_steps}, got {sample_steps}")
+        student = deepcopy(teacher).requires_grad_()
+        critic = DenoiserCritic(teacher, shape) if critic is None else critic
+        super().__init__(
+            student, critic, teacher.schedule, shape, optimizer, num_steps, penalty, penalty_every, critic_lr
+        )
+        self.reconstruction, self.sample_steps = reconstruction, sample_steps
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x, _ = self.unpack(batch)
+        k = self.draw_steps(x)
+        x_0 = self.denoise(self.diffuse(x, k), k)
+        losses = self.play(self.diffuse(x, k - 1), self.diffuse(x_0, k - 1), self.time(k - 1, x))
+        return {**losses, "reconstruction": self.reconstruction * (x_0 - x).square().mean()}
+
+    def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
+        return self.generator(x_k, self.time(k, x_k))
+
+    def walk(self, x_T: Tensor) -> Tensor:
+        ks = torch.linspace(self.num_steps, 0, self.sample_steps + 1).round().long()[:-1].tolist()
+        x = x_T
+        for i, k in enumerate(ks):
+            k = torch.full((len(x),), k, device=x.device)
+            x = self.denoise(x if i == 0 else self.diffuse(x, k), k)
+        return x
+
+
+class DenoiserCritic(nn.Module):
+    """Logit ``w . D(x, t) + b`` (batch,) of a trainable copy of ``denoiser``; w, b start at zero.
+
+    Source: Xu et al. 2023, arXiv:2311.09257.
+    """
+
+    def __init__(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.denoiser = deepcopy(denoiser).requires_grad_()
+        self.head = nn.Linear(torch.Size(shape).numel(), 1)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.head(self.denoiser(x, t).flatten(1)).squeeze(1)
