@@ -79,15 +79,20 @@ class Clock(Callback):
         self.off += time.process_time() - now
 
 
-def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = None) -> tuple[Any, DataModule]:
-    """Train the rule of a YAML file with command-line ``overrides``, keeping no checkpoints; one thread."""
+def prepare(config: Path, overrides: Sequence[str] = ()) -> Any:
+    """Trainer, rule and data of a YAML file with command-line ``overrides``, without checkpoints; one thread."""
     from latent_ebm.cli.trainer import make_command_line
 
     torch.set_num_threads(1)
     quiet = {"logger": "false", "callbacks": "null", "enable_checkpointing": "false", "default_root_dir": HERE / "runs"}
     options = [f"--trainer.{name}={value}" for name, value in quiet.items()]
-    cli = make_command_line(["--config", str(config), *options, *overrides], run=False)
-    cli.trainer.callbacks.append(clock or Clock())  # pyright: ignore[reportAttributeAccessIssue]
+    return make_command_line(["--config", str(config), *options, *overrides], run=False)
+
+
+def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = None) -> tuple[Any, DataModule]:
+    """Train the rule of a YAML file, ``prepare``d so, on its data."""
+    cli = prepare(config, overrides)
+    cli.trainer.callbacks.append(clock or Clock())
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     return cli.model, cli.datamodule
 
