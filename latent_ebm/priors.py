@@ -116,8 +116,10 @@ class KernelPrior(Prior):
         return like[i] + self.bandwidth * like.new_empty(num, like.shape[1]).normal_(generator=generator)
 
     def log_kernels(self, z: Tensor) -> Tensor:
-        """``-|z - z_i|^2 / (2 h^2)`` (batch, n)."""
-        return -square_distances(z, self.exemplars) / (2 * self.bandwidth**2)
+        """``-|z - z_i|^2 / (2 h^2)`` (batch, n), from one product of centred rows in units of h."""
+        centre = self.exemplars.mean(0)
+        u, v = (z - centre) / self.bandwidth, (self.exemplars - centre) / self.bandwidth
+        return torch.addmm(-0.5 * v.square().sum(1), u, v.mT) - 0.5 * u.square().sum(1, keepdim=True)
 
     def log_norm(self) -> Tensor:
         """``log n + log h^dim (2 pi)^(dim/2)``, by which the sum of kernels is divided."""

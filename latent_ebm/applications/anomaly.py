@@ -22,6 +22,7 @@ from samplers import Langevin, value_and_grad
 
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
 ENERGIES = ("joint", "reconstruction", "prior", "elbo")
+TERMS = {"joint": ("joint",), "reconstruction": ("reconstruction",), "prior": ("tilt", "base")}
 NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
 
 
@@ -200,10 +201,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """The energy (n,) that is asked for, of standardised rows."""
         if self.energy == "elbo":
             return parts.negative_elbo(self.coder_, self.prior_, x, self.elbo_noise_)
-        terms = parts.energy_terms(self.coder_, self.prior_, x)
-        return {"joint": terms.joint, "reconstruction": terms.reconstruction, "prior": terms.tilt + terms.base}[
-            self.energy
-        ]
+        return parts.energy(self.coder_, self.prior_, x, TERMS[self.energy])
 
     def _nearest_mode(self, x: Tensor) -> Tensor:
         """The decoded end (n, \\*event) of a noise-free climb from the codes of ``x``; a step is a mean shift."""

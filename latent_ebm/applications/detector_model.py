@@ -8,7 +8,7 @@ alone: nothing here has seen an anomaly.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latent_ebm.learning import RatioStages, Variational, fit_rows
 from latent_ebm.likelihoods import GaussianLikelihood
-from latent_ebm.model import EnergyTerms, LatentModel
+from latent_ebm.model import LatentModel
 from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP
 from latent_ebm.posteriors import AmortizedPosterior
 from latent_ebm.priors import GaussianPrior, KernelPrior, RatioPrior, leave_one_out_bandwidth
@@ -24,7 +24,7 @@ from samplers import MALA
 
 HIDDEN = (64, 64)
 MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
-BLOCK = 4_000_000  # distances that are held at once
+BLOCK = 128  # rows that are scored at once: their distances to 5,000 exemplars stay in cache
 
 
 class Coder(NamedTuple):
@@ -131,28 +131,43 @@ def fit_images(x: Tensor, coder: Coder, epochs: int, progress: bool) -> None:
 @torch.no_grad()
 def codes(coder: Coder, x: Tensor) -> Tensor:
     """Codes (n, latent_dim) of x (n, \\*event)."""
-    return torch.cat([coder.posterior(part).mean for part in x.split(1000)])
+    return in_blocks(lambda part: coder.posterior(part).mean, x)
 
 
-def energy_terms(coder: Coder, prior: RatioPrior, x: Tensor) -> EnergyTerms:
-    """Energy terms (n,) of x (n, \\*event) at its codes, in blocks of rows; a row's do not depend on the others."""
+def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function`` of rows x (n, \\*event), evaluated on blocks of one size, the last one filled up with its last row.
+
+    So the result of a row does not depend, not even in its last bit, on how many rows come with it.
+    """
+    out = []
+    for part in x.split(BLOCK):
+        missing = BLOCK - len(part)
+        full = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
+        out.append(function(full)[: len(part)])
+    return torch.cat(out)
+
+
+def energy(coder: Coder, prior: RatioPrior, x: Tensor, terms: Sequence[str]) -> Tensor:
+    """Sum (n,) of the named ``terms`` of the energy of x (n, \\*event) at its codes."""
     model = LatentModel(prior, coder.likelihood)
-    rows = max(1, BLOCK // len(kernel(prior).exemplars))
-    parts = (model.energy_terms(part, coder.posterior(part).mean) for part in x.split(rows))
-    return EnergyTerms(*map(torch.cat, zip(*parts, strict=True)))
+
+    def block(x: Tensor) -> Tensor:
+        energies = model.energy_terms(x, coder.posterior(x).mean)
+        return torch.stack([getattr(energies, term) for term in terms]).sum(0)
+
+    return in_blocks(block, x)
 
 
 def negative_elbo(coder: Coder, prior: RatioPrior, x: Tensor, noise: Tensor) -> Tensor:
     """``E_q[log q(z|x) - log p(x, z)]`` (n,) with the same ``noise`` (k, dim) for every row."""
     model = LatentModel(prior, coder.likelihood)
-    rows = max(1, BLOCK // len(kernel(prior).exemplars))
 
-    def part(x: Tensor) -> Tensor:
+    def block(x: Tensor) -> Tensor:
         q = coder.posterior(x)
         draws = (q.mean + q.stddev * eps for eps in noise)
         return torch.stack([q.log_prob(z) - model.log_joint(x, z) for z in draws]).mean(0)
 
-    return torch.cat([part(x) for x in x.split(rows)])
+    return in_blocks(block, x)
 
 
 def kernel(prior: RatioPrior) -> KernelPrior:
@@ -163,11 +178,9 @@ def kernel(prior: RatioPrior) -> KernelPrior:
 def optimism(prior: RatioPrior) -> Tensor:
     """By how much (n,) the kernel at an exemplar itself raises its log-density over that of the kernels at the others."""
     base = kernel(prior)
-    z = base.exemplars
-    rows = max(1, BLOCK // len(z))
-    others = []
-    for start in range(0, len(z), rows):
-        exponent = base.log_kernels(z[start : start + rows])
-        exponent[:, start : start + rows].fill_diagonal_(-math.inf)
+    z, others = base.exemplars, []
+    for start in range(0, len(z), BLOCK):
+        exponent = base.log_kernels(z[start : start + BLOCK])
+        exponent[:, start : start + BLOCK].fill_diagonal_(-math.inf)
         others.append(exponent.logsumexp(1))
-    return base(z) + base.log_norm() - torch.cat(others) + math.log1p(-1 / len(z))
+    return in_blocks(base, z) + base.log_norm() - torch.cat(others) + math.log1p(-1 / len(z))
