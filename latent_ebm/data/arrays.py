@@ -119,8 +119,8 @@ def _is_number(cell: str) -> bool:
 
 def _read_parquet(path: Path, key: str) -> Content:
     try:
-        import pandas as pd
-        import pyarrow  # noqa: F401
+        import pandas as pd  # pyright: ignore[reportMissingImports]
+        import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(f"{path} needs pandas and pyarrow: pip install latent-ebm[parquet]") from error
     frame = pd.read_parquet(path)

@@ -1,0 +1,244 @@
+"""A page about the unusual rows that a detector found, for a reader who has never met a density.
+
+One HTML file that needs nothing but itself: figures and images lie inside it, no script runs and nothing is fetched. All text
+that comes from the data (names of columns, files, rows) is escaped.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from importlib import metadata, resources
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+
+from latent_ebm.applications.anomaly import LatentEBMDetector
+from latent_ebm.applications.detector_model import kernel
+from latent_ebm.applications.pictures import new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUM_FEATURES = 6  # shown of a row
+NUM_BINS, NUM_RANKS = 40, 300
+PANEL = (3.9, 3.1)
+NORMAL, NEW, LIMIT = "#7a8896", "#c2410c", "#111827"
+
+
+class Findings(NamedTuple):
+    """What a calibrated detector says of n new rows.
+
+    ``scores`` (n,), low is unusual; ``p_values`` (n,); ``selected`` (n,), true for those that stand out while at most a
+    fraction ``alpha`` of them is expected to be a false alarm; ``normal_scores`` (m,) of the held-out normal rows that the
+    p-values compare with; ``threshold``: a fraction ``alpha`` of normal rows scores below it.
+    """
+
+    scores: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    selected: NDArray[np.bool_]
+    normal_scores: NDArray[np.float64]
+    threshold: float
+    alpha: float
+
+
+def make_report(
+    detector: LatentEBMDetector,
+    x: NDArray[np.float64],
+    findings: Findings,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    facts: dict[str, Any],
+    num_shown: int = 8,
+) -> str:
+    """The page, as HTML.
+
+    Arguments: the fitted ``detector``; rows ``x`` (n, d) and what was found in them; names of the d ``columns`` and of the
+    n ``rows``; ``facts`` to print beside the detector's own, name to value; how many of the most unusual rows to explain.
+    Raises ``ValueError`` for names of another number.
+    """
+    for name, names, size in (("columns", columns, x.shape[1]), ("rows", rows, len(x))):
+        if len(names) != size:
+            raise ValueError(f"{name} must name all {size}, got {len(names)}")
+    worst = np.argsort(findings.scores, kind="stable")[:num_shown]
+    show = table_cards if detector.image_shape is None else image_cards
+    cards = [
+        {
+            "name": rows[i],
+            "score": float(findings.scores[i]),
+            "p_value": float(findings.p_values[i]),
+            "selected": bool(findings.selected[i]),
+            **extra,
+        }
+        for i, extra in zip(worst, show(detector, x[worst], columns), strict=True)
+    ]
+    return template().render(
+        cards=cards,
+        images=detector.image_shape is not None,
+        findings=findings,
+        num_below=int((findings.scores < findings.threshold).sum()),
+        figures={
+            "scores": svg(scores_figure(findings)),
+            "p_values": svg(p_values_figure(findings)),
+            "selection": svg(selection_figure(findings)),
+        },
+        facts={**facts, **own_facts(detector, findings)},
+    )
+
+
+def template() -> Any:
+    """The template of the page; it escapes what it is given."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": number, "short": lambda value: f"{value:.2g}"}
+    text = resources.files("latent_ebm.applications").joinpath("report.html").read_text(encoding="utf-8")
+    return environment.from_string(text)
+
+
+def number(value: float) -> str:
+    """At most four significant digits, with a true minus sign."""
+    return f"{value:.4g}".replace("-", "−")
+
+
+def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]:
+    """Particulars of the detector: its parameters and what the fit made of them."""
+    exemplars = kernel(detector.prior_).exemplars
+    fitted = {
+        "Normal rows held out for p-values": len(findings.normal_scores),
+        "Numbers in a code": exemplars.shape[1],
+        "Training rows that carry a kernel": len(exemplars),
+        "Ratio stages": len(detector.prior_.stages),
+        "Version of latent-ebm": metadata.version("latent-ebm"),
+    }
+    return {**fitted, **{f"Parameter {name}": value for name, value in detector.get_params().items()}}
+
+
+def table_cards(
+    detector: LatentEBMDetector, x: NDArray[np.float64], columns: Sequence[str]
+) -> list[dict[str, list[dict[str, Any]]]]:
+    """For each row of ``x``, the features that raise its energy most."""
+    why = detector.explain(x)
+    cards = []
+    for row, contribution, normal in zip(x, why.contribution, why.reconstruction, strict=True):
+        order = [j for j in np.argsort(-contribution, kind="stable")[:NUM_FEATURES] if contribution[j] > 0]
+        features = [
+            {
+                "name": columns[j],
+                "value": float(row[j]),
+                "normal": float(normal[j]),
+                "nats": float(contribution[j]),
+                "percent": round(100 * float(contribution[j] / contribution[order[0]]), 1),
+            }
+            for j in order
+        ]
+        cards.append({"features": features})
+    return cards
+
+
+def image_cards(
+    detector: LatentEBMDetector, x: NDArray[np.float64], columns: Sequence[str]
+) -> list[dict[str, list[tuple[str, str]]]]:
+    """For each flat image of ``x``: it, the model's normal image beside it, and where the two differ in energy."""
+    why = detector.explain(x)
+    shape = (len(x), *(int(size) for size in detector.image_shape or ()))
+    low, high = float(x.min()), float(x.max())
+    pixels, normal = (np.clip((v.reshape(shape) - low) / ((high - low) or 1), 0, 1) for v in (x, why.reconstruction))
+    maps = why.contribution.reshape(shape).sum(1)
+    return [
+        {
+            "pictures": [
+                ("image", png(image)),
+                ("model’s normal", png(other)),
+                ("what is unusual", png(heat(contribution))),
+            ]
+        }
+        for image, other, contribution in zip(pixels, normal, maps, strict=True)
+    ]
+
+
+def heat(contribution: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colours (3, H, W) of contributions (H, W): red raises the energy, blue lowers it, white does neither."""
+    import matplotlib
+
+    limit = float(np.abs(contribution).max()) or 1.0
+    colours = matplotlib.colormaps["RdBu_r"]((contribution / limit + 1) / 2)
+    return np.moveaxis(colours[..., :3], -1, 0)
+
+
+def png(image: NDArray[np.float64]) -> str:
+    """The address ``data:`` of an image (1 or 3 channels, H, W) in [0, 1]."""
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    pixels = np.moveaxis(np.broadcast_to(image, (3, *image.shape[1:])), 0, -1)
+    imsave(file, np.ascontiguousarray(pixels), format="png")
+    return as_address("image/png", file.getvalue())
+
+
+def svg(figure: "Figure") -> str:
+    """The address ``data:`` of a drawing, the same for the same figure."""
+    import matplotlib
+
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "latent-ebm"}):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return as_address("image/svg+xml", file.getvalue())
+
+
+def as_address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@styled
+def scores_figure(findings: Findings) -> "Figure":
+    """Scores of normal and of new rows over common bins, and the threshold."""
+    figure, (axes,) = new_figure(1, PANEL)
+    samples = (("normal rows, held out", findings.normal_scores, NORMAL), ("new rows", findings.scores, NEW))
+    low, high = score_range(findings)
+    bins = np.linspace(low, high, NUM_BINS + 1)
+    for label, values, colour in samples:
+        counts, _ = np.histogram(np.clip(values, low, high), bins)
+        axes.stairs(100 * counts / len(values), bins, label=label, color=colour, fill=True, alpha=0.3)
+        axes.stairs(100 * counts / len(values), bins, color=colour, linewidth=1.2)
+    axes.axvline(findings.threshold, color=LIMIT, linestyle="--", linewidth=1, label="threshold")
+    beyond = int((findings.scores < low).sum())
+    if beyond:
+        axes.set_title(f"first bar: {beyond} new rows, and lower", fontsize="small", color="0.3")
+    axes.set(xlabel="score (unusual  ←  →  normal)", ylabel="% of the rows")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def score_range(findings: Findings) -> tuple[float, float]:
+    """From where to where scores are drawn: no further below the normal rows than twice their own range."""
+    normal = findings.normal_scores
+    low = max(findings.scores.min(), normal.min() - 2 * np.ptp(normal))
+    low, high = min(low, normal.min(), findings.threshold), max(normal.max(), findings.scores.max())
+    return float(low), float(high if high > low else low + 1)
+
+
+@styled
+def p_values_figure(findings: Findings) -> "Figure":
+    """How often each p-value occurs, and how often it would if all rows were normal."""
+    figure, (axes,) = new_figure(1, PANEL)
+    counts, edges = np.histogram(findings.p_values, np.linspace(0, 1, 21))
+    axes.stairs(100 * counts / len(findings.p_values), edges, color=NEW, fill=True, alpha=0.5, label="new rows")
+    axes.axhline(100 / len(counts), color=LIMIT, linestyle=":", linewidth=1, label="if all were normal")
+    axes.set(xlabel="p-value", ylabel="% of the new rows", xlim=(0, 1))
+    axes.legend(loc="upper right")
+    return figure
+
+
+@styled
+def selection_figure(findings: Findings) -> "Figure":
+    """The sorted p-values against the line of Benjamini and Hochberg, up to the last of which below it rows are selected."""
+    figure, (axes,) = new_figure(1, PANEL)
+    p, num = np.sort(findings.p_values), len(findings.p_values)
+    ranks = np.unique(np.geomspace(1, num, NUM_RANKS).round().astype(int))
+    axes.loglog(ranks, p[ranks - 1], ".", color=NEW, markersize=4, label="new rows")
+    axes.loglog(
+        [1, num], [findings.alpha / num, findings.alpha], "--", color=LIMIT, linewidth=1, label="selection line"
+    )
+    axes.set(xlabel="rank, most unusual first", ylabel="p-value")
+    axes.legend(loc="lower right")
+    return figure
