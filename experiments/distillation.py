@@ -1,0 +1,175 @@
+"""What K does to a one-step student: ``python -m experiments.distillation``
+
+EM Distillation (arXiv:2405.16852) against distribution matching on teachers whose every score is known. Experiment "affine": a
+mixture of two Gaussians and an affine student, whose own denoiser is known too, so that nothing but the E-step differs; 5
+seeds are trained side by side. "cancellation": variance and bias of the student's gradient, with and without noise
+cancellation. Every comparison is made at equal updates and at equal numbers of denoiser calls.
+"""
+
+import argparse
+import math
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.common import cached
+from latent_ebm.denoisers import Denoiser, GaussianMixtureDenoiser
+from latent_ebm.distillation import DistributionMatching, EMDistillation
+from latent_ebm.distillation.base import ScoreDistiller
+from latent_ebm.objectives import regression
+from samplers import Langevin
+from samplers.base import normal_like
+from samplers.schedules import VE, broadcast
+
+SCHEDULE, SEEDS, ROWS, STEP_SIZE = VE(), 5, 512, 0.16
+UPDATES, LR = 1000, 1e-2
+TEACHER = ((0.7, 0.3), ((-1.0,), (1.5,)), (0.25, 0.25))
+LOG_SNRS = (0.0, 1.0, -3.0)
+
+
+class Affine(nn.Module):
+    """``x = scale z + shift``, one pair of numbers a seed; a batch holds the rows (seeds x rows, 1) of all seeds in turn."""
+
+    def __init__(self, num: int, scale: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((num, 1, 1), scale))
+        self.shift = nn.Parameter(torch.zeros(num, 1, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (self.scale * z.view(len(self.scale), -1, 1) + self.shift).view_as(z)
+
+
+class AffineDenoiser(Denoiser):
+    """The exact denoiser of an ``Affine`` student, seed by seed."""
+
+    def __init__(self, student: Affine) -> None:
+        super().__init__()
+        self.student, self.schedule = student, SCHEDULE
+
+    def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        lanes = (len(self.student.scale), -1, 1)
+        alpha, sigma = (a.to(x_t).view(lanes) for a in self.schedule(t))
+        square, shift = self.student.scale**2, self.student.shift
+        gain = alpha * square / (alpha**2 * square + sigma**2)
+        return (shift + gain * (x_t.view(lanes) - alpha * shift)).view_as(x_t)
+
+
+class ExactEM(ScoreDistiller):
+    """EM with exact posterior draws for an ``Affine`` student and draws of the teacher: what a long chain should come to."""
+
+    def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        _, (alpha, sigma), _ = self.draw_noise_levels(x)
+        ratio = broadcast(sigma / alpha, x)
+        target = self.teacher.sample(len(x)) + ratio * normal_like(x, None)
+        scale, shift = self.student.scale, self.student.shift
+        scale, shift = (p.detach().expand(-1, len(x) // len(p), 1).reshape(-1, 1) for p in (scale, shift))
+        variance = scale**2 + ratio**2
+        z = scale * (target - shift) / variance + ratio / variance.sqrt() * normal_like(z, None)
+        return regression(self.student(z), target, self.weight(alpha, sigma))
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "dmd": {"rule": "DistributionMatching", "K": 1},
+    "em-4": {"rule": "EMDistillation", "K": 4, "z_step_size": 0.0016},
+    "em-16": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.0016},
+    "em-64-uncancelled": {"rule": "EMDistillation", "K": 64, "z_step_size": 0.016, "cancel_noise": False},
+    "exact": {"rule": "ExactEM", "K": 1},
+}
+
+
+def teacher() -> GaussianMixtureDenoiser:
+    return GaussianMixtureDenoiser(*TEACHER, schedule=SCHEDULE)
+
+
+def make_rule(setting: dict[str, Any], scale: float = 0.3, num: int = SEEDS) -> ScoreDistiller:
+    """The rule of a setting, its student of standard deviation ``scale`` at zero."""
+    student = Affine(num, scale)
+    shared = (teacher(), student, AffineDenoiser(student), 1, partial(torch.optim.Adam, lr=LR, betas=(0.0, 0.99)))
+    log_snr = (setting["log_snr_min"], 6.0)
+    if setting["rule"] == "EMDistillation":
+        more = {name: setting[name] for name in ("z_step_size", "cancel_noise") if name in setting}
+        return EMDistillation(*shared, sampler=Langevin(STEP_SIZE, setting["K"]), log_snr=log_snr, **more)
+    return {"DistributionMatching": DistributionMatching, "ExactEM": ExactEM}[setting["rule"]](*shared, log_snr=log_snr)
+
+
+def train(rule: ScoreDistiller, rows: int, updates: int) -> float:
+    """Train at a learning rate that falls linearly to zero; CPU seconds."""
+    optimizer, start = rule.configure_optimizers(), time.process_time()
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, updates)
+    batch = torch.empty(rows, 1)
+    for _ in range(updates):
+        optimizer.zero_grad()
+        torch.stack(list(rule.losses(batch).values())).sum().backward()
+        optimizer.step()
+        schedule.step()
+    return time.process_time() - start
+
+
+def run_affine(setting: dict[str, Any]) -> dict[str, Any]:
+    """Train ``setting["updates"]`` steps, then both divergences of clean data and student, a number a seed."""
+    torch.manual_seed(0)
+    rule = make_rule(setting)
+    seconds = train(rule, SEEDS * ROWS, setting["updates"])
+    scale, shift = rule.student.scale.detach().abs().flatten(), rule.student.shift.detach().flatten()
+    forward, reverse = divergences(scale, shift)
+    figures = {"forward": forward, "reverse": reverse, "std": scale, "mean": shift}
+    return {**{name: value.tolist() for name, value in figures.items()}, "seconds": seconds}
+
+
+def divergences(scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(teacher ‖ student) and KL(student ‖ teacher) of Gaussian students (n,) by quadrature, in nats."""
+    x = torch.linspace(-8, 8, 16_001, dtype=torch.float64)[:, None]
+    weights, means, scales = (torch.tensor(v, dtype=torch.float64) for v in TEACHER)
+    log_q = (weights.log() + torch.distributions.Normal(means[:, 0], scales).log_prob(x)).logsumexp(1, keepdim=True)
+    log_p = torch.distributions.Normal(shift.double(), scale.double()).log_prob(x)
+    cell = 16 / 16_000
+    return (log_q.exp() * (log_q - log_p)).sum(0) * cell, (log_p.exp() * (log_p - log_q)).sum(0) * cell
+
+
+def affine_settings() -> dict[str, dict[str, Any]]:
+    """Every run by name: each rule at equal updates, and at the denoiser calls of ``em-16``."""
+    runs = {}
+    for log_snr_min in LOG_SNRS:
+        for name, rule in RULES.items():
+            shared = {**rule, "log_snr_min": log_snr_min, "rows": ROWS, "lr": LR, "step_size": STEP_SIZE}
+            equal_calls = UPDATES * 16 // rule["K"] if name in ("dmd", "em-4") else UPDATES
+            for updates in sorted({UPDATES, equal_calls}):
+                runs[f"affine-{log_snr_min:g}-{name}-{updates}"] = {**shared, "updates": updates}
+    return runs
+
+
+def affine() -> None:
+    """The table of rules and noise ranges."""
+    for name, setting in affine_settings().items():
+        result = cached(f"distillation/{name}", setting, partial(run_affine, setting))
+        kls = " ".join(f"{kl:.3f}" for kl in result["forward"])
+        print(f"  forward KL {kls}  std {result['std'][0]:.3f}  {result['seconds']:.0f} s", flush=True)
+
+
+def gradients(setting: dict[str, Any], scale: float, draws: int) -> Tensor:
+    """Gradients (draws, 2) of scale and shift of the student, each of ``ROWS`` rows."""
+    torch.manual_seed(0)
+    rule = make_rule(setting, scale, num=draws)
+    torch.stack(list(rule.losses(torch.empty(draws * ROWS, 1)).values())).sum().backward()
+    return draws * torch.cat([rule.student.scale.grad, rule.student.shift.grad], 1).view(draws, 2)
+
+
+def run_cancellation(setting: dict[str, Any]) -> dict[str, float]:
+    """Mean and standard deviation, over batches, of the gradient in the student's scale."""
+    grad = torch.cat([gradients(setting, 1.0, 50) for _ in range(1)])[:, 0]
+    return {"mean": float(grad.mean()), "std": float(grad.std()), "error": float(grad.std()) / math.sqrt(len(grad))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["affine"])
+    parser.parse_args()
+    torch.set_num_threads(1)
+    affine()
+
+
+if __name__ == "__main__":
+    main()
