@@ -127,6 +127,11 @@ def config(features: str, seed: int) -> dict[str, Any]:
     return {**learnt, "features": features, "heads": list(HEADS), "num_train": NUM_TRAIN, "seed": seed}
 
 
+def result_name(domain: str, task: int, features: str, seed: int) -> str:
+    """The name under which a result is stored."""
+    return f"{domain}-{task}-{features}-{seed}".replace(" ", "_").replace(",", "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -135,7 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     runs = [(f, d, t, s) for s in args.seeds for d in args.domains for f in args.features for t in TASKS[d]]
     for features, domain, task, seed in runs:
-        name = f"{domain}-{task}-{features}-{seed}".replace(" ", "_").replace(",", "")
+        name = result_name(domain, task, features, seed)
         compute = partial(run, features, domain, task, seed)
         print(f"  {cached(f'universal/{name}', config(features, seed), compute)}", flush=True)
 

@@ -30,17 +30,14 @@ def find_images(path: str | None) -> Path:
 
     Raises ``FileNotFoundError`` if that is neither an ``.npz`` file nor a folder with ``train`` and ``test``.
     """
-    named = path or os.environ.get(ENVIRONMENT)
-    places = [Path(named)] if path else [Path(named or "", folder, PACKED) for folder in ("", "cifar10")]
+    named = path or os.environ.get(ENVIRONMENT, "")
+    places = [Path(named)] if path else [Path(named) / PACKED, Path(named) / "cifar10" / PACKED]
     for place in places if named else []:
         if (place.suffix == ".npz" and place.is_file()) or all((place / part).is_dir() for part in PARTS):
             return place
-    source = (
-        "path must name"
-        if path
-        else f"the environment variable {ENVIRONMENT} must name a folder with {PACKED}, or path"
-    )
-    raise FileNotFoundError(f"{source} an .npz of packed JPEGs or a folder with {' and '.join(PARTS)}, got {named!r}")
+    rule = "path must name an .npz of packed JPEGs or a folder with train and test"
+    other = "" if path else f", or the environment variable {ENVIRONMENT} a folder with {PACKED}"
+    raise FileNotFoundError(f"{rule}{other}, got {named!r}")
 
 
 def list_images(source: Path, part: str) -> tuple[list[Encoded], Tensor]:

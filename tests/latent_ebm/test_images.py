@@ -82,9 +82,11 @@ def test_the_packed_file_is_found_by_the_environment(packed: Path, monkeypatch: 
     monkeypatch.setenv("LATENT_EBM_DATA", str(packed.parent))
     assert len(ready(num_val=2).train) == 10
     monkeypatch.delenv("LATENT_EBM_DATA")
-    with pytest.raises(FileNotFoundError, match="LATENT_EBM_DATA must name a folder"):
+    with pytest.raises(FileNotFoundError, match="or the environment variable LATENT_EBM_DATA a folder with cifar10"):
         ready()
-    with pytest.raises(FileNotFoundError, match=r"path must name an \.npz"):
+    with pytest.raises(
+        FileNotFoundError, match=r"path must name an \.npz of packed JPEGs or a folder with train and test, got"
+    ):
         ready(str(packed.parent))
 
 
