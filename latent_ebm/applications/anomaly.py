@@ -51,7 +51,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     warm_start : continue from the standardisation and the networks of the last fit.
     random_state, verbose : as in scikit-learn; ``verbose`` shows a progress bar.
 
-    Scores are deterministic, in float64, and do not depend on the other rows that are scored with them.
+    Scores are deterministic and do not depend on the other rows that are scored with them: computed in float64, and given to
+    24 binary digits, as those of a matrix product that come after depend on how many rows it has.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         x = self._validated(X)
         with torch.no_grad():
             energy = self._energy(x)
-        return -energy.numpy()
+        return -rounded(energy.numpy())
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples`` above the threshold (n,): negative for outliers."""
@@ -242,6 +243,12 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         for name, (valid, rule) in rules.items():
             if not valid:
                 raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """``x`` to 24 significant binary digits, at any magnitude."""
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.round(mantissa * 2.0**24) / 2.0**24, exponent)
 
 
 def _is_number(value: Any) -> bool:
