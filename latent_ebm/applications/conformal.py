@@ -1,0 +1,165 @@
+r"""P-values for any detector, by split conformal inference (Bates et al. 2023, arXiv:2104.08279).
+
+A detector's scores rank rows; how low is too low, it cannot say. Let s_1 .. s_n be the scores (up is normal) of held-out
+normal rows, which the detector was not fitted to. The p-value of a new row with score s is
+``(1 + #{i: s_i <= s}) / (n + 1)``. If the row is normal too, exchangeable with the held-out ones, then
+``P(p <= t) <= t`` for every t, whatever the detector and the data. P-values of many rows share the held-out ones, and are
+positively dependent: the procedure of Benjamini and Hochberg still keeps the false discovery rate.
+"""
+
+import warnings
+from typing import Any, Literal, cast
+
+import numpy as np
+from scipy.stats import false_discovery_control
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from latent_ebm.applications.anomaly import LatentEBMDetector
+
+Method = Literal["bh", "by", "bonferroni", "none"]
+METHODS = ("bh", "by", "bonferroni", "none")
+
+
+class ConformalCalibrator(OutlierMixin, BaseEstimator):
+    """P-values and decisions with guaranteed error rates from the scores of ``detector``.
+
+    Parameters
+    ----------
+    detector : an estimator with ``score_samples`` or ``decision_function``, up when normal; None: ``LatentEBMDetector()``.
+    calibration_size : fraction in (0, 1) of the rows given to ``fit`` that are held out from the detector's own fit.
+    alpha : in (0, 1); ``predict`` calls a row an outlier if its p-value is at most ``alpha``, so that at most so large a
+        part of normal rows is.
+    random_state : of the split, as in scikit-learn.
+
+    ``fit`` splits normal rows, fits a clone of the detector to one part and calibrates on the other; ``calibrate`` leaves
+    the detector, which must be fitted, as it is, and wants rows that it has not seen. ``detector_`` is the detector in use,
+    ``scores_`` (n,) the sorted scores of the held-out rows, ``offset_`` the threshold of ``alpha``. No p-value is below
+    1 / (n + 1): with a smaller ``alpha``, ``fit`` warns, and ``predict`` calls no row an outlier (``offset_`` is -inf).
+    """
+
+    def __init__(
+        self,
+        detector: Any = None,
+        calibration_size: float = 0.5,
+        alpha: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.detector = detector
+        self.calibration_size = calibration_size
+        self.alpha = alpha
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> "ConformalCalibrator":
+        """Fit a clone of the detector to one part of normal rows X (n >= 4, d), calibrate on the other. ``y`` is ignored."""
+        self._check_parameters()
+        rows = self._rows(X, ensure_min_samples=4)
+        held = max(2, min(len(rows) - 2, round(self.calibration_size * len(rows))))
+        train, rest = train_test_split(rows, test_size=held, random_state=check_random_state(self.random_state))
+        return self._calibrate(cast(Any, clone(self._detector())).fit(train), rest)
+
+    def calibrate(self, X: Any) -> "ConformalCalibrator":
+        """Calibrate on normal rows X (n, d) that ``detector``, already fitted, has not seen.
+
+        Raises ``NotFittedError`` for a detector that is not fitted.
+        """
+        self._check_parameters()
+        detector = self._detector()
+        check_is_fitted(detector)
+        return self._calibrate(detector, self._rows(X))
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """The detector's scores (n,) of rows X (n, d), up when normal."""
+        check_is_fitted(self)
+        return self._score(self._rows(X, reset=False))
+
+    def p_values(self, X: Any) -> np.ndarray:
+        """``(1 + #{i: s_i <= s}) / (n + 1)`` (m,) of rows X (m, d): small for outliers, never smaller for ties."""
+        scores = self.score_samples(X)
+        return self._levels()[np.searchsorted(self.scores_, scores, side="right")]
+
+    def select(self, X: Any, alpha: float | None = None, method: Method = "bh") -> np.ndarray:
+        """Which (m,) of rows X (m, d), tested together, are outliers.
+
+        ``method``: "bh" (Benjamini-Hochberg) keeps the expected part of normal rows among those selected at most
+        ``alpha``; "by" (Benjamini-Yekutieli) does so under any dependence, and selects fewer; "bonferroni" keeps the
+        probability of selecting any normal row at most ``alpha``; "none" that of each. ``alpha``: the calibrator's if None.
+        Raises ``ValueError`` for another method, and for an ``alpha`` outside [1 / (n + 1), 1), below which nothing can be
+        selected, however far out.
+        """
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        check_is_fitted(self)
+        alpha = self._reachable("alpha", self.alpha if alpha is None else alpha)
+        p = self.p_values(X)
+        if method in ("bh", "by"):
+            return false_discovery_control(p, method=method) <= alpha
+        return p * (len(p) if method == "bonferroni" else 1) <= alpha
+
+    def infer_threshold(self, fpr: float) -> float:
+        """The score below which p-values are at most ``fpr``: normal rows score there with probability at most ``fpr``.
+
+        Raises ``ValueError`` for ``fpr`` outside [1 / (n + 1), 1), below which there is no such score.
+        """
+        check_is_fitted(self)
+        fpr = self._reachable("fpr", fpr)
+        return float(self.scores_[np.count_nonzero(self._levels() <= fpr) - 1])
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """``score_samples`` above the threshold of ``alpha`` (n,): negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """+1 (n,) for inliers, -1 for rows whose p-value is at most ``alpha``."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def _calibrate(self, detector: Any, rows: Any) -> "ConformalCalibrator":
+        self.detector_ = detector
+        self.scores_ = np.sort(self._score(rows))
+        least = 1 / (len(self.scores_) + 1)
+        if self.alpha < least:
+            warnings.warn(
+                f"alpha = {self.alpha} is below the least p-value, {least:.3g}: no row is an outlier", stacklevel=3
+            )
+        self.offset_ = -np.inf if self.alpha < least else self.infer_threshold(self.alpha)
+        return self
+
+    def _detector(self) -> Any:
+        detector = LatentEBMDetector() if self.detector is None else self.detector
+        if not (hasattr(detector, "score_samples") or hasattr(detector, "decision_function")):
+            raise ValueError(f"detector must have score_samples or decision_function, got {detector!r}")
+        return detector
+
+    def _rows(self, X: Any, **rules: Any) -> Any:
+        """X, checked; a data frame stays one, as its detector may know columns by their names."""
+        checked = validate_data(self, X, dtype=np.float64, **rules)
+        return X if hasattr(X, "iloc") else checked
+
+    def _score(self, X: Any) -> np.ndarray:
+        """Scores (n,) by the detector in use. Raises ``ValueError`` for any that are not finite."""
+        name = "score_samples" if hasattr(self.detector_, "score_samples") else "decision_function"
+        scores = np.asarray(getattr(self.detector_, name)(X), dtype=np.float64)
+        if scores.shape != (len(X),) or not np.isfinite(scores).all():
+            raise ValueError(f"detector must give every row one finite score, got {scores!r} from {name}")
+        return scores
+
+    def _levels(self) -> np.ndarray:
+        """All p-values (n + 1,) that can be, ascending."""
+        return np.arange(1, len(self.scores_) + 2) / (len(self.scores_) + 1)
+
+    def _reachable(self, name: str, level: float) -> float:
+        least = 1 / (len(self.scores_) + 1)
+        if not least <= level < 1:
+            raise ValueError(
+                f"{name} must lie in [{least:.3g}, 1), got {level!r}: no p-value is below 1 / (n + 1) with the n = "
+                f"{len(self.scores_)} rows held out; more of them allow a smaller {name}"
+            )
+        return level
+
+    def _check_parameters(self) -> None:
+        for name in ("calibration_size", "alpha"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float, np.number)) and 0 < value < 1):
+                raise ValueError(f"{name} must be a number in (0, 1), got {value!r}")
