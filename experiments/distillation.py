@@ -1,9 +1,9 @@
 """What K does to a one-step student: ``python -m experiments.distillation``
 
-EM Distillation (arXiv:2405.16852) against distribution matching on teachers whose every score is known. Experiment "affine": a
-mixture of two Gaussians and an affine student, whose own denoiser is known too, so that nothing but the E-step differs; 5
-seeds are trained side by side. "cancellation": variance and bias of the student's gradient, with and without noise
-cancellation. Every comparison is made at equal updates and at equal numbers of denoiser calls.
+EM Distillation (arXiv:2405.16852) against distribution matching on teachers whose every score is known. Experiment
+"affine": a mixture of two Gaussians and an affine student, whose own denoiser is known too, so that nothing but the E-step
+differs; 5 seeds are trained side by side. "cancellation": variance and bias of the student's gradient, with and without
+noise cancellation. Every comparison is made at equal updates and at equal numbers of denoiser calls.
 """
 
 import argparse
@@ -61,14 +61,14 @@ class ExactEM(ScoreDistiller):
     """EM with exact posterior draws for an ``Affine`` student and draws of the teacher: what a long chain should come to."""
 
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        _, (alpha, sigma), _ = self.draw_noise_levels(x)
-        ratio = broadcast(sigma / alpha, x)
-        target = self.teacher.sample(len(x)) + ratio * normal_like(x, None)
+        noise = self.draw_noise(x)
+        ratio = broadcast(noise.sigma / noise.alpha, x)
+        target = self.teacher.sample(len(x)) + ratio * noise.eps
         scale, shift = self.student.scale, self.student.shift
         scale, shift = (p.detach().expand(-1, len(x) // len(p), 1).reshape(-1, 1) for p in (scale, shift))
         variance = scale**2 + ratio**2
         z = scale * (target - shift) / variance + ratio / variance.sqrt() * normal_like(z, None)
-        return regression(self.student(z), target, self.weight(alpha, sigma))
+        return regression(self.student(z), target, self.weight(noise))
 
 
 RULES: dict[str, dict[str, Any]] = {

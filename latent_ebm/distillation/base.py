@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,18 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.students import check_log_snr
 from latent_ebm.learning.base import LearningRule, OptimizerCallable
 from latent_ebm.objectives import denoising
+from samplers.base import normal_like
 
 CHUNK = 500  # samples that are made at once
+
+
+class Noise(NamedTuple):
+    """What makes ``x_t = alpha x + sigma eps`` of x: ``t``, ``alpha``, ``sigma`` (batch,), float64, and ``eps`` like x."""
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    eps: Tensor
 
 
 class ScoreDistiller(LearningRule):
@@ -58,7 +68,7 @@ class ScoreDistiller(LearningRule):
             check_log_snr("log_snr", end, teacher.schedule)
         if not log_snr[0] < log_snr[1]:
             raise ValueError(f"log_snr must be a least and a greatest value, got {log_snr}")
-        self.teacher, self.student, self.fake = teacher.requires_grad_(False).eval(), student, fake
+        self.teacher, self.student, self.fake = teacher.requires_grad_(False), student, fake
         self.latent_shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
         self.log_snr, self.weight_power, self.fake_lr = log_snr, weight_power, fake_lr
         self.student_every, self.conditional = student_every, conditional
@@ -74,7 +84,7 @@ class ScoreDistiller(LearningRule):
         rows, condition = self.read(batch)
         z = self.draw_latents(rows)
         with torch.no_grad():
-            x = self.student(z, **condition)
+            x = self.student(z, **condition).to(z.dtype)  # chains need more than autocast's precision
         losses = {"fake": self.fake_loss(x, condition)} if self.fake_parameters() else {}
         if self.global_step % self.student_every == 0:
             losses["student"] = self.student_loss(z, x, condition)
@@ -82,23 +92,22 @@ class ScoreDistiller(LearningRule):
 
     def fake_loss(self, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """Denoising of the student's samples x (batch, \\*event), weighted as for data of unit variance."""
-        log_snr, (alpha, sigma), t = self.draw_noise_levels(x)
-        return denoising(partial(self.fake, t=t, **condition), x, alpha, sigma, log_snr.exp() + 1)
+        t, alpha, sigma, _ = self.draw_noise(x)
+        return denoising(partial(self.fake, t=t, **condition), x, alpha, sigma, (alpha / sigma) ** 2 + 1)
 
     @torch.no_grad()
     def gap(self, x_t: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """``D_q - D_p`` like ``x_t`` (batch, \\*event), a constant."""
         return (self.teacher(x_t, t, **condition) - self.fake(x_t, t, **condition)).to(x_t.dtype)
 
-    def draw_noise_levels(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-        """For every row of x: log-SNR, (alpha, sigma) and t, each (batch,) and float64."""
-        log_snr = x.new_empty(len(x), dtype=torch.float64).uniform_(*self.log_snr)
-        schedule = self.teacher.schedule
-        return log_snr, schedule.frame(log_snr), schedule.time(log_snr)
+    def draw_noise(self, x: Tensor) -> Noise:
+        """Noise for x (batch, \\*event), of a level of its own for every row."""
+        t = self.teacher.schedule.time(x.new_empty(len(x), dtype=torch.float64).uniform_(*self.log_snr))
+        return Noise(t, *self.teacher.schedule(t), normal_like(x, None))
 
-    def weight(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Weight of a squared error in x, of which the divergence at one noise level has ``alpha^2 / sigma^2``."""
-        return (sigma / alpha) ** (2 * self.weight_power - 2)
+    def weight(self, noise: Noise) -> Tensor:
+        """Weight (batch,) of a squared error in x, of which the divergence at a noise level has ``(alpha / sigma)^2``."""
+        return (noise.sigma / noise.alpha) ** (2 * self.weight_power - 2)
 
     def draw_latents(self, rows: int) -> Tensor:
         """z (rows, \\*latent_shape) ~ N(0, I) of the student's dtype and device."""
@@ -126,11 +135,9 @@ class ScoreDistiller(LearningRule):
             self.log_dict({f"chain/{name}": value for name, value in self.figures.items()})
         return total
 
-    def train(self, mode: bool = True) -> "ScoreDistiller":
-        """As usual, but the teacher stays as it is in evaluation."""
-        super().train(mode)
+    def on_train_start(self) -> None:
+        """Keep a teacher with dropout from being trained with it."""
         self.teacher.eval()
-        return self
 
     def fake_parameters(self) -> list[nn.Parameter]:
         """What of ``fake`` is trained: its parameters that are not the student's."""

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from latent_ebm.distillation.base import ScoreDistiller
 from latent_ebm.objectives import score_difference
-from samplers.base import normal_like
 from samplers.schedules import broadcast
 
 
@@ -21,8 +20,8 @@ class DistributionMatching(ScoreDistiller):
     """
 
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        _, (alpha, sigma), t = self.draw_noise_levels(x)
-        x_t = broadcast(alpha, x) * x + broadcast(sigma, x) * normal_like(x, None)
-        gap = self.gap(x_t, t, condition)
+        noise = self.draw_noise(x)
+        x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
+        gap = self.gap(x_t, noise.t, condition)
         self.figures = {"gap": gap.flatten(1).norm(dim=1).mean()}
-        return score_difference(self.student(z, **condition), gap, self.weight(alpha, sigma))
+        return score_difference(self.student(z, **condition), gap, self.weight(noise))

@@ -11,8 +11,8 @@ all that a chain needs is known: with the gap ``d = D_q - D_p`` of the denoisers
 *Noise cancellation.* The residual ``sigma eps / alpha`` is dominated by noise. Carry along what the noise alone would have
 done, ``N <- (1 - h) N + sqrt(2 h) n`` from ``N = eps``, h the step, and take ``eps - N`` for eps. The noise then drops out of
 the recursion: in units of x what is left is ``r <- (1 - h) r + h d`` from zero, an average of the gaps along the chain. With
-one step and z at rest that is ``h d``, distribution matching. When z moves, N correlates with ``J_g(z)`` and leaving it out
-biases the gradient, towards too wide a student; the bias vanishes with the step of z.
+one step and z at rest that is ``h d``, distribution matching. When z moves, N correlates with it, and to leave N out biases
+the gradient by ``E[J_g(z)^T N] sigma / alpha``, which vanishes with the step of z.
 """
 
 import math
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.denoisers import Denoiser
-from latent_ebm.distillation.base import ScoreDistiller
+from latent_ebm.distillation.base import Noise, ScoreDistiller
 from latent_ebm.learning.base import OptimizerCallable
 from latent_ebm.objectives import regression
 from samplers import Langevin
-from samplers.base import check_recording, normal_like
+from samplers.base import check_recording
 from samplers.schedules import broadcast
 
 
@@ -39,8 +39,7 @@ class JointPosterior:
     ones where little noise makes z stiff. A step of zero leaves z at rest. Every gradient that is asked for enters ``shift``,
     the average gap of noise cancellation, and ``gaps``, their norms: a target serves one chain.
 
-    Arguments: ``student`` z -> x; ``gap`` x_t -> D_q - D_p; ``z`` the start, ``x`` = student(z); ``alpha``, ``sigma``
-    (batch,).
+    Arguments: ``student`` z -> x; ``gap`` x_t -> D_q - D_p; ``z`` (batch, \\*latent_shape) and ``noise`` the start.
     """
 
     def __init__(
@@ -48,17 +47,15 @@ class JointPosterior:
         student: Callable[[Tensor], Tensor],
         gap: Callable[[Tensor], Tensor],
         z: Tensor,
-        x: Tensor,
-        alpha: Tensor,
-        sigma: Tensor,
+        noise: Noise,
         step_size: float,
         z_step_size: float,
     ) -> None:
         self.student, self.gap, self.start, self.step_size = student, gap, z, step_size
-        self.alpha, self.sigma = broadcast(alpha, x), broadcast(sigma, x)
-        self.snr = broadcast((alpha / sigma) ** 2, x)
-        self.stretch = broadcast(((sigma / alpha).clamp(max=1) ** 2 * z_step_size / step_size).sqrt(), z)
-        self.shift, self.gaps = torch.zeros_like(x), []
+        ratio, eps = noise.alpha / noise.sigma, noise.eps
+        self.alpha, self.sigma, self.ratio = (broadcast(a, eps) for a in (noise.alpha, noise.sigma, ratio))
+        self.stretch = broadcast((1 / ratio).clamp(max=1) * math.sqrt(z_step_size / step_size), z)
+        self.shift, self.gaps = torch.zeros_like(eps), []
 
     def __call__(self, position: Tensor) -> Tensor:
         raise NotImplementedError("the joint density is known by its gradient alone: use Langevin")
@@ -79,11 +76,11 @@ class JointPosterior:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             x = self.student(z)
-        gap = self.gap(self.alpha * x.detach().to(eps.dtype) + self.sigma * eps)
-        (pull,) = torch.autograd.grad(x, z, (self.snr * gap).to(x.dtype))
+        gap = self.gap(self.alpha * x.detach().to(eps) + self.sigma * eps)
+        (pull,) = torch.autograd.grad(x, z, (self.ratio**2 * gap).to(x.dtype))
         self.shift = self.shift.lerp(gap, self.step_size)
         self.gaps.append(gap.flatten(1).norm(dim=1).mean())
-        grad = self.join(self.snr.sqrt() * gap - eps, self.stretch * (pull - z))
+        grad = self.join(self.ratio * gap - eps, self.stretch * (pull - z))
         return position.new_zeros(len(position)), grad
 
 
@@ -123,23 +120,18 @@ class EMDistillation(ScoreDistiller):
         self.sampler, self.z_step_size, self.cancel_noise = sampler, z_step_size, cancel_noise
 
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        _, (alpha, sigma), t = self.draw_noise_levels(x)
-        z, shift = self.infer(z, x, (alpha, sigma), t, condition)
+        noise = self.draw_noise(x)
+        z, shift = self.infer(z, noise, condition)
         x = self.student(z, **condition)
-        return regression(x, x.detach() + shift, self.weight(alpha, sigma))
+        return regression(x, x.detach() + shift, self.weight(noise))
 
-    def infer(
-        self, z: Tensor, x: Tensor, noise: tuple[Tensor, Tensor], t: Tensor, condition: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The E-step from z (batch, \\*latent_shape) and x = g(z): the z drawn, and ``x_t / alpha - g(z)`` like x.
-
-        ``noise`` = (alpha, sigma) at times ``t``, each (batch,).
-        """
-        student, gap = partial(self.student, **condition), partial(self.gap, t=t, condition=condition)
-        joint = JointPosterior(student, gap, z, x, *noise, self.sampler.step_size, self.z_step_size)
-        start = joint.join(normal_like(x, None), torch.zeros_like(z))
+    def infer(self, z: Tensor, noise: Noise, condition: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The E-step from latents z (batch, \\*latent_shape): the z drawn, and ``x_t / alpha - g(z)``, like x."""
+        student, gap = partial(self.student, **condition), partial(self.gap, t=noise.t, condition=condition)
+        joint = JointPosterior(student, gap, z, noise, self.sampler.step_size, self.z_step_size)
+        start = joint.join(noise.eps, torch.zeros_like(z))
         end = self.sampler.sample(joint, start)
         eps, z = joint.split(end)
-        moved = (end - start)[:, : x[0].numel()].norm(dim=1).mean()
+        moved = (eps - noise.eps).flatten(1).norm(dim=1).mean()
         self.figures = {"moved": moved, "gap_first": joint.gaps[0], "gap_last": joint.gaps[-1]}
-        return z, joint.shift if self.cancel_noise else eps / joint.snr.sqrt()
+        return z, joint.shift if self.cancel_noise else eps / joint.ratio
