@@ -221,7 +221,7 @@ class RatioPrior(Prior):
 
     def tilt(self, z: Tensor) -> Tensor:
         logits = (weight * stage(z) for weight, stage in zip(self.weights, self.stages, strict=True))
-        return sum(logits, z.new_zeros(len(z)))
+        return sum(logits, z.new_zeros(z.shape[0]))  # len(z) would fix the number of rows of an exported network
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the gradients of the base and of every stage, each in closed form where it is known."""

@@ -1,0 +1,87 @@
+r"""The score of a detector as an ONNX file: rows in, ``score_samples`` out, with standardisation, kernels and stages inside.
+
+The score of a row is deterministic, as its code is the mean that the encoder gives, so that no sampler needs to be exported.
+Tables are computed in float64, as the detector does; images are coded and decoded in float32, for ONNX Runtime has no
+convolutions in float64. Whether the file agrees with the detector is checked when it is written.
+"""
+
+import os
+from copy import deepcopy
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from latent_ebm.applications.anomaly import LatentEBMDetector
+from latent_ebm.applications.onnx_files import write_onnx
+from latent_ebm.applications.pictures import atomic_path
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
+MAX_CHECKED = 200
+
+
+class Score(nn.Module):
+    """``score_samples`` of a fitted ``detector``: rows (n, d) in float64 -> scores (n,) in float64."""
+
+    location: Tensor
+    spread: Tensor
+    noise: Tensor
+
+    def __init__(self, detector: LatentEBMDetector) -> None:
+        super().__init__()
+        num = detector.rows_[0].numel()
+        mean, scale = detector.scaler_.mean_, detector.scaler_.scale_
+        self.register_buffer("location", torch.as_tensor(np.zeros(num) if mean is None else mean))
+        self.register_buffer("spread", torch.as_tensor(np.ones(num) if scale is None else scale))
+        self.register_buffer("noise", detector.elbo_noise_)
+        self.shape = (num,) if detector.image_shape is None else tuple(detector.image_shape)
+        self.dtype = torch.float64 if detector.image_shape is None else torch.float32
+        self.energy, self.prior = detector.energy, detector.prior_
+        coder = deepcopy(detector.coder_)
+        self.posterior, self.likelihood = coder.posterior.to(self.dtype), coder.likelihood.to(self.dtype)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        x = ((rows - self.location) / self.spread).unflatten(1, self.shape).to(self.dtype)
+        q = self.posterior(x)
+        if self.energy == "elbo":
+            z = q.mean + q.stddev * self.noise.to(self.dtype).unsqueeze(1)
+            copies = x.expand(len(self.noise), *x.shape).flatten(0, 1)
+            joint = self.log_joint(copies, z.flatten(0, 1)).unflatten(0, (len(self.noise), -1))
+            return (joint - q.log_prob(z)).mean(0)
+        return self.log_joint(x, q.mean)
+
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """Those terms (n,) of ``log p(x|z) + log p(z)`` that the detector counts."""
+        if self.energy == "prior":
+            return self.prior(z.double())
+        conditional = self.likelihood(z).log_prob(x).double()
+        return conditional if self.energy == "reconstruction" else conditional + self.prior(z.double())
+
+
+def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> None:
+    """Write the score of a fitted ``detector`` to ``path``: input ``rows`` (n, d), output ``score`` (n,), both float64.
+
+    Where ONNX Runtime is installed, the file is compared with the detector on its training rows. Raises ``RuntimeError`` if
+    they disagree, and leaves no file behind then; ``ImportError`` without the extra "onnx"; scikit-learn's
+    ``NotFittedError``.
+    """
+    check_is_fitted(detector)
+    rows = detector.scaler_.inverse_transform(detector.rows_[:MAX_CHECKED].flatten(1).numpy())
+    network = Score(detector).eval()
+    with atomic_path(path) as temporary:
+        write_onnx(network, torch.as_tensor(rows[:2]), temporary, ("rows", "score"))
+        if find_spec("onnxruntime") is not None:
+            check_parity(temporary, rows, detector.score_samples(rows), TOLERANCE[network.dtype])
+
+
+def check_parity(path: str | os.PathLike[str], rows: np.ndarray, scores: np.ndarray, tolerance: float) -> None:
+    """Raise ``RuntimeError`` unless the file gives ``scores`` (n,) for ``rows`` (n, d) to ``tolerance * (1 + |score|)``."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    found = session.run(["score"], {"rows": rows})[0]
+    worst = float((np.abs(found - scores) / (1 + np.abs(scores))).max())
+    if not worst <= tolerance:
+        raise RuntimeError(f"the ONNX file must agree with the detector up to {tolerance:g}, got {worst:g}")
