@@ -7,26 +7,32 @@ from samplers.gradient_flow import GradientFlow
 from samplers.hmc import HMC
 from samplers.importance import annealed_importance, effective_sample_size, log_mean_exp, log_z_bracket, resample
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
+from samplers.reverse import DDIM, Ancestral, Heun, ProbabilityFlow, ReverseSampler, bridge
 from samplers.schedules import VE, Karras, Rectified, Schedule, VPCosine, VPDiscrete, VPLinear
 from samplers.targets import Banana, Gaussian, GaussianMixture
 from samplers.tempering import Annealed, ParallelTempering, Tempered
 
 __all__ = [
+    "DDIM",
     "HMC",
     "MALA",
     "VE",
+    "Ancestral",
     "Annealed",
     "Banana",
     "Gaussian",
     "GaussianMixture",
     "GradientFlow",
+    "Heun",
     "Info",
     "Karras",
     "Langevin",
     "LogDensity",
     "ParallelTempering",
     "PersistentChains",
+    "ProbabilityFlow",
     "Rectified",
+    "ReverseSampler",
     "Sampler",
     "Schedule",
     "State",
@@ -37,6 +43,7 @@ __all__ = [
     "VPLinear",
     "acceptance",
     "annealed_importance",
+    "bridge",
     "effective_sample_size",
     "ess",
     "kernel_stein_discrepancy",

@@ -16,26 +16,21 @@ densities of flows: Chen et al. 2018, arXiv:1806.07366; Hutchinson's trace: Grat
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from samplers.base import (
-    Info,
-    LogDensity,
-    Recorded,
-    Sampler,
-    State,
-    check_finite,
-    check_numbers,
-    value_and_grad,
+from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_numbers, value_and_grad
+from samplers.ode import (
+    check_flow,
+    check_log_prob,
+    jacobian_products,
+    solve,
+    unit_vectors,
+    value_and_divergence,
+    with_density,
 )
-
-# Methods of torchdiffeq by name, with their order.
-FIXED_STEP = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
-ADAPTIVE = {"adaptive_heun": 2, "fehlberg2": 2, "bosh3": 3, "dopri5": 5, "dopri8": 8}
 
 
 class PointDensity(NamedTuple):
@@ -75,14 +70,8 @@ class GradientFlow(Sampler):
     has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.method not in {**FIXED_STEP, **ADAPTIVE}:
-            raise ValueError(f"method must be one of {', '.join({**FIXED_STEP, **ADAPTIVE})}, got {self.method!r}")
-        if self.num_steps is None and self.method in ADAPTIVE:
-            object.__setattr__(self, "num_steps", 1)
-        check_numbers(self, horizon="positive", num_steps="count", exact_dim="count", num_probes="count")
-        for name in ("rtol", "atol"):
-            if getattr(self, name) is not None:
-                check_numbers(self, **{name: "positive"})
+        check_numbers(self, horizon="positive")
+        check_flow(self)
 
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
@@ -108,8 +97,9 @@ class GradientFlow(Sampler):
         second derivatives. Raises ``ValueError`` for a ``log_prob0`` of another shape than (chains,), and
         ``FloatingPointError`` if a chain diverged.
         """
-        check_log_prob(log_prob0, x0)
-        return self._solve(log_density, self._augmented(log_density, x0, generator), (x0, log_prob0), self.num_steps)
+        check_log_prob("log_prob0", log_prob0, x0)
+        velocity = self._augmented(log_density, x0, generator)
+        return solve(self, velocity, (x0, log_prob0), self._ends(x0), self.num_steps, self._adjoint(log_density))
 
     def euler_flow(self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor) -> tuple[Tensor, Tensor]:
         """As ``flow``, for the ``num_steps`` Euler maps ``x + eta grad log p`` themselves, ``eta = horizon / num_steps``.
@@ -118,7 +108,7 @@ class GradientFlow(Sampler):
         if ``eta |H| >= 1`` at a point of a path, where the map need not be invertible, or for more than ``exact_dim``
         numbers an event.
         """
-        check_log_prob(log_prob0, x0)
+        check_log_prob("log_prob0", log_prob0, x0)
         if x0[0].numel() > self.exact_dim:
             raise ValueError(f"x0 must have at most exact_dim = {self.exact_dim} numbers an event, got {x0[0].numel()}")
         x, log_prob, eta = x0, log_prob0, self.horizon / self.num_steps
@@ -146,109 +136,40 @@ class GradientFlow(Sampler):
         ``base_log_prob`` is ``log q_0``. Look at ``round_trip_error``: a long flow contracts, and its inverse loses the
         digits. Raises ``FloatingPointError`` if a path leaves to infinity, as from points that no start reaches.
         """
-        forward = self._augmented(log_density, x, generator)
-
-        def backward(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            velocity, rate = forward(t, state)
-            return -velocity, rate
-
-        zero = x.new_zeros(len(x))
-        x0, change = self._solve(log_density, backward, (x, zero), self.num_steps)
+        velocity, start = self._augmented(log_density, x, generator), (x, x.new_zeros(len(x)))
+        x0, change = solve(self, velocity, start, self._ends(x).flip(0), self.num_steps, self._adjoint(log_density))
         error = self._transport(log_density, x0.detach(), self.num_steps) - x
-        return PointDensity(base_log_prob(x0) + change, x0, error.detach().flatten(1).norm(dim=1))
+        return PointDensity(base_log_prob(x0) - change, x0, error.detach().flatten(1).norm(dim=1))
 
     def _augmented(self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None) -> Callable[..., Any]:
         """The velocity of ``(x, log q)``."""
-        exact = x[0].numel() <= self.exact_dim
-        signs = None if exact else torch.empty(self.num_probes, *x.shape, dtype=x.dtype, device=x.device)
-        if signs is not None:
-            signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-
-        def velocity(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            grad, laplacian = score_and_laplacian(log_density, state[0], signs)
-            return grad, -laplacian
-
-        return velocity
+        return with_density(self, lambda t, x: score(log_density)(x), x, generator)
 
     def _transport(self, log_density: LogDensity, x: Tensor, num_steps: int) -> Tensor:
         """``x`` after ``num_steps`` parts of the flow."""
-        return self._solve(log_density, lambda t, state: (value_and_grad(log_density, state[0])[1],), (x,), num_steps)[
-            0
-        ]
 
-    def _solve(self, log_density: LogDensity, velocity: Callable[..., Any], state: Any, num_steps: int) -> Any:
-        """``state``, a tuple of tensors, after ``num_steps`` parts of the horizon."""
-        x, end = state[0], self.horizon * num_steps / self.num_steps
-        if x.is_meta:  # solvers choose their steps by values, which meta tensors do not hold
-            return tuple(a + end * b for a, b in zip(state, velocity(None, state), strict=True))
-        times = torch.tensor([0.0, end], dtype=x.dtype, device=x.device)
-        if self.method in FIXED_STEP:
-            options: dict[str, Any] = {"grid_constructor": lambda func, y0, t: evenly(t, num_steps + 1)}
-        else:
-            times = evenly(times, num_steps + 1)
-            # A solver that lands on the times needs no interpolation, which is of lower order than its steps.
-            options = {"norm": largest, "step_t": times}
-        tolerance = 1e-9 if x.dtype == torch.float64 else 1e-5
-        try:
-            path = self._solver(log_density)(
-                velocity,
-                state,
-                times,
-                rtol=self.rtol or tolerance,
-                atol=self.atol or tolerance,
-                method=self.method,
-                options=options,
-            )
-        except AssertionError as error:  # how torchdiffeq reports that steps have shrunk to nothing
-            raise FloatingPointError(f"a chain of {self} diverged or its log-density is not smooth: {error}") from error
-        for a in (a[-1] for a in path):
-            check_finite("position and log_prob", a.detach(), f"a chain of {self} diverged: use more steps")
-        return tuple(a[-1] for a in path)
+        def velocity(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
+            return (value_and_grad(log_density, state[0])[1],)
 
-    def _solver(self, log_density: LogDensity) -> Callable[..., Any]:
-        from torchdiffeq import odeint, odeint_adjoint
+        ends = self._ends(x) * (num_steps / self.num_steps)
+        return solve(self, velocity, (x,), ends, num_steps, self._adjoint(log_density))[0]
 
-        if not self.adjoint or not torch.is_grad_enabled():
-            return odeint
+    def _ends(self, x: Tensor) -> Tensor:
+        return x.new_tensor([0.0, self.horizon])
+
+    def _adjoint(self, log_density: LogDensity) -> nn.Module | None:
+        """The module whose parameters get gradients by integrating backwards, if that is asked for."""
+        if not self.adjoint:
+            return None
         module = log_density.log_density if isinstance(log_density, Recorded) else log_density
-        if not isinstance(module, nn.Module):
+        if torch.is_grad_enabled() and not isinstance(module, nn.Module):
             raise ValueError(f"log_density must be an nn.Module for adjoint gradients, got {type(module).__name__}")
-        return partial(odeint_adjoint, adjoint_params=tuple(p for p in module.parameters() if p.requires_grad))
+        return module  # pyright: ignore[reportReturnType]
 
 
-def evenly(times: Tensor, num: int) -> Tensor:
-    """``num`` times from the first to the last of ``times``."""
-    return torch.linspace(float(times[0]), float(times[-1]), num, dtype=times.dtype, device=times.device)
-
-
-def largest(state: tuple[Tensor, ...]) -> Tensor:
-    """Largest entry of a tuple of scaled errors: tolerances then hold for every chain, not for their mean."""
-    return torch.stack([a.abs().max() for a in state]).max()
-
-
-def check_log_prob(log_prob0: Tensor, x0: Tensor) -> None:
-    """Raise ``ValueError`` unless ``log_prob0`` has one number per row of ``x0``."""
-    if log_prob0.shape != x0.shape[:1]:
-        raise ValueError(f"log_prob0 must have shape {tuple(x0.shape[:1])}, got {tuple(log_prob0.shape)}")
-
-
-def hessian_products(log_density: LogDensity, x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """``grad log p`` (chains, \\*event), and ``H v`` for all ``directions`` v (k, chains, \\*event) in one batched pass."""
-    keep = torch.is_grad_enabled()
-    x = x if x.requires_grad else x.detach().requires_grad_()
-    _, grad = Recorded(log_density).value_and_grad(x)
-    if not grad.requires_grad:  # a constant gradient
-        return grad, torch.zeros_like(directions)
-    (products,) = torch.autograd.grad(
-        grad, x, directions, is_grads_batched=True, create_graph=keep, materialize_grads=True
-    )
-    return (grad if keep else grad.detach()), products
-
-
-def unit_vectors(x: Tensor) -> Tensor:
-    """The axes of an event of ``x`` (chains, \\*event), for every chain: (dim, chains, \\*event)."""
-    event = x.shape[1:]
-    return torch.eye(event.numel(), dtype=x.dtype, device=x.device).view(-1, 1, *event).expand(-1, *x.shape)
+def score(log_density: LogDensity) -> Callable[[Tensor], Tensor]:
+    """``grad log p``, differentiable."""
+    return lambda x: Recorded(log_density).value_and_grad(x)[1]
 
 
 def score_and_laplacian(log_density: LogDensity, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -256,13 +177,10 @@ def score_and_laplacian(log_density: LogDensity, x: Tensor, signs: Tensor | None
 
     The exact trace, or, with ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H v``.
     """
-    directions = unit_vectors(x) if signs is None else signs
-    grad, products = hessian_products(log_density, x, directions)
-    curvatures = (directions * products).flatten(2).sum(2)
-    return grad, curvatures.sum(0) if signs is None else curvatures.mean(0)
+    return value_and_divergence(score(log_density), x, signs)
 
 
 def score_and_hessian(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     """``grad log p`` (chains, \\*event) and its Hessian H (chains, dim, dim), ``dim`` numbers an event."""
-    grad, products = hessian_products(log_density, x, unit_vectors(x))
+    grad, products = jacobian_products(score(log_density), x, unit_vectors(x))
     return grad, products.flatten(2).transpose(0, 1)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from samplers import MALA, Gaussian, GaussianMixture, GradientFlow, Langevin, UnderdampedLangevin
-from samplers.gradient_flow import FIXED_STEP, score_and_hessian, score_and_laplacian
+from samplers.gradient_flow import score_and_hessian, score_and_laplacian
+from samplers.ode import FIXED_STEP
 from tests.samplers.table import seeded, z_scores
 
 HORIZON = 1.3

@@ -1,0 +1,263 @@
+r"""Reverse diffusion: draws of data from noise, by a denoiser ``D(x_t, t) = E[x_0 | x_t]``.
+
+A step from time t to a cleaner s < t replaces the unknown x_0 by D. Given x_0, a whole family of laws of x_s has the right
+marginal (Song, Meng, Ermon 2020, arXiv:2010.02502):
+
+    x_s = alpha_s x_0 + sigma_s (sqrt(1 - c^2) eps + c n),    eps = (x_t - alpha_t x_0) / sigma_t,    n ~ N(0, I);
+
+``c^2 = 1 - SNR_t / SNR_s`` is the forward diffusion read backwards (``Ancestral``), ``c = 0`` the deterministic
+*probability-flow* equation (``DDIM``; ``Heun`` and ``ProbabilityFlow`` solve it to higher order). In the frame y = x /
+sqrt(alpha^2 + sigma^2), where ``a = alpha / sqrt(alpha^2 + sigma^2)``, it reads
+
+    dy / d log(sigma / alpha) = a (a y - D),
+
+in which nothing is divided by. Every sampler ends at t = 0, that is at data blurred by the little noise ``sigma_0``.
+"""
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.base import LogDensity, check_finite, check_numbers, normal_like
+from samplers.ode import check_flow, check_log_prob, solve, with_density
+from samplers.schedules import Schedule, broadcast
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0
+GRIDS = ("time", "log_snr", "karras")
+RHO = 7.0
+
+
+class ReverseSampler(ABC):
+    """Steps from t = 1 to t = 0; subclasses are frozen dataclasses of a schedule and plain numbers, and define ``step``.
+
+    Fields: ``schedule``, that of the denoiser; ``num_steps``; ``grid``, in which the steps are equal: "time", "log_snr" or
+    "karras", ``(sigma / alpha)^(1/7)`` (Karras et al. 2022, arXiv:2206.00364).
+    """
+
+    schedule: Schedule
+    num_steps: int
+    grid: str
+
+    def __post_init__(self) -> None:
+        check_numbers(self, num_steps="count")
+        if self.grid not in GRIDS:
+            raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {self.grid!r}")
+
+    def times(self, like: Tensor) -> Tensor:
+        """Times (num_steps + 1,) from 1 down to 0, float64, on the device of ``like``."""
+        share = torch.linspace(0, 1, self.num_steps + 1, dtype=torch.float64, device=like.device)
+        if self.grid == "time":
+            return 1 - share
+        least, greatest = self.schedule.log_snr_range
+        if self.grid == "log_snr":
+            log_snr = torch.lerp(share.new_tensor(least), share.new_tensor(greatest), share)
+        else:
+            start, end = (share.new_tensor(-0.5 * a / RHO).exp() for a in (least, greatest))
+            log_snr = -2 * RHO * torch.lerp(start, end, share).log()
+        return self.schedule.time(log_snr).clamp(0, 1)
+
+    @abstractmethod
+    def step(
+        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``x_s`` like ``x_t`` (batch, \\*event), from time ``t`` to a cleaner ``s``, scalars or (batch,)."""
+
+    @torch.no_grad()
+    def sample(self, denoise: Denoise, x_T: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Data like ``x_T`` (batch, \\*event), which is noise of scale ``sigma_1``.
+
+        ``denoise`` maps x_t (batch, \\*event) and a scalar t to x_0. Raises ``FloatingPointError`` if a sample diverged.
+        """
+        x = x_T
+        for t, s in itertools.pairwise(self.times(x_T)):
+            x = self.step(denoise, x, t, s, generator=generator)
+        check_finite("x_0", x, f"a sample of {type(self).__name__} diverged")
+        return x
+
+
+def bridge(
+    schedule: Schedule,
+    x_0: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    s: Tensor,
+    eta: float = 1.0,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A draw of x_s given x_0 and x_t (batch, \\*event), for times s < t, scalars or (batch,).
+
+    With ``eta`` 1 the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; smaller, a law of the same marginals with
+    less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t / SNR_s)``.
+    """
+    log_snr_t, log_snr_s = schedule.log_snr(t), schedule.log_snr(s)
+    fresh = eta * (-torch.expm1(log_snr_t - log_snr_s)).sqrt()
+    alpha_t, sigma_t = (broadcast(a, x_t) for a in schedule.frame(log_snr_t))
+    alpha_s, sigma_s = schedule.frame(log_snr_s)
+    kept = broadcast(sigma_s * (1 - fresh**2).sqrt(), x_t) * (x_t - alpha_t * x_0) / sigma_t
+    x_s = broadcast(alpha_s, x_t) * x_0 + kept
+    return x_s + broadcast(sigma_s * fresh, x_t) * normal_like(x_t, generator) if eta else x_s
+
+
+@dataclass(frozen=True)
+class Ancestral(ReverseSampler):
+    """Draws of ``q(x_s | x_t, x_0 = D)``: the forward diffusion reversed, as in DDPM.
+
+    Exact as steps go to zero. Source: Ho et al. 2020, arXiv:2006.11239. Raises ``ValueError`` for a non-positive
+    ``num_steps`` or an unknown ``grid``.
+    """
+
+    schedule: Schedule
+    num_steps: int
+    grid: str = "time"
+
+    def step(
+        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return bridge(self.schedule, denoise(x_t, t), x_t, t, s, generator=generator)
+
+
+@dataclass(frozen=True)
+class DDIM(ReverseSampler):
+    """The step above with ``c = eta sqrt(1 - SNR_t / SNR_s)``: deterministic at ``eta`` 0, ancestral at 1.
+
+    Order 1. Source: Song, Meng, Ermon 2020, arXiv:2010.02502. Raises ``ValueError`` for a non-positive ``num_steps``, an
+    ``eta`` outside [0, 1] or an unknown ``grid``.
+    """
+
+    schedule: Schedule
+    num_steps: int
+    eta: float = 0.0
+    grid: str = "time"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be in [0, 1], got {self.eta}")
+
+    def step(
+        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return bridge(self.schedule, denoise(x_t, t), x_t, t, s, self.eta, generator=generator)
+
+
+@dataclass(frozen=True)
+class Heun(ReverseSampler):
+    """A DDIM step, corrected with the noise direction found at its end: two denoisings a step, order 2.
+
+    ``eps`` is the derivative of x / alpha by sigma / alpha, of which Heun's rule takes the mean over both ends. Source:
+    Karras et al. 2022, arXiv:2206.00364. Raises ``ValueError`` for a non-positive ``num_steps`` or an unknown ``grid``.
+    """
+
+    schedule: Schedule
+    num_steps: int
+    grid: str = "karras"
+
+    def step(
+        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = ([broadcast(a, x_t) for a in self.schedule(u)] for u in (t, s))
+        x_0 = denoise(x_t, t)
+        eps = (x_t - alpha_t * x_0) / sigma_t
+        x_s = alpha_s * x_0 + sigma_s * eps
+        change = (x_s - alpha_s * denoise(x_s, s)) / sigma_s - eps
+        return x_s + 0.5 * (sigma_s - alpha_s * sigma_t / alpha_t) * change
+
+
+@dataclass(frozen=True)
+class ProbabilityFlow(ReverseSampler):
+    """The probability-flow equation by a solver of torchdiffeq, with the density along it.
+
+    A fixed-step ``method`` takes one step, in log-SNR, from each time of ``grid`` to the next; an adaptive one as many as
+    hold the error of every row below ``atol + rtol |y|``, so that ``num_steps`` = 1 (its default) will do. ``rtol``,
+    ``atol``, ``exact_dim`` and ``num_probes`` are those of ``GradientFlow``. Source: Song et al. 2021, arXiv:2011.13456.
+    Raises ``ValueError`` for a non-positive number or an unknown name.
+    """
+
+    schedule: Schedule
+    num_steps: int = None  # pyright: ignore[reportAssignmentType]
+    method: str = "dopri5"
+    grid: str = "log_snr"
+    rtol: float | None = None
+    atol: float | None = None
+    exact_dim: int = 64
+    num_probes: int = 1
+
+    def __post_init__(self) -> None:
+        check_flow(self)
+        super().__post_init__()
+
+    def step(
+        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """As ``ReverseSampler.step``; raises ``ValueError`` unless the times are scalars."""
+        if t.ndim or s.ndim:
+            raise ValueError(f"t and s must be scalars, got shapes {tuple(t.shape)} and {tuple(s.shape)}")
+        field = self._field(denoise)
+        return self._solve(lambda tau, state: (field(tau, state[0]),), (x_t,), torch.stack([t, s]))[0]
+
+    def flow(
+        self, denoise: Denoise, x_T: Tensor, log_prob_T: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Where ``x_T`` (batch, \\*event) ends at t = 0, and the log-density (batch,) there, given ``log_prob_T`` (batch,).
+
+        Differentiable in all arguments (under ``torch.no_grad`` no graph is kept). Raises ``ValueError`` for a
+        ``log_prob_T`` of another shape, and ``FloatingPointError`` if a path leaves to infinity.
+        """
+        check_log_prob("log_prob_T", log_prob_T, x_T)
+        velocity = with_density(self, self._field(denoise), x_T, generator)
+        return self._solve(velocity, (x_T, log_prob_T), self.times(x_T))
+
+    def log_prob(
+        self,
+        denoise: Denoise,
+        x_0: Tensor,
+        base_log_prob: LogDensity | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Log-density (batch,) of the law at t = 0 in given points ``x_0`` (batch, \\*event), by integrating to t = 1.
+
+        ``base_log_prob`` is the normalised log-density at t = 1, by default that of ``N(0, (alpha_1^2 + sigma_1^2) I)``.
+        """
+        velocity = with_density(self, self._field(denoise), x_0, generator)
+        x_T, change = self._solve(velocity, (x_0, x_0.new_zeros(len(x_0))), self.times(x_0).flip(0))
+        return (base_log_prob or self._noise_log_prob)(x_T) - change
+
+    def _noise_log_prob(self, x: Tensor) -> Tensor:
+        log_scale = frame_scale(self.schedule, self.schedule.log_snr(x.new_ones(()))).log().to(x)
+        square = (x * (-log_scale).exp()).flatten(1).square().sum(1)
+        return -0.5 * square - x[0].numel() * (log_scale + 0.5 * math.log(2 * math.pi))
+
+    def _field(self, denoise: Denoise) -> Callable[[Tensor, Tensor], Tensor]:
+        """``a (a y - D)`` at ``tau = log(sigma / alpha)`` and y (batch, \\*event)."""
+
+        def field(tau: Tensor, y: Tensor) -> Tensor:
+            log_snr = -2 * tau.double()
+            a = broadcast(log_snr.sigmoid().sqrt(), y)
+            scale = broadcast(frame_scale(self.schedule, log_snr), y)
+            return a * (a * y - denoise(scale * y, self.schedule.time(log_snr).clamp(0, 1)))
+
+        return field
+
+    def _solve(self, velocity: Callable[..., Any], state: Any, times: Tensor) -> Any:
+        """``(x,)`` or ``(x, log q)`` at the last of ``times``, given those at the first."""
+        log_snr = self.schedule.log_snr(times)
+        scale = frame_scale(self.schedule, log_snr)
+        x, dim = state[0], state[0][0].numel()
+        state = (x / broadcast(scale[0], x), *state[1:])
+        for ends in itertools.pairwise(-0.5 * log_snr):
+            state = solve(self, velocity, state, torch.stack(ends), 1)
+        growth = dim * (scale[0] / scale[-1]).log()
+        return (state[0] * broadcast(scale[-1], x), *(log_prob + broadcast(growth, x) for log_prob in state[1:]))
+
+
+def frame_scale(schedule: Schedule, log_snr: Tensor) -> Tensor:
+    """``sqrt(alpha^2 + sigma^2)``, float64: 1 where the schedule preserves variance."""
+    return torch.linalg.vector_norm(torch.stack(schedule.frame(log_snr)), dim=0)
