@@ -2,5 +2,6 @@
 
 from latent_ebm.denoisers.base import Denoiser
 from latent_ebm.denoisers.mixture import GaussianMixtureDenoiser
+from latent_ebm.denoisers.preconditioned import Preconditioned
 
-__all__ = ["Denoiser", "GaussianMixtureDenoiser"]
+__all__ = ["Denoiser", "GaussianMixtureDenoiser", "Preconditioned"]

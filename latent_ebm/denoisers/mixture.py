@@ -10,16 +10,18 @@ from torch import Tensor
 from latent_ebm.denoisers.base import Denoiser
 from samplers.schedules import Schedule, broadcast
 
+UNKNOWN = -1  # the label of no class, as in the data sets
+
 
 class GaussianMixtureDenoiser(Denoiser):
     """Data ``sum_k weights_k N(means_k, C_k)``; at noise ``(alpha, sigma)`` component k is ``N(alpha means_k, alpha^2 C_k +
     sigma^2 I)``, and ``D = sum_k p(k|x_t) (means_k + alpha C_k (alpha^2 C_k + sigma^2 I)^-1 (x_t - alpha means_k))``.
 
     ``weights`` (K,) positive, made to sum to one; ``means`` (K, \\*event); ``scales``, of dim numbers an event: (K,)
-    standard deviations, (K, dim) of the axes, or (K, dim, dim) covariances. The condition ``label`` (batch,) holds
-    the law to the components whose entry in ``labels`` (K,) it is, by default their index. Memory is that of (batch, K,
-    dim) numbers. Raises ``ValueError`` for shapes that do not match, weights or scales that are not positive, covariances
-    that are not symmetric and positive definite, or a ``label`` that no component has.
+    standard deviations, (K, dim) of the axes, or (K, dim, dim) covariances. The condition ``label`` (batch,) holds the law
+    to the components whose entry in ``labels`` (K,) it is, by default their index; -1 is unknown. Memory is that of
+    (batch, K, dim) numbers. Raises ``ValueError`` for shapes that do not match, weights or scales that are not positive,
+    covariances that are not symmetric and positive definite, or a ``label`` that no component has.
     """
 
     log_weights: Tensor
@@ -98,7 +100,7 @@ class GaussianMixtureDenoiser(Denoiser):
         """Log-weights (1 or batch, K) of the components, given ``label``."""
         if label is None:
             return self.log_weights[None]
-        mine = label[:, None] == self.labels
+        mine = (label[:, None] == self.labels) | (label[:, None] == UNKNOWN)
         if not label.is_meta and not bool(mine.any(1).all()):
             raise ValueError(f"label must be one of {sorted(set(self.labels.tolist()))}, got {label.tolist()}")
         return self.log_weights.masked_fill(~mine, -math.inf).log_softmax(1)
