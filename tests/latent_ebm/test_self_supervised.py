@@ -176,6 +176,9 @@ def test_the_rule_weighs_its_terms_and_generates_nothing() -> None:
     assert list(losses) == ["invariance", "variance", "covariance"]
     for loss, term, weight in zip(losses.values(), terms, (2, 3, 5), strict=True):
         assert loss.item() == pytest.approx(weight * term.item(), rel=1e-5, abs=1e-10)
+    noisy = VICReg(nn.Flatten(), nn.Identity(), identity(noise=0.1), torch.optim.Adam, invariance=1.0)
+    views = torch.zeros(5000, 1, 2, 2)  # of which two differ by noise of variance 2 * .1^2
+    assert noisy.losses(views)["invariance"].item() == pytest.approx(0.02, rel=0.05)
     with pytest.raises(ValueError, match="covariance must be at least 0, got -1"):
         rule(covariance=-1.0)
     with pytest.raises(ValueError, match="to be sampled, got VICReg"):
