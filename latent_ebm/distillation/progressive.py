@@ -1,12 +1,12 @@
 r"""Progressive distillation: a student that takes in one step what its teacher takes in two, again and again.
 
-DDIM is deterministic, so that two steps from x_t by way of the mid-time lead to one point x_s, and there is exactly one guess of
-x_0 from which a single step leads there,
+DDIM is deterministic: two steps from x_t by way of the mid-time lead to one point x_s, and there is exactly one guess at x_0
+from which a single step leads there,
 
     x_0 = (x_s - (sigma_s / sigma_t) x_t) / (alpha_s - (sigma_s / sigma_t) alpha_t) .
 
-The student regresses on it; then it is the teacher of a student of half as many steps. Errors count ``max(1, alpha^2 / sigma^2)``
-times. Source: Salimans & Ho 2022, arXiv:2202.00512.
+The student regresses on it; then it is the teacher of a student of half as many steps. Errors count
+``max(1, alpha^2 / sigma^2)`` times. Source: Salimans & Ho 2022, arXiv:2202.00512.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ CHUNK = 500  # samples that are drawn at once
 class Progressive(LearningRule):
     """Distils ``teacher``, as DDIM of ``teacher_steps``, into ``student`` of ``num_steps``, at rows x of the given ``shape``.
 
-    Every ``stage_length`` updates the student, a copy of the teacher if none is given, becomes the teacher and the number of steps
-    is halved, until ``num_steps`` is reached; ``teacher_steps`` is that times a power of two. The first teacher may be any
-    denoiser of the student's schedule: a ``ClassifierFree`` one has its guidance distilled, for which the student is to be
-    ``conditional`` and told the label of every row. The rows may be samples of the teacher or the data that it was trained on.
+    Every ``stage_length`` updates the student, a copy of the teacher if none is given, becomes the teacher and the number of
+    steps is halved, until ``num_steps`` is reached; ``teacher_steps`` is that times a power of two. The first teacher may be
+    any denoiser of the student's schedule: a ``ClassifierFree`` one has its guidance distilled, for which the student is to
+    be ``conditional`` and told the label of every row. The rows may be samples of the teacher or its training data.
 
     Raises ``ValueError`` for schedules that differ, a student without parameters, or numbers out of range. Source:
     Salimans & Ho 2022, arXiv:2202.00512; Meng et al. 2023, arXiv:2210.03142, for guidance.
@@ -56,8 +56,8 @@ class Progressive(LearningRule):
         self.stage_count = count_halvings(teacher_steps, num_steps)
         if stage_length < 1:
             raise ValueError(f"stage_length must be an integer >= 1, got {stage_length}")
-        self.teacher, self.student = teacher.requires_grad_(False).eval(), student.requires_grad_()
-        self.previous = deepcopy(student).requires_grad_(False).eval()
+        self.teacher, self.student = teacher.requires_grad_(False), student.requires_grad_()
+        self.previous = deepcopy(student).requires_grad_(False)
         self.shape, self.num_steps, self.stage_length = tuple(shape), num_steps, stage_length
         self.conditional = conditional
 
@@ -70,6 +70,10 @@ class Progressive(LearningRule):
     def student_steps(self) -> int:
         """Number of steps that the student learns now."""
         return self.num_steps << (self.stage_count - 1 - self.stage)
+
+    def on_train_start(self) -> None:
+        """Teachers are asked as in evaluation."""
+        self.teacher.eval(), self.previous.eval()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make the student its own teacher where a stage begins."""
@@ -88,7 +92,7 @@ class Progressive(LearningRule):
 
     @torch.no_grad()
     def target(self, x_t: Tensor, t: Tensor, s: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """The guess of x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two steps of the teacher end at ``s``."""
+        """The guess at x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two teacher steps end, at ``s``."""
         teacher = partial(self.previous if self.stage else self.teacher, **condition)
         solver = DDIM(self.student.schedule, num_steps=2)
         middle = (t + s) / 2
@@ -103,6 +107,11 @@ class Progressive(LearningRule):
             raise ValueError("batch must be (x, label, ...) for a conditional student, got a tensor alone")
         return {"label": batch[1]}
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        with torch.no_grad():
+            held_out = {f"val/{name}": loss for name, loss in self.losses(batch).items()}
+        self.log_dict(held_out, batch_size=len(self.unpack(batch)[0]), sync_dist=True)
+
     @torch.no_grad()
     def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM; a condition has ``num`` rows."""
@@ -115,18 +124,12 @@ class Progressive(LearningRule):
             parts.append(solver.sample(denoise, x_T[rows]))
         return {"x": torch.cat(parts), **condition}
 
-    def train(self, mode: bool = True) -> "Progressive":
-        """As usual, but the teachers stay as they are in evaluation."""
-        super().train(mode)
-        self.teacher.eval(), self.previous.eval()
-        return self
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(list(self.student.parameters()))
 
 
 def invert_step(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """The x_0, like x_t, from which one step of DDIM leads from ``x_t`` (batch, \\*event) at ``t`` (batch,) to ``x_s`` at ``s``."""
+    """The x_0 with which a step of DDIM leads from ``x_t`` (batch, \\*event) at ``t`` (batch,) to ``x_s`` at ``s``."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     ratio = sigma_s / sigma_t
     return (x_s - broadcast(ratio, x_t) * x_t) / broadcast(alpha_s - ratio * alpha_t, x_t)

@@ -1,29 +1,28 @@
 r"""UFOGen: a diffusion model and a GAN in one, for one step or few (Xu et al. 2023, arXiv:2311.09257).
 
-The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is noised afresh to ``x_{k-1} ~ q(x_{k-1} |
-x_0)``, without regard to x_k, and the critic sees ``(x_{k-1}, t)`` alone: laws under noise agree only where clean laws do, so
-that at k = T one step is a whole generative adversarial network. A regression of G on the data, the teacher's own loss, keeps it near
-what it was.
+The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is noised afresh, ``x_{k-1} ~
+q(x_{k-1} | x_0)``, without regard to x_k, and the critic sees x_{k-1} and its time alone. Laws under noise agree only where
+clean laws do, so that at k = T one step is a whole generator. A regression of G on the data, the teacher's own loss, keeps it
+near what it was.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latent_ebm.denoisers import Denoiser
-from latent_ebm.learning.adversarial import AdversarialRule
+from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable
 
 
 class UFOGen(AdversarialRule):
     """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see ``AdversarialRule``.
 
-    ``reconstruction`` is the weight of ``E|x_0 - G(x_k, t)|^2 / dim``. The critic is a ``DenoiserCritic`` of the teacher, which
-    starts at logit 0, if none is given. Samples take ``sample_steps`` of the T steps: one is ``G(x_T, 1)``, and each of the others noises
-    the last guess again. The rows may be samples of the teacher or the data that it was trained on.
+    ``reconstruction`` is the weight of ``E|x_0 - G(x_k, t)|^2 / dim``. The critic is a ``DenoiserCritic`` of the teacher,
+    which starts at logit 0, if none is given. Samples take ``sample_steps`` of the T steps: one is ``G(x_T, 1)``, and each
+    of the others noises the last guess again. The rows may be samples of the teacher or the data that it was trained on.
 
     Raises ``ValueError`` for a teacher without parameters, or numbers out of range. Source: arXiv:2311.09257.
     """
@@ -54,12 +53,14 @@ class UFOGen(AdversarialRule):
         )
         self.reconstruction, self.sample_steps = reconstruction, sample_steps
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, _ = self.unpack(batch)
+    def meet(self, x: Tensor) -> Meeting:
         k = self.draw_steps(x)
-        x_0 = self.denoise(self.diffuse(x, k), k)
-        losses = self.play(self.diffuse(x, k - 1), self.diffuse(x_0, k - 1), self.time(k - 1, x))
-        return {**losses, "reconstruction": self.reconstruction * (x_0 - x).square().mean()}
+        guess = self.denoise(self.diffuse(x, k), k)
+        return Meeting(self.diffuse(x, k - 1), self.diffuse(guess, k - 1), (self.time(k - 1, x),), guess)
+
+    def generator_losses(self, meeting: Meeting, x: Tensor) -> dict[str, Tensor]:
+        reconstruction = self.reconstruction * (meeting.guess - x).square().mean()
+        return {**super().generator_losses(meeting, x), "reconstruction": reconstruction}
 
     def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
         return self.generator(x_k, self.time(k, x_k))

@@ -1,7 +1,7 @@
 """Learning rules: one LightningModule each."""
 
-from latent_ebm.learning.fitting import fit_rows
 from latent_ebm.learning.diffusion_gan import DiffusionGAN
+from latent_ebm.learning.fitting import fit_rows
 from latent_ebm.learning.mle import ShortRunMLE
 from latent_ebm.learning.ratio import MultiStageRatio
 from latent_ebm.learning.score_matching import ScoreMatching

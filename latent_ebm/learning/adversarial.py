@@ -1,18 +1,18 @@
 r"""What diffusion GANs share: a generator and a critic that meet at every one of T large steps of a noise schedule.
 
-Where a step is large, ``p(x_0 | x_t)`` has many modes, and no denoiser, which is its mean, can draw from it. A generator can, if
-a critic tells its draws from the data. ``x_k`` is the data under the noise of time k / T; its ends are exact, ``x_0`` is the data
-and ``x_T`` is noise alone, so that generation starts from the law that the generator was trained on.
+Where a step is large, ``p(x_0 | x_t)`` has many modes, and no denoiser, which is its mean, can draw from it. A generator can,
+if a critic tells its draws from the data. ``x_k`` is the data under the noise of time k / T; its ends are exact, ``x_0`` is
+the data and ``x_T`` is noise alone, so that generation starts from the law that the generator was trained on.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, total_loss
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers.base import normal_like
 from samplers.schedules import Schedule, broadcast
@@ -20,13 +20,25 @@ from samplers.schedules import Schedule, broadcast
 CHUNK = 500  # samples that are drawn at once
 
 
-class AdversarialRule(LearningRule):
-    """Trains ``generator`` and ``critic`` at ``num_steps`` T steps of ``schedule``. A rule defines ``losses`` and ``denoise``.
+class Meeting(NamedTuple):
+    """Where generator and critic meet: ``real`` and ``fake`` (batch, \\*shape), the ``context`` that the critic is told of
+    both, and the ``guess`` at x_0 that the fake was made from."""
 
-    Events have the given ``shape``. Both networks move at every step, each by its own losses, under one optimiser with two
-    groups; ``critic_lr`` is the learning rate of the critic, if it differs. ``penalty`` g adds ``g / 2 E|grad f|^2`` at real
-    x to the critic's loss (R1, Mescheder et al. 2018, arXiv:1801.04406), at every ``penalty_every``-th step and as many times
-    larger (Karras et al. 2020, arXiv:1912.04958). Average weights with Lightning's ``EMAWeightAveraging``.
+    real: Tensor
+    fake: Tensor
+    context: tuple[Tensor, ...]
+    guess: Tensor
+
+
+class AdversarialRule(LearningRule):
+    """Trains ``generator`` and ``critic`` at the ``num_steps`` T steps of a ``schedule``; a rule says how they ``meet``.
+
+    Events have the given ``shape``. At every batch the critic moves and then the generator, each under an optimiser of its
+    own, so that a batch counts as two of ``trainer.global_step``, and several processes need Lightning's strategy
+    "ddp_find_unused_parameters_true". ``critic_lr`` is the learning rate of the critic, if it differs. ``penalty`` g adds
+    ``g / 2 E|grad f|^2`` at real x to the critic's loss (R1, Mescheder et al. 2018, arXiv:1801.04406), for every
+    ``penalty_every``-th batch and as many times larger (Karras et al. 2020, arXiv:1912.04958). Average weights with
+    Lightning's ``EMAWeightAveraging``.
 
     Raises ``ValueError`` for numbers out of range.
     """
@@ -44,6 +56,7 @@ class AdversarialRule(LearningRule):
         critic_lr: float | None = None,
     ) -> None:
         super().__init__(optimizer)
+        self.automatic_optimization = False
         for name, count in (("num_steps", num_steps), ("penalty_every", penalty_every)):
             if count < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {count}")
@@ -52,6 +65,10 @@ class AdversarialRule(LearningRule):
         self.generator, self.critic, self.schedule, self.shape = generator, critic, schedule, tuple(shape)
         self.num_steps, self.critic_lr = num_steps, critic_lr
         self.penalty, self.penalty_every = penalty, penalty_every
+
+    @abstractmethod
+    def meet(self, x: Tensor) -> Meeting:
+        """Draws of the model next to draws of the data x (batch, \\*shape) under noise."""
 
     @abstractmethod
     def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
@@ -75,19 +92,46 @@ class AdversarialRule(LearningRule):
         alpha, sigma = (broadcast(a, x) for a in self.coefficients(k))
         return alpha * x + sigma * normal_like(x, None)
 
-    def play(self, real: Tensor, fake: Tensor, *context: Tensor) -> dict[str, Tensor]:
-        """Losses of critic and generator at ``real`` and ``fake`` (batch, \\*shape), each with the ``context`` of its row.
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x, _ = self.unpack(batch)
+        return {**self.critic_losses(x), **self.generator_losses(self.meet(x), x)}
 
-        The critic takes the fake for fixed and the generator the critic, so that the losses may be summed.
-        """
-        logit_real, logit_fake = self.critic(real, *context), self.critic(fake.detach(), *context)
-        losses = {"critic": noise_contrastive(logit_real, logit_fake)}
-        if self.penalty and self.training and self.global_step % self.penalty_every == 0:
+    def critic_losses(self, x: Tensor) -> dict[str, Tensor]:
+        """Losses of the critic, for which the generator is fixed."""
+        with torch.no_grad():
+            real, fake, context, _ = self.meet(x)
+        losses = {"critic": noise_contrastive(self.critic(real, *context), self.critic(fake, *context))}
+        if self.penalty and self.training and self.batches_seen % self.penalty_every == 0:
             slope = gradient_penalty(lambda x: self.critic(x, *context), real)
             losses["penalty"] = 0.5 * self.penalty * self.penalty_every * slope
-        fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        losses["generator"] = non_saturating(torch.func.functional_call(self.critic, fixed, (fake, *context)))
         return losses
+
+    def generator_losses(self, meeting: Meeting, x: Tensor) -> dict[str, Tensor]:
+        """Losses of the generator, for which the critic is fixed."""
+        fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
+        logit = torch.func.functional_call(self.critic, fixed, (meeting.fake, *meeting.context))
+        return {"generator": non_saturating(logit)}
+
+    @property
+    def batches_seen(self) -> int:
+        """Batches of training so far: two steps of an optimiser each."""
+        return self.global_step // 2
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        x, _ = self.unpack(batch)
+        due = self.batches_seen % self.trainer.log_every_n_steps == 0  # pyright: ignore[reportAttributeAccessIssue]
+        critic, generator = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
+        seen = self.move(critic, self.critic_losses(x))
+        seen |= self.move(generator, self.generator_losses(self.meet(x), x))
+        if due:
+            self.log_dict({f"loss/{name}": loss for name, loss in seen.items()})
+
+    def move(self, optimizer: Any, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A step down the sum of ``losses``, which are returned as constants."""
+        optimizer.zero_grad()
+        self.manual_backward(total_loss(losses))
+        optimizer.step()
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         with torch.no_grad():
@@ -106,7 +150,7 @@ class AdversarialRule(LearningRule):
     def walk(self, x_T: Tensor) -> Tensor:
         """From noise ``x_T`` (batch, \\*shape) to samples like it."""
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        generator, critic = ([p for p in m.parameters() if p.requires_grad] for m in (self.generator, self.critic))
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        critic, generator = ([p for p in m.parameters() if p.requires_grad] for m in (self.critic, self.generator))
         group = {"params": critic} if self.critic_lr is None else {"params": critic, "lr": self.critic_lr}
-        return self.optimizer([{"params": generator}, group])
+        return [self.optimizer([group]), self.optimizer(generator)]

@@ -42,8 +42,7 @@ class LearningRule(LightningModule, ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
-        total = torch.stack(list(losses.values())).sum()
-        check_finite("loss", total[None], "use a smaller learning rate or step_size")
+        total = total_loss(losses)
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         if self.trainer.global_step % every == 0:
             self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()})
@@ -82,3 +81,10 @@ class LearningRule(LightningModule, ABC):
         """The modules that hold random streams: torch for the CPU, and that of the accelerator in use."""
         device = self.device.type
         return [("cpu", torch)] + ([] if device == "cpu" else [(device, torch.get_device_module(device))])
+
+
+def total_loss(losses: dict[str, Tensor]) -> Tensor:
+    """The sum of ``losses``. Raises ``FloatingPointError`` unless it is finite."""
+    total = torch.stack(list(losses.values())).sum()
+    check_finite("loss", total[None], "use a smaller learning rate or step_size")
+    return total

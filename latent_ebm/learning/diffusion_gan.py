@@ -1,20 +1,20 @@
 r"""Denoising diffusion GANs: few, large, multi-modal steps of denoising (Xiao, Kreis, Vahdat 2022, arXiv:2112.07804).
 
-The generator guesses ``x_0 = G(x_k, t, z)`` and the guess is noised to ``x_{k-1} ~ q(x_{k-1} | x_k, x_0)``, which is Gaussian and known.
-The critic sees ``(x_{k-1}, t, x_k)`` and so compares the law of the *pair* with that of the data under noise: a generator that has
-learnt every step has learnt the data. Its latent z is what makes a step multi-modal. With T = 1 and a critic that does not
-look at x_k, noise alone, all this is a generative adversarial network (Goodfellow et al. 2014, arXiv:1406.2661).
+The generator guesses ``x_0 = G(x_k, t, z)``, and the guess is noised to ``x_{k-1} ~ q(x_{k-1} | x_k, x_0)``, a known law.
+The critic sees ``(x_{k-1}, t, x_k)`` and so compares the law of the *pair* with that of the data under noise, drawn in the
+same way from the true x_0: a generator that has learnt every step has learnt the data. Its latent z is what makes a step
+multi-modal. With T = 1, where x_k is noise alone, and a critic that does not look at it, this is a generative adversarial
+network (Goodfellow et al. 2014, arXiv:1406.2661).
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.learning.adversarial import AdversarialRule
+from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable
-from samplers.base import normal_like
+from samplers.reverse import bridge
 from samplers.schedules import Schedule, broadcast
 
 
@@ -40,43 +40,24 @@ class DiffusionGAN(AdversarialRule):
         super().__init__(generator, critic, schedule, shape, optimizer, num_steps, penalty, penalty_every, critic_lr)
         self.latent_shape = tuple(latent_shape)
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, _ = self.unpack(batch)
+    def meet(self, x: Tensor) -> Meeting:
         k = self.draw_steps(x)
-        real, x_k = self.diffuse_pair(x, k)
-        return self.play(real, self.step(x_k, k), self.time(k, x), x_k)
+        x_k = self.diffuse(x, k)
+        guess = self.denoise(x_k, k)
+        return Meeting(self.back(x, x_k, k), self.back(guess, x_k, k), (self.time(k, x), x_k), guess)
 
-    def diffuse_pair(self, x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """``(x_{k-1}, x_k) ~ q(. | x_0 = x)``, each like x."""
-        ratio, variance = self.transition(k)
-        before = self.diffuse(x, k - 1)
-        return before, broadcast(ratio, x) * before + broadcast(variance.sqrt(), x) * normal_like(x, None)
-
-    def transition(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Ratio r and variance v (batch,) of ``q(x_k | x_{k-1}) = N(r x_{k-1}, v I)``."""
-        (alpha, sigma), (alpha_before, sigma_before) = self.coefficients(k), self.coefficients(k - 1)
-        ratio = alpha / alpha_before
-        return ratio, sigma**2 - (ratio * sigma_before) ** 2
-
-    def posterior(self, x_k: Tensor, x_0: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of ``q(x_{k-1} | x_k, x_0)``: Bayes' rule for two Gaussians, exactly x_0 at k = 1."""
-        ratio, variance = self.transition(k)
-        (_, sigma), (alpha_before, sigma_before) = self.coefficients(k), self.coefficients(k - 1)
-        of_x_k, of_x_0 = ratio * (sigma_before / sigma) ** 2, alpha_before * (variance / sigma**2)
-        mean = broadcast(of_x_k, x_k) * x_k + broadcast(of_x_0, x_k) * x_0
-        return mean, broadcast(variance.sqrt() * sigma_before / sigma, x_k)
+    def back(self, x_0: Tensor, x_k: Tensor, k: Tensor) -> Tensor:
+        """``x_{k-1} ~ q(. | x_k, x_0)`` like ``x_k`` (batch, \\*shape); at k = 1 that is ``x_0``."""
+        t, s = (i.double() / self.num_steps for i in (k, k - 1))
+        return torch.where(broadcast(k, x_k) == 1, x_0, bridge(self.schedule, x_0, x_k, t, s))
 
     def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
         z = torch.empty(len(x_k), *self.latent_shape, dtype=x_k.dtype, device=x_k.device).normal_()
         return self.generator(x_k, self.time(k, x_k), z)
 
-    def step(self, x_k: Tensor, k: Tensor) -> Tensor:
-        """``x_{k-1}`` of the model, given ``x_k`` (batch, \\*shape)."""
-        mean, deviation = self.posterior(x_k, self.denoise(x_k, k), k)
-        return mean + deviation * normal_like(x_k, None)
-
     def walk(self, x_T: Tensor) -> Tensor:
         x = x_T
-        for k in range(self.num_steps, 0, -1):
-            x = self.step(x, torch.full((len(x),), k, device=x.device))
+        for step in range(self.num_steps, 0, -1):
+            k = torch.full((len(x),), step, device=x.device)
+            x = self.back(self.denoise(x, k), x, k)
         return x

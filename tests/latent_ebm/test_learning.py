@@ -21,8 +21,11 @@ from latent_ebm import (
     WarmStart,
 )
 from latent_ebm.data.base import TensorSet, collate
+from latent_ebm.denoisers import Denoiser
+from latent_ebm.distillation import Progressive, UFOGen
 from latent_ebm.learning import (
     Augment,
+    DiffusionGAN,
     MultiStageRatio,
     RatioStages,
     ScoreMatching,
@@ -31,8 +34,9 @@ from latent_ebm.learning import (
     Variational,
     VICReg,
 )
-from latent_ebm.networks import EnergyMLP, ResidualEncoder
-from samplers import MALA, GradientFlow, Langevin, PersistentChains, Sampler
+from latent_ebm.learning.base import LearningRule
+from latent_ebm.networks import MLP, Critic, DenoiserMLP, EnergyMLP, ResidualEncoder, WithLatent
+from samplers import MALA, GradientFlow, Langevin, PersistentChains, Sampler, VPCosine
 
 DIM, EVENT, NUM = 2, 3, 40
 ADAM = partial(torch.optim.Adam, lr=1e-2)
@@ -106,6 +110,27 @@ def adversarial(sampler: Sampler | None = None, **kwargs) -> SelfAdversarial:
     return SelfAdversarial(data_space(sampler or GradientFlow(0.3, "rk4", 2)), ADAM, **kwargs)
 
 
+class PlainDenoiser(Denoiser):
+    """A network that says x_0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule, self.network = VPCosine(-10, 10), DenoiserMLP(EVENT, (8,))
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, **condition) -> torch.Tensor:
+        return self.network(x_t, t.expand(len(x_t)))
+
+
+def diffusion_gan() -> DiffusionGAN:
+    generator, critic = WithLatent(DenoiserMLP(EVENT + 2, (8,))), Critic(MLP(2 * EVENT + 1, 1, (8,)))
+    return DiffusionGAN(generator, critic, VPCosine(-10, 10), (EVENT,), (2,), ADAM, num_steps=2, critic_lr=2e-2)
+
+
+def optimizers(rule: LearningRule) -> list[torch.optim.Optimizer]:
+    found = rule.configure_optimizers()
+    return found if isinstance(found, list) else [found]
+
+
 RULES = {
     "mle": mle,
     "mle warm": partial(mle, prior_chains="warm"),
@@ -123,6 +148,9 @@ RULES = {
     "self-adversarial through": lambda: adversarial(negatives="through", start="warm"),
     "self-adversarial entropy": lambda: adversarial(Langevin(0.01, 3), negatives="through+entropy"),
     "vicreg": vicreg,
+    "diffusion gan": diffusion_gan,
+    "ufogen": lambda: UFOGen(PlainDenoiser(), None, (EVENT,), ADAM),
+    "progressive": lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=4),
     "score matching": lambda: ScoreMatching(data_space(MALA(0.1, 3)), ADAM, noise=0.2),
 }
 
@@ -145,10 +173,10 @@ def trainer(tmp_path, **kwargs) -> Trainer:
 def test_one_step_runs_on_meta_tensors(make):
     rule = make().to("meta")
     batch = (data(10).to("meta"), torch.zeros(10, device="meta"), torch.arange(10, device="meta"))
-    optimizer = rule.configure_optimizers()
     total = torch.stack(list(rule.losses(batch).values())).sum()
     total.backward()
-    optimizer.step()
+    for optimizer in optimizers(rule):
+        optimizer.step()
     assert total.shape == ()
     assert all(p.grad is None or p.grad.is_meta for p in rule.parameters())
 
@@ -156,13 +184,12 @@ def test_one_step_runs_on_meta_tensors(make):
 @pytest.mark.parametrize("make", RULES.values(), ids=RULES.keys())
 def test_every_trained_parameter_gets_a_gradient_and_sampling_leaves_none(make):
     rule = make()
-    for group in rule.configure_optimizers().param_groups:
-        for parameter in group["params"]:
-            assert parameter.grad is None
+    groups = [group for optimizer in optimizers(rule) for group in optimizer.param_groups]
+    assert all(parameter.grad is None for group in groups for parameter in group["params"])
     losses = rule.losses((data(10), torch.zeros(10), torch.arange(10)))
     assert all(p.grad is None for p in rule.parameters())
     torch.stack(list(losses.values())).sum().backward()
-    trained = {id(p) for g in rule.configure_optimizers().param_groups for p in g["params"]}
+    trained = {id(p) for group in groups for p in group["params"]}
     frozen_guess = {id(p) for p in getattr(getattr(rule, "posterior", None), "amortized", nn.Module()).parameters()}
     unseen = {"ebm.network.layers.1.bias"} if isinstance(rule, ScoreMatching) else set()  # a constant has no score
     for name, parameter in rule.named_parameters():
@@ -206,7 +233,11 @@ def test_variational_bound_of_a_linear_model_is_tight_at_the_exact_posterior():
     assert bound == pytest.approx(exact, abs=1e-5)
 
 
-@pytest.mark.parametrize("make", [mle_persistent, ratio, variational], ids=["mle", "ratio", "variational"])
+RESUMED = {"mle": mle_persistent} | {name: RULES[name] for name in ("ratio", "variational energy", "diffusion gan")}
+RESUMED["progressive"] = lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=8, stage_length=6)
+
+
+@pytest.mark.parametrize("make", RESUMED.values(), ids=RESUMED.keys())
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(make, tmp_path):
     def fit(seed, ckpt=None):
         torch.manual_seed(seed)
@@ -232,17 +263,43 @@ def deterministic_rule() -> ShortRunMLE:
     return ShortRunMLE(model, posterior, partial(torch.optim.SGD, lr=1.0), prior_chains="warm")
 
 
-def test_two_processes_take_the_step_of_one_on_the_joined_batch(tmp_path):
-    alone, together = deterministic_rule(), deterministic_rule()
+class Constant(nn.Module):
+    """A generator that says the same whatever it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(EVENT))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return self.value.expand_as(x)
+
+
+def deterministic_gan() -> DiffusionGAN:
+    """One step, of noise to which neither network listens."""
+    torch.manual_seed(0)
+    critic, descent = Critic(MLP(EVENT + 1, 1, (8,)), paired=False), partial(torch.optim.SGD, lr=1.0)
+    return DiffusionGAN(Constant(), critic, VPCosine(-10, 10), (EVENT,), (1,), descent, num_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "strategy", "steps", "moved"),
+    [
+        (deterministic_rule, "ddp_spawn", 1, "model.likelihood.decoder.weight"),
+        (deterministic_gan, "ddp_spawn_find_unused_parameters_true", 4, "generator.value"),
+    ],
+    ids=["mle", "diffusion gan"],
+)
+def test_two_processes_take_the_steps_of_one_on_the_joined_batch(make, strategy, steps, moved, tmp_path):
+    alone, together = make(), make()
     whole = DataLoader(TensorSet(data(20)), batch_size=20, collate_fn=collate)
-    once = {"max_steps": 1, "enable_checkpointing": False, "limit_val_batches": 0}
+    once = {"max_steps": steps, "enable_checkpointing": False, "limit_val_batches": 0}
     trainer(tmp_path, **once).fit(alone, whole, whole)
     halves = DataLoader(TensorSet(data(20)), batch_size=10, collate_fn=collate)
-    trainer(tmp_path, **once, strategy="ddp_spawn", devices=2).fit(together, halves, halves)
-    start = deterministic_rule().state_dict()
+    trainer(tmp_path, **once, strategy=strategy, devices=2).fit(together, halves, halves)
+    start = make().state_dict()
     for name, value in alone.state_dict().items():
         assert torch.allclose(value, together.state_dict()[name], atol=1e-6), name
-    assert not torch.equal(start["model.likelihood.decoder.weight"], alone.model.likelihood.decoder.weight)
+    assert not torch.equal(start[moved], alone.state_dict()[moved])
 
 
 def test_training_closes_stages_and_its_checkpoint_grows_the_prior(tmp_path):
