@@ -1,0 +1,135 @@
+r"""Diffusion models: a denoiser trained at all noise levels at once, on data or on the latents of a latent model.
+
+``D = E[x_0 | x_t]`` is a regression of clean data on noised ones, and with it the score of the noised data is known (Vincent
+2011; Ho et al. 2020, arXiv:2006.11239). Each error counts ``w = (sigma / alpha)^-2 + data_scale^-2`` times, by which the
+network of an EDM-preconditioned denoiser has a target of unit variance at every noise level (Karras et al. 2022,
+arXiv:2206.00364). What decides where the network is good is which noise levels are drawn how often.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from samplers.reverse import ReverseSampler
+from torch import Tensor
+
+from latent_ebm.denoisers import Preconditioned
+from latent_ebm.guidance import ClassifierFree
+from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.model import LatentModel
+from latent_ebm.objectives import denoising
+from latent_ebm.posteriors import Posterior
+from samplers.schedules import broadcast
+
+Noise = Literal["normal", "uniform"]
+UNKNOWN = -1
+CHUNK = 500  # samples that are drawn at once
+
+
+class Denoising(LearningRule):
+    """Trains ``denoiser`` on rows x of a given event ``shape``; ``reverse`` draws samples with it.
+
+    The log-SNR of a row is drawn from a "normal" law cut off at the ends of the schedule, ``log_snr`` its mean and
+    standard deviation (of EDM: 2.4 and 2.4), or from a "uniform" one, ``log_snr`` its ends. With ``num_classes`` the denoiser
+    is told the ``label`` of a row, but for a share ``label_dropout`` of them, so that it knows the marginal law too, as
+    classifier-free guidance needs (arXiv:2207.12598). Average weights with Lightning's ``EMAWeightAveraging``.
+
+    With a trained ``model`` and a ``posterior`` the denoiser learns the law of the latents drawn for x (``shape`` is theirs),
+    and samples are decoded: latent diffusion (Vahdat et al. 2021, arXiv:2106.05931). Both are held fixed.
+
+    Raises ``ValueError`` for numbers out of range, or one of ``model`` and ``posterior`` alone.
+    """
+
+    def __init__(
+        self,
+        denoiser: Preconditioned,
+        reverse: ReverseSampler,
+        shape: Sequence[int],
+        optimizer: OptimizerCallable,
+        noise: Noise = "normal",
+        log_snr: tuple[float, float] = (2.4, 2.4),
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
+        model: LatentModel | None = None,
+        posterior: Posterior | None = None,
+    ) -> None:
+        super().__init__(optimizer)
+        check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"label_dropout must lie in [0, 1], got {label_dropout}")
+        if (model is None) != (posterior is None):
+            raise ValueError(f"model and posterior must be given together, got {model} and {posterior}")
+        self.denoiser, self.reverse, self.shape = denoiser, reverse, tuple(shape)
+        self.noise, self.log_snr = noise, log_snr
+        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self.model, self.posterior = model, posterior
+        for part in (model, posterior):
+            if part is not None:
+                part.requires_grad_(False)
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        x, index = self.unpack(batch)
+        if self.model is not None and self.posterior is not None:
+            x = self.posterior.sample(self.model, x, index=index)
+        schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x)
+        weight = log_snr.exp() + self.denoiser.data_scale**-2
+        denoise = partial(self.denoiser, t=schedule.time(log_snr), **self.condition(batch))
+        return {"denoising": denoising(denoise, x, *schedule.frame(log_snr), weight)}
+
+    def draw_log_snr(self, x: Tensor) -> Tensor:
+        """A log-SNR (batch,) for every row of ``x``, float64."""
+        value = x.new_empty(len(x), dtype=torch.float64)
+        if self.noise == "uniform":
+            return value.uniform_(*self.log_snr)
+        return torch.nn.init.trunc_normal_(value, *self.log_snr, *self.denoiser.schedule.log_snr_range)
+
+    def condition(self, batch: Any) -> dict[str, Tensor]:
+        """The labels of a batch after dropout, if the denoiser is to be told any."""
+        if self.num_classes is None or isinstance(batch, Tensor):
+            return {}
+        label = batch[1]
+        dropped = torch.rand(label.shape, device=label.device) < self.label_dropout
+        return {"label": label.masked_fill(dropped, UNKNOWN)}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        held_out = {f"val/{name}": loss for name, loss in self.losses(batch).items()}
+        self.log_dict(held_out, batch_size=len(self.unpack(batch)[0]), sync_dist=True, prog_bar=True)
+
+    @torch.no_grad()
+    def generate(self, num: int, num_steps: int | None = None, guidance: float | None = None) -> dict[str, Tensor]:
+        """Samples ``x`` (num, \\*event), and the latents ``z`` that they were decoded from, if any.
+
+        ``num_steps`` replaces that of the reverse sampler. With ``guidance`` w the classes take turns, ``label`` (num,), and
+        w is the weight of ``ClassifierFree``; without it samples are those of the marginal law. Raises ``ValueError`` for
+        guidance of a denoiser without classes.
+        """
+        reverse = self.reverse if num_steps is None else replace(self.reverse, num_steps=num_steps)  # pyright: ignore
+        denoiser = self.denoiser if guidance is None else ClassifierFree(self.denoiser, guidance)
+        condition = {} if guidance is None else {"label": self.classes_in_turn(num)}
+        x_T = torch.randn(num, *self.shape, device=self.device)
+        x_T = x_T * broadcast(self.denoiser.schedule(torch.ones(()))[1], x_T)
+        parts = []
+        for rows in torch.arange(num, device=self.device).split(CHUNK):
+            given = {name: value[rows] for name, value in condition.items()}
+            parts.append(reverse.sample(partial(denoiser, **given), x_T[rows]))
+        x = torch.cat(parts)
+        return {"x": x, **condition} if self.model is None else {"x": self.model.decode(x), "z": x, **condition}
+
+    def classes_in_turn(self, num: int) -> Tensor:
+        """Labels 0, 1, ..., 0, 1, ... (num,)."""
+        if self.num_classes is None:
+            raise ValueError("guidance must be left out for a denoiser without num_classes")
+        return torch.arange(num, device=self.device) % self.num_classes
+
+
+def check_noise(noise: str, log_snr: tuple[float, float], log_snr_range: tuple[float, float]) -> None:
+    """Raise ``ValueError`` unless ``noise`` is a known law and ``log_snr`` are its numbers."""
+    if noise not in get_args(Noise):
+        raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
+    (first, second), (least, greatest) = log_snr, log_snr_range
+    if noise == "uniform" and not least <= first < second <= greatest:
+        raise ValueError(f"log_snr must be ends in order within [{least:.4g}, {greatest:.4g}], got {log_snr}")
+    if noise == "normal" and not (least <= first <= greatest and second > 0):
+        raise ValueError(f"log_snr must be a mean in [{least:.4g}, {greatest:.4g}] and a deviation > 0, got {log_snr}")

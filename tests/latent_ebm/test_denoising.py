@@ -1,0 +1,193 @@
+"""Diffusion models against exact denoisers: the minimum of the loss, what is learnt, what is generated."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latent_ebm import AmortizedPosterior, GaussianLikelihood, GaussianPrior, LatentModel
+from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
+from latent_ebm.learning import Denoising
+from latent_ebm.networks import DenoiserMLP
+from latent_ebm.objectives import denoising
+from samplers.reverse import DDIM
+from samplers.schedules import VPCosine
+
+ADAM = partial(torch.optim.Adam, lr=2e-3)
+SCHEDULE = VPCosine(log_snr_min=-8.0, log_snr_max=12.0)
+MEANS = [[-1.0, -1.0], [1.0, 0.0], [0.0, 1.5]]
+
+
+def exact() -> GaussianMixtureDenoiser:
+    return GaussianMixtureDenoiser([0.5, 0.3, 0.2], MEANS, [0.2, 0.3, 0.2], SCHEDULE)
+
+
+def rule(num_classes: int | None = None, shape: int = 2, **kwargs) -> Denoising:
+    denoiser = Preconditioned(DenoiserMLP(shape, (64, 64), num_classes), SCHEDULE, prediction="edm", data_scale=1.0)
+    return Denoising(denoiser, DDIM(SCHEDULE, 30), (shape,), ADAM, num_classes=num_classes, **kwargs)
+
+
+def fit(learner: Denoising, num_steps: int) -> None:
+    torch.manual_seed(0)
+    mixture, optimizer = exact(), learner.configure_optimizers()
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=num_steps)
+    for _ in range(num_steps):
+        label = torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 300, replacement=True)
+        loss = learner.losses((mixture.sample(300, label=label), label))["denoising"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        falling.step()
+
+
+def test_the_loss_of_the_exact_denoiser_is_the_posterior_variance():
+    """Data N(1, .5^2): E|D - x|^2 = 1 / (1 / .25 + snr), whatever the frame."""
+    torch.manual_seed(0)
+    num, scale = 200_000, 0.5
+    x = 1 + scale * torch.randn(num, 1, dtype=torch.float64)
+    mixture = GaussianMixtureDenoiser([1.0], torch.ones(1, 1).double(), torch.tensor([scale]).double(), SCHEDULE)
+    log_snr = torch.tensor([-3.0, 0.0, 4.0]).double().repeat_interleave(num // 3 + 1)[:num]
+    weight = log_snr.exp() + scale**-2
+    loss = denoising(partial(mixture, t=SCHEDULE.time(log_snr)), x, *SCHEDULE.frame(log_snr), weight)
+    assert loss.item() == pytest.approx(1.0, abs=5 * math.sqrt(2 / num))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda d, x, t: 1.03 * d(x, t), lambda d, x, t: d(x, t) + 0.05, lambda d, x, t: d(x, 0.97 * t)],
+    ids=["scaled", "shifted", "at another time"],
+)
+def test_no_other_denoiser_has_a_smaller_loss(spoil):
+    mixture = exact()
+    x = mixture.sample(100_000, generator=torch.Generator().manual_seed(1))
+    log_snr = torch.linspace(-4, 6, len(x), dtype=torch.float64)
+    t, frame = SCHEDULE.time(log_snr), SCHEDULE.frame(log_snr)
+
+    def loss(denoise) -> float:
+        torch.manual_seed(2)
+        return denoising(denoise, x, *frame, log_snr.exp() + 1).item()
+
+    assert loss(partial(mixture, t=t)) < loss(lambda x_t: spoil(mixture, x_t, t))
+
+
+@pytest.fixture(scope="module")
+def learnt() -> Denoising:
+    learner = rule(num_classes=3, label_dropout=0.5, noise="uniform", log_snr=(-8.0, 8.0))
+    fit(learner, 800)
+    return learner.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_learnt_denoiser_approaches_the_exact_one(learnt, conditional):
+    """Its error is small against the spread of what it averages, at all noise levels, and larger before training."""
+    mixture, untrained = exact(), rule(num_classes=3)
+    label = torch.arange(4000) % 3
+    given = {"label": label} if conditional else {}
+    generator = torch.Generator().manual_seed(3)
+    x = mixture.sample(4000, **given, generator=generator)
+    for log_snr in (-4.0, -1.0, 1.0, 3.0):
+        t = SCHEDULE.time(torch.tensor(log_snr))
+        alpha, sigma = SCHEDULE(t)
+        x_t = (alpha * x + sigma * torch.randn(x.shape, generator=generator)).float()
+        truth = mixture(x_t, t, **given)
+        error, spread = (learnt.denoiser(x_t, t, **given) - truth).square().mean(), (x - truth).square().mean()
+        before = (untrained.denoiser(x_t, t, **given) - truth).square().mean()
+        assert error < 0.1 * spread, log_snr
+        assert error < 0.3 * before, log_snr
+
+
+def shares(x: Tensor) -> Tensor:
+    """Share of the rows nearest to each mean."""
+    return torch.bincount(torch.cdist(x, torch.tensor(MEANS)).argmin(1), minlength=3) / len(x)
+
+
+def test_samples_have_the_shares_of_the_modes(learnt):
+    torch.manual_seed(0)
+    x = learnt.generate(2000)["x"]
+    torch.testing.assert_close(shares(x), torch.tensor([0.5, 0.3, 0.2]), atol=0.06, rtol=0)
+
+
+def test_guided_samples_are_more_typical_of_their_class(learnt):
+    torch.manual_seed(0)
+    typical = []
+    for guidance in (1.0, 2.0):
+        found = learnt.generate(999, num_steps=10, guidance=guidance)
+        x, label = found["x"], found["label"]
+        assert torch.equal(label, torch.arange(999) % 3)
+        assert (torch.cdist(x, torch.tensor(MEANS)).argmin(1) == label).float().mean() > 0.95
+        t = torch.tensor(0.3)
+        typical.append((exact().log_prob(x, t, label=label) - exact().log_prob(x, t)).mean())
+    assert typical[0] < typical[1]
+
+
+def test_one_step_from_noise_is_the_mean_of_the_data(learnt):
+    torch.manual_seed(0)
+    x = learnt.generate(500, num_steps=1)["x"]
+    torch.testing.assert_close(x.mean(0), torch.tensor([0.5, 0.3, 0.2]) @ torch.tensor(MEANS), atol=0.1, rtol=0)
+    assert x.std(0).max() < 0.2
+
+
+def test_labels_are_dropped_at_the_rate_that_was_asked_for():
+    torch.manual_seed(0)
+    label = torch.randint(3, (4000,))
+    kept = rule(num_classes=3, label_dropout=0.3).condition((torch.zeros(4000, 2), label))["label"]
+    assert torch.all((kept == label) | (kept == -1))
+    assert (kept == -1).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert rule().condition((torch.zeros(4000, 2), label)) == {}
+
+
+@pytest.mark.parametrize(
+    ("noise", "log_snr", "mean", "std"), [("normal", (1.0, 0.5), 1.0, 0.5), ("uniform", (-2.0, 4.0), 1.0, 6 / 12**0.5)]
+)
+def test_noise_levels_follow_their_law(noise, log_snr, mean, std):
+    torch.manual_seed(0)
+    draws = rule(noise=noise, log_snr=log_snr).draw_log_snr(torch.zeros(100_000, 2))
+    assert draws.dtype == torch.float64
+    assert draws.mean().item() == pytest.approx(mean, abs=5 * std / 300)
+    assert draws.std().item() == pytest.approx(std, rel=0.02)
+
+
+def test_wide_laws_of_noise_stay_within_the_schedule():
+    draws = rule(log_snr=(2.0, 20.0)).draw_log_snr(torch.zeros(10_000, 2))
+    assert -8 <= draws.min() < -7
+    assert 11 < draws.max() <= 12
+
+
+def test_the_law_of_latents_is_learnt_and_decoded():
+    """Posterior draws of a fixed encoder N(x / 2, .1^2): the latents of x ~ N(2, 1) are N(1, .26)."""
+    encoder, decoder = nn.Linear(1, 2), nn.Linear(1, 1)
+    with torch.no_grad():
+        encoder.weight.copy_(torch.tensor([[0.5], [0.0]])), encoder.bias.copy_(torch.tensor([0.0, math.log(0.1)]))
+    model = LatentModel(GaussianPrior(1), GaussianLikelihood(decoder, 0.1))
+    learner = rule(shape=1, model=model, posterior=AmortizedPosterior(encoder))
+    assert {id(p) for g in learner.configure_optimizers().param_groups for p in g["params"]} == {
+        id(p) for p in learner.denoiser.parameters()
+    }
+    torch.manual_seed(0)
+    optimizer = learner.configure_optimizers()
+    for _ in range(200):
+        optimizer.zero_grad()
+        learner.losses(2 + torch.randn(200, 1))["denoising"].backward()
+        optimizer.step()
+    found = learner.generate(2000)
+    assert found["z"].mean().item() == pytest.approx(1.0, abs=0.1)
+    assert found["z"].std().item() == pytest.approx(math.sqrt(0.26), abs=0.08)
+    assert torch.equal(found["x"], model.decode(found["z"]))
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"label_dropout must lie in \[0, 1\], got 1\.5"):
+        rule(label_dropout=1.5)
+    with pytest.raises(ValueError, match="noise must be one of normal, uniform, got 'cauchy'"):
+        rule(noise="cauchy")
+    with pytest.raises(ValueError, match="log_snr must be ends in order"):
+        rule(noise="uniform", log_snr=(3.0, -3.0))
+    with pytest.raises(ValueError, match="a deviation > 0"):
+        rule(log_snr=(3.0, 0.0))
+    with pytest.raises(ValueError, match="model and posterior must be given together"):
+        rule(posterior=AmortizedPosterior(nn.Linear(2, 4)))
+    with pytest.raises(ValueError, match="guidance must be left out for a denoiser without num_classes"):
+        rule().generate(3, guidance=2.0)
