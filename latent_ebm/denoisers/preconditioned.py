@@ -53,7 +53,7 @@ class Preconditioned(Denoiser):
     def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
         log_snr = self.schedule.log_snr(t)
         c_in, c_skip, c_out = (broadcast(c, x_t) for c in self.coefficients(*self.schedule.frame(log_snr)))
-        noise_level = self.level(log_snr).to(x_t).expand(len(x_t))
+        noise_level = self.level(log_snr).to(x_t).expand(x_t.shape[0])  # len() would fix the rows of an export
         return c_skip * x_t + c_out * self.network(c_in * x_t, noise_level, **condition)
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
