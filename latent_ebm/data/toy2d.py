@@ -46,6 +46,12 @@ def eight_gaussians(num: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return _blur(_polar(2.0, math.pi / 4 * label), 0.2, generator), label
 
 
+def gaussian_grid(num: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """25 Gaussians of scale .12 on a square grid of spacing 1.2."""
+    label = torch.randint(25, (num,), generator=generator)
+    return _blur(1.2 * (torch.stack([label // 5, label % 5], 1) - 2), 0.12, generator), label
+
+
 def checkerboard(num: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Uniform on the eight dark squares, of side 1, of a 4 x 4 board."""
     label = torch.randint(8, (num,), generator=generator)
@@ -66,6 +72,7 @@ TOYS: dict[str, Callable[[int, Generator], tuple[Tensor, Tensor]]] = {
     "moons": moons,
     "rings": rings,
     "eight_gaussians": eight_gaussians,
+    "gaussian_grid": gaussian_grid,
     "checkerboard": checkerboard,
     "spiral": spiral,
 }

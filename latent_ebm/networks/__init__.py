@@ -1,10 +1,10 @@
 """Plain networks: shapes in, tensors out, no losses."""
 
-from latent_ebm.networks.adversarial import Critic, WithLatent
+from latent_ebm.networks.adversarial import Critic, Fourier, WithLatent, WithTime
 from latent_ebm.networks.convnet import ConvDecoder, ConvEncoder
 from latent_ebm.networks.denoiser_mlp import DenoiserMLP
 from latent_ebm.networks.mlp import MLP, EnergyMLP
 from latent_ebm.networks.residual import ResidualEncoder
 from latent_ebm.networks.unet import UNet
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Critic", "DenoiserMLP", "EnergyMLP", "ResidualEncoder", "UNet", "WithLatent"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Critic", "DenoiserMLP", "EnergyMLP", "Fourier", "ResidualEncoder", "UNet", "WithLatent", "WithTime"]

@@ -1,14 +1,39 @@
-r"""Networks of generative adversarial networks, made of networks that know nothing of them."""
+r"""Networks of diffusion GANs, made of networks that know neither of time nor of a latent."""
+
+import math
 
 import torch
 from torch import Tensor, nn
+
+from latent_ebm.networks.mlp import check_counts
+
+
+def join(*channels: Tensor | None, t: Tensor) -> Tensor:
+    """Events (batch, \\_, \\*rest) that are there, one after another, and the times (batch,) as a last channel."""
+    parts = [part for part in channels if part is not None]
+    level = t.to(parts[0].dtype).view(-1, *[1] * (parts[0].ndim - 1))
+    return torch.cat([*parts, level.expand_as(parts[0][:, :1])], 1)
+
+
+class WithTime(nn.Module):
+    """``(x, t) -> network([x, t])``: x (batch, C, \\*rest) and t (batch,), which becomes a channel of its own.
+
+    So a network of C + 1 channels serves as one of a denoiser, told the noise level.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.network(join(x, t=t))
 
 
 class WithLatent(nn.Module):
     """Generator ``(x, t, z) -> x_0`` (batch, C, \\*rest) of x (batch, C, \\*rest), t (batch,) and z (batch, D, \\*rest).
 
-    ``network`` maps events of C + D channels and t to events like them, of which the first C are kept: ``UNet`` or
-    ``DenoiserMLP`` of the shape (C + D, \\*rest).
+    ``network`` maps events of C + D channels and t to events, of which the first C channels are kept: ``UNet`` or
+    ``DenoiserMLP`` of the shape (C + D, \\*rest), or ``WithTime`` of another one.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,8 +56,28 @@ class Critic(nn.Module):
         self.network, self.paired = network, paired
 
     def forward(self, x: Tensor, t: Tensor, x_k: Tensor | None = None) -> Tensor:
-        level = t.view(-1, *[1] * (x.ndim - 1)).expand_as(x[:, :1])
         if self.paired and x_k is None:
             raise ValueError("x_k must be given to a paired critic, got None")
-        parts = [x, x_k, level] if self.paired else [x, level]
-        return self.network(torch.cat([part for part in parts if part is not None], 1)).squeeze(1)
+        return self.network(join(x, x_k if self.paired else None, t=t)).squeeze(1)
+
+
+class Fourier(nn.Module):
+    """``network([x, sin(w_k x), cos(w_k x)])`` of x (batch, dim), so that a small perceptron can be sharp.
+
+    ``w_k = lowest 2^k`` for k < ``num``, entry by entry: the network takes ``(1 + 2 num) dim`` numbers. Raises ``ValueError``
+    for a ``lowest`` that is not positive. Source: Tancik et al. 2020, arXiv:2006.10739.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, network: nn.Module, num: int = 3, lowest: float = math.pi / 2) -> None:
+        super().__init__()
+        check_counts(num=num)
+        if not lowest > 0:
+            raise ValueError(f"lowest must be positive, got {lowest}")
+        self.network = network
+        self.register_buffer("frequencies", lowest * 2.0 ** torch.arange(num))
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = (x[:, :, None] * self.frequencies).flatten(1)
+        return self.network(torch.cat([x, angles.sin(), angles.cos()], 1))

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import samplers.reverse
 from latent_ebm.learning import DiffusionGAN
-from latent_ebm.networks import MLP, ConvEncoder, Critic, DenoiserMLP, UNet, WithLatent
+from latent_ebm.networks import MLP, ConvEncoder, Critic, DenoiserMLP, Fourier, UNet, WithLatent, WithTime
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers import VE, Rectified, Schedule, VPLinear
 
@@ -273,3 +273,27 @@ def test_networks_of_images() -> None:
 def test_bad_arguments(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rule(**kwargs)
+
+
+def test_fourier_features() -> None:
+    seen = []
+    network = Fourier(Record(lambda features: features), num=2, lowest=0.5)
+    x = torch.tensor([[0.3, -1.0], [2.0, 0.7]])
+    for j, w in enumerate((0.5, 1.0)):
+        for i in (0, 1):
+            features = network(x)
+            assert torch.equal(features[:, :2], x)
+            torch.testing.assert_close(features[:, 2 + 2 * i + j], (w * x[:, i]).sin())
+            torch.testing.assert_close(features[:, 6 + 2 * i + j], (w * x[:, i]).cos())
+            seen += [2 + 2 * i + j, 6 + 2 * i + j]
+    assert sorted(seen) == list(range(2, 10)), "all features are accounted for"
+    with pytest.raises(ValueError, match=r"lowest must be positive, got 0\.0"):
+        Fourier(nn.Identity(), lowest=0.0)
+
+
+def test_time_is_a_channel() -> None:
+    x, t = torch.randn(4, 3, 2, 2), torch.rand(4)
+    joined = WithTime(nn.Identity())(x, t.double())
+    assert joined.dtype == x.dtype
+    assert torch.equal(joined[:, :3], x)
+    assert torch.equal(joined[:, 3], t[:, None, None].expand(4, 2, 2))
