@@ -19,6 +19,7 @@ from latent_ebm.distillation.students import check_log_snr
 from latent_ebm.learning.base import LearningRule, OptimizerCallable
 from latent_ebm.objectives import denoising
 from samplers.base import normal_like
+from samplers.schedules import broadcast
 
 CHUNK = 500  # samples that are made at once
 
@@ -61,7 +62,7 @@ class ScoreDistiller(LearningRule):
         conditional: bool = False,
     ) -> None:
         super().__init__(optimizer)
-        fake = deepcopy(teacher) if fake is None else fake
+        fake = deepcopy(teacher).requires_grad_() if fake is None else fake
         if fake is teacher or fake.schedule != teacher.schedule:
             raise ValueError(f"fake must be another denoiser of the schedule {teacher.schedule}, got {fake.schedule}")
         for end in log_snr:
@@ -100,6 +101,11 @@ class ScoreDistiller(LearningRule):
         """``D_q - D_p`` like ``x_t`` (batch, \\*event), a constant."""
         return (self.teacher(x_t, t, **condition) - self.fake(x_t, t, **condition)).to(x_t.dtype)
 
+    def gap_of(self, x: Tensor, noise: Noise, condition: dict[str, Tensor]) -> Tensor:
+        """The gap at ``x_t = alpha x + sigma eps``, like x (batch, \\*event)."""
+        x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
+        return self.gap(x_t, noise.t, condition)
+
     def draw_noise(self, x: Tensor) -> Noise:
         """Noise for x (batch, \\*event), of a level of its own for every row."""
         t = self.teacher.schedule.time(x.new_empty(len(x), dtype=torch.float64).uniform_(*self.log_snr))
@@ -134,6 +140,13 @@ class ScoreDistiller(LearningRule):
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
             self.log_dict({f"chain/{name}": value for name, value in self.figures.items()})
         return total
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the mean norm of the gap: zero where student and teacher are of one law, as far as ``fake`` can tell."""
+        rows, condition = self.read(batch)
+        x = self.generate(rows, **condition)["x"]
+        gap = self.gap_of(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()
+        self.log("val/gap", gap, batch_size=rows, sync_dist=True, prog_bar=True)
 
     def on_train_start(self) -> None:
         """Keep a teacher with dropout from being trained with it."""

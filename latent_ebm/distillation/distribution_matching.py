@@ -8,7 +8,6 @@ from torch import Tensor
 
 from latent_ebm.distillation.base import ScoreDistiller
 from latent_ebm.objectives import score_difference
-from samplers.schedules import broadcast
 
 
 class DistributionMatching(ScoreDistiller):
@@ -21,7 +20,6 @@ class DistributionMatching(ScoreDistiller):
 
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
         noise = self.draw_noise(x)
-        x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
-        gap = self.gap(x_t, noise.t, condition)
+        gap = self.gap_of(x, noise, condition)
         self.figures = {"gap": gap.flatten(1).norm(dim=1).mean()}
         return score_difference(self.student(z, **condition), gap, self.weight(noise))

@@ -333,7 +333,7 @@ def test_training_moves_student_and_fake_and_leaves_the_teacher(rule, tmp_path):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     ema = EMAWeightAveraging(use_buffers=False, decay=0.5)
     Trainer(max_epochs=2, enable_checkpointing=False, callbacks=[ema], default_root_dir=tmp_path, **quiet).fit(
-        module, rows
+        module, rows, rows
     )
     moved = {name.split(".")[0] for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"student", "fake"}

@@ -24,7 +24,9 @@ def energy() -> dict[str, Any]:
 
 
 def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
-    """A tiny run of ``mle`` with persistent chains everywhere, or of ``ratio`` whose stages close often."""
+    """A tiny run of ``mle`` with persistent chains everywhere, of ``ratio`` whose stages close often, or of ``em``."""
+    if rule == "em":
+        return wrap("distillation.EMDistillation", em_distillation(), epochs)
     base = part("latent_ebm.GaussianPrior", dim=2)
     decoder = part("latent_ebm.networks.MLP", in_dim=2, out_shape=2, hidden=[8])
     if rule == "mle":
@@ -47,12 +49,33 @@ def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
         **more,
     }
     name = {"mle": "ShortRunMLE", "ratio": "MultiStageRatio"}[rule]
+    return wrap(f"learning.{name}", rule_args, epochs)
+
+
+def em_distillation() -> dict[str, Any]:
+    """An exact teacher, a perceptron for student, and a network to follow it."""
+    schedule = part("samplers.VPCosine", log_snr_min=-10.0, log_snr_max=10.0)
+    numbers = {"weights": [0.5, 0.5], "means": [[-1.0, 0.0], [1.0, 0.0]], "scales": [0.3, 0.5]}
+    network = part("latent_ebm.networks.DenoiserMLP", shape=2, hidden=[8])
+    return {
+        "teacher": part("latent_ebm.denoisers.GaussianMixtureDenoiser", **numbers, schedule=schedule),
+        "student": part("latent_ebm.networks.MLP", in_dim=2, out_shape=2, hidden=[8]),
+        "fake": part("latent_ebm.denoisers.Preconditioned", network=network, schedule=schedule),
+        "latent_shape": 2,
+        "sampler": langevin(3),
+        "student_every": 2,
+        "optimizer": part("torch.optim.Adam", lr=0.01),
+    }
+
+
+def wrap(name: str, rule_args: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """A run of the rule ``latent_ebm.{name}`` on points of the plane."""
     checkpoint = {"dirpath": "run", "filename": "last", "enable_version_counter": False}
     callback = part("lightning.pytorch.callbacks.ModelCheckpoint", save_on_train_epoch_end=True, **checkpoint)
     return {
         "seed_everything": 0,
         "trainer": {"accelerator": "cpu", "max_epochs": epochs, "log_every_n_steps": 5, "callbacks": [callback]},
-        "model": part(f"latent_ebm.learning.{name}", **rule_args),
+        "model": part(f"latent_ebm.{name}", **rule_args),
         "data": part("latent_ebm.data.Toy2D", num=100, batch_size=20),
     }
 
