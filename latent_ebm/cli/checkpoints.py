@@ -19,6 +19,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from latent_ebm.data import DataModule
+from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.base import LearningRule
 
 PACKAGES = ("latent_ebm", "samplers", "torch.nn", "torch.optim", "lightning.pytorch")
@@ -45,6 +46,19 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
     except RuntimeError as error:
         raise ValueError(f"the tensors of {path} do not fit its own config: {error}") from error
     return rule.eval(), parts["data"]
+
+
+def load_denoiser(checkpoint: str) -> Denoiser:
+    """The denoiser of a checkpoint of ``Denoising``: the teacher that the YAML file of a distiller names.
+
+    Raises as ``load_rule``, and ``ValueError`` for the checkpoint of another rule.
+    """
+    from latent_ebm.learning.denoising import Denoising
+
+    rule, _ = load_rule(checkpoint)
+    if not isinstance(rule, Denoising):
+        raise ValueError(f"{checkpoint} must hold a denoiser, that of a rule Denoising, got {type(rule).__name__}")
+    return rule.denoiser
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

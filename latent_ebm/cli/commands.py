@@ -2,9 +2,11 @@
 
 import argparse
 import csv
+import inspect
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.cli.files import check_folder, check_output
 from latent_ebm.data import DataModule
 from latent_ebm.data.arrays import read_rows
+from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
 
@@ -33,15 +36,27 @@ def sample(args: argparse.Namespace) -> None:
     """``latent-ebm sample``: what the model generates."""
     out = check_output(args.out, (".png", ".npz"))
     rule, _ = load_rule(args.checkpoint, args.trust)
+    options = generation_options(rule, {"num_steps": args.steps, "guidance": args.guidance})
     torch.manual_seed(args.seed)
     with torch.no_grad():
-        found = rule.generate(args.num)
+        found = rule.generate(args.num, **options)
     if out.suffix == ".png":
         pictures.save_grid(found["x"], out)
     else:
         with pictures.atomic_path(out) as path, path.open("wb") as file:
             np.savez(file, **{name: value.numpy() for name, value in found.items()})  # pyright: ignore[reportArgumentType]
     print(f"{args.num} samples: {out}")
+
+
+def generation_options(rule: LearningRule, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that are given. Raises ``ValueError`` for one that ``rule.generate`` has no argument for."""
+    given = {name: value for name, value in options.items() if value is not None}
+    known = inspect.signature(rule.generate).parameters
+    for name in given:
+        if name not in known:
+            flag = f"--{name.removeprefix('num_')}"
+            raise ValueError(f"{flag} must be left out for samples of {type(rule).__name__}, got {given[name]}")
+    return given
 
 
 def score(args: argparse.Namespace) -> None:
@@ -63,6 +78,13 @@ def evaluate(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     print_figures(evaluate_checkpoint(rule, data, out, args.seed, args.quick))
     print(f"written to {out}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """``latent-ebm export``: a trained network for other programs."""
+    from latent_ebm.cli.export import run_export
+
+    run_export(args)
 
 
 def load_latent_rule(args: argparse.Namespace) -> tuple[LatentRule, DataModule]:

@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_sample(commands)
     add_score(commands)
     add_evaluate(commands)
+    add_export(commands)
     return parser
 
 
@@ -79,8 +80,15 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
 
 
 def add_sample(commands: argparse._SubParsersAction) -> None:
-    sample = add_checkpoint_command(commands, "sample", "draw from the prior of a trained model")
+    sample = add_checkpoint_command(commands, "sample", "draw what a trained model generates")
     sample.add_argument("--num", type=positive, default=64, help="number of samples (default: 64)")
+    sample.add_argument("--steps", type=positive, help="diffusion models: steps of the sampler (default: its own)")
+    sample.add_argument(
+        "--guidance",
+        type=float,
+        metavar="W",
+        help="diffusion models with classes: these take turns, with weight W of classifier-free guidance, 1 for none",
+    )
     sample.add_argument("--out", required=True, metavar="FILE", help="an image grid (.png) or arrays x and z (.npz)")
 
 
@@ -103,6 +111,16 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = add_checkpoint_command(commands, "evaluate", "held-out figures of a trained model on its own data")
     evaluate.add_argument("--out", default="evaluation", metavar="DIR", help="folder to write (default: evaluation)")
     evaluate.add_argument("--quick", action="store_true", help="fewer samples and shorter chains")
+
+
+def add_export(commands: argparse._SubParsersAction) -> None:
+    export = add_checkpoint_command(commands, "export", "write a trained network for programs without this library")
+    export.add_argument(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="file .onnx: a one-step student, noise z to x; new folder: a diffusion model of diffusers",
+    )
 
 
 def add_checkpoint_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:

@@ -1,0 +1,87 @@
+r"""Trained networks for other programs: a one-step student as an ONNX file, a denoiser as a ``diffusers`` folder.
+
+ONNX Runtime needs neither PyTorch nor this library to run the file. A ``diffusers`` folder holds ``unet/`` and ``scheduler/``
+as ``load_teacher`` reads them; only networks that are models of ``diffusers`` themselves can be written as one.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.denoisers import Preconditioned
+from latent_ebm.denoisers.teachers import PREDICTIONS, DiffusersNetwork
+from samplers.schedules import VPDiscrete
+
+
+def export_onnx(student: nn.Module, latent_shape: Sequence[int], path: str | os.PathLike[str]) -> None:
+    """Write ``student``, z (batch, \\*latent_shape) -> x (batch, \\*event), as ONNX with input ``z`` and output ``x``.
+
+    Any number of rows may be asked of the file. ``student`` must be on the CPU, and is left in evaluation mode. Raises
+    ``ImportError`` without the packages of the extra "onnx".
+    """
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise ImportError(f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"')
+    z = torch.randn(2, *latent_shape, dtype=next(student.parameters()).dtype)
+    rows = ({0: torch.export.Dim("batch")},)
+    names = {"input_names": ["z"], "output_names": ["x"]}
+    with warnings.catch_warnings(), atomic_path(path) as temporary:
+        warnings.simplefilter("ignore")  # of what the exporter itself calls
+        for name in ("torch.onnx", "onnxscript"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        program = torch.onnx.export(student.eval(), (z,), dynamo=True, dynamic_shapes=rows, verbose=False, **names)
+        program.save(temporary)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def export_diffusers(denoiser: nn.Module, folder: str | os.PathLike[str]) -> None:
+    """Write ``denoiser`` to a new ``folder`` that ``diffusers`` and ``load_teacher`` read.
+
+    Raises ``ValueError`` unless it is a ``Preconditioned`` model of ``diffusers`` on a schedule ``VPDiscrete``, and
+    ``FileExistsError`` for a folder that is there.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise FileExistsError(f"folder must be a new one, got {str(target)!r}")
+    network = denoiser.network if isinstance(denoiser, Preconditioned) else denoiser
+    if not isinstance(network, DiffusersNetwork):
+        raise ValueError(f"the network must be a model of diffusers to be written as one, got {type(network).__name__}")
+    scheduler = scheduler_config(denoiser)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        network.model.save_pretrained(draft / "unet")  # pyright: ignore[reportCallIssue]
+        (draft / "scheduler").mkdir()
+        (draft / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def scheduler_config(denoiser: Any) -> dict[str, Any]:
+    """The configuration of the ``DDIMScheduler`` that matches a denoiser. Raises ``ValueError`` if there is none."""
+    schedule, names = denoiser.schedule, {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    if not isinstance(schedule, VPDiscrete) or denoiser.prediction not in names:
+        raise ValueError(
+            f"denoiser must have a schedule VPDiscrete and predict one of {', '.join(names)} to be written for diffusers, "
+            f"got {schedule} and {denoiser.prediction!r}"
+        )
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": schedule.num_train_steps,
+        "beta_start": schedule.beta_start,
+        "beta_end": schedule.beta_end,
+        "beta_schedule": schedule.betas,
+        "prediction_type": names[denoiser.prediction],
+        "clip_sample": False,
+    }

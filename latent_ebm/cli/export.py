@@ -1,0 +1,47 @@
+"""``latent-ebm export``: trained networks as files for programs without this library."""
+
+import argparse
+from pathlib import Path
+
+from torch import nn
+
+from latent_ebm.applications.export import export_diffusers, export_onnx
+from latent_ebm.cli.checkpoints import load_rule
+from latent_ebm.cli.files import check_output
+from latent_ebm.distillation import OneStep, Progressive, UFOGen
+from latent_ebm.distillation.base import ScoreDistiller
+from latent_ebm.learning import Denoising
+from latent_ebm.learning.base import LearningRule
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """A one-step student to a file ``.onnx``, or a denoiser to a folder of ``diffusers``."""
+    if not Path(args.out).suffix:
+        rule, _ = load_rule(args.checkpoint, args.trust)
+        export_diffusers(denoiser(rule), args.out)
+        print(f"unet and scheduler: {args.out}")
+        return
+    out = check_output(args.out, (".onnx",))
+    rule, _ = load_rule(args.checkpoint, args.trust)
+    student, latent_shape = one_step(rule)
+    export_onnx(student, latent_shape, out)
+    print(f"input z (batch, {', '.join(map(str, latent_shape))}), output x: {out}")
+
+
+def one_step(rule: LearningRule) -> tuple[nn.Module, tuple[int, ...]]:
+    """The map from noise z to x that ``rule`` has trained, and the shape of z. Raises ``ValueError`` if there is none."""
+    if isinstance(rule, ScoreDistiller):
+        return rule.student, rule.latent_shape
+    if isinstance(rule, UFOGen) and rule.sample_steps == 1:
+        return OneStep(rule.generator, rule.schedule.log_snr_range[0]), rule.shape  # pyright: ignore[reportArgumentType]
+    raise ValueError(f"the checkpoint must hold a one-step student to be written as .onnx, got {type(rule).__name__}")
+
+
+def denoiser(rule: LearningRule) -> nn.Module:
+    """The denoiser that ``rule`` has trained. Raises ``ValueError`` if there is none."""
+    for kind, name in ((Denoising, "denoiser"), (Progressive, "student"), (UFOGen, "generator")):
+        if isinstance(rule, kind):
+            return getattr(rule, name)
+    raise ValueError(
+        f"the checkpoint must hold a denoiser to be written to a folder without suffix, got {type(rule).__name__}"
+    )
