@@ -3,5 +3,6 @@
 from latent_ebm.denoisers.base import Denoiser
 from latent_ebm.denoisers.mixture import GaussianMixtureDenoiser
 from latent_ebm.denoisers.preconditioned import Preconditioned
+from latent_ebm.denoisers.teachers import load_teacher
 
-__all__ = ["Denoiser", "GaussianMixtureDenoiser", "Preconditioned"]
+__all__ = ["Denoiser", "GaussianMixtureDenoiser", "Preconditioned", "load_teacher"]
