@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser
 
 from latent_ebm.data import DataModule
 from latent_ebm.denoisers import Denoiser
+from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
 PACKAGES = ("latent_ebm", "samplers", "torch.nn", "torch.optim", "lightning.pytorch")
@@ -51,14 +52,12 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
 def load_denoiser(checkpoint: str) -> Denoiser:
     """The denoiser of a checkpoint of ``Denoising``: the teacher that the YAML file of a distiller names.
 
-    Raises as ``load_rule``, and ``ValueError`` for the checkpoint of another rule.
+    In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for the checkpoint of another rule.
     """
-    from latent_ebm.learning.denoising import Denoising
-
     rule, _ = load_rule(checkpoint)
     if not isinstance(rule, Denoising):
         raise ValueError(f"{checkpoint} must hold a denoiser, that of a rule Denoising, got {type(rule).__name__}")
-    return rule.denoiser
+    return rule.denoiser.train()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

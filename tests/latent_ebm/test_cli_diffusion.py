@@ -1,0 +1,127 @@
+"""The command line of diffusion models and their students: training, sampling, export, and how it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from latent_ebm.cli import main
+from latent_ebm.cli.checkpoints import load_denoiser, load_rule
+from latent_ebm.distillation import UFOGen
+from tests.latent_ebm.tiny import fit, make_config, part
+
+SCHEDULE = part("samplers.VPCosine", log_snr_min=-7.0, log_snr_max=12.0)
+OPTIMIZER = part("torch.optim.Adam", lr=0.001)
+NAMED = part("latent_ebm.cli.checkpoints.load_denoiser", checkpoint="teacher/last.ckpt")
+
+
+def run(folder: Path, name: str, rule: dict[str, Any]) -> None:
+    """A tiny training whose checkpoint is ``name/last.ckpt``."""
+    config = make_config("mle", epochs=1)
+    config["model"] = rule
+    config["trainer"]["callbacks"][0]["init_args"]["dirpath"] = name
+    assert fit(config, folder) == 0
+
+
+def teacher(num_classes: int | None) -> dict[str, Any]:
+    network = part("latent_ebm.networks.DenoiserMLP", shape=2, hidden=[16], num_classes=num_classes)
+    denoiser = part("latent_ebm.denoisers.Preconditioned", network=network, schedule=SCHEDULE)
+    reverse = part("samplers.DDIM", schedule=SCHEDULE, num_steps=5)
+    rule = part("latent_ebm.learning.Denoising", denoiser=denoiser, reverse=reverse, shape=[2], optimizer=OPTIMIZER)
+    rule["init_args"] |= {"num_classes": num_classes, "label_dropout": 0.5}
+    return rule
+
+
+def student() -> dict[str, Any]:
+    g = part("latent_ebm.distillation.OneStep", denoiser=NAMED, init_log_snr=-5.0)
+    arguments = {"teacher": NAMED, "student": g, "fake": None, "latent_shape": [2], "optimizer": OPTIMIZER}
+    sampler = part("samplers.Langevin", step_size=0.16, num_steps=2)
+    return part("latent_ebm.distillation.EMDistillation", **arguments, sampler=sampler, log_snr=[-5.0, 5.0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints ``teacher`` (of labelled data), ``plain`` (of unlabelled), ``student``, ``ufogen`` and ``run``."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run(folder, "teacher", teacher(3))
+        run(folder, "plain", teacher(None))
+        run(folder, "student", student())
+        adversary = part("latent_ebm.distillation.UFOGen", teacher=NAMED, critic=None, shape=[2], optimizer=OPTIMIZER)
+        run(folder, "ufogen", adversary)
+        assert fit(make_config("mle", epochs=1), folder) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def sample(*args: str) -> dict[str, np.ndarray]:
+    assert main(["sample", *args, "--num", "5", "--out", "x.npz"]) == 0
+    with np.load("x.npz") as arrays:
+        return dict(arrays)
+
+
+def test_steps_and_guidance_of_a_teacher_are_chosen() -> None:
+    own, few = sample("teacher/last.ckpt"), sample("teacher/last.ckpt", "--steps", "2")
+    assert own["x"].shape == few["x"].shape == (5, 2)
+    assert not np.array_equal(own["x"], few["x"])
+    assert np.array_equal(own["x"], sample("teacher/last.ckpt", "--steps", "5")["x"])
+    guided = sample("teacher/last.ckpt", "--guidance", "2")
+    assert guided["label"].tolist() == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["student", "ufogen"])
+def test_students_are_sampled_without_options(name: str) -> None:
+    assert sample(f"{name}/last.ckpt")["x"].shape == (5, 2)
+
+
+def test_a_named_teacher_is_that_of_the_checkpoint() -> None:
+    rule, _ = load_rule("student/last.ckpt")
+    named = load_denoiser("teacher/last.ckpt").state_dict()
+    assert all((value == named[name]).all() for name, value in rule.teacher.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["sample", "run/last.ckpt", "--steps", "3", "--out", "a.npz"], ["--steps must be left out", "ShortRunMLE"]),
+        (["sample", "student/last.ckpt", "--guidance", "2", "--out", "a.npz"], ["--guidance", "EMDistillation"]),
+        (["sample", "plain/last.ckpt", "--guidance", "2", "--out", "a.npz"], ["guidance", "without num_classes"]),
+        (["export", "teacher/last.ckpt", "--out", "a.onnx"], ["one-step student", "Denoising"]),
+        (["export", "teacher/last.ckpt", "--out", "folder"], ["model of diffusers", "DenoiserMLP"]),
+        (["export", "run/last.ckpt", "--out", "folder"], ["must hold a denoiser", "ShortRunMLE"]),
+        (["export", "student/last.ckpt", "--out", "a.bin"], ["--out must end with .onnx"]),
+    ],
+    ids=lambda value: "-".join(value[:2] + value[-1:]).replace("/", "_") if len(value) > 2 else "",
+)
+def test_refused(args: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words), line
+    assert not Path(args[-1]).exists()
+
+
+def test_a_teacher_must_be_a_denoiser() -> None:
+    with pytest.raises(ValueError, match=r"run/last\.ckpt must hold a denoiser.*ShortRunMLE"):
+        load_denoiser("run/last.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter itself
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_student_is_exported() -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    assert main(["export", "ufogen/last.ckpt", "--out", "student.onnx"]) == 0
+    z = torch.randn(7, 2)
+    (x,) = runtime.InferenceSession("student.onnx").run(["x"], {"z": z.numpy()})
+    rule, _ = load_rule("ufogen/last.ckpt")
+    assert isinstance(rule, UFOGen)
+    with torch.no_grad():
+        k = torch.full((7,), rule.num_steps)
+        torch.testing.assert_close(torch.from_numpy(x), rule.denoise(rule.coefficients(k)[1][0].float() * z, k))
