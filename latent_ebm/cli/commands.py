@@ -87,6 +87,13 @@ def export(args: argparse.Namespace) -> None:
     run_export(args)
 
 
+def detect(args: argparse.Namespace) -> None:
+    """``latent-ebm detect``: unusual rows among new ones, from normal ones to begin with."""
+    from latent_ebm.cli.detect import run_detect
+
+    run_detect(args)
+
+
 def load_latent_rule(args: argparse.Namespace) -> tuple[LatentRule, DataModule]:
     """The rule and data of a checkpoint. Raises ``ValueError`` if it does not hold a latent model."""
     rule, data = load_rule(args.checkpoint, args.trust)

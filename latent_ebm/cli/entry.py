@@ -18,7 +18,7 @@ LIGHTNING = {
     "predict": "energy terms of the test set of a YAML file",
 }
 DEBUG = "LATENT_EBM_DEBUG"
-EPILOG = f"""exit status: 0 success, 1 an error (one sentence on stderr), 2 wrong usage.
+EPILOG = f"""exit status: 0 success, 1 an error (one sentence on stderr), 2 wrong usage; for detect also data it cannot use.
 With --debug, or {DEBUG}=1 in the environment, an error shows its traceback."""
 
 
@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_sample(commands)
     add_score(commands)
     add_evaluate(commands)
+    add_detect(commands)
     add_export(commands)
     return parser
 
@@ -113,6 +114,36 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--quick", action="store_true", help="fewer samples and shorter chains")
 
 
+def add_detect(commands: argparse._SubParsersAction) -> None:
+    text = "find unusual rows or images, given normal ones"
+    files = "a .csv, .npz, .npy or .parquet file or a folder of images"
+    detect = commands.add_parser("detect", help=text, description=f"{text.capitalize()}. Needs no trained model.")
+    detect.add_argument("train", metavar="TRAIN", help=f"normal rows: {files}; or a folder that --save wrote")
+    detect.add_argument(
+        "--score", required=True, metavar="NEW", help="the rows to judge, in a file or folder like that"
+    )
+    detect.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help=".csv with columns row, score (low: unusual), p_value, outlier, selected",
+    )
+    detect.add_argument("--report", metavar="FILE", help="a page (.html) on the most unusual rows and why they are")
+    detect.add_argument("--save", metavar="DIR", help="folder to keep the detector in")
+    detect.add_argument(
+        "--alpha",
+        type=fraction,
+        default=0.1,
+        help="so large a part of normal rows is called an outlier, of the selected ones is a false alarm (default: 0.1)",
+    )
+    detect.add_argument(
+        "--image-shape", type=positive, nargs=3, metavar=("C", "H", "W"), help="the rows are flat images of this shape"
+    )
+    energies = ("joint", "reconstruction", "prior", "elbo")
+    detect.add_argument("--energy", choices=energies, help="what the score is made of (default: joint)")
+    detect.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
+
+
 def add_export(commands: argparse._SubParsersAction) -> None:
     export = add_checkpoint_command(commands, "export", "write a trained network for programs without this library")
     export.add_argument(
@@ -135,6 +166,17 @@ def add_checkpoint_command(commands: argparse._SubParsersAction, name: str, text
         help="a package of yours that the checkpoint may import classes from; may be repeated",
     )
     return parser
+
+
+def fraction(text: str) -> float:
+    """A number in (0, 1), for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number in (0, 1), got {text!r}")
+    return value
 
 
 def positive(text: str) -> int:

@@ -11,6 +11,10 @@ FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, LookupError, ImportError)
 
 
+class WrongUsage(ValueError):
+    """The user named something that cannot be used: exit status 2."""
+
+
 def report(error: BaseException) -> int:
     """Print ``error`` as one sentence and return the exit status; raise it again if it is not of an expected kind."""
     if isinstance(error, KeyboardInterrupt):
@@ -21,7 +25,7 @@ def report(error: BaseException) -> int:
     if not (refused or misconfigured or isinstance(error, EXPECTED)):
         raise error
     print(f"latent-ebm: error: {sentence(error)}", file=sys.stderr)
-    return USAGE if refused else FAILURE
+    return USAGE if refused or isinstance(error, WrongUsage) else FAILURE
 
 
 def is_from(module: str, name: str, error: BaseException) -> bool:

@@ -82,7 +82,10 @@ def _read_numpy(path: Path, key: str) -> Content:
 def _read_csv(path: Path, key: str) -> Content:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
-        lines = [(reader.line_num, row) for row in reader if row]
+        try:
+            lines = [(reader.line_num, row) for row in reader if row]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} must be text with comma-separated values: {error}") from error
     names = [cell.strip() for cell in lines[0][1]] if lines else []
     # A header is a first line without numbers, or with a label column; a lone word among numbers is an error below.
     has_header = LABEL_COLUMN in names or not any(_is_number(name) for name in names)

@@ -1,0 +1,214 @@
+"""``latent-ebm detect``: from two files to scores, p-values and a page that explains them.
+
+Half of the training rows, at most a thousand, are kept from the model. Their scores are what a normal row gets that the model
+has never seen, so that p-values, and promises on false alarms, come from comparison with them.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+from latent_ebm.applications import ConformalCalibrator, LatentEBMDetector
+from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.applications.report import Findings, make_report
+from latent_ebm.cli.errors import WrongUsage
+from latent_ebm.cli.files import check_apart, check_folder, check_output
+from latent_ebm.cli.tables import Table, check_alike, read_table
+
+MAX_HELD_OUT, BLOCK = 1000, 1000
+FILES = ("detector.json", "detector.safetensors")  # of a saved detector
+TRAINED = "detect.json"  # beside them: what else it takes to use it
+
+Array = NDArray[np.float64]
+
+
+class Trained(NamedTuple):
+    """A detector, the scores (m,) it gives to normal rows that it has not seen, and how the rows it scores must look.
+
+    ``pixels`` are the training images' least and greatest value, which become -1 and 1; ``facts`` are for the report.
+    """
+
+    detector: LatentEBMDetector
+    normal_scores: Array
+    columns: list[str]
+    has_header: bool
+    pixels: tuple[float, float] | None
+    facts: dict[str, Any]
+
+
+class ScoresAsRows(BaseEstimator):
+    """A detector of rows (n, 1) that are scores already, so that these are computed once."""
+
+    def fit(self, X: Array, y: None = None) -> "ScoresAsRows":
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def score_samples(self, X: Array) -> Array:
+        return X[:, 0]
+
+
+def run_detect(args: argparse.Namespace) -> None:
+    """``latent-ebm detect``. All is computed before anything is written."""
+    try:
+        trained, new, findings, html = analyse(args)
+    except (ValueError, OSError, ImportError) as error:
+        raise WrongUsage(str(error)) from error
+    if args.save is not None:
+        save(trained, Path(args.save))
+    write_findings(Path(args.out), new.rows, findings)
+    if args.report is not None:
+        with atomic_path(args.report) as temporary:
+            temporary.write_text(html, encoding="utf-8")
+    written = ", ".join(name for name in (args.out, args.report, args.save) if name)
+    print(f"{findings.selected.sum()} of {len(new.x)} stand out: {written}")
+
+
+def analyse(args: argparse.Namespace) -> tuple[Trained, Table, Findings, str]:
+    """What is to be written. Raises ``ValueError``, ``OSError`` or ``ImportError`` for what cannot be used."""
+    check_places(args)
+    new = read(args.score, args)
+    trained = load(args, new) if is_saved(args.train) else train(args, new)
+    x = as_pixels(new.x, trained.pixels)
+    findings = find(trained.normal_scores, scores_of(trained.detector, x), args.alpha)
+    facts = {**trained.facts, "New data": f"{args.score}: {new.size}", "Level (alpha)": args.alpha}
+    columns = new.columns if new.has_header else trained.columns
+    names = new.rows if new.path.is_dir() else [f"row {row}" for row in new.rows]
+    html = make_report(trained.detector, x, findings, columns, names, facts) if args.report else ""
+    return trained, new, findings, html
+
+
+def check_places(args: argparse.Namespace) -> None:
+    """Raise ``ValueError`` or ``OSError`` unless all outputs can be written and none lies where an input does."""
+    outputs = [check_output(args.out, (".csv",))]
+    if args.report is not None:
+        outputs.append(check_output(args.report, (".html",), "--report"))
+    if args.save is not None:
+        outputs.append(check_folder(args.save))
+        if any(path.name not in (*FILES, TRAINED) for path in outputs[-1].iterdir()):
+            raise ValueError(f"--save must name a new or empty folder or one of a saved detector, got {args.save!r}")
+    check_apart(outputs, [Path(args.train), Path(args.score)])
+
+
+def read(name: str, args: argparse.Namespace) -> Table:
+    """The rows or images that the user calls ``name``."""
+    return read_table(Path(name), args.image_shape and tuple(args.image_shape))
+
+
+def train(args: argparse.Namespace, new: Table) -> Trained:
+    """Fit a detector to some training rows and score the others."""
+    table = read(args.train, args)
+    check_alike(new, table.columns, table.has_header, table.shape)
+    if len(table.x) < 4:
+        raise ValueError(f"{args.train} must hold at least 4 rows, got {len(table.x)}")
+    pixels = None if table.shape is None else (float(table.x.min()), float(table.x.max()))
+    x = as_pixels(table.x, pixels)
+    num_held_out = min(len(x) // 2, MAX_HELD_OUT)
+    check_alpha(args.alpha, num_held_out)
+    fitted, held_out = map(np.asarray, train_test_split(x, test_size=num_held_out, random_state=args.seed))
+    say(f"fitting {len(fitted)} of {table.size}, {len(held_out)} are held out")
+    detector = LatentEBMDetector(args.energy or "joint", image_shape=table.shape, random_state=args.seed, verbose=True)
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # where Lightning's bar belongs
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
+        detector.fit(fitted)
+    facts = {"Training data": f"{args.train}: {table.size}", "Seed": args.seed}
+    return Trained(detector, scores_of(detector, held_out), table.columns, table.has_header, pixels, facts)
+
+
+def load(args: argparse.Namespace, new: Table) -> Trained:
+    """What ``save`` wrote."""
+    for option in ("save", "energy"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} must be left out with a saved detector, got {getattr(args, option)}")
+    path = Path(args.train) / TRAINED
+    if not path.is_file():
+        raise ValueError(f"{args.train} must be a folder that detect --save wrote, got one without {TRAINED}")
+    detector = LatentEBMDetector.load(args.train)
+    shape = None if detector.image_shape is None else tuple(detector.image_shape)
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} must be as detect --save wrote it: {error}") from error
+    check_alike(new, trained.columns, trained.has_header, shape)
+    check_alpha(args.alpha, len(trained.normal_scores))
+    return trained
+
+
+def save(trained: Trained, folder: Path) -> None:
+    """Write the detector, and what it takes to use it, to ``folder``."""
+    trained.detector.save(folder)
+    kept = {**trained._asdict(), "normal_scores": trained.normal_scores.tolist()}
+    del kept["detector"]
+    with atomic_path(folder / TRAINED) as temporary:
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def is_saved(path: str) -> bool:
+    """Whether ``path`` is a folder with a detector in it."""
+    return any((Path(path) / name).is_file() for name in FILES)
+
+
+def check_alpha(alpha: float, num: int) -> None:
+    """Raise ``ValueError`` if nothing can be found at the level ``alpha`` with ``num`` rows held out."""
+    if alpha < 1 / (num + 1):
+        raise ValueError(
+            f"--alpha must be at least {1 / (num + 1):.3g} with {num} normal rows held out, got {alpha}; "
+            f"more training rows allow a smaller one"
+        )
+
+
+def as_pixels(x: Array, pixels: tuple[float, float] | None) -> Array:
+    """Images ``x`` with the values ``pixels`` taken to -1 and 1; rows of a table as they are."""
+    if pixels is None:
+        return x
+    low, high = pixels
+    if not low < high:
+        raise ValueError(f"images to train with must not all be of one colour, got {low} in every pixel")
+    return 2 * (x - low) / (high - low) - 1
+
+
+def scores_of(detector: LatentEBMDetector, x: Array) -> Array:
+    """Scores (n,) of rows ``x`` (n, d), with a progress bar."""
+    blocks = [x[start : start + BLOCK] for start in range(0, len(x), BLOCK)]
+    bar = tqdm(blocks, desc="scoring", unit="block", disable=len(blocks) < 2)
+    return np.concatenate([detector.score_samples(block) for block in bar])
+
+
+def find(normal_scores: Array, scores: Array, alpha: float) -> Findings:
+    """P-values (n,) of new ``scores`` (n,) among ``normal_scores`` (m,), and which stand out at the level ``alpha``."""
+    calibrator = ConformalCalibrator(ScoresAsRows()).calibrate(normal_scores[:, None])
+    rows = scores[:, None]
+    selected = calibrator.select(rows, alpha)
+    return Findings(
+        scores, calibrator.p_values(rows), selected, normal_scores, calibrator.infer_threshold(alpha), alpha
+    )
+
+
+def write_findings(path: Path, rows: list[str], findings: Findings) -> None:
+    """A table with one line a row."""
+    outlier = findings.p_values <= findings.alpha
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "score", "p_value", "outlier", "selected"])
+        for row, score, p, *flags in zip(
+            rows, findings.scores, findings.p_values, outlier, findings.selected, strict=True
+        ):
+            writer.writerow([row, f"{score:.9g}", f"{p:.6g}", *map(int, flags)])
+
+
+def say(text: str) -> None:
+    """A line on progress."""
+    print(f"latent-ebm: {text}", file=sys.stderr)

@@ -1,0 +1,265 @@
+"""``latent-ebm detect``: what it finds and writes, and that it writes nothing when something is wrong."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latent_ebm.applications import LatentEBMDetector
+from latent_ebm.applications.anomaly import ENERGIES
+from latent_ebm.cli import detect, main
+from latent_ebm.cli.entry import make_parser
+from latent_ebm.data.arrays import read_images, read_rows
+
+COLUMNS = ["flow", "pressure <b>bold</b>", "heat"]
+ARGS = ["--score", "new.csv", "--out", "scores.csv", "--report", "report.html"]
+
+
+def make_rows(num: int, seed: int) -> np.ndarray:
+    """Correlated normal rows of quite different units."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(num, 2))
+    return np.column_stack([100 + 5 * z[:, 0], z[:, 1], 1e-3 * (z[:, 0] - z[:, 1] + 0.1 * rng.normal(size=num))])
+
+
+def write_csv(path: str, rows: np.ndarray, columns: list[str] | None = COLUMNS) -> None:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(([columns] if columns else []) + rows.tolist())
+
+
+def read_csv(path: str) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_images(folder: str, num: int, shape: tuple[int, ...] = (8, 8), seed: int = 0) -> None:
+    Path(folder).mkdir()
+    for i, pixels in enumerate(np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)):
+        Image.fromarray(pixels).save(Path(folder) / f"{i:03}.png")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
+    """One line on stderr, but for those on progress, that holds every one of ``words``."""
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("latent-ebm: fitting")]
+    assert line.startswith("latent-ebm: error: ")
+    assert all(word in line for word in words), line
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_csv("train.csv", make_rows(100, seed=0))
+    new = make_rows(20, seed=1)
+    new[7, 1] = 40.0  # far out
+    new[11, 2] = -new[11, 2] + 0.01  # in range, but against the correlation
+    write_csv("new.csv", new)
+
+
+def test_planted_rows_stand_out_and_are_explained() -> None:
+    assert main(["detect", "train.csv", *ARGS, "--alpha", "0.25"]) == 0
+    rows = read_csv("scores.csv")
+    assert list(rows[0]) == ["row", "score", "p_value", "outlier", "selected"]
+    assert [row["row"] for row in rows] == [str(i) for i in range(20)]
+    assert {7, 11} <= {i for i, row in enumerate(rows) if row["selected"] == "1"}
+    assert all((row["outlier"] == "1") == (float(row["p_value"]) <= 0.25) for row in rows)
+    assert all(row["outlier"] == "1" for row in rows if row["selected"] == "1")
+    page = Path("report.html").read_text()
+    first = page[page.index("<article") : page.index("</article>")]
+    assert ">row 7<" in first
+    assert first.index("pressure &lt;b&gt;bold") < min(first.find("flow") % 10**6, first.find("heat") % 10**6)
+    assert "100 rows of 3 columns" in page
+
+
+def test_p_values_compare_with_rows_that_the_model_has_not_seen() -> None:
+    assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
+    detector = LatentEBMDetector.load("kept")
+    fitted = detector.scaler_.inverse_transform(detector.rows_.numpy())
+    train = read_rows(Path("train.csv")).x
+    seen = (np.abs(train[:, None] - fitted).max(2) < 1e-9).any(1)
+    assert seen.sum() == 50
+    normal = detector.score_samples(train[~seen])
+    np.testing.assert_allclose(
+        np.sort(json.loads(Path("kept/detect.json").read_text())["normal_scores"]), np.sort(normal)
+    )
+    scores = detector.score_samples(read_rows(Path("new.csv")).x)
+    p = (1 + (normal <= scores[:, None]).sum(1)) / 51
+    np.testing.assert_allclose([float(row["p_value"]) for row in read_csv("scores.csv")], p, rtol=1e-5)
+
+
+def test_a_kept_detector_says_the_same() -> None:
+    assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
+    first = Path("scores.csv").read_bytes(), Path("report.html").read_bytes()
+    os.remove("train.csv")
+    assert main(["detect", "kept", *ARGS]) == 0
+    assert (Path("scores.csv").read_bytes(), Path("report.html").read_bytes()) == first
+
+
+def test_the_seed_decides() -> None:
+    found = []
+    for seed in ("1", "1", "2"):
+        assert main(["detect", "train.csv", *ARGS, "--seed", seed]) == 0
+        found.append(Path("scores.csv").read_bytes())
+    assert found[0] == found[1] != found[2]
+
+
+def test_arrays_score_as_tables() -> None:
+    assert main(["detect", "train.csv", *ARGS]) == 0
+    table = Path("scores.csv").read_bytes()
+    np.save("train.npy", read_rows(Path("train.csv")).x)
+    np.savez("new.npz", X=read_rows(Path("new.csv")).x)
+    assert main(["detect", "train.npy", "--score", "new.npz", "--out", "scores.csv"]) == 0
+    assert Path("scores.csv").read_bytes() == table
+
+
+@pytest.mark.filterwarnings("ignore:.*litlogger")
+def test_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "LatentEBMDetector", small_detector)
+    write_images("train", 60)
+    write_images("new", 5, seed=1)
+    args = ["--out", "scores.csv", "--report", "report.html"]
+    assert main(["detect", "train", "--score", "new", *args]) == 0
+    assert [row["row"] for row in read_csv("scores.csv")] == [f"{i:03}.png" for i in range(5)]
+    assert "003.png" in Path("report.html").read_text()
+    assert capsys.readouterr().out.count("\n") == 1
+    folder = Path("scores.csv").read_text().splitlines()
+    np.save("train.npy", read_images(Path("train"))[0][:, 0] * 100 + 7)  # another range of values
+    np.save("new.npy", read_images(Path("new"))[0].reshape(5, 64) * 100 + 7)
+    assert main(["detect", "train.npy", "--score", "new.npy", "--image-shape", "1", "8", "8", *args]) == 0
+    arrays = Path("scores.csv").read_text().splitlines()
+    for a, b in zip(folder[1:], arrays[1:], strict=True):
+        assert float(a.split(",")[1]) == pytest.approx(float(b.split(",")[1]), rel=1e-4)
+
+
+def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
+    return LatentEBMDetector(energy, latent_dim=2, channels=2, max_epochs=1, **settings)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["missing.csv", *ARGS], ["missing.csv"]),
+        (["train.csv", "--score", "missing.csv", *ARGS[2:]], ["missing.csv"]),
+        (["nan.csv", *ARGS], ["nan.csv", "finite", "first row 3"]),
+        (["word.csv", *ARGS], ["word.csv line 2", "column 2", "'abc'"]),
+        (["binary.csv", *ARGS], ["binary.csv", "text"]),
+        (["nul.csv", *ARGS], ["nul.csv"]),
+        (["wide.csv", *ARGS], ["new.csv must have 4 columns", "got 3"]),
+        (["renamed.csv", *ARGS], ["new.csv", "got 'flow' for 'flux'"]),
+        (["train.xlsx", *ARGS], ["path must end in", "train.xlsx"]),
+        (["few.csv", *ARGS], ["--alpha must be at least 0.333", "2 normal rows"]),
+        (["one.csv", *ARGS], ["one.csv must hold at least 4 rows", "got 1"]),
+        (["same.csv", *ARGS], ["two different rows"]),
+        (["train.csv", *ARGS, "--alpha", "0.001"], ["--alpha must be at least 0.0196"]),
+        (["train.csv", *ARGS, "--image-shape", "1", "2", "2"], ["images of shape (1, 2, 2)"]),
+        (["train.csv", *ARGS[:2], "--out", "scores.txt"], ["--out must end with .csv"]),
+        (["train.csv", *ARGS[:4], "--report", "r.pdf"], ["--report must end with .html"]),
+        (["train.csv", *ARGS[:2], "--out", "/proc/scores.csv"], ["cannot write", "/proc"]),
+        (["train.csv", *ARGS[:2], "--out", "train.csv"], ["train.csv", "must not be written to"]),
+        (["train.csv", *ARGS[:2], "--out", "link.csv"], ["link.csv", "must not be written to"]),
+        (["train.csv", *ARGS, "--save", "empty/.."], ["--save must name a new or empty folder"]),
+        (["empty", *ARGS], ["empty must hold images"]),
+        (["train.csv", "--score", "grey", *ARGS[2:]], ["grey must hold rows of a table", "images of shape (1, 8, 8)"]),
+        (["mixed", "--score", "grey", *ARGS[2:]], ["one shape", "(1, 8, 8)", "(1, 9, 9)", "b.png"]),
+        (["broken", "--score", "grey", *ARGS[2:]], ["a.png must be a plain image"]),
+        (["clear", "--score", "grey", *ARGS[2:]], ["a.png", "transparency"]),
+        (["flat", "--score", "grey", *ARGS[2:]], ["must not all be of one colour"]),
+        (["other", *ARGS], ["other", "detect --save"]),
+    ],
+    ids=lambda value: "-".join([value[0], *value[-1:]]).replace("/", "_").replace(" ", "_"),
+)
+def test_refusals(args: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_bad_files()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["detect", *args]) == 2
+    refused(capsys, *words)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def make_bad_files() -> None:
+    rows = make_rows(100, seed=0)
+    write_csv("nan.csv", np.where(np.arange(300).reshape(100, 3) == 10, np.nan, rows))
+    Path("word.csv").write_text("a,b,c\n1,abc,3\n")
+    Path("binary.csv").write_bytes(b"\xff\xfe\x00\x01" * 9)
+    Path("nul.csv").write_bytes(b"a,b,c\n1,2,3\x00\n")
+    write_csv("wide.csv", np.hstack([rows, rows[:, :1]]), None)
+    write_csv("renamed.csv", rows, ["flux", *COLUMNS[1:]])
+    write_csv("few.csv", rows[:5])
+    write_csv("one.csv", rows[:1])
+    write_csv("same.csv", np.ones((60, 3)))
+    Path("link.csv").symlink_to("train.csv")
+    for folder in ("empty", "mixed", "broken", "clear", "other"):
+        Path(folder).mkdir()
+    write_images("grey", 3)
+    Image.new("L", (8, 8)).save("mixed/a.png")
+    Image.new("L", (9, 9)).save("mixed/b.png")
+    Path("broken/a.png").write_bytes(Path("grey/000.png").read_bytes()[:60])
+    Image.new("RGBA", (8, 8)).save("clear/a.png")
+    Path("flat").mkdir()
+    for i in range(60):
+        Image.new("L", (8, 8), 3).save(f"flat/{i}.png")
+    Path("other/detector.json").write_text("{}")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--energy", "prior"), ("--save", "more")])
+def test_a_kept_detector_is_not_changed(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
+    capsys.readouterr()
+    assert main(["detect", "kept", *ARGS, option, value]) == 2
+    refused(capsys, f"{option} must be left out with a saved detector")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"normal_scores": [1]}'])
+def test_a_damaged_folder_is_refused(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    LatentEBMDetector(random_state=0).fit(make_rows(50, seed=0)).save("kept")
+    Path("kept/detect.json").write_text(content)
+    assert main(["detect", "kept", *ARGS]) == 2
+    refused(capsys, "kept/detect.json must be as detect --save wrote it")
+
+
+def test_a_failed_report_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> str:
+        raise RuntimeError("no page")
+
+    monkeypatch.setattr(detect, "make_report", fail)
+    assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 1
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"train.csv", "new.csv"}
+
+
+@pytest.mark.parametrize("alpha", ["0", "1", "nan", "x"])
+def test_levels(alpha: str) -> None:
+    assert main(["detect", "train.csv", *ARGS, "--alpha", alpha]) == 2
+
+
+def test_energies_are_the_detectors() -> None:
+    for energy in ENERGIES:
+        args = make_parser().parse_args(["detect", "train.csv", *ARGS, "--energy", energy])
+        assert args.energy == energy
+    assert main(["detect", "train.csv", *ARGS, "--energy", "total"]) == 2
+
+
+def test_colours_of_images() -> None:
+    Path("images").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    for name in ("b.png", "a.BMP"):
+        Image.fromarray(pixels).save(f"images/{name}")
+    Path("images/notes.txt").write_text("not an image")
+    x, names = read_images(Path("images"))
+    assert names == ["a.BMP", "b.png"]
+    assert x.shape == (2, 3, 4, 6)
+    np.testing.assert_allclose(x[1], np.moveaxis(pixels, 2, 0) / 127.5 - 1)
+
+
+def test_parquet() -> None:
+    pd = pytest.importorskip("pandas", reason='needs the extra "parquet"')
+    pytest.importorskip("pyarrow", reason='needs the extra "parquet"')
+    pd.DataFrame({"a": [1, 2], "label": [0, 1], "b": [0.5, 2.0]}).to_parquet("rows.parquet")
+    x, label, names = read_rows(Path("rows.parquet"))
+    assert x.tolist() == [[1, 0.5], [2, 2]]
+    assert (label.tolist(), names) == ([0, 1], ["a", "b"])
+    pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}).to_parquet("rows.parquet")
+    with pytest.raises(ValueError, match="column 'b' must hold numbers"):
+        read_rows(Path("rows.parquet"))
