@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from latent_ebm.denoisers.preconditioned import Preconditioned
@@ -32,19 +33,8 @@ def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Pr
         raise ValueError(f"skeleton must be given for a path that is not a directory, got None for {path}")
     else:
         denoiser = skeleton
-        denoiser.network.load_state_dict(read_safetensors(path))
+        denoiser.network.load_state_dict(load_file(path))
     return denoiser.eval().requires_grad_(False)
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors by name. Raises ``FileNotFoundError``, or ``ImportError`` without safetensors."""
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError(f"reading {path} needs safetensors: pip install 'latent-ebm[diffusers]'") from error
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a file, got {path}")
-    return load_file(path)
 
 
 def load_diffusers(path: Path) -> Preconditioned:

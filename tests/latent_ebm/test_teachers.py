@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from latent_ebm.denoisers import Preconditioned, load_teacher
@@ -142,17 +143,16 @@ def test_reverse_samplers_take_a_teacher(diffusers, tmp_path: Path) -> None:
 
 
 def test_weights_of_a_network(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors.torch", reason="the extra 'diffusers' is not installed")
     torch.manual_seed(0)
     trained, fresh = DenoiserMLP(3, (8,)), DenoiserMLP(3, (8,))
-    safetensors.save_file(trained.state_dict(), tmp_path / "network.safetensors")
+    save_file(trained.state_dict(), tmp_path / "network.safetensors")
     teacher = load_teacher(tmp_path / "network.safetensors", Preconditioned(fresh, Karras(), "edm", 0.5))
     x, t = torch.randn(4, 3), torch.rand(4)
     torch.testing.assert_close(teacher(x, t), Preconditioned(trained, Karras(), "edm", 0.5)(x, t))
     assert not any(p.requires_grad for p in teacher.parameters())
     with pytest.raises(RuntimeError, match="size mismatch"):
         load_teacher(tmp_path / "network.safetensors", Preconditioned(DenoiserMLP(2, (8,)), Karras()))
-    with pytest.raises(FileNotFoundError, match=r"path must be a file, got .*none\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         load_teacher(tmp_path / "none.safetensors", Preconditioned(fresh, Karras()))
 
 
