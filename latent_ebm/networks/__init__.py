@@ -7,4 +7,16 @@ from latent_ebm.networks.mlp import MLP, EnergyMLP
 from latent_ebm.networks.residual import ResidualEncoder
 from latent_ebm.networks.unet import UNet
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Critic", "DenoiserMLP", "EnergyMLP", "Fourier", "ResidualEncoder", "UNet", "WithLatent", "WithTime"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Critic",
+    "DenoiserMLP",
+    "EnergyMLP",
+    "Fourier",
+    "ResidualEncoder",
+    "UNet",
+    "WithLatent",
+    "WithTime",
+]

@@ -15,7 +15,7 @@ from tests.latent_ebm.tiny import PLAIN, fit, make_config, tensors, write
 ENTRY = "import sys; from latent_ebm.cli import main; sys.exit(main())"
 
 
-@pytest.mark.parametrize("rule", ["mle", "ratio", "em"])
+@pytest.mark.parametrize("rule", ["mle", "ratio", "em", "diffusion_gan"])
 def test_a_killed_training_ends_in_the_same_weights(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = make_config(rule, epochs=8)

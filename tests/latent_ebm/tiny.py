@@ -24,9 +24,11 @@ def energy() -> dict[str, Any]:
 
 
 def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
-    """A tiny run of ``mle`` with persistent chains everywhere, of ``ratio`` whose stages close often, or of ``em``."""
+    """A tiny run of ``mle`` with persistent chains, ``ratio`` whose stages close often, ``em`` or ``diffusion_gan``."""
     if rule == "em":
         return wrap("distillation.EMDistillation", em_distillation(), epochs)
+    if rule == "diffusion_gan":
+        return wrap("learning.DiffusionGAN", diffusion_gan(), epochs)
     base = part("latent_ebm.GaussianPrior", dim=2)
     decoder = part("latent_ebm.networks.MLP", in_dim=2, out_shape=2, hidden=[8])
     if rule == "mle":
@@ -64,6 +66,21 @@ def em_distillation() -> dict[str, Any]:
         "latent_shape": 2,
         "sampler": langevin(3),
         "student_every": 2,
+        "optimizer": part("torch.optim.Adam", lr=0.01),
+    }
+
+
+def diffusion_gan() -> dict[str, Any]:
+    """Two perceptrons, one of which counts batches for its penalty."""
+    generator = part("latent_ebm.networks.DenoiserMLP", shape=4, hidden=[8])
+    critic = part("latent_ebm.networks.MLP", in_dim=5, out_shape=1, hidden=[8])
+    return {
+        "generator": part("latent_ebm.networks.WithLatent", network=generator),
+        "critic": part("latent_ebm.networks.Critic", network=critic),
+        "schedule": part("samplers.VPLinear"),
+        "shape": [2],
+        "latent_shape": [2],
+        "penalty_every": 3,
         "optimizer": part("torch.optim.Adam", lr=0.01),
     }
 
