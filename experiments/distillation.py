@@ -28,6 +28,7 @@ SCHEDULE, SEEDS, ROWS, STEP_SIZE = VE(), 5, 512, 0.16
 UPDATES, LR = 1000, 1e-2
 TEACHER = ((0.7, 0.3), ((-1.0,), (1.5,)), (0.25, 0.25))
 LOG_SNRS = (0.0, 1.0, -3.0)
+Z_STEPS = (1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.56e-2)
 
 
 class Affine(nn.Module):
@@ -60,6 +61,9 @@ class AffineDenoiser(Denoiser):
 class ExactEM(ScoreDistiller):
     """EM with exact posterior draws for an ``Affine`` student and draws of the teacher: what a long chain should come to."""
 
+    student: Affine
+    teacher: GaussianMixtureDenoiser
+
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
         noise = self.draw_noise(x)
         ratio = broadcast(noise.sigma / noise.alpha, x)
@@ -84,15 +88,16 @@ def teacher() -> GaussianMixtureDenoiser:
     return GaussianMixtureDenoiser(*TEACHER, schedule=SCHEDULE)
 
 
-def make_rule(setting: dict[str, Any], scale: float = 0.3, num: int = SEEDS) -> ScoreDistiller:
-    """The rule of a setting, its student of standard deviation ``scale`` at zero."""
+def make_rule(setting: dict[str, Any], scale: float = 0.3, num: int = SEEDS) -> tuple[Any, Affine]:
+    """The rule of a setting and its student, of standard deviation ``scale`` about zero."""
     student = Affine(num, scale)
     shared = (teacher(), student, AffineDenoiser(student), 1, partial(torch.optim.Adam, lr=LR, betas=(0.0, 0.99)))
     log_snr = (setting["log_snr_min"], 6.0)
     if setting["rule"] == "EMDistillation":
         more = {name: setting[name] for name in ("z_step_size", "cancel_noise") if name in setting}
-        return EMDistillation(*shared, sampler=Langevin(STEP_SIZE, setting["K"]), log_snr=log_snr, **more)
-    return {"DistributionMatching": DistributionMatching, "ExactEM": ExactEM}[setting["rule"]](*shared, log_snr=log_snr)
+        return EMDistillation(*shared, sampler=Langevin(STEP_SIZE, setting["K"]), log_snr=log_snr, **more), student
+    rule = {"DistributionMatching": DistributionMatching, "ExactEM": ExactEM}[setting["rule"]]
+    return rule(*shared, log_snr=log_snr), student
 
 
 def train(rule: ScoreDistiller, rows: int, updates: int) -> float:
@@ -111,9 +116,9 @@ def train(rule: ScoreDistiller, rows: int, updates: int) -> float:
 def run_affine(setting: dict[str, Any]) -> dict[str, Any]:
     """Train ``setting["updates"]`` steps, then both divergences of clean data and student, a number a seed."""
     torch.manual_seed(0)
-    rule = make_rule(setting)
+    rule, student = make_rule(setting)
     seconds = train(rule, SEEDS * ROWS, setting["updates"])
-    scale, shift = rule.student.scale.detach().abs().flatten(), rule.student.shift.detach().flatten()
+    scale, shift = student.scale.detach().abs().flatten(), student.shift.detach().flatten()
     forward, reverse = divergences(scale, shift)
     figures = {"forward": forward, "reverse": reverse, "std": scale, "mean": shift}
     return {**{name: value.tolist() for name, value in figures.items()}, "seconds": seconds}
@@ -149,26 +154,52 @@ def affine() -> None:
         print(f"  forward KL {kls}  std {result['std'][0]:.3f}  {result['seconds']:.0f} s", flush=True)
 
 
-def gradients(setting: dict[str, Any], scale: float, draws: int) -> Tensor:
-    """Gradients (draws, 2) of scale and shift of the student, each of ``ROWS`` rows."""
-    torch.manual_seed(0)
-    rule = make_rule(setting, scale, num=draws)
-    torch.stack(list(rule.losses(torch.empty(draws * ROWS, 1)).values())).sum().backward()
-    return draws * torch.cat([rule.student.scale.grad, rule.student.shift.grad], 1).view(draws, 2)
-
-
 def run_cancellation(setting: dict[str, Any]) -> dict[str, float]:
-    """Mean and standard deviation, over batches, of the gradient in the student's scale."""
-    grad = torch.cat([gradients(setting, 1.0, 50) for _ in range(1)])[:, 0]
-    return {"mean": float(grad.mean()), "std": float(grad.std()), "error": float(grad.std()) / math.sqrt(len(grad))}
+    """What noise cancellation does to the gradient of the student's scale, from one set of chains.
+
+    ``gradient`` is the mean over rows without cancellation, ``ratio`` the variance without over that with it, ``bias`` the
+    difference of their means. The noise N that is left out does not depend on the start z_0, so that ``E[N z] = E[N (z -
+    z_0)]``, which has less variance.
+    """
+    torch.manual_seed(0)
+    rule, student = make_rule(setting, setting["scale"], 1)
+    student.shift.data.fill_(setting["shift"])
+    z0 = torch.randn(setting["rows"], 1)
+    noise, shifts, z = rule.draw_noise(z0), {}, z0
+    for cancel in (True, False):
+        rule.cancel_noise = cancel
+        torch.manual_seed(1)
+        z, shifts[cancel] = rule.infer(z0, noise, {})
+    left_out = (shifts[False] - shifts[True]) * (z - z0)
+    with_noise, without = shifts[False] * z, shifts[True] * z
+    return {
+        "gradient": float(with_noise.mean()),
+        "ratio": float(with_noise.var() / without.var()),
+        "bias": float(left_out.mean()),
+        "error": float(left_out.std()) / math.sqrt(len(z0)),
+    }
+
+
+def cancellation() -> None:
+    """Variance and bias over steps of z, at two students: one too narrow, one near the best."""
+    for scale in (0.5, 1.0):
+        for z_step_size in Z_STEPS:
+            rule = {**RULES["em-16"], "z_step_size": z_step_size, "log_snr_min": 0.0}
+            setting = {**rule, "scale": scale, "shift": -0.25, "rows": 100_000, "step_size": STEP_SIZE}
+            name = f"cancellation-{scale:g}-{z_step_size:g}"
+            result = cached(f"distillation/{name}", setting, partial(run_cancellation, setting))
+            print("  " + "  ".join(f"{key} {value:.5f}" for key, value in result.items()), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["affine"])
-    parser.parse_args()
+    parser.add_argument("parts", nargs="*", choices=PARTS, default=list(PARTS))
     torch.set_num_threads(1)
-    affine()
+    for part in parser.parse_args().parts:
+        PARTS[part]()
+
+
+PARTS = {"affine": affine, "cancellation": cancellation}
 
 
 if __name__ == "__main__":
