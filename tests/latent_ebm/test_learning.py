@@ -22,10 +22,13 @@ from latent_ebm import (
 )
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Denoiser, Preconditioned
+from latent_ebm.distillation import DistributionMatching, EMDistillation, OneStep, Progressive, UFOGen
+from latent_ebm.distillation.base import Noise
 from latent_ebm.distillation import Progressive, UFOGen
 from latent_ebm.learning import (
     Augment,
     Denoising,
+    DiffusionGAN,
     DiffusionGAN,
     MultiStageRatio,
     RatioStages,
@@ -127,6 +130,36 @@ def diffusion_gan() -> DiffusionGAN:
     return DiffusionGAN(generator, critic, VPCosine(-10, 10), (EVENT,), (2,), ADAM, num_steps=2, critic_lr=2e-2)
 
 
+def em_distillation(**kwargs) -> EMDistillation:
+    teacher = PlainDenoiser()
+    return EMDistillation(teacher, OneStep(teacher), None, (EVENT,), ADAM, Langevin(0.1, 3), 0.01, **kwargs)
+
+
+def distribution_matching() -> DistributionMatching:
+    return DistributionMatching(PlainDenoiser(), MLP(DIM, EVENT, (8,)), PlainDenoiser(), DIM, ADAM, fake_lr=1e-3)
+
+
+def optimizers(rule: LearningRule) -> list[torch.optim.Optimizer]:
+    found = rule.configure_optimizers()
+    return found if isinstance(found, list) else [found]
+
+
+class PlainDenoiser(Denoiser):
+    """A network that says x_0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule, self.network = VPCosine(-10, 10), DenoiserMLP(EVENT, (8,))
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, **condition) -> torch.Tensor:
+        return self.network(x_t, t.expand(len(x_t)))
+
+
+def diffusion_gan() -> DiffusionGAN:
+    generator, critic = WithLatent(DenoiserMLP(EVENT + 2, (8,))), Critic(MLP(2 * EVENT + 1, 1, (8,)))
+    return DiffusionGAN(generator, critic, VPCosine(-10, 10), (EVENT,), (2,), ADAM, num_steps=2, critic_lr=2e-2)
+
+
 def optimizers(rule: LearningRule) -> list[torch.optim.Optimizer]:
     found = rule.configure_optimizers()
     return found if isinstance(found, list) else [found]
@@ -163,6 +196,12 @@ RULES = {
     "denoising of latents": latent_denoising,
     "diffusion gan": diffusion_gan,
     "ufogen": lambda: UFOGen(PlainDenoiser(), None, (EVENT,), ADAM),
+    "progressive": lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=4),
+    "diffusion gan": diffusion_gan,
+    "ufogen": lambda: UFOGen(PlainDenoiser(), None, (EVENT,), ADAM),
+    "em distillation": em_distillation,
+    "em distillation uncancelled": partial(em_distillation, cancel_noise=False),
+    "distribution matching": distribution_matching,
     "progressive": lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=4),
     "score matching": lambda: ScoreMatching(data_space(MALA(0.1, 3)), ADAM, noise=0.2),
 }
@@ -246,9 +285,8 @@ def test_variational_bound_of_a_linear_model_is_tight_at_the_exact_posterior():
     assert bound == pytest.approx(exact, abs=1e-5)
 
 
-RESUMED = {"mle": mle_persistent} | {
-    name: RULES[name] for name in ("ratio", "variational energy", "denoising", "diffusion gan")
-}
+RESUMED = {"mle": mle_persistent} | {name: RULES[name] for name in ("ratio", "variational energy", "denoising", "diffusion gan")}
+RESUMED["em distillation"] = partial(em_distillation, student_every=3)
 RESUMED["progressive"] = lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=8, stage_length=6)
 
 
@@ -296,13 +334,41 @@ def deterministic_gan() -> DiffusionGAN:
     return DiffusionGAN(Constant(), critic, VPCosine(-10, 10), (EVENT,), (1,), descent, num_steps=1)
 
 
+class Still(EMDistillation):
+    """Latents are the rows of the batch, and there is no other noise."""
+
+    def losses(self, batch):
+        self.rows = batch[0]
+        return super().losses(batch)
+
+    def draw_latents(self, rows: int) -> torch.Tensor:
+        return self.rows
+
+    def draw_noise(self, x: torch.Tensor) -> Noise:
+        t = x.new_full((len(x),), 0.5)
+        return Noise(t, *self.teacher.schedule(t), torch.zeros_like(x))
+
+    def fake_loss(self, x: torch.Tensor, condition: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (self.fake(x, torch.tensor(0.5)) - x).square().mean()
+
+
+def deterministic_distiller() -> EMDistillation:
+    """Chains without noise from latents that the batch sets."""
+    torch.manual_seed(0)
+    teacher, descent = PlainDenoiser(), partial(torch.optim.SGD, lr=1.0)
+    return Still(
+        teacher, OneStep(teacher), PlainDenoiser(), (EVENT,), descent, Langevin(0.16, 3, temperature=0.0), 0.01
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "strategy", "steps", "moved"),
     [
         (deterministic_rule, "ddp_spawn", 1, "model.likelihood.decoder.weight"),
         (deterministic_gan, "ddp_spawn_find_unused_parameters_true", 4, "generator.value"),
+        (deterministic_distiller, "ddp_spawn", 2, "student.denoiser.network.layers.0.weight"),
     ],
-    ids=["mle", "diffusion gan"],
+    ids=["mle", "diffusion gan", "em distillation"],
 )
 def test_two_processes_take_the_steps_of_one_on_the_joined_batch(make, strategy, steps, moved, tmp_path):
     alone, together = make(), make()
