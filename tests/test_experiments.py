@@ -8,9 +8,10 @@ import torch
 
 from experiments.benchmarks.timing import ratios, take_turns
 from experiments.claims import count, unlike_density, verdict
+from experiments.diffusion_gan import measure
 from experiments.tables import spread
 from latent_ebm.cli import main
-from latent_ebm.data import MNIST, Images
+from latent_ebm.data import MNIST, Images, Toy2D
 from latent_ebm.data.base import Pair
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +85,20 @@ def test_contestants_take_turns() -> None:
     assert calls == ["a", "b"] * 3  # one round to warm up
     assert [len(times) for times in seconds.values()] == [2, 2]
     assert ratios({"a": [1.0, 2.0, 1.0], "b": [3.0, 4.0, 1.0]}, "a")["b"] == (1.0, 2.0, 3.0)
+
+
+def test_modes_are_counted() -> None:
+    """Of the data, of one mode of it (KL log 25), and of what lies beside every mode."""
+    data = Toy2D("gaussian_grid", num=10_000)
+    data.setup()
+    x, label = data.train.x, data.train.label
+    whole, one, none = measure(x), measure(x[label == 7]), measure(x + 0.6)
+    assert whole["modes"] == 25
+    assert whole["kl"] == pytest.approx(24 / (2 * len(x)), abs=0.002)
+    assert whole["within_3"] == pytest.approx(1 - math.exp(-4.5), abs=0.005)
+    assert whole["within_4"] == pytest.approx(1 - math.exp(-8), abs=0.001)
+    assert (one["modes"], one["kl"]) == (1, pytest.approx(math.log(25), abs=1e-6))
+    assert none["within_4"] < 0.1
 
 
 def test_claims_are_counted_where_they_can_be_asked() -> None:

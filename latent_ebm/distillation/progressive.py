@@ -73,7 +73,8 @@ class Progressive(LearningRule):
 
     def on_train_start(self) -> None:
         """Teachers are asked as in evaluation."""
-        self.teacher.eval(), self.previous.eval()
+        for teacher in (self.teacher, self.previous):
+            teacher.eval()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make the student its own teacher where a stage begins."""
