@@ -35,7 +35,7 @@ def export_onnx(student: nn.Module, latent_shape: Sequence[int], path: str | os.
         raise ImportError(f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"')
     z = torch.randn(2, *latent_shape, dtype=next(student.parameters()).dtype)
     rows = ({0: torch.export.Dim("batch")},)
-    names = {"input_names": ["z"], "output_names": ["x"]}
+    names: dict[str, Any] = {"input_names": ["z"], "output_names": ["x"]}
     with warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.simplefilter("ignore")  # of what the exporter itself calls
         for name in ("torch.onnx", "onnxscript"):
