@@ -24,11 +24,9 @@ from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Denoiser, Preconditioned
 from latent_ebm.distillation import DistributionMatching, EMDistillation, OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import Noise
-from latent_ebm.distillation import Progressive, UFOGen
 from latent_ebm.learning import (
     Augment,
     Denoising,
-    DiffusionGAN,
     DiffusionGAN,
     MultiStageRatio,
     RatioStages,
@@ -144,27 +142,6 @@ def optimizers(rule: LearningRule) -> list[torch.optim.Optimizer]:
     return found if isinstance(found, list) else [found]
 
 
-class PlainDenoiser(Denoiser):
-    """A network that says x_0."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.schedule, self.network = VPCosine(-10, 10), DenoiserMLP(EVENT, (8,))
-
-    def forward(self, x_t: torch.Tensor, t: torch.Tensor, **condition) -> torch.Tensor:
-        return self.network(x_t, t.expand(len(x_t)))
-
-
-def diffusion_gan() -> DiffusionGAN:
-    generator, critic = WithLatent(DenoiserMLP(EVENT + 2, (8,))), Critic(MLP(2 * EVENT + 1, 1, (8,)))
-    return DiffusionGAN(generator, critic, VPCosine(-10, 10), (EVENT,), (2,), ADAM, num_steps=2, critic_lr=2e-2)
-
-
-def optimizers(rule: LearningRule) -> list[torch.optim.Optimizer]:
-    found = rule.configure_optimizers()
-    return found if isinstance(found, list) else [found]
-
-
 def denoising(shape: int = EVENT, **kwargs) -> Denoising:
     schedule = VPCosine(-10, 10)
     denoiser = Preconditioned(DenoiserMLP(shape, (8,)), schedule)
@@ -197,12 +174,9 @@ RULES = {
     "diffusion gan": diffusion_gan,
     "ufogen": lambda: UFOGen(PlainDenoiser(), None, (EVENT,), ADAM),
     "progressive": lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=4),
-    "diffusion gan": diffusion_gan,
-    "ufogen": lambda: UFOGen(PlainDenoiser(), None, (EVENT,), ADAM),
     "em distillation": em_distillation,
     "em distillation uncancelled": partial(em_distillation, cancel_noise=False),
     "distribution matching": distribution_matching,
-    "progressive": lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=4),
     "score matching": lambda: ScoreMatching(data_space(MALA(0.1, 3)), ADAM, noise=0.2),
 }
 
@@ -285,7 +259,9 @@ def test_variational_bound_of_a_linear_model_is_tight_at_the_exact_posterior():
     assert bound == pytest.approx(exact, abs=1e-5)
 
 
-RESUMED = {"mle": mle_persistent} | {name: RULES[name] for name in ("ratio", "variational energy", "denoising", "diffusion gan")}
+RESUMED = {"mle": mle_persistent} | {
+    name: RULES[name] for name in ("ratio", "variational energy", "denoising", "diffusion gan")
+}
 RESUMED["em distillation"] = partial(em_distillation, student_every=3)
 RESUMED["progressive"] = lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=8, stage_length=6)
 
