@@ -136,12 +136,9 @@ def progressive(teacher: Preconditioned, data: DataModule) -> tuple[dict[int, An
 def ufogen(teacher: Preconditioned, data: DataModule) -> tuple[dict[int, Any], float]:
     """One student of four steps, sampled in 1, 2 and 4 of them."""
     made = partial(adam, betas=STUDENT["betas"])
-    rule = UFOGen(teacher.requires_grad_(), None, (2,), made, num_steps=4, penalty=1e-4, penalty_every=4)
+    rule = UFOGen(teacher, None, (2,), made, num_steps=4, penalty=1e-4, penalty_every=4)
     seconds = fit(rule, data, max_epochs=STUDENT["ufogen_epochs"])
-    found = {}
-    for rule.sample_steps in (1, 2, 4):
-        found[rule.sample_steps] = measure(draw(lambda: rule.generate(NUM)["x"]))
-    return found, seconds
+    return {n: measure(draw(lambda n=n: rule.generate(NUM, n)["x"])) for n in (1, 2, 4)}, seconds
 
 
 def main() -> None:

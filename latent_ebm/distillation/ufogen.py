@@ -21,8 +21,7 @@ class UFOGen(AdversarialRule):
     """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see ``AdversarialRule``.
 
     ``reconstruction`` is the weight of ``E|x_0 - G(x_k, t)|^2 / dim``. The critic is a ``DenoiserCritic`` of the teacher,
-    which starts at logit 0, if none is given. Samples take ``sample_steps`` of the T steps: one is ``G(x_T, 1)``, and each
-    of the others noises the last guess again. The rows may be samples of the teacher or the data that it was trained on.
+    which starts at logit 0, if none is given. The rows may be samples of the teacher or the data that it was trained on.
 
     Raises ``ValueError`` for a teacher without parameters, or numbers out of range. Source: arXiv:2311.09257.
     """
@@ -35,7 +34,6 @@ class UFOGen(AdversarialRule):
         optimizer: OptimizerCallable,
         num_steps: int = 4,
         reconstruction: float = 1.0,
-        sample_steps: int = 1,
         penalty: float = 0.05,
         penalty_every: int = 1,
         critic_lr: float | None = None,
@@ -44,14 +42,12 @@ class UFOGen(AdversarialRule):
             raise ValueError(f"teacher must have parameters to start the student from, got {type(teacher).__name__}")
         if not reconstruction >= 0:
             raise ValueError(f"reconstruction must be non-negative, got {reconstruction}")
-        if not 1 <= sample_steps <= num_steps:
-            raise ValueError(f"sample_steps must lie in 1 to num_steps = {num_steps}, got {sample_steps}")
         student = deepcopy(teacher).requires_grad_()
         critic = DenoiserCritic(teacher, shape) if critic is None else critic
         super().__init__(
             student, critic, teacher.schedule, shape, optimizer, num_steps, penalty, penalty_every, critic_lr
         )
-        self.reconstruction, self.sample_steps = reconstruction, sample_steps
+        self.reconstruction = reconstruction
 
     def meet(self, x: Tensor) -> Meeting:
         k = self.draw_steps(x)
@@ -65,12 +61,23 @@ class UFOGen(AdversarialRule):
     def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
         return self.generator(x_k, self.time(k, x_k))
 
-    def walk(self, x_T: Tensor) -> Tensor:
-        ks = torch.linspace(self.num_steps, 0, self.sample_steps + 1).round().long()[:-1].tolist()
+    @torch.no_grad()
+    def generate(self, num: int, num_steps: int = 1) -> dict[str, Tensor]:
+        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps: one is ``G(x_T, 1)``, each other noises the last guess.
+
+        Raises ``ValueError`` for a ``num_steps`` not in 1 to T.
+        """
+        if not 1 <= num_steps <= self.num_steps:
+            raise ValueError(f"num_steps must lie in 1 to {self.num_steps}, got {num_steps}")
+        ks = torch.linspace(self.num_steps, 0, num_steps + 1).round().long().tolist()[:-1]
+        return {"x": torch.cat([self.walk(x_T, ks) for x_T in self.starts(num)])}
+
+    def walk(self, x_T: Tensor, ks: list[int]) -> Tensor:
+        """From noise ``x_T`` (batch, \\*shape) by guesses after ``ks`` steps of noise, the first of which is T."""
         x = x_T
-        for i, k in enumerate(ks):
-            k = torch.full((len(x),), k, device=x.device)
-            x = self.denoise(x if i == 0 else self.diffuse(x, k), k)
+        for step in ks:
+            k = torch.full((len(x),), step, device=x.device)
+            x = self.denoise(x if step == self.num_steps else self.diffuse(x, k), k)
         return x
 
 

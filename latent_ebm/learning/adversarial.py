@@ -138,17 +138,11 @@ class AdversarialRule(LearningRule):
             held_out = {f"val/{name}": loss for name, loss in self.losses(batch).items()}
         self.log_dict(held_out, batch_size=len(self.unpack(batch)[0]), sync_dist=True)
 
-    @torch.no_grad()
-    def generate(self, num: int) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape)."""
-        k = torch.full((num,), self.num_steps, device=self.device)
-        start = torch.empty(num, *self.shape, device=self.device, dtype=next(self.generator.parameters()).dtype)
-        x_T = self.diffuse(torch.zeros_like(start), k)
-        return {"x": torch.cat([self.walk(part) for part in x_T.split(CHUNK)])}
-
-    @abstractmethod
-    def walk(self, x_T: Tensor) -> Tensor:
-        """From noise ``x_T`` (batch, \\*shape) to samples like it."""
+    def starts(self, num: int) -> tuple[Tensor, ...]:
+        """``num`` draws of ``x_T``, in parts (at most CHUNK, \\*shape)."""
+        like = next(self.generator.parameters())
+        k = torch.full((num,), self.num_steps, device=like.device)
+        return self.diffuse(like.new_zeros(num, *self.shape), k).split(CHUNK)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         critic, generator = ([p for p in m.parameters() if p.requires_grad] for m in (self.critic, self.generator))

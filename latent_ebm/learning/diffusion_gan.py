@@ -55,7 +55,13 @@ class DiffusionGAN(AdversarialRule):
         z = torch.empty(len(x_k), *self.latent_shape, dtype=x_k.dtype, device=x_k.device).normal_()
         return self.generator(x_k, self.time(k, x_k), z)
 
+    @torch.no_grad()
+    def generate(self, num: int) -> dict[str, Tensor]:
+        """Samples ``x`` (num, \\*shape) of T steps."""
+        return {"x": torch.cat([self.walk(x_T) for x_T in self.starts(num)])}
+
     def walk(self, x_T: Tensor) -> Tensor:
+        """From noise ``x_T`` (batch, \\*shape) to samples like it."""
         x = x_T
         for step in range(self.num_steps, 0, -1):
             k = torch.full((len(x),), step, device=x.device)

@@ -213,11 +213,11 @@ def test_critic_of_ufogen_sees_forward_diffusions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sample_steps", "times"), [(1, [1.0]), (2, [1.0, 0.5]), (3, [1.0, 0.75, 0.25]), (4, [1.0, 0.75, 0.5, 0.25])]
+    ("num_steps", "times"), [(1, [1.0]), (2, [1.0, 0.5]), (3, [1.0, 0.75, 0.25]), (4, [1.0, 0.75, 0.5, 0.25])]
 )
-def test_ufogen_samples_in_one_step_or_few(sample_steps: int, times: list[float]) -> None:
+def test_ufogen_samples_in_one_step_or_few(num_steps: int, times: list[float]) -> None:
     """Every guess is noised to the next time; with guesses of 2 that is all there is to see."""
-    made = ufogen(sample_steps=sample_steps)
+    made = ufogen()
     table, inputs = made.generator, []
 
     def guess(x: Tensor, t: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def test_ufogen_samples_in_one_step_or_few(sample_steps: int, times: list[float]
 
     table.forward = guess
     torch.manual_seed(0)
-    assert made.generate(400)["x"].eq(2).all()
+    assert made.generate(400, num_steps)["x"].eq(2).all()
     assert [t for _, t in inputs] == times
     for mean, t in inputs:
         expected = 0.0 if t == 1 else 2 * float(SCHEDULE(torch.tensor(t))[0])
@@ -255,7 +255,7 @@ def test_head_of_the_critic() -> None:
     [
         (lambda: ufogen(mixture()), "teacher must have parameters to start the student from, got GaussianMixture"),
         (lambda: ufogen(reconstruction=-1.0), "reconstruction must be non-negative, got -1"),
-        (lambda: ufogen(sample_steps=5), "sample_steps must lie in 1 to num_steps = 4, got 5"),
+        (lambda: ufogen().generate(1, 5), "num_steps must lie in 1 to 4, got 5"),
         (lambda: progressive(mixture()), "student must be another denoiser than the teacher, with parameters"),
         (lambda: progressive(Table(), Table(VPLinear())), "student must have the schedule VPCosine.* got VPLinear"),
         (lambda: progressive(stage_length=0), "stage_length must be an integer >= 1, got 0"),
