@@ -5,7 +5,9 @@ r"""Anomaly detection by the energy of a latent model, for users of scikit-learn
 ``ConformalCalibrator``'s. Protocols and figures: ``experiments/RESULTS.md``.
 """
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +26,7 @@ Energy = Literal["joint", "reconstruction", "prior", "elbo"]
 ENERGIES = ("joint", "reconstruction", "prior", "elbo")
 TERMS = {"joint": ("joint",), "reconstruction": ("reconstruction",), "prior": ("tilt", "base")}
 NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
+LIMIT = 1e100  # of magnitudes whose squares, and quotients of these, are finite
 
 
 class Explanation(NamedTuple):
@@ -87,16 +90,18 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """Learn from rows X (n >= 2, d), normal ones for the most part. ``y`` is ignored."""
         self._check_parameters()
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        self._check_columns(X)
         again = self.warm_start and hasattr(self, "coder_")
         if not again:
             self.scaler_ = self._make_scaler().fit(X)
+        x = self._standardise(X)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
-            self._fit_model(self._standardise(X), again)
+            self._fit_model(x, again)
             if self.trim > 0:
                 scores = self._leave_one_out_scores()
                 self._fit_model(self.rows_[torch.as_tensor(scores >= np.quantile(scores, self.trim))], True)
-        self.offset_ = self._threshold(X)
+        self.offset_ = self._threshold(x)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
@@ -114,16 +119,13 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         prior = parts.kernel_ratio_prior(parts.codes(self.coder_, self.rows_))
         for stage, weight, step in zip(self.prior_.stages, self.prior_.weights, self.prior_.log_z_steps, strict=True):
             prior.append(stage, float(weight), float(step))
-        self.prior_ = prior
-        self.offset_ = self._threshold(X)
+        self.prior_ = prior.requires_grad_(False)
+        self.offset_ = self._threshold(x)
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
         """``log p`` (n,) of rows X (n, d) in nats, up to a constant, by the ``energy`` asked for; high is normal."""
-        x = self._validated(X)
-        with torch.no_grad():
-            energy = self._energy(x)
-        return -rounded(energy.numpy())
+        return self._scores(self._validated(X))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples`` above the threshold (n,): negative for outliers."""
@@ -177,17 +179,24 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         x = x[torch.randperm(len(x))]
         codes = parts.codes(self.coder_, x)
         if bool((codes == codes[0]).all()):
-            raise ValueError("X must hold at least two different rows, got copies of one")
-        self.prior_ = parts.fit_prior(codes, self.max_exemplars, self.max_stages).requires_grad_(False)
+            raise ValueError("X must hold at least two different rows, besides what trim leaves out, got copies of one")
+        with warnings.catch_warnings():  # held-out rows, not the chains, decide whether a stage is any good
+            warnings.filterwarnings("ignore", ".*never moved", UserWarning)
+            self.prior_ = parts.fit_prior(codes, self.max_exemplars, self.max_stages).requires_grad_(False)
         self.rows_ = x[: self.max_exemplars]
         if self.image_shape is None:
             parts.widen(self.coder_, float(parts.kernel(self.prior_).bandwidth))
         self.elbo_noise_ = torch.randn(NUM_ELBO_DRAWS, codes.shape[1], dtype=torch.float64)
 
-    def _threshold(self, X: np.ndarray) -> float:
-        """The score below which a row is an outlier."""
+    def _scores(self, x: Tensor) -> np.ndarray:
+        """Scores (n,) of standardised rows."""
+        with torch.no_grad():
+            return -rounded(self._energy(x).numpy())
+
+    def _threshold(self, x: Tensor) -> float:
+        """The score below which a row is an outlier, from standardised training rows."""
         if self.contamination != "auto":
-            return float(np.percentile(self.score_samples(X), 100 * self.contamination))
+            return float(np.percentile(self._scores(x), 100 * self.contamination))
         low, high = np.quantile(self._leave_one_out_scores(), [0.25, 0.75])
         return float(low - 1.5 * (high - low))
 
@@ -220,10 +229,18 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return self._standardise(validate_data(self, X, dtype=np.float64, reset=False))
 
     def _standardise(self, X: np.ndarray) -> Tensor:
+        _check_magnitude(X)
         x = torch.as_tensor(np.ascontiguousarray(self.scaler_.transform(X)))
-        if not bool(x.isfinite().all()):
-            raise ValueError("X must hold numbers whose squares are finite, got some that overflow")
+        _check_magnitude(x.numpy())
         return x if self.image_shape is None else x.view(-1, *self.image_shape)
+
+    def _check_columns(self, X: np.ndarray) -> None:
+        """Raise ``ValueError`` for numbers too large, or rows that are not images of ``image_shape``."""
+        _check_magnitude(X)
+        if self.image_shape is not None and math.prod(self.image_shape) != X.shape[1]:
+            raise ValueError(
+                f"X must hold images of image_shape {tuple(self.image_shape)}, got rows of {X.shape[1]} numbers"
+            )
 
     def _check_parameters(self) -> None:
         """Raise ``ValueError`` naming the parameter, its rule and its value."""
@@ -234,6 +251,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
                 '"auto" or a number in (0, .5]',
             ),
             "trim": (_is_number(self.trim) and 0 <= self.trim < 0.5, "a number in [0, .5)"),
+            "image_shape": (self.image_shape is None or _is_shape(self.image_shape), "None or three integers >= 1"),
             "latent_dim": (_is_count(self.latent_dim, 1), "an integer >= 1"),
             "max_stages": (_is_count(self.max_stages, 0), "an integer >= 0"),
             "max_exemplars": (_is_count(self.max_exemplars, 2), "an integer >= 2"),
@@ -249,6 +267,18 @@ def rounded(x: np.ndarray) -> np.ndarray:
     """``x`` to 24 significant binary digits, at any magnitude."""
     mantissa, exponent = np.frexp(x)
     return np.ldexp(np.round(mantissa * 2.0**24) / 2.0**24, exponent)
+
+
+def _check_magnitude(X: np.ndarray) -> None:
+    largest = np.abs(X).max()
+    if largest > LIMIT:
+        raise ValueError(
+            f"X must hold numbers and standardised numbers of magnitude at most {LIMIT:.0e}, got {largest:.3g}"
+        )
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 3 and all(_is_count(size, 1) for size in value)
 
 
 def _is_number(value: Any) -> bool:
