@@ -32,7 +32,7 @@ def one_step(rule: LearningRule) -> tuple[nn.Module, tuple[int, ...]]:
     """The map from noise z to x that ``rule`` has trained, and the shape of z. Raises ``ValueError`` if there is none."""
     if isinstance(rule, ScoreDistiller):
         return rule.student, rule.latent_shape
-    if isinstance(rule, UFOGen) and rule.sample_steps == 1:
+    if isinstance(rule, UFOGen):
         return OneStep(rule.generator, rule.schedule.log_snr_range[0]), rule.shape  # pyright: ignore[reportArgumentType]
     raise ValueError(f"the checkpoint must hold a one-step student to be written as .onnx, got {type(rule).__name__}")
 

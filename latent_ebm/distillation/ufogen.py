@@ -63,7 +63,7 @@ class UFOGen(AdversarialRule):
 
     @torch.no_grad()
     def generate(self, num: int, num_steps: int = 1) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps: one is ``G(x_T, 1)``, each other noises the last guess.
+        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps: one is ``G(x_T, 1)``, others noise the last guess.
 
         Raises ``ValueError`` for a ``num_steps`` not in 1 to T.
         """
