@@ -8,12 +8,14 @@ so a prior *is* a log-density: samplers take it as it is, and find its closed-fo
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import cast
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
+from latent_ebm.networks.mlp import EnergyMLP, EnergyStack, are_alike
 from samplers import Sampler, log_z_bracket, value_and_grad
+from samplers.gradient_flow import score_and_laplacian
 
 
 class Prior(nn.Module, ABC):
@@ -71,6 +73,10 @@ class GaussianPrior(Prior):
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Closed form for samplers."""
         return self.log_density(z.detach()), -z.detach()
+
+    def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Closed form for flows."""
+        return -z.detach(), z.new_full((len(z),), -z.shape[1])
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.loc.new_empty(num, len(self.loc)).normal_(generator=generator)
@@ -140,6 +146,8 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
     Copies of a row count once, as a row would else be explained by its copy at any h. The likelihood is that of the first
     ``max_rows`` rows. Raises ``ValueError`` unless two rows differ.
     """
+    from scipy.optimize import minimize_scalar
+
     rows = exemplars.unique(dim=0)
     if len(rows) < 2:
         raise ValueError("exemplars must hold two different rows, got one")
@@ -176,6 +184,13 @@ class EnergyPrior(Prior):
         base, base_grad = value_and_grad(self.base, z)
         energy, energy_grad = value_and_grad(self.network, z)
         return base - energy, base_grad - energy_grad
+
+    @torch.no_grad()
+    def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed form where it is known."""
+        base_grad, base = score_and_laplacian(self.base, z)
+        grad, laplacian = score_and_laplacian(self.network, z)
+        return base_grad - grad, base - laplacian
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draws (num, dim) by ``sampler``, cold-started at the base."""
@@ -216,6 +231,14 @@ class RatioPrior(Prior):
         prior.weights, prior.log_z_steps = self.weights[:num_stages], self.log_z_steps[:num_stages]
         return prior
 
+    def stacked(self) -> Prior:
+        """The same density for samplers, all stages in one batch of products; the prior itself where stages differ in shape.
+
+        A copy: later changes of the stages do not reach it.
+        """
+        stages = cast(list[EnergyMLP], list(self.stages))
+        return EnergyPrior(EnergyStack(stages, -self.weights), self.base, self.sampler) if are_alike(stages) else self
+
     def log_density(self, z: Tensor) -> Tensor:
         return self.base.log_density(z) + self.tilt(z)
 
@@ -231,9 +254,18 @@ class RatioPrior(Prior):
             value, grad = value + weight * logit, grad + weight * logit_grad
         return value, grad
 
+    @torch.no_grad()
+    def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed form where it is known."""
+        grad, laplacian = score_and_laplacian(self.base, z)
+        for weight, stage in zip(self.weights, self.stages, strict=True):
+            stage_grad, stage_laplacian = score_and_laplacian(stage, z)
+            grad, laplacian = grad + weight * stage_grad, laplacian + weight * stage_laplacian
+        return grad, laplacian
+
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draws (num, dim): ``sampler`` is run for stage after stage, each warm-started at the last."""
         z = self.base.sample(num, generator=generator)
         for k in range(len(self.stages)):
-            z = self.sampler.sample(self.prefix(k + 1), z, generator=generator)
+            z = self.sampler.sample(self.prefix(k + 1).stacked(), z, generator=generator)
         return z

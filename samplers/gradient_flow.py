@@ -26,10 +26,10 @@ from samplers.ode import (
     check_flow,
     check_log_prob,
     jacobian_products,
+    random_signs,
     solve,
     unit_vectors,
     value_and_divergence,
-    with_density,
 )
 
 
@@ -143,7 +143,13 @@ class GradientFlow(Sampler):
 
     def _augmented(self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None) -> Callable[..., Any]:
         """The velocity of ``(x, log q)``."""
-        return with_density(self, lambda t, x: score(log_density)(x), x, generator)
+        signs = random_signs(self, x, generator)
+
+        def velocity(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            grad, laplacian = score_and_laplacian(log_density, state[0], signs)
+            return grad, -laplacian
+
+        return velocity
 
     def _transport(self, log_density: LogDensity, x: Tensor, num_steps: int) -> Tensor:
         """``x`` after ``num_steps`` parts of the flow."""
@@ -175,8 +181,12 @@ def score(log_density: LogDensity) -> Callable[[Tensor], Tensor]:
 def score_and_laplacian(log_density: LogDensity, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """``grad log p`` (chains, \\*event) and ``tr H`` (chains,) at ``x`` (chains, \\*event).
 
-    The exact trace, or, with ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H v``.
+    The exact trace, or, with ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H v``. A log-density that
+    knows both in closed form offers a method ``grad_and_laplacian(x)``, which is used where no graph is kept.
     """
+    closed_form = getattr(log_density, "grad_and_laplacian", None)
+    if closed_form is not None and signs is None and not torch.is_grad_enabled():
+        return closed_form(x)
     return value_and_divergence(score(log_density), x, signs)
 
 

@@ -107,20 +107,22 @@ def largest(state: tuple[Tensor, ...]) -> Tensor:
 def with_density(
     flow: Flow, field: Callable[[Tensor, Tensor], Tensor], x: Tensor, generator: torch.Generator | None
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The velocity of ``(x, log q)`` (batch, \\*event) and (batch,), where ``field(t, x)`` is that of x.
-
-    Random signs of Hutchinson's estimate are drawn here, once for a whole path.
-    """
-    exact = x[0].numel() <= flow.exact_dim
-    signs = None if exact else torch.empty(flow.num_probes, *x.shape, dtype=x.dtype, device=x.device)
-    if signs is not None:
-        signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+    """The velocity of ``(x, log q)`` (batch, \\*event) and (batch,), where ``field(t, x)`` is that of x."""
+    signs = random_signs(flow, x, generator)
 
     def velocity(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         value, divergence = value_and_divergence(partial(field, t), state[0], signs)
         return value, -divergence
 
     return velocity
+
+
+def random_signs(flow: Flow, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+    """Vectors (probes, batch, \\*event) of Hutchinson's estimate, drawn once for a whole path; None for the exact trace."""
+    if x[0].numel() <= flow.exact_dim:
+        return None
+    signs = torch.empty(flow.num_probes, *x.shape, dtype=x.dtype, device=x.device)
+    return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
 
 
 def value_and_divergence(

@@ -141,7 +141,7 @@ class RatioStages(nn.Module):
         """Freeze the open stage into ``prior``, move the pool to the new prior, and open the next stage at f = 0."""
         particles = resample(self.pool.particles, weight * self.ratio(self.pool.particles))
         prior.append(copy.deepcopy(self.ratio), weight, log_z_step)
-        self.pool.particles.copy_(prior.sampler.sample(prior, particles))
+        self.pool.particles.copy_(prior.sampler.sample(prior.stacked(), particles))
         zero_last_layer(self.ratio)
         self.curve = []
 

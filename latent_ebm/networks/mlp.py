@@ -4,32 +4,61 @@ An energy on a latent space is a scalar MLP ``E(z) = w . a(h_L) + b``, ``h_l = W
 dynamics asks for ``E`` and ``dE/dz`` at every step and for nothing else, so that the gradient is written down instead
 of recorded: ``delta_L = w * a'(h_L)``, ``delta_{l-1} = (delta_l W_l) * a'(h_{l-1})``, ``dE/dz = delta_1 W_1``. The
 pre-activations of the forward pass are used again, the gradient at the last layer is its weight row, and no graph is
-built.
+built. The Laplacian, which the density along a gradient flow needs, is written down likewise.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SLOPE = 0.2
-
-# (gradient, pre-activation, activation) -> gradient, written over the incoming gradient: fewer pages to touch.
-Derivative = Callable[[Tensor, Tensor, Tensor], Tensor]
+BLOCK = 2**17  # entries of a block of tangents, which then stay in the cache
 
 aten = torch.ops.aten
-ACTIVATIONS: dict[str, tuple[Callable[[], nn.Module], Derivative]] = {
-    "gelu": (nn.GELU, lambda grad, pre, post: aten.gelu_backward.grad_input(grad, pre, grad_input=grad)),
-    "leaky_relu": (
-        lambda: nn.LeakyReLU(SLOPE),
-        lambda grad, pre, post: aten.leaky_relu_backward.grad_input(grad, pre, SLOPE, False, grad_input=grad),
+
+
+class Activation(NamedTuple):
+    """``function`` a, and the ``module()`` that applies it; ``derivative(grad, pre, post)`` is ``grad * a'(pre)``, written
+    over ``grad``, so that fewer pages are touched; ``curvature(pre, post)`` is ``a''(pre)``; ``post`` stands for ``a(pre)``.
+    """
+
+    module: Callable[[], nn.Module]
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor, Tensor], Tensor]
+    curvature: Callable[[Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS = {
+    "gelu": Activation(
+        nn.GELU,
+        F.gelu,
+        lambda grad, pre, post: aten.gelu_backward.grad_input(grad, pre, grad_input=grad),
+        lambda pre, post: (2 - pre.square()) * (pre.square() * -0.5 - 0.5 * math.log(2 * math.pi)).exp(),
     ),
-    "silu": (nn.SiLU, lambda grad, pre, post: aten.silu_backward.grad_input(grad, pre, grad_input=grad)),
-    "tanh": (nn.Tanh, lambda grad, pre, post: aten.tanh_backward.grad_input(grad, post, grad_input=grad)),
+    "leaky_relu": Activation(
+        lambda: nn.LeakyReLU(SLOPE),
+        partial(F.leaky_relu, negative_slope=SLOPE),
+        lambda grad, pre, post: aten.leaky_relu_backward.grad_input(grad, pre, SLOPE, False, grad_input=grad),
+        lambda pre, post: torch.zeros_like(pre),
+    ),
+    "silu": Activation(
+        nn.SiLU,
+        F.silu,
+        lambda grad, pre, post: aten.silu_backward.grad_input(grad, pre, grad_input=grad),
+        lambda pre, post: pre.sigmoid() * (-pre).sigmoid() * (2 - pre * (pre / 2).tanh()),
+    ),
+    "tanh": Activation(
+        nn.Tanh,
+        torch.tanh,
+        lambda grad, pre, post: aten.tanh_backward.grad_input(grad, post, grad_input=grad),
+        lambda pre, post: -2 * post * (1 - post.square()),
+    ),
 }
 
 
@@ -37,7 +66,7 @@ def make_activation(name: str) -> nn.Module:
     """Activation module called ``name``: ``gelu``, ``leaky_relu`` (slope .2), ``silu`` or ``tanh``."""
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
-    return ACTIVATIONS[name][0]()
+    return ACTIVATIONS[name].module()
 
 
 def check_counts(**counts: int) -> None:
@@ -81,26 +110,119 @@ class EnergyMLP(nn.Module):
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
+        layers = self._linears(x)
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        return energy_and_grad(x, weights, biases, self.activation_name, F.linear)
+
+    @torch.no_grad()
+    def grad_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Gradient (batch, dim) and Laplacian ``tr d^2E/dx^2`` (batch,) at ``x`` (batch, dim), both detached.
+
+        With forward tangents ``T_l = dh_l/dx``, ``T_1 = W_1``, ``T_{l+1} = W_{l+1} diag(a'(h_l)) T_l``, the Laplacian is
+        ``sum_l sum_i b_{l,i} |T_{l,i}|^2``, ``b_l = dE/da(h_l) * a''(h_l)``.
+        """
         *hidden, last = self._linears(x)
-        activation, derivative = self.activation.forward, ACTIVATIONS[self.activation_name][1]
-        post, tape = x, []
+        activation = ACTIVATIONS[self.activation_name]
+        post, slopes, bends = x, [], []
         for layer in hidden:
-            weight = layer.weight
-            pre = F.linear(post, weight, layer.bias)
-            post = activation(pre)
-            tape.append((weight, pre, post))
-        row = last.weight
-        value = F.linear(post, row, last.bias).squeeze(1)
-        # A copy, since derivatives are taken in place; under autocast activations are of lower precision than the rest.
-        grad = row.to(post.dtype).repeat(len(x), 1)
-        for weight, pre, post in reversed(tape):
-            grad = derivative(grad, pre, post) @ weight
-        return value, grad.to(x.dtype)
+            pre = layer(post)
+            post = self.activation(pre)
+            slopes.append(activation.derivative(torch.ones_like(pre), pre, post))
+            bends.append(activation.curvature(pre, post))
+        grad = last.weight.detach().expand(len(x), -1)
+        for layer, slope, bend in zip(reversed(hidden), reversed(slopes), reversed(bends), strict=True):
+            bend.mul_(grad)
+            grad = (grad * slope) @ layer.weight
+        weights = [layer.weight.mT.contiguous() for layer in hidden]
+        return grad, tangent_squares(weights, slopes, bends) if hidden else x.new_zeros(len(x))
 
     def _linears(self, x: Tensor) -> list[nn.Linear]:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
         return cast(list[nn.Linear], list(self.layers))
+
+
+def tangent_squares(weights: list[Tensor], slopes: list[Tensor], bends: list[Tensor]) -> Tensor:
+    """``sum_l sum_i b_{l,i} |T_{l,i}|^2`` (batch,) from transposed weights (in, out), slopes and bends (batch, width) of all
+    hidden layers; tangents (rows, dim, width) are held for a few rows at a time.
+    """
+    rows = max(1, BLOCK // (len(weights[0]) * max(bend.shape[1] for bend in bends)))
+    totals = []
+    for block in zip(*(part.split(rows) for part in (*slopes, *bends)), strict=True):
+        tangent, total = weights[0], block[len(slopes)] @ weights[0].square().sum(0)
+        for weight, slope, bend in zip(weights[1:], block, block[len(slopes) + 1 :], strict=False):
+            tangent = (tangent * slope.unsqueeze(1)) @ weight
+            total = total + (torch.linalg.vecdot(tangent, tangent, dim=1) * bend).sum(1)
+        totals.append(total)
+    return torch.cat(totals)
+
+
+class EnergyStack(nn.Module):
+    r"""``sum_k w_k E_k(x)`` of networks of one shape, with one batched product a layer for all of them.
+
+    ``networks`` are copied, so that later changes do not reach the stack; ``weights`` w_k (K,). What ``EnergyMLP`` says of
+    its value and gradient holds here. Raises ``ValueError`` unless ``are_alike(networks)``.
+    """
+
+    def __init__(self, networks: Sequence[EnergyMLP], weights: Tensor) -> None:
+        super().__init__()
+        if not are_alike(networks):
+            raise ValueError("networks must be EnergyMLPs of one shape and activation, at least one")
+        self.activation_name = networks[0].activation_name
+        layers = list(zip(*(cast(Iterable[nn.Linear], network.layers) for network in networks), strict=True))
+        stacks = [torch.stack([layer.weight.detach() for layer in group]) for group in layers]
+        biases = [torch.stack([layer.bias.detach() for layer in group]).unsqueeze(1) for group in layers]
+        scale = weights.detach().view(-1, 1, 1)
+        stacks[-1], biases[-1] = scale * stacks[-1], scale * biases[-1]
+        self.weights, self.biases = (nn.ParameterList(part).requires_grad_(False) for part in (stacks, biases))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Energy (batch,) of ``x`` (batch, dim), differentiable."""
+        x = x.expand(len(self.weights[0]), *x.shape)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = ACTIVATIONS[self.activation_name].function(stacked_linear(x, weight, bias))
+        return stacked_linear(x, self.weights[-1], self.biases[-1]).sum(0).squeeze(1)
+
+    @torch.no_grad()
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
+        x = x.expand(len(self.weights[0]), *x.shape)
+        value, grad = energy_and_grad(x, list(self.weights), list(self.biases), self.activation_name, stacked_linear)
+        return value.sum(0), grad.sum(0)
+
+
+def are_alike(networks: Sequence[nn.Module]) -> bool:
+    """Whether ``networks``, one or more, are ``EnergyMLP`` of one shape and activation, as ``EnergyStack`` asks."""
+    kinds = {
+        (network.activation_name, *(layer.weight.shape for layer in cast(Iterable[nn.Linear], network.layers)))
+        if type(network) is EnergyMLP
+        else None
+        for network in networks
+    }
+    return len(kinds) == 1 and None not in kinds
+
+
+def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``F.linear`` of K layers at once: x (K, batch, in), weight (K, out, in), bias (K, 1, out)."""
+    return torch.baddbmm(bias, x, weight.mT)
+
+
+def energy_and_grad(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, linear: Callable[..., Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Energies (..., batch) and gradients (..., batch, dim) at ``x`` (..., batch, dim) by the formulae of this module."""
+    _, function, derivative, _ = ACTIVATIONS[activation]
+    post, tape = x, []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        pre = linear(post, weight, bias)
+        post = function(pre)
+        tape.append((weight, pre, post))
+    value = linear(post, weights[-1], biases[-1]).squeeze(-1)
+    # A copy, since derivatives are taken in place; under autocast activations are of lower precision than the rest.
+    grad = torch.empty_like(post).copy_(weights[-1])
+    for weight, pre, post in reversed(tape):
+        grad = derivative(grad, pre, post) @ weight
+    return value, grad.to(x.dtype)
 
 
 class MLP(nn.Module):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP
+from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP, mlp
 from samplers.base import value_and_grad
+from samplers.ode import value_and_divergence
 
 ACTIVATIONS = ["gelu", "leaky_relu", "silu", "tanh"]
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (2, 12, 12), (1, 5, 5)]
@@ -31,6 +32,46 @@ def test_closed_form_gradient_is_the_recorded_one(activation: str, hidden: tuple
     for old, new in zip(before, network.parameters(), strict=True):
         assert torch.equal(old, new)
         assert new.grad is None
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(), (7,), (20, 20), (5, 9, 6)])
+def test_closed_form_laplacian_is_the_recorded_one(
+    activation: str, hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlp, "BLOCK", 500)  # several blocks of rows
+    network, x = EnergyMLP(6, hidden, activation).double(), 3 * torch.randn(13, 6, dtype=torch.float64)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    expected = value_and_divergence(lambda z: torch.autograd.grad(network(z).sum(), z, create_graph=True)[0], x)
+    grad, laplacian = network.grad_and_laplacian(x)
+    torch.testing.assert_close((grad, laplacian), tuple(part.detach() for part in expected), rtol=1e-12, atol=1e-12)
+    assert not grad.requires_grad
+    assert not laplacian.requires_grad
+    if hidden and activation != "leaky_relu":
+        assert laplacian.abs().min() > 0
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(), (7,), (5, 9)])
+def test_stack_is_the_weighted_sum_of_its_networks(activation: str, hidden: tuple[int, ...]) -> None:
+    networks = [EnergyMLP(6, hidden, activation).double() for _ in range(4)]
+    weights, x = torch.tensor([1.0, -0.3, 0.7, 2.0]).double(), 3 * torch.randn(13, 6, dtype=torch.float64)
+    stack = mlp.EnergyStack(networks, weights)
+    expected = value_and_grad(lambda z: sum(w * network(z) for w, network in zip(weights, networks, strict=True)), x)
+    torch.testing.assert_close(stack.value_and_grad(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(value_and_grad(lambda z: stack(z), x), expected, rtol=1e-12, atol=1e-12)
+    single = mlp.EnergyStack([network.float() for network in networks], weights.float())
+    torch.testing.assert_close(single.value_and_grad(x.float())[1].double(), expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_unlike_networks_are_not_stacked() -> None:
+    for other in (EnergyMLP(6, (7, 7)), EnergyMLP(6, (7,), "silu"), torch.nn.Linear(6, 1)):
+        assert not mlp.are_alike([EnergyMLP(6, (7,)), other])
+        with pytest.raises(ValueError, match="networks must be EnergyMLPs of one shape"):
+            mlp.EnergyStack([EnergyMLP(6, (7,)), other], torch.ones(2))
+    with pytest.raises(ValueError, match="at least one"):
+        mlp.EnergyStack([], torch.ones(0))
 
 
 def test_samplers_take_the_closed_form() -> None:

@@ -10,7 +10,8 @@ from torch.distributions import MultivariateNormal
 
 from latent_ebm import EnergyPrior, GaussianPrior, Prior, RatioPrior
 from latent_ebm.networks import EnergyMLP
-from samplers import HMC, MALA, Langevin, value_and_grad
+from samplers import HMC, MALA, GradientFlow, Langevin, value_and_grad
+from samplers.gradient_flow import score_and_laplacian
 from tests.latent_ebm.linear_gaussian import largest_z_score
 
 
@@ -167,3 +168,23 @@ def test_stages_are_sampled_in_turn() -> None:
 def test_dim_must_be_positive() -> None:
     with pytest.raises(ValueError, match="dim must be >= 1, got 0"):
         GaussianPrior(0)
+
+
+def test_stacked_stages_are_the_same_density() -> None:
+    prior = RatioPrior(GaussianPrior(2), [wavy(1)], MALA(0.1, 3))
+    prior.append(wavy(2), weight=0.4)
+    prior.double()
+    z = torch.randn(50, 2, dtype=torch.float64)
+    assert isinstance(prior.stacked(), EnergyPrior)
+    torch.testing.assert_close(value_and_grad(prior.stacked(), z), value_and_grad(prior, z), rtol=1e-12, atol=1e-12)
+    assert ratio_prior().stacked().__class__ is RatioPrior  # one stage is no perceptron
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_flows_find_the_closed_form(name: str) -> None:
+    prior, z = PRIORS[name](), torch.randn(20, 2, dtype=torch.float64)
+    recorded = score_and_laplacian(lambda z: prior(z), z)
+    with torch.no_grad():
+        torch.testing.assert_close(score_and_laplacian(prior, z), recorded, rtol=1e-12, atol=1e-12)
+        flow = GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double())
+    torch.testing.assert_close(flow, GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double()))
