@@ -5,20 +5,17 @@ as ``load_teacher`` reads them; only networks that are models of ``diffusers`` t
 """
 
 import json
-import logging
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.applications.onnx_files import write_onnx
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.denoisers.teachers import PREDICTIONS, DiffusersNetwork
 from samplers.schedules import VPDiscrete
@@ -30,18 +27,8 @@ def export_onnx(student: nn.Module, latent_shape: Sequence[int], path: str | os.
     Any number of rows may be asked of the file. ``student`` must be on the CPU, and is left in evaluation mode. Raises
     ``ImportError`` without the packages of the extra "onnx".
     """
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise ImportError(f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"')
     z = torch.randn(2, *latent_shape, dtype=next(student.parameters()).dtype)
-    rows = ({0: torch.export.Dim("batch")},)
-    names: dict[str, Any] = {"input_names": ["z"], "output_names": ["x"]}
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.simplefilter("ignore")  # of what the exporter itself calls
-        for name in ("torch.onnx", "onnxscript"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        program = torch.onnx.export(student.eval(), (z,), dynamo=True, dynamic_shapes=rows, verbose=False, **names)
-        program.save(temporary)  # pyright: ignore[reportOptionalMemberAccess]
+    write_onnx(student.eval(), z, path, ("z", "x"))
 
 
 def export_diffusers(denoiser: nn.Module, folder: str | os.PathLike[str]) -> None:

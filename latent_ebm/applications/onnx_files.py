@@ -21,7 +21,7 @@ def write_onnx(network: nn.Module, example: Tensor, path: str | os.PathLike[str]
     """
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise ImportError(f"an ONNX file needs {' and '.join(missing)}: pip install latent-ebm[onnx]")
+        raise ImportError(f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"')
     rows = ({0: torch.export.Dim("rows")},)
     with quiet_exporter(), atomic_path(path) as temporary:
         program = torch.onnx.export(

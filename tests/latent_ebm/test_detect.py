@@ -134,6 +134,11 @@ def test_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         assert float(a.split(",")[1]) == pytest.approx(float(b.split(",")[1]), rel=1e-4)
 
 
+def test_the_range_of_training_images_becomes_the_unit_range() -> None:
+    assert detect.as_pixels(np.array([[7.0, 107.0, 157.0]]), (7.0, 107.0)).tolist() == [[-1, 1, 2]]
+    assert detect.as_pixels(np.array([[7.0]]), None).tolist() == [[7]]
+
+
 def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
     return LatentEBMDetector(energy, latent_dim=2, channels=2, max_epochs=1, **settings)  # pyright: ignore
 

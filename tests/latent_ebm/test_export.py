@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from latent_ebm.applications import export
+from latent_ebm.applications import export, onnx_files
 from latent_ebm.denoisers import Preconditioned, load_teacher
 from latent_ebm.denoisers.teachers import DiffusersNetwork
 from latent_ebm.distillation import OneStep
@@ -24,8 +24,6 @@ def student() -> OneStep:
     return OneStep(denoiser, -5.0)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter itself
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_student_runs_without_this_library(tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
@@ -39,7 +37,7 @@ def test_a_student_runs_without_this_library(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        export, "find_spec", lambda name: None if name == "onnxscript" else importlib.util.find_spec("os")
+        onnx_files, "find_spec", lambda name: None if name == "onnxscript" else importlib.util.find_spec("os")
     )
     with pytest.raises(ImportError, match=r"onnxscript must be installed.*latent-ebm\[onnx\]"):
         export.export_onnx(student(), (1, 8, 8), tmp_path / "student.onnx")
