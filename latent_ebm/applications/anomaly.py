@@ -175,7 +175,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
             parts.fit_images(x[torch.randperm(len(x))].float(), self.coder_, self.max_epochs, self.verbose)
         elif not again:
             self.coder_ = parts.fit_linear(x, self.latent_dim)
-        self.coder_ = parts.Coder(*(module.double().eval().requires_grad_(False) for module in self.coder_))
+        for module in self.coder_:
+            module.double().eval().requires_grad_(False)
         x = x[torch.randperm(len(x))]
         codes = parts.codes(self.coder_, x)
         if bool((codes == codes[0]).all()):
@@ -195,7 +196,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     def _threshold(self, x: Tensor) -> float:
         """The score below which a row is an outlier, from standardised training rows."""
-        if self.contamination != "auto":
+        if not isinstance(self.contamination, str):
             return float(np.percentile(self._scores(x), 100 * self.contamination))
         low, high = np.quantile(self._leave_one_out_scores(), [0.25, 0.75])
         return float(low - 1.5 * (high - low))
@@ -228,7 +229,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return self._standardise(validate_data(self, X, dtype=np.float64, reset=False))
 
-    def _standardise(self, X: np.ndarray) -> Tensor:
+    def _standardise(self, X: Any) -> Tensor:
         _check_magnitude(X)
         x = torch.as_tensor(np.ascontiguousarray(self.scaler_.transform(X)))
         _check_magnitude(x.numpy())
@@ -246,10 +247,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """Raise ``ValueError`` naming the parameter, its rule and its value."""
         rules = {
             "energy": (self.energy in ENERGIES, f"one of {', '.join(ENERGIES)}"),
-            "contamination": (
-                self.contamination == "auto" or (_is_number(self.contamination) and 0 < self.contamination <= 0.5),
-                '"auto" or a number in (0, .5]',
-            ),
+            "contamination": (_is_fraction(self.contamination), '"auto" or a number in (0, .5]'),
             "trim": (_is_number(self.trim) and 0 <= self.trim < 0.5, "a number in [0, .5)"),
             "image_shape": (self.image_shape is None or _is_shape(self.image_shape), "None or three integers >= 1"),
             "latent_dim": (_is_count(self.latent_dim, 1), "an integer >= 1"),
@@ -281,9 +279,13 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, Sequence) and len(value) == 3 and all(_is_count(size, 1) for size in value)
 
 
+def _is_fraction(value: Any) -> bool:
+    return value == "auto" if isinstance(value, str) else _is_number(value) and bool(0 < value <= 0.5)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
