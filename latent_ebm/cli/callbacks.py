@@ -3,12 +3,14 @@
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from latent_ebm.applications.pictures import image_grid
+from latent_ebm.cli.checkpoints import inline_denoisers
 from latent_ebm.learning.latent import LatentRule
 
 
@@ -20,7 +22,8 @@ class StoreConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.parser.dump(self.config, skip_none=False)
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        checkpoint["config"] = yaml.safe_dump(inline_denoisers(config), sort_keys=False)
 
 
 class SampleGrid(Callback):

@@ -52,12 +52,27 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
 def load_denoiser(checkpoint: str) -> Denoiser:
     """The denoiser of a checkpoint of ``Denoising``: the teacher that the YAML file of a distiller names.
 
-    In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for the checkpoint of another rule.
+    In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for another rule's checkpoint.
     """
     rule, _ = load_rule(checkpoint)
     if not isinstance(rule, Denoising):
         raise ValueError(f"{checkpoint} must hold a denoiser, that of a rule Denoising, got {type(rule).__name__}")
     return rule.denoiser.train()
+
+
+def inline_denoisers(config: Any) -> Any:
+    """``config``, plain dicts, lists and scalars, with the denoiser's own configuration for every ``load_denoiser``.
+
+    The checkpoint of a rule that holds the denoiser holds its weights too, and so needs no other checkpoint.
+    """
+    if isinstance(config, list):
+        return [inline_denoisers(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_path") == f"{__name__}.{load_denoiser.__name__}":
+        path = config["init_args"]["checkpoint"]
+        return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
+    return {name: inline_denoisers(value) for name, value in config.items()}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latent_ebm.cli import main
-from latent_ebm.cli.checkpoints import load_denoiser, load_rule
+from latent_ebm.cli.checkpoints import load_denoiser, load_rule, read_checkpoint
 from latent_ebm.distillation import UFOGen
 from tests.latent_ebm.tiny import fit, make_config, part
 
@@ -81,10 +81,14 @@ def test_students_are_sampled_without_options(name: str) -> None:
     assert sample(f"{name}/last.ckpt")["x"].shape == (5, 2)
 
 
-def test_a_named_teacher_is_that_of_the_checkpoint() -> None:
-    rule, _ = load_rule("student/last.ckpt")
+def test_a_student_holds_the_teacher_that_it_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named = load_denoiser("teacher/last.ckpt").state_dict()
+    monkeypatch.chdir(tmp_path)  # where there is no teacher
+    rule, _ = load_rule(folder / "student" / "last.ckpt")
     assert all((value == named[name]).all() for name, value in rule.teacher.state_dict().items())
+    assert "load_denoiser" not in read_checkpoint(folder / "student" / "last.ckpt")["config"]
 
 
 @pytest.mark.parametrize(

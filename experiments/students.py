@@ -1,0 +1,113 @@
+"""The section of the report on a diffusion model of MNIST and its one-step students."""
+
+from typing import Any
+
+from experiments.common import FIGURES, results
+from experiments.mnist_diffusion import STEPS, STUDENTS, unpack
+from experiments.tables import spread, table
+from latent_ebm.applications.pictures import image_grid, new_figure, save_figure, styled
+
+Runs = list[dict[str, Any]]
+COLUMNS = {
+    "frechet": "Fréchet",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "class_kl": "KL of classes",
+    "seconds_per_1000": "CPU s / 1,000",
+}
+AT_UPDATES = {key: COLUMNS[key] for key in ("frechet", "recall", "coverage", "class_kl")}
+COLOURS = dict(zip(STUDENTS, ("tab:orange", "tab:green", "tab:red", "tab:blue", "tab:purple", "0.4"), strict=True))
+
+
+def by_student() -> dict[str, Runs]:
+    """Stored results of every student, a run a seed."""
+    stored = results("mnist_diffusion")
+    groups = {name: [run for key, run in stored.items() if key.rsplit("-", 1)[0] == name] for name in STUDENTS}
+    return {name: runs for name, runs in groups.items() if runs}
+
+
+def common_updates(runs: dict[str, Runs]) -> int:
+    """The most updates after which every run was judged."""
+    judged = [{point["updates"] for point in run["curve"]} for group in runs.values() for run in group]
+    return max(set.intersection(*judged))
+
+
+def at_updates(run: dict[str, Any], updates: int) -> dict[str, Any]:
+    """The point of a run's curve after ``updates``."""
+    return next(point for point in run["curve"] if point["updates"] == updates)
+
+
+def section() -> str:
+    """Both tables, the curves, and the samples side by side."""
+    stored, runs = results("mnist_diffusion"), by_student()
+    teachers = {steps: stored[f"teacher-{steps}"] for steps in STEPS if f"teacher-{steps}" in stored}
+    if not teachers:
+        return ""
+    rows = [[f"teacher, {steps} steps", "-", *cells([run], COLUMNS)] for steps, run in teachers.items()]
+    for name, group in runs.items():
+        updates = spread(run["curve"][-1]["updates"] for run in group)
+        rows.append([name, updates, *cells(group, COLUMNS)])
+    rows.append(["training images", "-", *cells([stored["data"]], COLUMNS)])
+    save_figure(draw_samples(stored["data"], teachers, runs), FIGURES / "mnist_diffusion-samples.png")
+    return f"""## A diffusion model of MNIST in one step: `python -m experiments.mnist_diffusion`
+
+The teacher is a U-Net of 90,000 parameters in pixel space, trained by this library for a few minutes of one core; its rows
+are DDIM. Samples (2,000) are compared with as many test images in the features of a classifier that this library trains; the
+KL of classes is that of the classifier's verdicts on samples from those on test images. All students had the same CPU time.
+
+{table(["sampler", "updates", *COLUMNS.values()], rows)}
+{equal_updates(runs)}
+![Samples](figures/mnist_diffusion-samples.png)
+"""
+
+
+def cells(runs: Runs, columns: dict[str, str]) -> list[str]:
+    """One cell a column."""
+    return [spread(run.get(key) for run in runs) for key in columns]
+
+
+def equal_updates(runs: dict[str, Runs]) -> str:
+    """The table of what students were after as many updates as all of them have seen, and their curves."""
+    if not runs:
+        return ""
+    save_figure(draw_curves(runs), FIGURES / "mnist_diffusion-curves.png")
+    updates = common_updates(runs)
+    rows = [[name, *cells([at_updates(run, updates) for run in group], AT_UPDATES)] for name, group in runs.items()]
+    return f"""After {updates} updates, the most that all students have seen:
+
+{table(["student", *AT_UPDATES.values()], rows)}
+![Curves](figures/mnist_diffusion-curves.png)
+"""
+
+
+@styled
+def draw_curves(runs: dict[str, Runs]) -> Any:
+    """Fréchet distance and recall against CPU time, a line a seed."""
+    figure, axes = new_figure(2, (4.2, 3.2))
+    for axis, key in zip(axes, ("frechet", "recall"), strict=True):
+        for name, group in runs.items():
+            for i, run in enumerate(group):
+                x, y = ([point[k] for point in run["curve"]] for k in ("seconds", key))
+                axis.plot(x, y, color=COLOURS[name], label=None if i else name)
+        axis.set(xlabel="CPU seconds", ylabel=COLUMNS[key])
+    axes[0].set_yscale("log")
+    axes[0].legend()
+    return figure
+
+
+@styled
+def draw_samples(data: dict[str, Any], teachers: dict[int, dict[str, Any]], runs: dict[str, Runs]) -> Any:
+    """A grid of samples a sampler; the data first."""
+    shown = {"data": data} | {f"teacher, {steps} steps": run for steps, run in teachers.items()}
+    shown |= {name: group[0] for name, group in runs.items()}
+    grids = {name: unpack(run["samples"]) for name, run in shown.items()}
+    columns = 4
+    figure, axes = new_figure(columns, (2.3, 1.95), rows=-(-len(grids) // columns))
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (name, x) in zip(axes, grids.items(), strict=False):
+        axis.set_title(name)
+        axis.imshow(image_grid(x, 8), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+    return figure
