@@ -17,11 +17,11 @@ class GaussianMixtureDenoiser(Denoiser):
     """Data ``sum_k weights_k N(means_k, C_k)``; at noise ``(alpha, sigma)`` component k is ``N(alpha means_k, alpha^2 C_k +
     sigma^2 I)``, and ``D = sum_k p(k|x_t) (means_k + alpha C_k (alpha^2 C_k + sigma^2 I)^-1 (x_t - alpha means_k))``.
 
-    ``weights`` (K,) positive, made to sum to one; ``means`` (K, \\*event); ``scales``, of dim numbers an event: (K,)
-    standard deviations, (K, dim) of the axes, or (K, dim, dim) covariances. The condition ``label`` (batch,) holds the law
-    to the components whose entry in ``labels`` (K,) it is, by default their index; -1 is unknown. Memory is that of
-    (batch, K, dim) numbers. Raises ``ValueError`` for shapes that do not match, weights or scales that are not positive,
-    covariances that are not symmetric and positive definite, or a ``label`` that no component has.
+    ``weights`` (K,) positive, made to sum to one; ``means`` (K, \\*event), whose dtype and device the others take; and
+    ``scales``, of dim numbers an event: (K,) standard deviations, (K, dim) of the axes, or (K, dim, dim) covariances. The
+    condition ``label`` (batch,) holds the law to the components whose entry in ``labels`` (K,) it is, by default their index;
+    -1 is unknown. Memory is that of (batch, K, dim) numbers. Raises ``ValueError`` for shapes that do not match, weights or
+    scales that are not positive, covariances that are not symmetric and positive definite, or a ``label`` that is unheard of.
     """
 
     log_weights: Tensor
@@ -40,8 +40,9 @@ class GaussianMixtureDenoiser(Denoiser):
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        weights, means, scales = map(torch.as_tensor, (weights, means, scales))
-        labels = torch.arange(len(means), device=means.device) if labels is None else torch.as_tensor(labels)
+        means = 1.0 * torch.as_tensor(means)
+        weights, scales = (torch.as_tensor(a).to(means) for a in (weights, scales))
+        labels = torch.arange(len(means)) if labels is None else torch.as_tensor(labels)
         if means.ndim < 2 or weights.shape != means.shape[:1] or labels.shape != weights.shape:
             raise ValueError(
                 "means (K, *event), weights (K,) and labels (K,) must agree in K, got shapes "
@@ -51,7 +52,7 @@ class GaussianMixtureDenoiser(Denoiser):
         for name, value in (("weights", weights), ("scales", variances)):
             if not value.is_meta and not bool((value > 0).all()):
                 raise ValueError(f"{name} must be positive, got {value.tolist()}")
-        buffers = {"log_weights": weights.log().log_softmax(0), "means": means, "labels": labels}
+        buffers = {"log_weights": weights.log().log_softmax(0), "means": means, "labels": labels.to(means.device)}
         for name, value in {**buffers, "variances": variances, "axes": axes}.items():
             self.register_buffer(name, value)
 

@@ -111,6 +111,12 @@ def test_events_of_any_shape() -> None:
     assert not list(teacher.parameters())
 
 
+def test_numbers_of_less_precision_do_not_lower_that_of_the_means() -> None:
+    teacher = GaussianMixtureDenoiser([0.3, 0.5, 0.2], MEANS, SCALES["full"].float(), VE())
+    assert {b.dtype for name, b in teacher.named_buffers() if name != "labels"} == {torch.float64}
+    assert GaussianMixtureDenoiser([1], [[0, 1]], [1], VE()).means.dtype == torch.float32
+
+
 class Exact(nn.Module):
     """The mixture's denoiser as a network with a given prediction, written in the frame that it is trained in."""
 
