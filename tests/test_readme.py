@@ -3,15 +3,24 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from latent_ebm.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
+def blocks(heading: str) -> list[str]:
+    """The fenced blocks below a heading."""
+    section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)[1]
+    return re.findall(r"^```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
 def block(heading: str) -> str:
-    """The first fenced block after a heading."""
-    return re.search(rf"^## {heading}$.*?^```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1]
+    """The first fenced block below a heading."""
+    return blocks(heading)[0]
 
 
 @pytest.mark.filterwarnings("ignore:.*litlogger")
@@ -32,3 +41,28 @@ def test_each_command_is_one_line_that_sets_itself_up(heading):
     (line,) = block(heading).splitlines()
     assert line.startswith("python3 -m venv .venv && ")
     assert "-c constraints.txt" in line
+
+
+def test_own_data_are_scored_in_python(tmp_path, monkeypatch):
+    code = blocks("Score your own data")[1]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    selected, malignant = names["selected"], names["tumours"].target[-69:] == 0
+    assert selected.any()
+    assert selected[malignant].mean() > 2 * selected[~malignant].mean()
+    assert names["why"].contribution.shape == (selected.sum(), 30)
+    kept = names["LatentEBMDetector"].load("detector")
+    assert (kept.score_samples(names["new"]) == names["detector"].score_samples(names["new"])).all()
+
+
+def test_own_data_are_scored_by_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(0).normal(size=(140, 3))
+    for name, part in (("normal", rows[:100]), ("new", rows[100:120]), ("newer", rows[120:])):
+        np.savetxt(f"{name}.csv", part, delimiter=",", header="a,b,c", comments="")
+    for line in block("Score your own data").splitlines():
+        program, *args = line.split()
+        assert program == "latent-ebm"
+        assert main(args) == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"scores.csv", "report.html", "detector"}
