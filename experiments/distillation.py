@@ -79,6 +79,7 @@ RULES: dict[str, dict[str, Any]] = {
     "dmd": {"rule": "DistributionMatching", "K": 1},
     "em-4": {"rule": "EMDistillation", "K": 4, "z_step_size": 0.0016},
     "em-16": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.0016},
+    "em-16-wide": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.016},
     "em-64-uncancelled": {"rule": "EMDistillation", "K": 64, "z_step_size": 0.016, "cancel_noise": False},
     "exact": {"rule": "ExactEM", "K": 1},
 }
@@ -182,11 +183,11 @@ def run_cancellation(setting: dict[str, Any]) -> dict[str, float]:
 
 def cancellation() -> None:
     """Variance and bias over steps of z, at two students: one too narrow, one near the best."""
-    for scale in (0.5, 1.0):
+    for scale, log_snr_min in ((0.5, 0.0), (1.0, 0.0), (1.0, -6.0)):
         for z_step_size in Z_STEPS:
-            rule = {**RULES["em-16"], "z_step_size": z_step_size, "log_snr_min": 0.0}
+            rule = {**RULES["em-16"], "z_step_size": z_step_size, "log_snr_min": log_snr_min}
             setting = {**rule, "scale": scale, "shift": -0.25, "rows": 100_000, "step_size": STEP_SIZE}
-            name = f"cancellation-{scale:g}-{z_step_size:g}"
+            name = f"cancellation-{log_snr_min:g}-{scale:g}-{z_step_size:g}"
             result = cached(f"distillation/{name}", setting, partial(run_cancellation, setting))
             print("  " + "  ".join(f"{key} {value:.5f}" for key, value in result.items()), flush=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments import claims, diffusion_gan_report, students, universal_table
+from experiments import claims, diffusion_gan_report, distillation_tables, students, universal_table
 from experiments.benchmarks import flow
 from experiments.common import FIGURES, HERE, results
 from experiments.tables import spread, table
@@ -207,6 +207,7 @@ def main() -> None:
         anomaly,
         universal_table.section,
         claims.section,
+        distillation_tables.section,
         students.section,
         diffusion_gan_report.section,
         flow.section,

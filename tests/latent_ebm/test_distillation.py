@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from latent_ebm.data.base import TensorSet, collate
@@ -342,6 +343,41 @@ def test_training_moves_student_and_fake_and_leaves_the_teacher(rule, tmp_path):
     student, fake = module.configure_optimizers().param_groups
     assert (student["lr"], fake["lr"]) == (1e-2, 1e-3)
     assert module.generate(4, label=torch.arange(4))["x"].shape == (4, 2)
+
+
+class Checkpointed(nn.Module):
+    """A student that keeps no activations."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, z: Tensor) -> Tensor:
+        return checkpoint(self.student, z, use_reentrant=False)
+
+
+def test_gradients_pass_through_a_checkpointed_student():
+    plain = network_rule(sampler=Langevin(0.16, 3), z_step_size=0.01)
+    kept = em(plain.teacher, Checkpointed(plain.student), plain.fake, sampler=plain.sampler, z_step_size=0.01)
+    z = torch.randn(20, 2)
+    assert torch.allclose(gradient(plain, z), gradient(kept, z))
+
+
+def test_chains_keep_their_precision_under_autocast(tmp_path):
+    module, seen = network_rule(sampler=Langevin(0.16, 3), z_step_size=0.01), []
+    infer = module.infer
+
+    def watch(z: Tensor, noise: Noise, condition: dict) -> tuple[Tensor, Tensor]:
+        z, shift = infer(z, noise, condition)
+        seen.extend([noise.eps.dtype, z.dtype, shift.dtype, module.student(z).dtype])
+        return z, shift
+
+    module.infer = watch
+    rows = DataLoader(TensorSet(torch.zeros(20, 1)), batch_size=20, collate_fn=collate)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    where = {"enable_checkpointing": False, "default_root_dir": tmp_path, "limit_val_batches": 0}
+    Trainer(max_epochs=1, precision="bf16-mixed", **quiet, **where).fit(module, rows, rows)
+    assert seen == [torch.float32] * 3 + [torch.bfloat16]
 
 
 def test_the_student_hears_the_label_at_every_place():
