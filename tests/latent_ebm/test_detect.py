@@ -268,3 +268,8 @@ def test_parquet() -> None:
     pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}).to_parquet("rows.parquet")
     with pytest.raises(ValueError, match="column 'b' must hold numbers"):
         read_rows(Path("rows.parquet"))
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["detect", "--help"]) == 0
+    assert "usage: latent-ebm detect" in capsys.readouterr().out
