@@ -39,11 +39,10 @@ class ScoreDistiller(LearningRule):
     ``student`` maps z (batch, \\*latent_shape) ~ N(0, I) to x, and gets the teacher's conditions as keywords:
     ``OneStep(teacher)`` or any other network. ``fake`` is a ``Denoiser`` of the teacher's schedule, by default a copy of the
     teacher. Noise levels are uniform in log-SNR over ``log_snr``, and the divergence at each counts ``(sigma / alpha)^(2
-    weight_power)`` times.
-    ``fake_lr`` is the learning rate of ``fake``, if it differs. ``fake`` moves at every step and the student at every
-    ``student_every``-th; in several processes that needs Lightning's strategy "ddp_find_unused_parameters_true" unless it
-    is 1. A ``conditional`` student is told the ``label`` of every row of the batch. Average weights with Lightning's
-    ``EMAWeightAveraging``. Gradient checkpointing of a student must be of the non-reentrant kind.
+    weight_power)`` times. ``fake_lr`` is the learning rate of ``fake``, if it differs. ``fake`` moves at every step and the
+    student at every ``student_every``-th; in several processes that needs Lightning's strategy
+    "ddp_find_unused_parameters_true" unless it is 1. A ``conditional`` student is told the ``label`` of every row. Average
+    weights with ``EMAWeightAveraging``. Gradient checkpointing of a student must be of the non-reentrant kind.
 
     Raises ``ValueError`` for schedules that differ, noise levels outside of them, or numbers out of range.
     """
@@ -63,12 +62,7 @@ class ScoreDistiller(LearningRule):
     ) -> None:
         super().__init__(optimizer)
         fake = deepcopy(teacher).requires_grad_() if fake is None else fake
-        if fake is teacher or fake.schedule != teacher.schedule:
-            raise ValueError(f"fake must be another denoiser of the schedule {teacher.schedule}, got {fake.schedule}")
-        for end in log_snr:
-            check_log_snr("log_snr", end, teacher.schedule)
-        if not log_snr[0] < log_snr[1]:
-            raise ValueError(f"log_snr must be a least and a greatest value, got {log_snr}")
+        check_parts(teacher, student, fake, log_snr)
         self.teacher, self.student, self.fake = teacher.requires_grad_(False), student, fake
         self.latent_shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
         self.log_snr, self.weight_power, self.fake_lr = log_snr, weight_power, fake_lr
@@ -97,14 +91,10 @@ class ScoreDistiller(LearningRule):
         return denoising(partial(self.fake, t=t, **condition), x, alpha, sigma, (alpha / sigma) ** 2 + 1)
 
     @torch.no_grad()
-    def gap(self, x_t: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """``D_q - D_p`` like ``x_t`` (batch, \\*event), a constant."""
-        return (self.teacher(x_t, t, **condition) - self.fake(x_t, t, **condition)).to(x_t.dtype)
-
-    def gap_of(self, x: Tensor, noise: Noise, condition: dict[str, Tensor]) -> Tensor:
-        """The gap at ``x_t = alpha x + sigma eps``, like x (batch, \\*event)."""
+    def gap(self, x: Tensor, noise: Noise, condition: dict[str, Tensor]) -> Tensor:
+        """``D_q - D_p`` at ``x_t = alpha x + sigma eps``, like x (batch, \\*event), a constant."""
         x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
-        return self.gap(x_t, noise.t, condition)
+        return (self.teacher(x_t, noise.t, **condition) - self.fake(x_t, noise.t, **condition)).to(x.dtype)
 
     def draw_noise(self, x: Tensor) -> Noise:
         """Noise for x (batch, \\*event), of a level of its own for every row."""
@@ -145,7 +135,7 @@ class ScoreDistiller(LearningRule):
         """Log the mean norm of the gap: zero where student and teacher are of one law, as far as ``fake`` can tell."""
         rows, condition = self.read(batch)
         x = self.generate(rows, **condition)["x"]
-        gap = self.gap_of(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()
+        gap = self.gap(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()
         self.log("val/gap", gap, batch_size=rows, sync_dist=True, prog_bar=True)
 
     def on_train_start(self) -> None:
@@ -161,3 +151,15 @@ class ScoreDistiller(LearningRule):
         student, fake = [p for p in self.student.parameters() if p.requires_grad], self.fake_parameters()
         group = {"params": fake} if self.fake_lr is None else {"params": fake, "lr": self.fake_lr}
         return self.optimizer([g for g in ({"params": student}, group) if g["params"]])
+
+
+def check_parts(teacher: Denoiser, student: nn.Module, fake: Denoiser, log_snr: tuple[float, float]) -> None:
+    """Raise ``ValueError`` for parts of a ``ScoreDistiller`` that do not fit together."""
+    if not any(p.requires_grad for p in student.parameters()):
+        raise ValueError("student must have parameters to train, got none")
+    if fake is teacher or fake.schedule != teacher.schedule:
+        raise ValueError(f"fake must be another denoiser of the schedule {teacher.schedule}, got {fake.schedule}")
+    for end in log_snr:
+        check_log_snr("log_snr", end, teacher.schedule)
+    if not log_snr[0] < log_snr[1]:
+        raise ValueError(f"log_snr must be a least and a greatest value, got {log_snr}")

@@ -20,6 +20,6 @@ class DistributionMatching(ScoreDistiller):
 
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
         noise = self.draw_noise(x)
-        gap = self.gap_of(x, noise, condition)
+        gap = self.gap(x, noise, condition)
         self.figures = {"gap": gap.flatten(1).norm(dim=1).mean()}
         return score_difference(self.student(z, **condition), gap, self.weight(noise))

@@ -39,23 +39,23 @@ class JointPosterior:
     ones where little noise makes z stiff. A step of zero leaves z at rest. Every gradient that is asked for enters ``shift``,
     the average gap of noise cancellation, and ``gaps``, their norms: a target serves one chain.
 
-    Arguments: ``student`` z -> x; ``gap`` x_t -> D_q - D_p; ``z`` (batch, \\*latent_shape) and ``noise`` the start.
+    Arguments: ``student`` z -> x; ``gap`` (x, noise) -> D_q - D_p; ``z`` (batch, \\*latent_shape) and ``noise`` the start.
     """
 
     def __init__(
         self,
         student: Callable[[Tensor], Tensor],
-        gap: Callable[[Tensor], Tensor],
+        gap: Callable[[Tensor, Noise], Tensor],
         z: Tensor,
         noise: Noise,
         step_size: float,
         z_step_size: float,
     ) -> None:
-        self.student, self.gap, self.start, self.step_size = student, gap, z, step_size
-        ratio, eps = noise.alpha / noise.sigma, noise.eps
-        self.alpha, self.sigma, self.ratio = (broadcast(a, eps) for a in (noise.alpha, noise.sigma, ratio))
+        self.student, self.gap, self.noise, self.start, self.step_size = student, gap, noise, z, step_size
+        ratio = noise.alpha / noise.sigma
+        self.ratio = broadcast(ratio, noise.eps)
         self.stretch = broadcast((1 / ratio).clamp(max=1) * math.sqrt(z_step_size / step_size), z)
-        self.shift, self.gaps = torch.zeros_like(eps), []
+        self.shift, self.gaps = torch.zeros_like(noise.eps), []
 
     def __call__(self, position: Tensor) -> Tensor:
         raise NotImplementedError("the joint density is known by its gradient alone: use Langevin")
@@ -76,7 +76,7 @@ class JointPosterior:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             x = self.student(z)
-        gap = self.gap(self.alpha * x.detach().to(eps) + self.sigma * eps)
+        gap = self.gap(x.detach().to(eps), self.noise._replace(eps=eps))
         (pull,) = torch.autograd.grad(x, z, (self.ratio**2 * gap).to(x.dtype))
         self.shift = self.shift.lerp(gap, self.step_size)
         self.gaps.append(gap.flatten(1).norm(dim=1).mean())
@@ -127,7 +127,7 @@ class EMDistillation(ScoreDistiller):
 
     def infer(self, z: Tensor, noise: Noise, condition: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The E-step from latents z (batch, \\*latent_shape): the z drawn, and ``x_t / alpha - g(z)``, like x."""
-        student, gap = partial(self.student, **condition), partial(self.gap, t=noise.t, condition=condition)
+        student, gap = partial(self.student, **condition), partial(self.gap, condition=condition)
         joint = JointPosterior(student, gap, z, noise, self.sampler.step_size, self.z_step_size)
         start = joint.join(noise.eps, torch.zeros_like(z))
         end = self.sampler.sample(joint, start)

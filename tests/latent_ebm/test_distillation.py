@@ -72,10 +72,12 @@ def test_the_gap_is_the_difference_of_scores():
         covariance = student.weight.detach() @ student.weight.detach().T
         exact = GaussianMixtureDenoiser([1.0], student.bias.detach()[None], covariance[None], schedule).double()
         rule = em(teacher, student, fake)
-        x_t, t = torch.randn(50, 2).double(), torch.rand(50).double() * 0.9 + 0.05
-        alpha, sigma = (a[:, None] for a in schedule(t))
+        x, t = torch.randn(50, 2).double(), torch.rand(50).double() * 0.9 + 0.05
+        noise = Noise(t, *schedule(t), torch.randn(50, 2).double())
+        alpha, sigma = noise.alpha[:, None], noise.sigma[:, None]
+        x_t = alpha * x + sigma * noise.eps
         difference = teacher.score(x_t, t) - exact.score(x_t, t)
-        assert torch.allclose(alpha / sigma**2 * rule.gap(x_t, t, {}), difference, rtol=1e-6, atol=1e-8)
+        assert torch.allclose(alpha / sigma**2 * rule.gap(x, noise, {}), difference, rtol=1e-6, atol=1e-8)
 
 
 def test_linear_denoiser_knows_a_student_with_fewer_latents_than_numbers():
@@ -92,7 +94,7 @@ def joint_log_density(rule: EMDistillation, exact: GaussianMixtureDenoiser, join
 
     def log_density(position: Tensor) -> Tensor:
         eps, z = joint.split(position)
-        x_t = joint.alpha * rule.student(z) + joint.sigma * eps
+        x_t = noise.alpha[:, None] * rule.student(z) + noise.sigma[:, None] * eps
         ratio = rule.teacher.log_prob(x_t, noise.t) - exact.log_prob(x_t, noise.t)
         return ratio - 0.5 * eps.square().sum(1) - 0.5 * z.square().sum(1)
 
@@ -107,7 +109,7 @@ def test_the_joint_gradient_is_that_of_the_written_out_density():
     ).double()
     z = torch.randn(40, 2).double()
     noise = rule.draw_noise(student(z).detach())
-    joint = JointPosterior(student, partial(rule.gap, t=noise.t, condition={}), z, noise, 0.16, 0.03)
+    joint = JointPosterior(student, partial(rule.gap, condition={}), z, noise, 0.16, 0.03)
     position = torch.randn(40, 4).double().requires_grad_()
     value = joint_log_density(rule, exact, joint, noise)(position)
     (expected,) = torch.autograd.grad(value.sum(), position)
@@ -217,7 +219,7 @@ def test_the_cancelled_residual_is_eps_less_its_decayed_noise():
     rule = em(teacher, student, fake, sampler=Langevin(0.16, 7), z_step_size=0.02)
     z = torch.randn(30, 2).double()
     noise = rule.draw_noise(student(z).detach())
-    gap, start = partial(rule.gap, t=noise.t, condition={}), torch.cat([noise.eps, torch.zeros_like(z)], 1)
+    gap, start = partial(rule.gap, condition={}), torch.cat([noise.eps, torch.zeros_like(z)], 1)
 
     def make() -> tuple[JointPosterior, torch.Generator]:
         return JointPosterior(student, gap, z, noise, 0.16, 0.02), torch.Generator().manual_seed(5)
@@ -430,6 +432,8 @@ def test_refusals():
         em(teacher, OneStep(teacher), teacher)
     with pytest.raises(ValueError, match="fake must be another denoiser of the schedule"):
         em(teacher, OneStep(teacher), NetworkDenoiser(schedule=VE()))
+    with pytest.raises(ValueError, match="student must have parameters to train"):
+        em(mixture(), OneStep(mixture()), None)
     with pytest.raises(ValueError, match=r"log_snr must lie in \[-15, 15\]"):
         make(log_snr=(-20.0, 6.0))
     with pytest.raises(ValueError, match="log_snr must be a least and a greatest value"):
