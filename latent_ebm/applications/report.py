@@ -90,14 +90,14 @@ def make_report(
 def template() -> Any:
     """The template of the page; it escapes what it is given."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "short": lambda value: f"{value:.2g}"}
+    environment.filters["number"] = number
     text = resources.files("latent_ebm.applications").joinpath("report.html").read_text(encoding="utf-8")
     return environment.from_string(text)
 
 
-def number(value: float) -> str:
-    """At most four significant digits, with a true minus sign."""
-    return f"{value:.4g}".replace("-", "−")
+def number(value: float, digits: int = 4) -> str:
+    """So many significant digits at most, with a true minus sign."""
+    return f"{value:.{digits}g}".replace("-", "−")
 
 
 def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def p_values_figure(findings: Findings) -> "Figure":
     axes.stairs(100 * counts / len(findings.p_values), edges, color=NEW, fill=True, alpha=0.5, label="new rows")
     axes.axhline(100 / len(counts), color=LIMIT, linestyle=":", linewidth=1, label="if all were normal")
     axes.set(xlabel="p-value", ylabel="% of the new rows", xlim=(0, 1))
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper center")
     return figure
 
 
