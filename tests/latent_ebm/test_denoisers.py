@@ -64,6 +64,20 @@ def test_score_is_the_gradient_of_the_log_density(kind: str, label: Tensor | Non
     torch.testing.assert_close(Denoiser.score(teacher, x, t, label=label), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_full_covariances_are_those_of_multivariate_normals() -> None:
+    """Density and posterior mean in three dimensions, where axes are no reflections, by dense linear algebra."""
+    roots = torch.randn(2, 3, 3, generator=seeded()).double()
+    means, covariances = torch.randn(2, 3, generator=seeded(1)).double(), roots @ roots.mT
+    teacher, t = GaussianMixtureDenoiser([0.4, 0.6], means, covariances, Rectified()), torch.tensor(0.3)
+    x, label = torch.randn(2, 3, generator=seeded(2)).double(), torch.arange(2)
+    alpha, sigma = teacher.schedule(t)
+    noised_covariances = alpha**2 * covariances + sigma**2 * torch.eye(3)
+    law = torch.distributions.MultivariateNormal(alpha * means, noised_covariances)
+    torch.testing.assert_close(teacher.log_prob(x, t, label=label), law.log_prob(x))
+    pull = torch.linalg.solve(noised_covariances, (x - alpha * means)[..., None])
+    torch.testing.assert_close(teacher(x, t, label=label), means + (alpha * covariances @ pull)[..., 0])
+
+
 @pytest.mark.parametrize("kind", SCALES)
 def test_density_integrates_to_one(kind: str) -> None:
     ticks = torch.linspace(-5, 5, 201).double()
