@@ -143,12 +143,17 @@ def square_distances(a: Tensor, b: Tensor) -> Tensor:
 def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
     """The ``h`` that maximises the likelihood of each of ``exemplars`` (n, dim) under the kernels at the others.
 
-    Copies of a row count once, as a row would else be explained by its copy at any h. The likelihood is that of the first
-    ``max_rows`` rows. Raises ``ValueError`` unless two rows differ.
+    Copies of a row count once, as a row would else be explained by its copy at any h; rows that differ by no more than
+    distances are rounded are copies. The likelihood is that of ``max_rows`` random rows. Raises ``ValueError`` unless two
+    rows differ.
     """
     from scipy.optimize import minimize_scalar
 
-    rows = exemplars.unique(dim=0)
+    centred = exemplars - exemplars.mean(0)
+    resolution = (math.sqrt(torch.finfo(exemplars.dtype).eps) * centred.abs().max()).clamp(
+        min=torch.finfo(exemplars.dtype).tiny
+    )
+    rows = (centred / resolution).round().unique(dim=0) * resolution
     if len(rows) < 2:
         raise ValueError("exemplars must hold two different rows, got one")
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
@@ -159,7 +164,8 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
         variance = nearest * math.exp(2 * log_scale)
         return float(rows.shape[1] / 2 * variance.log() - (-square / (2 * variance)).logsumexp(1).mean())
 
-    return float(nearest.sqrt()) * math.exp(minimize_scalar(loss, bounds=(-5, 3), method="bounded").x)
+    widest = 1 + 0.5 * math.log(float(rows.var(0).sum() / nearest))  # in few dimensions, many neighbours share a kernel
+    return float(nearest.sqrt()) * math.exp(minimize_scalar(loss, bounds=(-5, max(widest, 1)), method="bounded").x)
 
 
 class EnergyPrior(Prior):
