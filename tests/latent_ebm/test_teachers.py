@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,12 @@ def test_weights_of_a_network(tmp_path: Path) -> None:
 def test_a_file_needs_a_skeleton(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="skeleton must be given for a path that is not a directory, got None"):
         load_teacher(tmp_path / "network.safetensors")
+
+
+def test_the_extra_is_asked_for(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(ImportError, match=r"needs diffusers: pip install 'latent-ebm\[diffusers\]'"):
+        load_teacher(tmp_path)
 
 
 def test_incomplete_and_foreign_directories(diffusers, tmp_path: Path) -> None:
