@@ -7,6 +7,7 @@ from samplers.gradient_flow import GradientFlow
 from samplers.hmc import HMC
 from samplers.importance import annealed_importance, effective_sample_size, log_mean_exp, log_z_bracket, resample
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
+from samplers.precision import LowPrecision
 from samplers.reverse import DDIM, Ancestral, Heun, ProbabilityFlow, ReverseSampler, bridge
 from samplers.schedules import VE, Karras, Rectified, Schedule, VPCosine, VPDiscrete, VPLinear
 from samplers.targets import Banana, Gaussian, GaussianMixture
@@ -28,6 +29,7 @@ __all__ = [
     "Karras",
     "Langevin",
     "LogDensity",
+    "LowPrecision",
     "ParallelTempering",
     "PersistentChains",
     "ProbabilityFlow",

@@ -1,0 +1,58 @@
+"""Low precision: what is rounded, what is not, and by how much the law of a chain moves."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from samplers import HMC, Langevin, LowPrecision
+from tests.samplers.table import seeded
+
+DIM, STEP_SIZE = 8, 0.2
+
+
+def rotated(z: Tensor) -> Tensor:
+    """``-|R z|^2 / 2`` for a rotation R: a standard normal whose gradient needs two matrix products."""
+    rotation = torch.linalg.qr(torch.randn(DIM, DIM, generator=seeded(1)))[0]
+    return -0.5 * (z @ rotation).square().sum(1)
+
+
+def test_positions_stay_and_products_are_rounded() -> None:
+    x = torch.randn(50, DIM, generator=seeded())
+    seen = []
+
+    def log_density(z: Tensor) -> Tensor:
+        seen.append((z @ torch.eye(DIM)).dtype)
+        return rotated(z)
+
+    sampler = LowPrecision(Langevin(STEP_SIZE, 3))
+    out = sampler.sample(log_density, x, generator=seeded(2))
+    assert set(seen) == {torch.bfloat16}
+    assert out.dtype == torch.float32
+    assert torch.equal(out, sampler.sample(log_density, x, generator=seeded(2)))
+    *_, (state, _) = sampler.run(log_density, x, generator=seeded(2))
+    torch.testing.assert_close(state.position, out)
+    exact = sampler.sampler.sample(rotated, x, generator=seeded(2))
+    assert 0 < (out - exact).abs().max() < 0.05
+
+
+def test_bias_of_the_law_is_small() -> None:
+    """Stationary variance 1 / (1 - step_size / 2) of every coordinate, within 1 %; sampling error is .3 %."""
+    variance = 1 / (1 - STEP_SIZE / 2)
+    x = math.sqrt(variance) * torch.randn(25_000, DIM, generator=seeded())
+    out = LowPrecision(Langevin(STEP_SIZE, 30)).sample(rotated, x, generator=seeded(2))
+    assert (out.square().mean() / variance - 1).abs() < 0.01
+    assert (out.mT @ out / len(out) - variance * torch.eye(DIM)).abs().max() < 0.05
+
+
+def test_a_metropolis_test_stays_one() -> None:
+    x = torch.randn(200, DIM, generator=seeded())
+    sampler = LowPrecision(HMC(0.3, 3, 5))
+    assert sampler.num_steps == 5
+    assert all(info.accept_prob.mean() > 0.8 for _, info in sampler.run(rotated, x, generator=seeded(2)))
+
+
+def test_dtype_must_be_of_low_precision() -> None:
+    with pytest.raises(ValueError, match='dtype must be "bfloat16" or "float16", got \'float32\''):
+        LowPrecision(Langevin(STEP_SIZE, 3), "float32")
