@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", nargs="*", default=list(STUDENTS), choices=STUDENTS)
-    parser.add_argument("--minutes", type=float, default=12.0, help="CPU time of every student (default: 12)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="CPU time of every student (default: 4)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.chdir(HERE)  # from where the YAML files name their checkpoints
@@ -171,7 +171,8 @@ def main() -> None:
     for seed in args.seeds:
         for name in args.students:
             file, options = STUDENTS[name]
-            config = settings(HERE / "mnist" / f"{file}.yaml", options=options, seed=seed, minutes=args.minutes)
+            shared = {"teacher": settings(TEACHER), "minutes": args.minutes}
+            config = settings(HERE / "mnist" / f"{file}.yaml", options=options, seed=seed, **shared)
             cached(f"mnist_diffusion/{name}-{seed}", config, partial(run_student, name, seed, args.minutes))
 
 
