@@ -45,12 +45,13 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     energy : "joint" (``log p(x|z) + log p(z)``), "reconstruction" or "prior" (one of its terms), or "elbo".
     contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out training scores), or the
         fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
-    image_shape : (C, H, W) of rows that are flat images, which get a convolutional model; None for tables.
-    latent_dim : at most so many numbers a code.
+    image_shape : (C, H, W) of rows that are flat images, at least 10 of them, H and W from 8 on: features are then learnt
+        from them; None for tables.
+    latent_dim : at most so many numbers a code, and as many features of an image.
     max_stages : at most so many ratio stages tilt the kernels; they are added only while held-out rows ask for them.
     max_exemplars : at most so many training rows, drawn at random, carry a kernel.
     trim : fraction in [0, .5) of the rows that carry kernels, those that fit the others least, left out in a second fit.
-    max_epochs, channels : of the convolutional model; training stops early on held-out energy.
+    max_steps, channels : of the training and of the width of the features of images.
     warm_start : continue from the standardisation and the networks of the last fit.
     random_state, verbose : as in scikit-learn; ``verbose`` shows a progress bar.
 
@@ -67,7 +68,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         max_stages: int = 4,
         max_exemplars: int = 5000,
         trim: float = 0.0,
-        max_epochs: int = 30,
+        max_steps: int = 1000,
         channels: int = 16,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -80,7 +81,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         self.max_stages = max_stages
         self.max_exemplars = max_exemplars
         self.trim = trim
-        self.max_epochs = max_epochs
+        self.max_steps = max_steps
         self.channels = channels
         self.warm_start = warm_start
         self.random_state = random_state
@@ -93,7 +94,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         self._check_columns(X)
         again = self.warm_start and hasattr(self, "coder_")
         if not again:
-            self.scaler_ = self._make_scaler().fit(X)
+            self.scaler_ = self._make_scaler(X)
         x = self._standardise(X)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
@@ -138,7 +139,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def explain(self, X: Any) -> Explanation:
         """Why rows X (n, d) score as they do.
 
-        ``reconstruction`` is the model's own normal row beside each: the decoded end of the climb of its code up the prior,
+        ``reconstruction`` is the model's own normal row beside each: the decoded end of the climb of its code up the kernels,
         without noise. ``contribution`` is the gradient of the energy, averaged over the straight path between the two,
         times their distance: per feature, in nats, and its sum over features is the row's excess of energy.
         ``residual`` is X minus its reconstruction. Source of the path: arXiv:1703.01365.
@@ -168,13 +169,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     def _fit_model(self, x: Tensor, again: bool) -> None:
         """Coder, then prior, from standardised rows."""
-        if self.image_shape is not None:
-            if not again:
-                self.coder_ = parts.blank_coder(x[0].numel(), self.latent_dim, self.image_shape, self.channels)
-            self.coder_.posterior.float(), self.coder_.likelihood.float()
-            parts.fit_images(x[torch.randperm(len(x))].float(), self.coder_, self.max_epochs, self.verbose)
-        elif not again:
-            self.coder_ = parts.fit_linear(x, self.latent_dim)
+        if not again:
+            self.coder_ = self._fit_coder(x[torch.randperm(len(x))])
         for module in self.coder_:
             module.double().eval().requires_grad_(False)
         x = x[torch.randperm(len(x))]
@@ -185,9 +181,15 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
             warnings.filterwarnings("ignore", ".*never moved", UserWarning)
             self.prior_ = parts.fit_prior(codes, self.max_exemplars, self.max_stages).requires_grad_(False)
         self.rows_ = x[: self.max_exemplars]
-        if self.image_shape is None:
-            parts.widen(self.coder_, float(parts.kernel(self.prior_).bandwidth))
+        parts.widen(self.coder_, float(parts.kernel(self.prior_).bandwidth))
         self.elbo_noise_ = torch.randn(NUM_ELBO_DRAWS, codes.shape[1], dtype=torch.float64)
+
+    def _fit_coder(self, x: Tensor) -> parts.Coder:
+        features = parts.blank_features(self.image_shape, int(self.latent_dim), int(self.channels))
+        if self.image_shape is not None:
+            parts.fit_features(features, x.float(), self.max_steps, self.verbose)
+        features.double().eval()
+        return parts.fit_linear(features, parts.featured(features, x), int(self.latent_dim))
 
     def _scores(self, x: Tensor) -> np.ndarray:
         """Scores (n,) of standardised rows."""
@@ -214,16 +216,27 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
             return parts.negative_elbo(self.coder_, self.prior_, x, self.elbo_noise_)
         return parts.energy(self.coder_, self.prior_, x, TERMS[self.energy])
 
+    @torch.no_grad()
     def _nearest_mode(self, x: Tensor) -> Tensor:
-        """The decoded end (n, \\*event) of a noise-free climb from the codes of ``x``; a step is a mean shift."""
-        climb = Langevin(float(parts.kernel(self.prior_).bandwidth) ** 2, NUM_MODE_STEPS, temperature=0.0)
-        with torch.no_grad():
-            return self.coder_.likelihood(climb.sample(self.prior_, self.coder_.posterior(x).mean)).mean
+        """Rows (n, \\*event) at the end of a noise-free climb from the codes of ``x``, of which a step is a mean shift.
 
-    def _make_scaler(self) -> StandardScaler:
-        """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit); images stay as they are."""
-        whole = self.image_shape is None
-        return StandardScaler(with_mean=whole, with_std=whole)
+        Codes of tables are decoded; of images there is the mean of the training rows, weighted by their kernels.
+        """
+        kernel = parts.kernel(self.prior_)
+        climb = Langevin(float(kernel.bandwidth) ** 2, NUM_MODE_STEPS, temperature=0.0)
+        end = climb.sample(kernel, parts.codes(self.coder_, x))
+        if self.image_shape is None:
+            return self.coder_.likelihood(end).mean
+        return torch.tensordot(kernel.log_kernels(end).softmax(1), self.rows_, 1)
+
+    def _make_scaler(self, X: np.ndarray) -> StandardScaler:
+        """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit), images to [-1, 1] as a whole."""
+        scaler = StandardScaler().fit(X)
+        if self.image_shape is not None:
+            low, high = X.min(), X.max()
+            scaler.mean_ = np.full(X.shape[1], (low + high) / 2)
+            scaler.scale_ = np.full(X.shape[1], (high - low) / 2 or 1.0)
+        return scaler
 
     def _validated(self, X: Any) -> Tensor:
         check_is_fitted(self)
@@ -238,10 +251,14 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def _check_columns(self, X: np.ndarray) -> None:
         """Raise ``ValueError`` for numbers too large, or rows that are not images of ``image_shape``."""
         _check_magnitude(X)
-        if self.image_shape is not None and math.prod(self.image_shape) != X.shape[1]:
+        if self.image_shape is None:
+            return
+        if math.prod(self.image_shape) != X.shape[1]:
             raise ValueError(
                 f"X must hold images of image_shape {tuple(self.image_shape)}, got rows of {X.shape[1]} numbers"
             )
+        if len(X) < 10:
+            raise ValueError(f"X must hold at least 10 images to learn features from, got {len(X)}")
 
     def _check_parameters(self) -> None:
         """Raise ``ValueError`` naming the parameter, its rule and its value."""
@@ -253,7 +270,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
             "latent_dim": (_is_count(self.latent_dim, 1), "an integer >= 1"),
             "max_stages": (_is_count(self.max_stages, 0), "an integer >= 0"),
             "max_exemplars": (_is_count(self.max_exemplars, 2), "an integer >= 2"),
-            "max_epochs": (_is_count(self.max_epochs, 1), "an integer >= 1"),
+            "max_steps": (_is_count(self.max_steps, 1), "an integer >= 1"),
             "channels": (_is_count(self.channels, 1), "an integer >= 1"),
         }
         for name, (valid, rule) in rules.items():

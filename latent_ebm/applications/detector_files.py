@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from safetensors.torch import load, save
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from latent_ebm.applications import detector_model as parts
@@ -69,7 +70,9 @@ def load_detector(cls: type[Detector], folder: str | os.PathLike[str]) -> Detect
         restore(detector, record, tensors)
     except (KeyError, RuntimeError, TypeError) as error:
         version = record.get("version")
-        raise ValueError(f"{folder} must hold a detector as this version saves it, got version {version}: {error}") from error
+        raise ValueError(
+            f"{folder} must hold a detector as this version saves it, got version {version}: {error}"
+        ) from error
     return detector
 
 
@@ -96,8 +99,10 @@ def restore(detector: Any, record: dict[str, Any], tensors: dict[str, Tensor]) -
     """Give the blank ``detector`` its fitted attributes."""
     numbers, num_features = record["numbers"], record["numbers"]["n_features_in_"]
     dim = tensors["prior_.base.exemplars"].shape[1]
-    detector.scaler_ = detector._make_scaler()
-    detector.coder_ = parts.blank_coder(num_features, dim, detector.image_shape, detector.channels)
+    detector.scaler_ = StandardScaler()
+    features = parts.blank_features(detector.image_shape, detector.latent_dim, detector.channels)
+    num = num_features if detector.image_shape is None else detector.latent_dim
+    detector.coder_ = parts.blank_coder(features, num, dim)
     detector.prior_ = blank_prior(tensors["prior_.base.exemplars"], len(tensors["prior_.weights"]), record["sampler"])
     for name, module in modules(detector):
         own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}

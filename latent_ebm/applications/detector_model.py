@@ -1,10 +1,11 @@
 r"""The latent model inside ``LatentEBMDetector``: how it is made, fitted and stored.
 
-A *code* z of x is found by an encoder: for tables the principal axes, which a linear decoder inverts, for images a
-convolutional variational model (arXiv:1312.6114). On the codes of the training rows stands a kernel prior whose bandwidth
-maximises the leave-one-out likelihood, tilted by as many ratio stages as held-out codes say are worth adding
-(arXiv:2209.08739). So the number that ranks rows, the joint energy ``-log p(x|z) - log p(z)``, was selected by likelihood
-alone: nothing here has seen an anomaly.
+For tables x is the row itself; for images it is features that a small encoder has learnt from the images at hand, without
+labels, to be alike in random views of one image (arXiv:2105.04906, 2105.09270): pixels say how much ink there is, and density
+in them prefers what is plain. The *code* z of x are its principal components, which a linear decoder inverts. On the codes of
+the training rows stands a kernel prior whose bandwidth maximises the leave-one-out likelihood, tilted by as many ratio
+stages as held-out codes say are worth adding (arXiv:2209.08739). So the number that ranks rows, the joint energy
+``-log p(x|z) - log p(z)``, was selected without an anomaly.
 """
 
 import math
@@ -14,12 +15,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.learning import RatioStages, Variational, fit_rows
+from latent_ebm.learning import Augment, RatioStages, VICReg, fit_rows
 from latent_ebm.likelihoods import GaussianLikelihood
 from latent_ebm.model import LatentModel
-from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP
+from latent_ebm.networks import MLP, EnergyMLP, PlacedEncoder
 from latent_ebm.posteriors import AmortizedPosterior
-from latent_ebm.priors import GaussianPrior, KernelPrior, RatioPrior, leave_one_out_bandwidth
+from latent_ebm.priors import KernelPrior, RatioPrior, leave_one_out_bandwidth
 from samplers import MALA
 
 HIDDEN = (64, 64)
@@ -28,29 +29,46 @@ BLOCK = 128  # rows that are scored at once: their distances to 5,000 exemplars 
 
 
 class Coder(NamedTuple):
-    """``posterior`` (its mean is the code) and ``likelihood`` of one model, and the standard deviation of its residuals."""
+    """``features`` of rows; the mean of their ``posterior`` is the code, and ``likelihood`` that of features given codes."""
 
+    features: nn.Module
     posterior: AmortizedPosterior
     likelihood: GaussianLikelihood
 
 
-def blank_coder(num_features: int, latent_dim: int, image_shape: Sequence[int] | None, channels: int) -> Coder:
-    """Encoder and decoder of the right shapes, for rows (num_features,) or images."""
-    if image_shape is None:
-        encoder, decoder = MLP(num_features, 2 * latent_dim, ()), MLP(latent_dim, num_features, ())
-    else:
-        encoder = ConvEncoder(image_shape, 2 * latent_dim, channels)
-        decoder = ConvDecoder(latent_dim, image_shape, channels, output="linear")
-    return Coder(AmortizedPosterior(encoder), GaussianLikelihood(decoder, 1.0, learn_scale=image_shape is not None))
+def blank_features(image_shape: Sequence[int] | None, num: int, channels: int) -> nn.Module:
+    """What maps rows to features: nothing for tables, an encoder to ``num`` numbers for images."""
+    return nn.Identity() if image_shape is None else PlacedEncoder(image_shape[0], num, channels)
 
 
-def fit_linear(x: Tensor, max_dim: int) -> Coder:
-    """Principal axes of ``x`` (n, d), as many as it has up to ``max_dim``; noise is what they leave over."""
+def blank_coder(features: nn.Module, num: int, dim: int) -> Coder:
+    """Linear encoder and decoder between ``num`` features and codes of ``dim`` numbers."""
+    posterior = AmortizedPosterior(MLP(num, 2 * dim, ()))
+    return Coder(features, posterior, GaussianLikelihood(MLP(dim, num, ()), 1.0))
+
+
+def fit_features(features: nn.Module, x: Tensor, max_steps: int, progress: bool) -> None:
+    """Train the encoder of images ``x`` (n, C, H, W) in [-1, 1], in random order; its loss on a tenth stops it early."""
+    num = features.head[-1].out_features  # pyright: ignore
+    head = nn.Sequential(nn.Linear(num, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
+    views = Augment(min_area=0.6, flip=0.0, jitter=0.2, grey=0.0, turn=0.25)
+    rule = VICReg(features, head, views, lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=1e-4))
+    fit_rows(rule.train(), x, max_steps, "val/loss", progress=progress)
+
+
+@torch.no_grad()
+def featured(features: nn.Module, x: Tensor) -> Tensor:
+    """Features (n, num) of rows ``x``, in blocks."""
+    return in_blocks(features, x)
+
+
+def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> Coder:
+    """Principal axes of the ``features`` x (n, d), as many as they have up to ``max_dim``; noise is what these leave over."""
     mean = x.mean(0)
     _, singular, axes = torch.linalg.svd(x - mean, full_matrices=False)
     rank = int((singular > 1e-6 * singular[0]).sum())
     dim = max(1, min(rank, max_dim))
-    coder = blank_coder(x.shape[1], dim, None, 1)
+    coder = blank_coder(features, x.shape[1], dim)
     axes, left = axes[:dim], singular[dim:].square().sum() / (len(x) * max(1, x.shape[1] - dim))
     with torch.no_grad():
         encode, decode = coder.posterior.encoder.layers[0], coder.likelihood.decoder.layers[0]  # pyright: ignore
@@ -120,18 +138,10 @@ def train_stage(stages: RatioStages, prior: RatioPrior, z_data: Tensor, z_held: 
     return stages.is_worth_adding(prior)
 
 
-def fit_images(x: Tensor, coder: Coder, epochs: int, progress: bool) -> None:
-    """Train ``coder`` on images ``x`` (n, C, H, W) as a variational model; a tenth is held out and stops it early."""
-    dim = coder.posterior.encoder.layers[-1].out_features // 2  # pyright: ignore
-    model = LatentModel(GaussianPrior(dim), coder.likelihood)
-    rule = Variational(model, coder.posterior, lambda groups: torch.optim.Adam(groups, lr=1e-3))
-    fit_rows(rule, x, epochs, progress=progress)
-
-
 @torch.no_grad()
 def codes(coder: Coder, x: Tensor) -> Tensor:
     """Codes (n, latent_dim) of x (n, \\*event)."""
-    return in_blocks(lambda part: coder.posterior(part).mean, x)
+    return in_blocks(lambda part: coder.posterior(coder.features(part)).mean, x)
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -152,6 +162,7 @@ def energy(coder: Coder, prior: RatioPrior, x: Tensor, terms: Sequence[str]) -> 
     model = LatentModel(prior, coder.likelihood)
 
     def block(x: Tensor) -> Tensor:
+        x = coder.features(x)
         energies = model.energy_terms(x, coder.posterior(x).mean)
         return torch.stack([getattr(energies, term) for term in terms]).sum(0)
 
@@ -163,6 +174,7 @@ def negative_elbo(coder: Coder, prior: RatioPrior, x: Tensor, noise: Tensor) -> 
     model = LatentModel(prior, coder.likelihood)
 
     def block(x: Tensor) -> Tensor:
+        x = coder.features(x)
         q = coder.posterior(x)
         draws = (q.mean + q.stddev * eps for eps in noise)
         return torch.stack([q.log_prob(z) - model.log_joint(x, z) for z in draws]).mean(0)

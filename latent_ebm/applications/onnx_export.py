@@ -1,8 +1,8 @@
 r"""The score of a detector as an ONNX file: rows in, ``score_samples`` out, with standardisation, kernels and stages inside.
 
 The score of a row is deterministic, as its code is the mean that the encoder gives, so that no sampler needs to be exported.
-Tables are computed in float64, as the detector does; images are coded and decoded in float32, for ONNX Runtime has no
-convolutions in float64. Whether the file agrees with the detector is checked when it is written.
+All is computed in float64, as the detector does, but for the features of images: ONNX Runtime has no convolutions in
+float64. Whether the file agrees with the detector is checked when it is written.
 """
 
 import os
@@ -32,21 +32,21 @@ class Score(nn.Module):
     def __init__(self, detector: LatentEBMDetector) -> None:
         super().__init__()
         num = detector.rows_[0].numel()
-        mean, scale = detector.scaler_.mean_, detector.scaler_.scale_
-        self.register_buffer("location", torch.as_tensor(np.zeros(num) if mean is None else mean))
-        self.register_buffer("spread", torch.as_tensor(np.ones(num) if scale is None else scale))
+        self.register_buffer("location", torch.as_tensor(detector.scaler_.mean_))
+        self.register_buffer("spread", torch.as_tensor(detector.scaler_.scale_))
         self.register_buffer("noise", detector.elbo_noise_)
         self.shape = (num,) if detector.image_shape is None else tuple(detector.image_shape)
         self.dtype = torch.float64 if detector.image_shape is None else torch.float32
         self.energy, self.prior = detector.energy, detector.prior_
-        coder = deepcopy(detector.coder_)
-        self.posterior, self.likelihood = coder.posterior.to(self.dtype), coder.likelihood.to(self.dtype)
+        self.features = deepcopy(detector.coder_.features).to(self.dtype)
+        self.posterior, self.likelihood = detector.coder_.posterior, detector.coder_.likelihood
 
     def forward(self, rows: Tensor) -> Tensor:
-        x = ((rows - self.location) / self.spread).unflatten(1, self.shape).to(self.dtype)
+        images = ((rows - self.location) / self.spread).unflatten(1, self.shape)
+        x = self.features(images.to(self.dtype)).double()
         q = self.posterior(x)
         if self.energy == "elbo":
-            z = q.mean + q.stddev * self.noise.to(self.dtype).unsqueeze(1)
+            z = q.mean + q.stddev * self.noise.unsqueeze(1)
             copies = x.expand(len(self.noise), *x.shape).flatten(0, 1)
             joint = self.log_joint(copies, z.flatten(0, 1)).unflatten(0, (len(self.noise), -1))
             return (joint - q.log_prob(z)).mean(0)
@@ -55,9 +55,9 @@ class Score(nn.Module):
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """Those terms (n,) of ``log p(x|z) + log p(z)`` that the detector counts."""
         if self.energy == "prior":
-            return self.prior(z.double())
-        conditional = self.likelihood(z).log_prob(x).double()
-        return conditional if self.energy == "reconstruction" else conditional + self.prior(z.double())
+            return self.prior(z)
+        conditional = self.likelihood(z).log_prob(x)
+        return conditional if self.energy == "reconstruction" else conditional + self.prior(z)
 
 
 def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> None:

@@ -16,16 +16,23 @@ from latent_ebm.objectives import vicreg
 
 
 class Augment(nn.Module):
-    """A random view of every image: crop, mirror, colours, noise; (batch, C, H, W) in [-1, 1] to the same.
+    """A random view of every image: crop, turn, mirror, colours, noise; (batch, C, H, W) in [-1, 1] to the same.
 
-    Arguments: the crop covers an area uniform in [``min_area``, 1] of the image and is resized to the whole; ``flip`` is the
-    probability of its mirror image; brightness, contrast and saturation change by up to ``jitter``, with probability ``grey``
-    no colour is left, and ``noise`` is the standard deviation of Gaussian noise. All images of a batch are drawn at once.
+    Arguments: the crop covers an area uniform in [``min_area``, 1] of the image, is turned by up to ``turn`` radians either
+    way, and resized to the whole; ``flip`` is the probability of its mirror image; brightness, contrast and saturation change
+    by up to ``jitter``, with probability ``grey`` no colour is left, ``noise`` is the standard deviation of Gaussian noise.
+    All images of a batch are drawn at once.
     Raises ``ValueError`` for a number outside its range.
     """
 
     def __init__(
-        self, min_area: float = 0.3, flip: float = 0.5, jitter: float = 0.4, grey: float = 0.2, noise: float = 0.05
+        self,
+        min_area: float = 0.3,
+        flip: float = 0.5,
+        jitter: float = 0.4,
+        grey: float = 0.2,
+        noise: float = 0.05,
+        turn: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < min_area <= 1:
@@ -33,21 +40,26 @@ class Augment(nn.Module):
         for name, value in {"flip": flip, "jitter": jitter, "grey": grey}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
-        if not noise >= 0:
-            raise ValueError(f"noise must be at least 0, got {noise}")
+        for name, value in {"noise": noise, "turn": turn}.items():
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
         self.min_area, self.flip, self.jitter, self.grey, self.noise = min_area, flip, jitter, grey, noise
+        self.turn = turn
 
     def forward(self, x: Tensor) -> Tensor:
         """One view (batch, C, H, W) of each image ``x``."""
         return (self.recolour(self.crop(x)) + self.noise * torch.randn_like(x)).clamp(-1, 1)
 
     def crop(self, x: Tensor) -> Tensor:
-        """Crops, resized and perhaps mirrored: one affine map an image, read off by bilinear interpolation."""
-        area, mirror, *centre = torch.rand(4, len(x), device=x.device, dtype=x.dtype)
+        """Crops, resized, turned and perhaps mirrored: one affine map an image, read off by bilinear interpolation."""
+        area, mirror, angle, *centre = torch.rand(5, len(x), device=x.device, dtype=x.dtype)
         side = (self.min_area + (1 - self.min_area) * area).sqrt()
         shift = (1 - side).unsqueeze(1) * (2 * torch.stack(centre, 1) - 1)
         scale = torch.stack([torch.where(mirror < self.flip, -side, side), side], 1)
-        grid = affine_grid(torch.cat([scale.diag_embed(), shift.unsqueeze(2)], 2), list(x.shape), align_corners=False)
+        angle = self.turn * (2 * angle - 1)
+        turned = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+        affine = torch.cat([turned * scale.unsqueeze(1), shift.unsqueeze(2)], 2)
+        grid = affine_grid(affine, list(x.shape), align_corners=False)
         return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
     def recolour(self, x: Tensor) -> Tensor:
@@ -97,4 +109,5 @@ class VICReg(LearningRule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         losses = self.losses(batch)
+        losses["loss"] = torch.stack(list(losses.values())).sum()
         self.log_dict({f"val/{name}": loss for name, loss in losses.items()}, batch_size=len(batch[0]), sync_dist=True)

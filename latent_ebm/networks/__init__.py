@@ -4,7 +4,7 @@ from latent_ebm.networks.adversarial import Critic, Fourier, WithLatent, WithTim
 from latent_ebm.networks.convnet import ConvDecoder, ConvEncoder
 from latent_ebm.networks.denoiser_mlp import DenoiserMLP
 from latent_ebm.networks.mlp import MLP, EnergyMLP
-from latent_ebm.networks.residual import ResidualEncoder
+from latent_ebm.networks.residual import PlacedEncoder, ResidualEncoder
 from latent_ebm.networks.unet import UNet
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "DenoiserMLP",
     "EnergyMLP",
     "Fourier",
+    "PlacedEncoder",
     "ResidualEncoder",
     "UNet",
     "WithLatent",

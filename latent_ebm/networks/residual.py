@@ -5,6 +5,7 @@ evaluation mode, its statistics are constants, and the features of one image do 
 """
 
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from latent_ebm.networks.mlp import check_counts
 
@@ -47,3 +48,25 @@ class ResidualEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features (batch, 4 channels) of images ``x`` (batch, in_channels, H, W)."""
         return self.stages(self.stem(x)).mean((2, 3))
+
+
+class PlacedEncoder(nn.Module):
+    """Encoder ``(batch, in_channels, H, W) -> (batch, out_dim)`` that knows where in the image things are, sizes from 8 on.
+
+    Three convolutions halve the size, their maps are averaged to 4 x 4 places, and two linear layers follow: a third of the
+    cost of ``ResidualEncoder``, and better where position matters, as in images that are centred. Arguments: ``in_channels``
+    of the image, ``out_dim``, and ``channels``, which sets the width.
+    """
+
+    def __init__(self, in_channels: int, out_dim: int, channels: int = 16) -> None:
+        super().__init__()
+        check_counts(in_channels=in_channels, out_dim=out_dim, channels=channels)
+        widths, sizes = (in_channels, channels, 2 * channels, 4 * channels), (4, 4, 3)
+        pairs = zip(widths[:-1], widths[1:], sizes, strict=True)
+        self.maps = nn.Sequential(*(nn.Sequential(convolution(a, b, size, 2, 1), nn.ReLU()) for a, b, size in pairs))
+        hidden = nn.Sequential(nn.Linear(16 * widths[-1], 256, bias=False), nn.BatchNorm1d(256), nn.ReLU())
+        self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(256, out_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (batch, out_dim) of images ``x`` (batch, in_channels, H, W)."""
+        return self.head(adaptive_avg_pool2d(self.maps(x), 4))

@@ -55,7 +55,7 @@ def test_the_network_of_the_file_scores_as_the_detector(energy: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*litlogger")
 def test_images(tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (60, 64))
-    detector = LatentEBMDetector(image_shape=(1, 8, 8), latent_dim=3, channels=2, max_epochs=1, random_state=0).fit(x)
+    detector = LatentEBMDetector(image_shape=(1, 8, 8), latent_dim=3, channels=2, max_steps=2, random_state=0).fit(x)
     export_onnx(detector, tmp_path / "score.onnx")
     np.testing.assert_allclose(scores_of_file(tmp_path / "score.onnx", x[:7]), detector.score_samples(x[:7]), rtol=1e-4)
 

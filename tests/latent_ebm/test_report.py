@@ -86,7 +86,7 @@ def pictures() -> str:
     """The report of six images, the first of which, "bright.png", is white where normal ones are dark."""
     rng = np.random.default_rng(0)
     rows = np.clip(-0.8 + 0.1 * rng.normal(size=(86, 64)), -1, 1)
-    detector = LatentEBMDetector(image_shape=(1, 8, 8), latent_dim=2, channels=2, max_epochs=1, random_state=0)
+    detector = LatentEBMDetector(image_shape=(1, 8, 8), latent_dim=2, channels=2, max_steps=2, random_state=0)
     detector.fit(rows[:50]).explain = lambda X: Explanation(X + 0.8, X + 0.8, np.full_like(X, -0.8))  # pyright: ignore
     x = rows[80:]
     x[0, :8] = 1.0
