@@ -1,0 +1,423 @@
+"""The detector keeps scikit-learn's contracts, its scores are pure functions of a row, and its explanations add up."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from latent_ebm import RatioPrior
+from latent_ebm.applications import LatentEBMDetector
+from latent_ebm.applications.anomaly import ENERGIES
+from latent_ebm.priors import KernelPrior
+from samplers import MALA
+
+IMAGES = {"image_shape": (1, 8, 8), "max_steps": 2, "latent_dim": 3, "channels": 4, "max_stages": 0}
+
+
+def rows(num: int, dim: int = 5, seed: int = 0) -> np.ndarray:
+    """Correlated rows (num, dim) in two clusters."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(7).normal(size=(dim, dim))
+    return rng.normal(size=(num, dim)) @ mixing + 4 * rng.integers(0, 2, size=(num, 1))
+
+
+def gaussian(num: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(num, 7)) @ np.random.default_rng(8).normal(size=(7, 7))
+
+
+def quick(**options: Any) -> LatentEBMDetector:
+    return LatentEBMDetector(**{"max_stages": 0, "random_state": 0, **options})
+
+
+@pytest.fixture(scope="module")
+def staged() -> LatentEBMDetector:
+    """A detector with a stage, in an odd number of dimensions."""
+    detector = LatentEBMDetector(random_state=0, max_stages=1).fit(gaussian(300))
+    assert len(detector.prior_.stages) == 1
+    return detector
+
+
+@parametrize_with_checks([LatentEBMDetector()])
+def test_scikit_learn_estimator(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.where(rows(20) > 5, np.nan, rows(20)), "contains NaN"),
+        (np.where(rows(20) > 5, np.inf, rows(20)), "contains infinity"),
+        (np.array([["a", "b"], ["c", "d"]]), "convert string to float"),
+        (np.empty((0, 3)), r"0 sample\(s\)"),
+        (np.empty((5, 0)), r"0 feature\(s\)"),
+        (rows(1), "minimum of 2"),
+        (rows(20)[:, 0], "Expected 2D array"),
+        (np.ones((30, 3)), "two different rows"),
+        (1e200 * rows(20), "magnitude at most 1e[+]100"),
+        (1j * rows(20), "Complex data not supported"),
+    ],
+)
+def test_bad_rows_are_refused_in_a_sentence(X: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatentEBMDetector().fit(X)
+    if X.ndim == 2 and len(X) == 20:
+        with pytest.raises(ValueError, match=message):
+            quick().fit(rows(50)).score_samples(X)
+
+
+@pytest.mark.parametrize("method", ["score_samples", "decision_function", "predict", "explain", "partial_fit"])
+def test_rows_of_another_width_and_detectors_not_fitted(method: str) -> None:
+    with pytest.raises(ValueError, match="2 features, but LatentEBMDetector is expecting 5"):
+        getattr(quick().fit(rows(30)), method)(rows(30)[:, :2])
+    if method != "partial_fit":
+        with pytest.raises(NotFittedError):
+            getattr(quick(), method)(rows(3))
+
+
+def duplicates() -> np.ndarray:
+    return np.repeat(rows(2), 50, axis=0)
+
+
+def constant_column() -> np.ndarray:
+    return np.concatenate([rows(100), np.full((100, 1), 3.0)], axis=1)
+
+
+def far_row() -> np.ndarray:
+    return np.concatenate([rows(99), np.full((1, 5), 1e90)])
+
+
+AWKWARD = {
+    "two rows": lambda: rows(2),
+    "copies of two rows": duplicates,
+    "constant column": constant_column,
+    "one row far out": far_row,
+    "wide": lambda: rows(10, 80),
+    "huge": lambda: 1e90 * rows(100),
+    "tiny": lambda: 1e-150 * rows(100),
+    "shifted": lambda: 1e9 + rows(100),
+    "integers": lambda: rows(100).astype(int),
+    "booleans": lambda: rows(100) > 0,
+    "float32": lambda: rows(100).astype(np.float32),
+    "objects": lambda: rows(100).astype(object),
+    "lists": lambda: rows(100).tolist(),
+}
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_rows_have_finite_scores(name: str) -> None:
+    X = np.asarray(AWKWARD[name](), dtype=float)
+    detector = quick().fit(AWKWARD[name]())
+    for energy in ENERGIES:
+        detector.set_params(energy=energy)
+        for scores in (detector.score_samples(X), detector.score_samples(1e3 * X)):
+            assert scores.dtype == np.float64
+            assert np.isfinite(scores).all()
+        assert np.isfinite(detector.partial_fit(X).offset_)
+
+
+def test_stages_on_few_different_rows_are_finite() -> None:
+    X = duplicates()
+    assert np.isfinite(LatentEBMDetector(random_state=0, max_stages=1).fit(X).score_samples(rows(50))).all()
+
+
+def test_dtypes_give_the_same_scores() -> None:
+    X = rows(80).round()
+    expected = quick().fit(X).score_samples(X)
+    for dtype in (np.float32, np.int64, object):
+        assert_array_equal(quick().fit(X.astype(dtype)).score_samples(X.astype(dtype)), expected)
+
+
+def test_a_constant_column_that_moves_is_unusual() -> None:
+    X = constant_column()
+    moved = X.copy()
+    moved[:, -1] = 4
+    detector = quick().fit(X)
+    assert (detector.score_samples(moved) < detector.score_samples(X) - 2).all()
+
+
+def test_data_frames_are_known_by_their_columns() -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is optional")
+    frame = pandas.DataFrame(rows(50), columns=list("abcde"))
+    detector = quick().fit(frame)
+    assert list(detector.feature_names_in_) == list("abcde")
+    assert_array_equal(detector.score_samples(frame), quick().fit(rows(50)).score_samples(rows(50)))
+    with pytest.raises(ValueError, match="feature names"):
+        detector.score_samples(frame[list("edcba")])
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_scores_do_not_depend_on_the_rows_beside(staged: LatentEBMDetector, energy: Any) -> None:
+    num = 2000 if energy == "elbo" else 10_000
+    X = gaussian(num, seed=1)
+    order = np.random.default_rng(0).permutation(num)
+    staged.set_params(energy=energy)
+    scores = staged.score_samples(X)
+    assert_array_equal(staged.score_samples(X[order]), scores[order])
+    assert_array_equal(staged.score_samples(X[:7]), scores[:7])
+    assert_array_equal([staged.score_samples(X[i : i + 1])[0] for i in order[:40]], scores[order[:40]])
+    staged.set_params(energy="joint")
+
+
+def test_scores_of_images_do_not_depend_on_the_images_beside() -> None:
+    X = np.tanh(rows(300, 64))
+    detector = quick(**IMAGES).fit(X[:60])
+    scores, order = detector.score_samples(X), np.random.default_rng(0).permutation(300)
+    assert_array_equal(detector.score_samples(X[order]), scores[order])
+    assert_array_equal([detector.score_samples(X[i : i + 1])[0] for i in range(20)], scores[:20])
+
+
+def test_seeds_decide_all_and_the_global_state_is_left_alone() -> None:
+    X = gaussian(100)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = (LatentEBMDetector(random_state=3, max_stages=1).fit(X) for _ in range(2))
+    other = quick(random_state=4).fit(X)
+    assert_array_equal(first.score_samples(X), second.score_samples(X))
+    assert not torch.equal(first.rows_, other.rows_)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.1, 0.25, 0.5])
+def test_contamination_is_the_exact_percentile(contamination: float) -> None:
+    X = rows(200)
+    detector = quick(contamination=contamination).fit(X)
+    assert detector.offset_ == np.percentile(detector.score_samples(X), 100 * contamination)
+    assert (detector.predict(X) == -1).sum() == 200 * contamination
+    assert_array_equal(detector.fit_predict(X), detector.predict(X))
+
+
+def test_automatic_threshold_lets_normal_rows_pass_and_stops_others() -> None:
+    detector = quick().fit(rows(500))
+    assert (detector.predict(rows(1000, seed=1)) == 1).mean() > 0.9
+    assert (detector.predict(rows(100, seed=2) + 30) == -1).all()
+
+
+@pytest.mark.parametrize("energy", ["joint", "prior"])
+def test_leave_one_out_scores_are_those_without_the_row(energy: Any) -> None:
+    detector = quick(energy=energy).fit(rows(30))
+    left_out = detector._leave_one_out_scores()
+    kernels, prior = detector.prior_.base, detector.prior_
+    for i in (0, 13, 29):
+        others = torch.arange(30) != i
+        detector.prior_ = RatioPrior(KernelPrior(kernels.exemplars[others], float(kernels.bandwidth)), [], MALA(0.1, 1))
+        raw = detector.scaler_.inverse_transform(detector.rows_[i : i + 1].numpy())
+        assert detector.score_samples(raw)[0] == pytest.approx(left_out[i], rel=1e-6)
+    detector.prior_ = prior
+
+
+def test_trimming_mends_a_contaminated_fit() -> None:
+    areas = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        clump = rng.normal(size=(60, 5)) * 0.3 + 12 * rng.choice([-1, 1], size=(60, 5))
+        X = np.concatenate([rows(300, seed=seed), clump[:30]])
+        test = np.concatenate([rows(200, seed=seed + 10), clump[30:]])
+        label = np.arange(len(test)) >= 200
+        areas.append([roc_auc_score(label, -quick(trim=t).fit(X).score_samples(test)) for t in (0.0, 0.2)])
+    plain, trimmed = np.mean(areas, 0)
+    assert trimmed > plain
+    assert trimmed > 0.95
+
+
+def test_trimming_leaves_out_the_least_likely_part() -> None:
+    X = np.concatenate([rows(90), 500 * np.random.default_rng(1).normal(size=(10, 5))])
+    kept = quick(trim=0.1).fit(X)
+    assert len(kept.rows_) == 90
+    assert np.abs(kept.scaler_.inverse_transform(kept.rows_.numpy())).max() < 40
+    with pytest.raises(ValueError, match="besides what trim leaves out"):
+        quick(trim=0.2).fit(np.concatenate([np.zeros((90, 4)), rows(10, 4)]))
+
+
+def test_warm_start_keeps_standardisation_and_networks() -> None:
+    first, later = rows(100), 5 + 2 * rows(100, seed=1)
+    detector = quick(warm_start=True).fit(first)
+    scaler, coder = detector.scaler_, detector.coder_
+    detector.fit(later)
+    assert detector.scaler_ is scaler
+    assert detector.coder_ is coder
+    assert_allclose(np.sort(detector.rows_.numpy(), 0), np.sort(scaler.transform(later), 0))
+    cold = quick().fit(first)
+    old = cold.scaler_
+    assert cold.fit(later).scaler_ is not old
+
+
+def test_partial_fit_adds_rows_to_the_kernels() -> None:
+    X, new = rows(100), rows(40, seed=1) + 30
+    detector = quick(contamination=0.1).partial_fit(X)
+    assert_array_equal(detector.score_samples(X), quick(contamination=0.1).fit(X).score_samples(X))
+    before, coder = detector.score_samples(new), detector.coder_
+    detector.partial_fit(new)
+    assert detector.coder_ is coder
+    assert len(detector.rows_) == len(detector.prior_.base.exemplars) == 140
+    assert (detector.score_samples(new) > before + 10).all()
+    assert (detector.predict(np.concatenate([X, new])) == -1).sum() == 14
+    few = quick(max_exemplars=50).fit(X).partial_fit(new)
+    assert len(few.rows_) == 50
+
+
+def test_partial_fit_keeps_the_stages(staged: LatentEBMDetector) -> None:
+    detector = copy.deepcopy(staged)
+    stages, weights = list(detector.prior_.stages), detector.prior_.weights
+    detector.partial_fit(gaussian(10, seed=1))
+    assert list(detector.prior_.stages) == stages
+    assert torch.equal(detector.prior_.weights, weights)
+    assert not any(p.requires_grad for p in detector.prior_.parameters())
+
+
+def test_explanation_of_a_linear_gaussian_model() -> None:
+    # One kernel is a Gaussian N(z0, h^2): the energy is |x - e|^2_A / 2 + constant, A = (1 - W'W) / sigma^2 + W'W / h^2.
+    detector = quick(latent_dim=2).fit(rows(60))
+    h, z0 = 0.7, torch.tensor([[0.3, -1.2]], dtype=torch.float64)
+    detector.prior_ = RatioPrior(KernelPrior(z0, h), [], MALA(0.1, 1))
+    X = rows(20, seed=1)
+    found = detector.explain(X)
+    axes = detector.coder_.posterior.encoder.layers[0].weight[:2].numpy()
+    inside, sigma = axes.T @ axes, float(detector.coder_.likelihood.log_scale.exp())
+    precision = (np.eye(5) - inside) / sigma**2 + inside / h**2
+    end = (axes.T @ z0[0].numpy() + detector.coder_.likelihood.decoder.layers[0].bias.numpy())[None]
+    gap = detector.scaler_.transform(X) - end
+    assert_allclose(found.contribution, 0.5 * gap * (gap @ precision), rtol=1e-4, atol=1e-5)
+    assert_allclose(found.reconstruction, np.repeat(detector.scaler_.inverse_transform(end), 20, 0), rtol=1e-6)
+    assert_allclose(found.residual, X - found.reconstruction)
+
+
+@pytest.mark.parametrize("energy", ["joint", "prior", "reconstruction"])
+def test_contributions_sum_to_the_excess_of_energy(staged: LatentEBMDetector, energy: Any) -> None:
+    X = gaussian(200, seed=1) + 2 * np.random.default_rng(0).normal(size=(200, 7))
+    staged.set_params(energy=energy)
+    found = staged.explain(X)
+    excess = staged.score_samples(found.reconstruction) - staged.score_samples(X)
+    staged.set_params(energy="joint")
+    assert np.median(excess) > (0.1 if energy != "reconstruction" else -1e-9)
+    assert_allclose(found.contribution.sum(1), excess, rtol=0.05, atol=0.3)
+
+
+def test_explanation_points_at_the_broken_feature() -> None:
+    X = np.random.default_rng(0).normal(size=(300, 6))
+    broken = X[:6].clip(-1, 1) + 8 * np.eye(6)
+    found = quick().fit(X).explain(broken)
+    assert_array_equal(found.contribution.argmax(1), np.arange(6))
+    assert_array_equal(np.abs(found.residual).argmax(1), np.arange(6))
+    assert np.abs(found.reconstruction).max() < 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"energy": "total"}, "energy must be one of joint, reconstruction, prior, elbo"),
+        ({"contamination": 0.6}, "contamination must be"),
+        ({"contamination": 0}, "contamination must be"),
+        ({"contamination": "some"}, "contamination must be"),
+        ({"trim": 0.5}, "trim must be"),
+        ({"latent_dim": 0}, "latent_dim must be an integer >= 1, got 0"),
+        ({"latent_dim": 2.0}, "latent_dim must be an integer >= 1, got 2.0"),
+        ({"max_stages": -1}, "max_stages must be"),
+        ({"max_exemplars": 1}, "max_exemplars must be"),
+        ({"image_shape": (8, 8)}, "image_shape must be None or three"),
+        ({"image_shape": 64}, "image_shape must be None or three"),
+        ({"image_shape": (1, 8, 8)}, r"image_shape \(1, 8, 8\), got rows of 5 numbers"),
+    ],
+)
+def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatentEBMDetector(**options).fit(rows(20))
+
+
+@pytest.mark.parametrize("kind", ["stages", "elbo", "contamination", "images"])
+def test_a_loaded_detector_is_the_saved_one(kind: str, staged: LatentEBMDetector, tmp_path: Path) -> None:
+    X = np.tanh(rows(60, 64)) if kind == "images" else gaussian(60)
+    options = {"elbo": {"energy": "elbo"}, "contamination": {"contamination": 0.1}, "images": IMAGES}
+    detector = copy.deepcopy(staged) if kind == "stages" else quick(**options[kind]).fit(X)
+    detector.save(tmp_path / "new" / "detector")
+    assert sorted(path.name for path in (tmp_path / "new" / "detector").iterdir()) == [
+        "detector.json",
+        "detector.safetensors",
+    ]
+    twin = LatentEBMDetector.load(tmp_path / "new" / "detector")
+    assert twin.get_params() == detector.get_params()
+    assert vars(twin).keys() == vars(detector).keys()
+    assert_array_equal(twin.score_samples(X), detector.score_samples(X))
+    assert_array_equal(twin.predict(X), detector.predict(X))
+    assert_array_equal(twin.explain(X[:5]).contribution, detector.explain(X[:5]).contribution)
+    assert_array_equal(twin.partial_fit(X[:9]).score_samples(X), detector.partial_fit(X[:9]).score_samples(X))
+
+
+def test_what_a_folder_keeps_of_parameters(tmp_path: Path) -> None:
+    detector = quick(random_state=np.random.RandomState(0), latent_dim=np.int64(3), contamination=np.float64(0.1))
+    detector.fit(rows(40)).save(tmp_path)
+    loaded = LatentEBMDetector.load(str(tmp_path))
+    assert (loaded.random_state, loaded.latent_dim, loaded.contamination) == (None, 3, 0.1)
+    quick(latent_dim=2).fit(rows(40)).save(tmp_path)  # over the old one
+    assert LatentEBMDetector.load(tmp_path).latent_dim == 2
+    with pytest.raises(NotFittedError):
+        quick().save(tmp_path)
+
+
+def spoil_json(folder: Path) -> None:
+    (folder / "detector.json").write_text('{"format": ')
+
+
+def spoil_tensors(folder: Path) -> None:
+    content = bytearray((folder / "detector.safetensors").read_bytes())
+    content[-3] ^= 1
+    (folder / "detector.safetensors").write_bytes(content)
+
+
+def cut_tensors(folder: Path) -> None:
+    content = (folder / "detector.safetensors").read_bytes()
+    (folder / "detector.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    record = json.loads((folder / "detector.json").read_text())
+    (folder / "detector.json").write_text(json.dumps(record | changes))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda folder: (folder / "detector.json").unlink(), FileNotFoundError, r"it has no detector\.json"),
+        (lambda folder: (folder / "detector.safetensors").unlink(), FileNotFoundError, r"no detector\.safetensors"),
+        (spoil_json, ValueError, "must be JSON"),
+        (spoil_tensors, ValueError, "damaged"),
+        (cut_tensors, ValueError, "damaged"),
+        (lambda folder: (folder / "detector.json").write_text("[1]"), ValueError, "must be of format"),
+        (lambda folder: edit(folder, format="other 7"), ValueError, "must be of format"),
+        (lambda folder: edit(folder, **{"class": "Forest"}), ValueError, "must hold a LatentEBMDetector, got a Forest"),
+        (lambda folder: edit(folder, parameters={"depth": 3}), ValueError, "as this version saves it.*depth"),
+        (lambda folder: edit(folder, numbers={}), ValueError, "as this version saves it.*n_features_in_"),
+    ],
+)
+def test_folders_that_hold_no_detector(spoil: Any, error: type[Exception], message: str, tmp_path: Path) -> None:
+    quick().fit(rows(20)).save(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(error, match=message):
+        LatentEBMDetector.load(tmp_path)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        LatentEBMDetector.load(tmp_path / "nowhere")
+
+
+def test_a_write_cut_short_leaves_no_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick().fit(rows(20)).save(tmp_path)
+
+    def fail(self: Path, content: bytes) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        quick().fit(rows(30)).save(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        LatentEBMDetector.load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["detector.safetensors"]
