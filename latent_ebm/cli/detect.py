@@ -36,14 +36,13 @@ Array = NDArray[np.float64]
 class Trained(NamedTuple):
     """A detector, the scores (m,) it gives to normal rows that it has not seen, and how the rows it scores must look.
 
-    ``pixels`` are the training images' least and greatest value, which become -1 and 1; ``facts`` are for the report.
+    ``facts`` are for the report.
     """
 
     detector: LatentEBMDetector
     normal_scores: Array
     columns: list[str]
     has_header: bool
-    pixels: tuple[float, float] | None
     facts: dict[str, Any]
 
 
@@ -81,12 +80,11 @@ def analyse(args: argparse.Namespace) -> tuple[Trained, Table, Findings, str]:
     check_places(args)
     new = read(args.score, args)
     trained = load(args, new) if is_saved(args.train) else train(args, new)
-    x = as_pixels(new.x, trained.pixels)
-    findings = find(trained.normal_scores, scores_of(trained.detector, x), args.alpha)
+    findings = find(trained.normal_scores, scores_of(trained.detector, new.x), args.alpha)
     facts = {**trained.facts, "New data": f"{args.score}: {new.size}", "Level (alpha)": args.alpha}
     columns = new.columns if new.has_header else trained.columns
     names = new.rows if new.path.is_dir() else [f"row {row}" for row in new.rows]
-    html = make_report(trained.detector, x, findings, columns, names, facts) if args.report else ""
+    html = make_report(trained.detector, new.x, findings, columns, names, facts) if args.report else ""
     return trained, new, findings, html
 
 
@@ -113,18 +111,16 @@ def train(args: argparse.Namespace, new: Table) -> Trained:
     check_alike(new, table.columns, table.has_header, table.shape)
     if len(table.x) < 4:
         raise ValueError(f"{args.train} must hold at least 4 rows, got {len(table.x)}")
-    pixels = None if table.shape is None else (float(table.x.min()), float(table.x.max()))
-    x = as_pixels(table.x, pixels)
-    num_held_out = min(len(x) // 2, MAX_HELD_OUT)
+    num_held_out = min(len(table.x) // 2, MAX_HELD_OUT)
     check_alpha(args.alpha, num_held_out)
-    fitted, held_out = map(np.asarray, train_test_split(x, test_size=num_held_out, random_state=args.seed))
+    fitted, held_out = map(np.asarray, train_test_split(table.x, test_size=num_held_out, random_state=args.seed))
     say(f"fitting {len(fitted)} of {table.size}, {len(held_out)} are held out")
     detector = LatentEBMDetector(args.energy or "joint", image_shape=table.shape, random_state=args.seed, verbose=True)
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # where Lightning's bar belongs
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
         detector.fit(fitted)
     facts = {"Training data": f"{args.train}: {table.size}", "Seed": args.seed}
-    return Trained(detector, scores_of(detector, held_out), table.columns, table.has_header, pixels, facts)
+    return Trained(detector, scores_of(detector, held_out), table.columns, table.has_header, facts)
 
 
 def load(args: argparse.Namespace, new: Table) -> Trained:
@@ -168,16 +164,6 @@ def check_alpha(alpha: float, num: int) -> None:
             f"--alpha must be at least {1 / (num + 1):.3g} with {num} normal rows held out, got {alpha}; "
             f"more training rows allow a smaller one"
         )
-
-
-def as_pixels(x: Array, pixels: tuple[float, float] | None) -> Array:
-    """Images ``x`` with the values ``pixels`` taken to -1 and 1; rows of a table as they are."""
-    if pixels is None:
-        return x
-    low, high = pixels
-    if not low < high:
-        raise ValueError(f"images to train with must not all be of one colour, got {low} in every pixel")
-    return 2 * (x - low) / (high - low) - 1
 
 
 def scores_of(detector: LatentEBMDetector, x: Array) -> Array:
