@@ -11,6 +11,7 @@ normalisation, since the density of one row must not depend on the others.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from latent_ebm.networks.mlp import check_counts, make_activation
@@ -64,7 +65,8 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Images (batch, \\*shape) of ``z`` (batch, dim)."""
-        return self.layers(z)
+        maps = self.layers[:2](z).contiguous(memory_format=torch.channels_last)  # in which convolutions cost less
+        return self.layers[2:](maps).contiguous()
 
 
 class ConvEncoder(nn.Module):
