@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments import claims, diffusion_gan_report, distillation_tables, students, universal_table
+from experiments import anomaly_tables, claims, diffusion_gan_report, distillation_tables, students, universal_table
 from experiments.benchmarks import flow
 from experiments.common import FIGURES, HERE, results
 from experiments.tables import spread, table
@@ -163,52 +163,14 @@ def wall_time(runs: Runs) -> str:
     return f"Training time of `ratio` over `mle`: {spread(a['seconds'] / b['seconds'] for a, b in pairs)}."
 
 
-def anomaly() -> str:
-    """The section on held-out digits."""
-    stored = results("anomaly")
-    if not stored:
-        return ""
-    rows = []
-    for split in ("standard", "pooled"):
-        for digit in (1, 4, 5):
-            found = {d: select(stored, split, digit, d) for d in ("detector", "ratio", "neighbours")}
-            for detector, column, name in DETECTORS:
-                scores = [run[column] for run in found[detector]]
-                if scores:
-                    figures = [spread(s[key] for s in scores) for key in ("auprc", "auroc")]
-                    rows.append([split, str(digit), name, *figures, f"{scores[0]['prevalence']:.3f}"])
-    head = ["split", "digit", "score", "AUPRC", "AUROC", "prevalence = chance AUPRC"]
-    return f"""## One digit held out: `python -m experiments.anomaly`
-
-`LatentEBMDetector` learns features without labels from the images without the digit, 1,000 steps, and puts 20,000 kernels on
-them. In the rows of a variational model, one with a multi-stage ratio prior is trained on the same images; latents of test
-images start at the encoder's mean and descend the joint energy without noise. LOF and k-NN see 50 principal components of all
-training images.
-
-{table(head, rows)}"""
-
-
-DETECTORS = (
-    ("detector", "joint", "LatentEBMDetector"),
-    ("ratio", "joint", "joint energy of a variational model"),
-    ("ratio", "reconstruction", "its reconstruction"),
-    ("ratio", "prior", "its prior energy"),
-    ("neighbours", "lof", "LOF, PCA-50"),
-    ("neighbours", "knn", "k-NN, PCA-50"),
-)
-
-
-def select(stored: dict[str, Any], split: str, digit: int, detector: str) -> list[dict[str, Any]]:
-    """Results of one row over seeds."""
-    return [run for name, run in stored.items() if name.startswith(f"{split}-{digit}-{detector}-")]
-
-
 def main() -> None:
     sections: tuple[Callable[[], str], ...] = (
         pinwheel,
         mnist,
-        anomaly,
+        anomaly_tables.digits,
+        anomaly_tables.tables,
         universal_table.section,
+        calibration.section,
         claims.section,
         distillation_tables.section,
         students.section,
