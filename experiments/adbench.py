@@ -52,12 +52,15 @@ def principal(train: np.ndarray, seed: int) -> Scorer:
     return lambda x: np.square(axes.transform(x)).sum(1)
 
 
+MODULES = {"AutoEncoder": "auto_encoder", "DeepSVDD": "deep_svdd"}
+
+
 def pyod(name: str, train: np.ndarray, seed: int) -> Scorer:
     """A detector of PyOD at its defaults."""
     from importlib import import_module
 
     torch.manual_seed(seed)
-    module = import_module(f"pyod.models.{name.lower() if name != 'AutoEncoder' else 'auto_encoder'}")
+    module = import_module(f"pyod.models.{MODULES.get(name, name.lower())}")
     options = {"n_features": train.shape[1]} if name == "DeepSVDD" else {}
     return getattr(module, name)(**options).fit(train).decision_function
 
