@@ -50,6 +50,7 @@ def data() -> MNIST:
 
 
 @cache
+@torch.enable_grad()
 def classifier() -> FeatureClassifier:
     """A classifier with a seed of its own, whose features and classes judge all samples."""
     train_set = data().train
@@ -121,7 +122,9 @@ class Budget(Clock):
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
             figures = quality(rule.generate(NUM)["x"])
-        return {"updates": rule.trainer.fit_loop.total_batch_idx + 1, **figures}
+        updates = rule.trainer.fit_loop.total_batch_idx + 1
+        print(f"  {updates} updates: Fréchet {figures['frechet']:.4g}, KL {figures['class_kl']:.2g}", flush=True)
+        return {"updates": updates, **figures}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         if trainer.fit_loop.total_batch_idx + 1 >= self.due:
