@@ -28,11 +28,6 @@ FDR = 0.1
 class Known:
     """A detector whose rows are scores already, so that a split costs nothing."""
 
-    is_fitted_ = True
-
-    def fit(self, X: np.ndarray) -> "Known":
-        return self
-
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         return X[:, 0]
 
@@ -104,19 +99,18 @@ def section() -> str:
         at = [GRID.index(level) for level in LEVELS]
         rates, errors = np.mean([run["rates"] for run in runs], 0), deviations(runs)
         cells = [f"{100 * rates[i]:.2f} ({errors[i]:+.1f})" for i in at]
-        fdp = [run["fdp"] for run in runs]
+        error = np.sqrt(sum(run["fdp_spread"] ** 2 / run["splits"] for run in runs)) / len(runs)
+        fdp = f"{np.mean([run['fdp'] for run in runs]):.4f} ± {error:.4f}"
         share = runs[0]["tested"] / (runs[0]["tested"] + runs[0]["anomalies"])
-        rows.append(
-            [name.split("_")[1], *cells, spread(fdp), f"{FDR * share:.3f}", spread(run["power"] for run in runs)]
-        )
+        rows.append([name.split("_")[1], *cells, fdp, f"{FDR * share:.3f}", spread(run["power"] for run in runs)])
     first = next(iter(groups.values()))
     head = ["set", *(f"{100 * level:.0f} %" for level in LEVELS), f"FDP of BH at {FDR}", "expected at most", "power"]
     return f"""## Conformal error rates: `python -m experiments.calibration`
 
-Rates of false positives (%), in brackets how far they are from the nominal rate in standard errors, over {len(first)} fits
+Rates of false positives (%), in brackets how far they are from the nominal rate in standard errors, over {len(first)} fit(s)
 of the detector with {first[0]["splits"]} random splits of other normal rows each, half to calibrate and half to test.
-FDP: the part of normal rows among those that Benjamini-Hochberg selects from the tested ones and all anomalies; power: the
-part of anomalies it finds.
+FDP, ± its standard error: the part of normal rows among those that Benjamini-Hochberg selects from the tested ones and all
+anomalies; power: the part of anomalies it finds.
 
 {table(head, rows)}
 The rates are those of an average split. A single one, with its thousands of held-out rows, is off by the shaded range.

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments import anomaly_tables, claims, diffusion_gan_report, distillation_tables, students, universal_table
+from experiments import (
+    anomaly_tables,
+    calibration,
+    claims,
+    diffusion_gan_report,
+    distillation_tables,
+    students,
+    universal_table,
+)
 from experiments.benchmarks import flow
 from experiments.common import FIGURES, HERE, results
 from experiments.tables import spread, table

@@ -61,13 +61,14 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         return self._calibrate(cast(Any, clone(self._detector())).fit(train), rest)
 
     def calibrate(self, X: Any) -> "ConformalCalibrator":
-        """Calibrate on normal rows X (n, d) that ``detector``, already fitted, has not seen.
+        """Calibrate on normal rows X (n, d) that ``detector``, already fitted or any object that scores rows, has not seen.
 
         Raises ``NotFittedError`` for a detector that is not fitted.
         """
         self._check_parameters()
         detector = self._detector()
-        check_is_fitted(detector)
+        if isinstance(detector, BaseEstimator):
+            check_is_fitted(detector)
         return self._calibrate(detector, self._rows(X))
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -164,6 +164,12 @@ def test_calibration_of_a_fitted_detector() -> None:
     with pytest.raises(NotFittedError):
         ConformalCalibrator(IsolationForest()).calibrate(x)
 
+    class Norm:
+        def score_samples(self, X: Any) -> np.ndarray:
+            return -np.square(X).sum(1)
+
+    assert_array_equal(ConformalCalibrator(Norm()).calibrate(x).scores_, np.sort(-np.square(x).sum(1)))
+
 
 def test_detector_with_decision_function_only() -> None:
     class Plain(BaseEstimator):
