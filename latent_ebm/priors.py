@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.networks.mlp import EnergyMLP, EnergyStack, are_alike
-from samplers import Sampler, log_z_bracket, value_and_grad
+from samplers import Sampler, gradient, log_z_bracket, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 
 
@@ -73,6 +73,10 @@ class GaussianPrior(Prior):
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Closed form for samplers."""
         return self.log_density(z.detach()), -z.detach()
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """Closed form for samplers."""
+        return -z
 
     def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Closed form for flows."""
@@ -190,6 +194,10 @@ class EnergyPrior(Prior):
         base, base_grad = value_and_grad(self.base, z)
         energy, energy_grad = value_and_grad(self.network, z)
         return base - energy, base_grad - energy_grad
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """As of ``value_and_grad``."""
+        return gradient(self.base, z) - gradient(self.network, z)
 
     @torch.no_grad()
     def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:

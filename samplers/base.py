@@ -58,6 +58,15 @@ def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     return value.detach(), grad
 
 
+def gradient(log_density: LogDensity, x: Tensor) -> Tensor:
+    """The gradient of ``value_and_grad`` alone, (chains, \\*event).
+
+    A log-density that has it for less than its value offers a method ``gradient(x)``, which is then used.
+    """
+    closed_form = getattr(log_density, "gradient", None)
+    return value_and_grad(log_density, x)[1] if closed_form is None else closed_form(x).detach()
+
+
 class Recorded:
     """``log_density`` whose value and gradient keep their graph, so that a chain run on it can be differentiated."""
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_numbers, value_and_grad
+from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_numbers, gradient
 from samplers.ode import (
     check_flow,
     check_log_prob,
@@ -155,7 +155,7 @@ class GradientFlow(Sampler):
         """``x`` after ``num_steps`` parts of the flow."""
 
         def velocity(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
-            return (value_and_grad(log_density, state[0])[1],)
+            return (gradient(log_density, state[0]),)
 
         ends = self._ends(x) * (num_steps / self.num_steps)
         return solve(self, velocity, (x,), ends, num_steps, self._adjoint(log_density))[0]

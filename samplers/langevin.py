@@ -22,6 +22,7 @@ from samplers.base import (
     State,
     check_finite,
     check_numbers,
+    gradient,
     metropolis,
     normal_like,
     value_and_grad,
@@ -66,15 +67,17 @@ class Langevin(Sampler):
         large for its target need not end in infinity.
         """
         x = position.detach().clone()
-        noise, first, last = torch.empty_like(x), None, None
-        for _ in range(self.num_steps):
-            last, grad = value_and_grad(log_density, x)
-            first = last if first is None else first
+        noise, values = torch.empty_like(x), []
+        for k in range(self.num_steps):
+            if k in (0, self.num_steps - 1):
+                value, grad = value_and_grad(log_density, x)
+                values.append(value)
+            else:
+                grad = gradient(log_density, x)
             x.add_(grad, alpha=self.step_size)
             x.add_(noise.normal_(generator=generator), alpha=self.noise_scale)
         check_finite("position", x, f"a chain of {self} diverged: use a smaller step_size")
-        if first is not None and last is not None:
-            self._check_fall((first - last).mean(), x[0].numel())
+        self._check_fall((values[0] - values[-1]).mean(), x[0].numel())
         return x
 
     def _check_fall(self, fall: Tensor, dim: int) -> None:

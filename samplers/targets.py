@@ -82,20 +82,22 @@ class GaussianMixture:
         self.covariance = torch.diag(share @ self._scales**2) + (self._offsets.mT * share) @ self._offsets
 
     def _terms(self, d: Tensor) -> Tensor:
-        """Log of weighted component densities (num, K) at ``mean + d``."""
+        """Log of weighted component densities (K, num) at ``mean + d``; sums over the first axis are the fast ones."""
         pull = self._offsets * self._precisions
-        square = d**2 @ self._precisions.mT - 2 * d @ pull.mT + (self._offsets * pull).sum(1)
-        return self._constants - 0.5 * square
+        level = self._constants - 0.5 * (self._offsets * pull).sum(1)
+        return level[:, None] + pull @ d.mT - 0.5 * (self._precisions @ d.square().mT)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._terms(x - self.mean).logsumexp(1)
+        return self._terms(x - self.mean).logsumexp(0)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value (num,) and gradient ``sum_k p(k|x) (means_k - x) / scales_k^2`` (num, dim) at ``x`` (num, dim)."""
         d = x - self.mean
         terms = self._terms(d)
-        share = terms.softmax(1)
-        return terms.logsumexp(1), share @ (self._offsets * self._precisions) - d * (share @ self._precisions)
+        value = terms.logsumexp(0)
+        share = (terms - value).exp()
+        grad = (self._offsets * self._precisions).mT @ share - d.mT * (self._precisions.mT @ share)
+        return value, grad.mT.contiguous()
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, dim)."""

@@ -1,14 +1,15 @@
-"""A Langevin step in latent space against its own matrix products and against peers: ``python -m experiments.benchmarks.chain``
+"""A Langevin step in latent space, its own matrix products, and peers: ``python -m experiments.benchmarks.chain``
 
 Energy network 100-200-200-1 and the Gaussian term; 60 steps a chain. The unit is the six products that a value and a gradient
 take, the same number of times.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.benchmarks import peers
 from experiments.benchmarks.timing import Ratios, available, compare, measured, repeated
@@ -27,14 +28,16 @@ def make_prior(activation: str = "gelu", dim: int = DIM) -> EnergyPrior:
     return prior.requires_grad_(False)
 
 
-def floor(network: EnergyMLP, chains: int, steps: int = STEPS) -> Callable[[], None]:
+def floor(network: EnergyMLP, chains: int, steps: int = STEPS) -> Callable[[], Any]:
     """The products of ``steps`` values and gradients."""
-    w1, w2, w3 = (layer.weight.detach() for layer in network.layers)
+    w1, w2, w3 = (layer.weight.detach() for layer in cast(Iterable[nn.Linear], network.layers))
     z, h, one = torch.randn(chains, w1.shape[1]), torch.randn(chains, w2.shape[1]), torch.randn(chains, 1)
 
-    def products() -> None:
+    def products() -> Any:
+        last = None
         for _ in range(steps):
-            z @ w1.mT, h @ w2.mT, h @ w3.mT, one @ w3, h @ w2, h @ w1
+            last = z @ w1.mT, h @ w2.mT, h @ w3.mT, one @ w3, h @ w2, h @ w1
+        return last
 
     return products
 

@@ -1,6 +1,6 @@
 """CPU times that compare: the contestants take turns, so that a busy machine slows all of them alike.
 
-A benchmark is a function that returns ``{setting: {contestant: (lowest, median, highest) ratio to the unit}}`` and is stored by
+A benchmark is a function that returns ``{contestant: (lowest, median, highest) ratio to the unit}`` and is stored by
 ``measured``. Run it on one thread (``OMP_NUM_THREADS=1``); ``--fresh`` measures again. Peers come with ``pip install -e
 ".[bench]"``; those that are not installed are left out.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from experiments.common import OUTPUTS, cached
 
@@ -67,8 +68,6 @@ def repeated(run: Callable[[], Any], times: int) -> Callable[[], None]:
 
 def measured(name: str, measure: Callable[[], dict[str, Any]], **config: Any) -> dict[str, Any]:
     """The result of ``measure``, stored as ``benchmarks/<name>``; computed again under ``--fresh``."""
-    import torch
-
     torch.set_num_threads(1)
     if "--fresh" in sys.argv[1:]:
         (OUTPUTS / "benchmarks" / f"{name}.json").unlink(missing_ok=True)

@@ -110,9 +110,17 @@ class EnergyMLP(nn.Module):
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
-        layers = self._linears(x)
-        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        return energy_and_grad(x, weights, biases, self.activation_name, F.linear)
+        (*weights, row), (*biases, bias) = self._tensors(x)
+        post, tape = forward_pass(x, weights, biases, self.activation_name, F.linear)
+        value = F.linear(post, row, bias).squeeze(1)
+        return value, backward_pass(row, post, tape, self.activation_name).to(x.dtype)
+
+    @torch.no_grad()
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient (batch, dim) at ``x`` (batch, dim) alone, detached."""
+        (*weights, row), (*biases, _) = self._tensors(x)
+        post, tape = forward_pass(x, weights, biases, self.activation_name, F.linear)
+        return backward_pass(row, post, tape, self.activation_name).to(x.dtype)
 
     @torch.no_grad()
     def grad_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,6 +148,10 @@ class EnergyMLP(nn.Module):
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
         return cast(list[nn.Linear], list(self.layers))
+
+    def _tensors(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        layers = self._linears(x)
+        return [layer.weight for layer in layers], [layer.bias for layer in layers]
 
 
 def tangent_squares(weights: list[Tensor], slopes: list[Tensor], bends: list[Tensor]) -> Tensor:
@@ -186,9 +198,19 @@ class EnergyStack(nn.Module):
     @torch.no_grad()
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
-        x = x.expand(len(self.weights[0]), *x.shape)
-        value, grad = energy_and_grad(x, list(self.weights), list(self.biases), self.activation_name, stacked_linear)
-        return value.sum(0), grad.sum(0)
+        (*weights, row), (*biases, bias) = list(self.weights), list(self.biases)
+        x = x.expand(len(row), *x.shape)
+        post, tape = forward_pass(x, weights, biases, self.activation_name, stacked_linear)
+        value = stacked_linear(post, row, bias).sum(0).squeeze(1)
+        return value, backward_pass(row, post, tape, self.activation_name).sum(0).to(x.dtype)
+
+    @torch.no_grad()
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient (batch, dim) at ``x`` (batch, dim) alone, detached."""
+        (*weights, row), (*biases, _) = list(self.weights), list(self.biases)
+        x = x.expand(len(row), *x.shape)
+        post, tape = forward_pass(x, weights, biases, self.activation_name, stacked_linear)
+        return backward_pass(row, post, tape, self.activation_name).sum(0).to(x.dtype)
 
 
 def are_alike(networks: Sequence[nn.Module]) -> bool:
@@ -207,22 +229,29 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, x, weight.mT)
 
 
-def energy_and_grad(
+Tape = list[tuple[Tensor, Tensor, Tensor]]  # weight, pre-activation and activation of every hidden layer
+
+
+def forward_pass(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, linear: Callable[..., Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Energies (..., batch) and gradients (..., batch, dim) at ``x`` (..., batch, dim) by the formulae of this module."""
-    _, function, derivative, _ = ACTIVATIONS[activation]
-    post, tape = x, []
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+) -> tuple[Tensor, Tape]:
+    """Last activation (..., batch, width) at ``x`` (..., batch, dim), and what the gradient needs."""
+    function, post, tape = ACTIVATIONS[activation].function, x, []
+    for weight, bias in zip(weights, biases, strict=True):
         pre = linear(post, weight, bias)
         post = function(pre)
         tape.append((weight, pre, post))
-    value = linear(post, weights[-1], biases[-1]).squeeze(-1)
+    return post, tape
+
+
+def backward_pass(row: Tensor, post: Tensor, tape: Tape, activation: str) -> Tensor:
+    """Gradient (..., batch, dim) of the output whose weights are ``row`` (..., 1, width)."""
+    derivative = ACTIVATIONS[activation].derivative
     # A copy, since derivatives are taken in place; under autocast activations are of lower precision than the rest.
-    grad = torch.empty_like(post).copy_(weights[-1])
+    grad = torch.empty_like(post).copy_(row)
     for weight, pre, post in reversed(tape):
         grad = derivative(grad, pre, post) @ weight
-    return value, grad.to(x.dtype)
+    return grad
 
 
 class MLP(nn.Module):

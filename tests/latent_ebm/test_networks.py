@@ -27,6 +27,7 @@ def test_closed_form_gradient_is_the_recorded_one(activation: str, hidden: tuple
     expected_value, expected_grad = recorded(network, x)
     torch.testing.assert_close(value, expected_value, rtol=0, atol=1e-12)
     torch.testing.assert_close(grad, expected_grad, rtol=0, atol=1e-12)
+    assert torch.equal(network.gradient(x), grad)
     assert not value.requires_grad
     assert not grad.requires_grad
     for old, new in zip(before, network.parameters(), strict=True):
@@ -60,6 +61,7 @@ def test_stack_is_the_weighted_sum_of_its_networks(activation: str, hidden: tupl
     stack = mlp.EnergyStack(networks, weights)
     expected = value_and_grad(lambda z: sum(w * network(z) for w, network in zip(weights, networks, strict=True)), x)
     torch.testing.assert_close(stack.value_and_grad(x), expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(stack.gradient(x), stack.value_and_grad(x)[1])
     torch.testing.assert_close(value_and_grad(lambda z: stack(z), x), expected, rtol=1e-12, atol=1e-12)
     single = mlp.EnergyStack([network.float() for network in networks], weights.float())
     torch.testing.assert_close(single.value_and_grad(x.float())[1].double(), expected[1], rtol=1e-5, atol=1e-5)

@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 from latent_ebm import EnergyPrior, GaussianPrior, Prior, RatioPrior
 from latent_ebm.networks import EnergyMLP
 from latent_ebm.priors import KernelPrior, leave_one_out_bandwidth
-from samplers import HMC, MALA, GradientFlow, Langevin, value_and_grad
+from samplers import HMC, MALA, GradientFlow, Langevin, gradient, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 from tests.latent_ebm.linear_gaussian import largest_z_score
 
@@ -179,6 +179,12 @@ def test_stacked_stages_are_the_same_density() -> None:
     assert isinstance(prior.stacked(), EnergyPrior)
     torch.testing.assert_close(value_and_grad(prior.stacked(), z), value_and_grad(prior, z), rtol=1e-12, atol=1e-12)
     assert ratio_prior().stacked().__class__ is RatioPrior  # one stage is no perceptron
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_gradient_alone_is_that_of_the_value(name: str) -> None:
+    prior, z = PRIORS[name](), torch.randn(20, 2, dtype=torch.float64)
+    assert torch.equal(gradient(prior, z), value_and_grad(prior, z)[1])
 
 
 @pytest.mark.parametrize("name", PRIORS)

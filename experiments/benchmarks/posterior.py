@@ -1,0 +1,74 @@
+"""A posterior step through a convolutional decoder: ``python -m experiments.benchmarks.posterior``
+
+Batches of 100; the unit is the published loop (arXiv:2006.08205) with the same network, its layers applied one after another.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from experiments.benchmarks.chain import make_prior
+from experiments.benchmarks.timing import Ratios, compare, measured
+from latent_ebm import GaussianLikelihood, LatentModel
+from latent_ebm.networks import ConvDecoder, EnergyMLP
+from samplers import Langevin, LowPrecision
+
+DIM, BATCH, SCALE, STEP_SIZE, STEPS = 100, 100, 0.3, 0.005, 2
+SETTINGS = {"28x28, 16": ((1, 28, 28), 16), "28x28, 64": ((1, 28, 28), 64), "32x32, 64": ((3, 32, 32), 64)}
+
+
+def published(energy: EnergyMLP, decoder: nn.Module, x: Tensor, z: Tensor, steps: int) -> Callable[[], Tensor]:
+    """The posterior chain as published."""
+    s = math.sqrt(2 * STEP_SIZE)
+
+    def run() -> Tensor:
+        y = z.clone().detach().requires_grad_()
+        for _ in range(steps):
+            log_lkhd = 1.0 / (2.0 * SCALE * SCALE) * (decoder(y) - x).square().sum()
+            (grad_g,) = torch.autograd.grad(log_lkhd, y)
+            (grad_e,) = torch.autograd.grad(energy(y).sum(), y)
+            y.data = y.data - 0.5 * s * s * (grad_g + grad_e + 1.0 * y.data)
+            y.data += s * torch.randn_like(y).data
+        return y.detach()
+
+    return run
+
+
+def passes(decoder: nn.Module, x: Tensor, z: Tensor) -> Callable[[], None]:
+    """Forward passes and gradients in z of one decoder, nothing else."""
+
+    def run() -> None:
+        for _ in range(STEPS):
+            y = z.clone().requires_grad_()
+            torch.autograd.grad(decoder(y), y, x)
+
+    return run
+
+
+def step(shape: tuple[int, int, int], channels: int) -> Ratios:
+    """All contestants with one decoder."""
+    prior = make_prior().requires_grad_(True)
+    decoder = ConvDecoder(DIM, shape, channels)
+    model = LatentModel(prior, GaussianLikelihood(decoder, SCALE))
+    x, z = torch.rand(BATCH, *shape) * 2 - 1, torch.randn(BATCH, DIM)
+    log_posterior, sampler = model.log_posterior(x), Langevin(STEP_SIZE, STEPS)
+    contestants = {
+        "published loop": published(prior.network, decoder.layers, x, z, STEPS),  # pyright: ignore[reportArgumentType]
+        "forward and input gradient": passes(decoder.layers, x, z),
+        "the same, ConvDecoder.forward": passes(decoder, x, z),
+        "latent-ebm": partial(sampler.sample, log_posterior, z),
+        "latent-ebm, bfloat16": partial(LowPrecision(sampler).sample, log_posterior, z),
+    }
+    return compare(contestants, "published loop")
+
+
+def main() -> None:
+    for name, setting in SETTINGS.items():
+        measured(f"posterior-{name}", partial(step, *setting), batch=BATCH, dim=DIM, steps=STEPS)
+
+
+if __name__ == "__main__":
+    main()

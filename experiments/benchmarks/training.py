@@ -1,0 +1,119 @@
+"""One training step of each rule against the published algorithm: ``python -m experiments.benchmarks.training``
+
+28x28 images in batches of 100, 60 prior steps and 40 posterior steps, the same networks; the published algorithm
+(arXiv:2006.08205) is written plainly. ``ratio`` draws no prior chain in a step; moving its pool when a stage closes is the
+row ``pool``, in prior chains of one step of maximum likelihood.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.benchmarks.peers import published_loop
+from experiments.benchmarks.posterior import published
+from experiments.benchmarks.timing import Ratios, compare, measured
+from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
+from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE
+from latent_ebm.learning.latent import LatentRule
+from latent_ebm.networks import ConvDecoder, EnergyMLP
+from samplers import Langevin, LowPrecision, PersistentChains, Sampler
+
+DIM, BATCH, SHAPE, CHANNELS, SCALE, STAGES = 100, 100, (1, 28, 28), 16, 0.3, 3
+PRIOR, POSTERIOR = Langevin(0.08, 60), Langevin(0.005, 40)
+
+
+def published_step(x: Tensor) -> Callable[[], None]:
+    """Algorithm 1 of the paper with Adam."""
+    energy, decoder = EnergyMLP(DIM), ConvDecoder(DIM, SHAPE, CHANNELS).layers
+    adam_e, adam_g = (torch.optim.Adam(m.parameters(), lr=1e-4) for m in (energy, decoder))
+
+    def run() -> None:
+        z_prior = published_loop(energy, torch.randn(BATCH, DIM), PRIOR.step_size, PRIOR.num_steps)()
+        z_posterior = published(energy, decoder, x, torch.randn(BATCH, DIM), POSTERIOR.num_steps)()
+        adam_g.zero_grad()
+        ((decoder(z_posterior) - x).square().sum() / (2 * SCALE**2) / BATCH).backward()
+        adam_g.step()
+        adam_e.zero_grad()
+        (energy(z_posterior).mean() - energy(z_prior).mean()).backward()
+        adam_e.step()
+
+    return run
+
+
+def rule_step(rule: LatentRule, x: Tensor) -> Callable[[], None]:
+    """A step of a learning rule, without a trainer."""
+    optimizer: Any = rule.configure_optimizers()
+    batch = (x, torch.zeros(len(x)), torch.arange(len(x)))
+
+    def run() -> None:
+        loss = torch.stack(list(rule.losses(batch).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def adam(groups: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=1e-4)
+
+
+def likelihood() -> GaussianLikelihood:
+    return GaussianLikelihood(ConvDecoder(DIM, SHAPE, CHANNELS), SCALE)
+
+
+def mle(prior: Sampler, posterior: MCMCPosterior) -> ShortRunMLE:
+    """Maximum likelihood."""
+    return ShortRunMLE(
+        LatentModel(EnergyPrior(EnergyMLP(DIM), GaussianPrior(DIM), prior), likelihood()), posterior, adam
+    )
+
+
+def ratio(posterior: MCMCPosterior) -> MultiStageRatio:
+    """Ratio estimation after ``STAGES`` closed stages."""
+    prior = RatioPrior(GaussianPrior(DIM), [], PRIOR)
+    for _ in range(STAGES):
+        prior.append(EnergyMLP(DIM))
+    stages = RatioStages(EnergyMLP(DIM), DIM, 4000)
+    stages.start(prior.prefix(0))
+    return MultiStageRatio(LatentModel(prior, likelihood()), posterior, stages, adam)
+
+
+def training() -> Ratios:
+    """All contestants."""
+    x, half = torch.rand(BATCH, *SHAPE) * 2 - 1, LowPrecision(POSTERIOR)
+    short = LowPrecision(Langevin(POSTERIOR.step_size, POSTERIOR.num_steps // 4))
+    rules = {
+        "mle": mle(PRIOR, MCMCPosterior(POSTERIOR)),
+        "mle, bfloat16": mle(LowPrecision(PRIOR), MCMCPosterior(half)),
+        "ratio": ratio(MCMCPosterior(POSTERIOR)),
+        "ratio, bfloat16": ratio(MCMCPosterior(half)),
+        "ratio, bfloat16, persistent chains of 10 steps": ratio(MCMCPosterior(short, PersistentChains(BATCH, DIM))),
+    }
+    steps = {name: rule_step(rule, x) for name, rule in rules.items()}
+    return compare({"published algorithm": published_step(x), **steps}, "published algorithm")
+
+
+def pool() -> Ratios:
+    """Moving the pool of 4,000 when a stage closes, in prior chains of one step of maximum likelihood."""
+    energy = mle(PRIOR, MCMCPosterior(POSTERIOR)).model.prior
+    prior: Any = ratio(MCMCPosterior(POSTERIOR)).model.prior
+    particles = torch.randn(4000, DIM)
+    contestants = {
+        "prior chain of mle": partial(energy.sample, BATCH),
+        "pool": lambda: PRIOR.sample(prior.stacked(), particles),
+    }
+    return compare(contestants, "prior chain of mle")
+
+
+def main() -> None:
+    config = {"dim": DIM, "batch": BATCH, "channels": CHANNELS, "stages": STAGES}
+    measured("training-step", training, **config)
+    measured("training-pool", pool, **config)
+
+
+if __name__ == "__main__":
+    main()
