@@ -15,7 +15,7 @@ from experiments import (
     students,
     universal_table,
 )
-from experiments.benchmarks import flow
+from experiments.benchmarks import flow, summary
 from experiments.common import FIGURES, HERE, results
 from experiments.tables import spread, table
 from latent_ebm.applications.pictures import new_figure, save_figure, styled
@@ -184,6 +184,7 @@ def main() -> None:
         students.section,
         diffusion_gan_report.section,
         flow.section,
+        summary.section,
     )
     FIGURES.mkdir(exist_ok=True)
     head = (

@@ -43,7 +43,7 @@ def jax_energy(name: str) -> Any:
     import jax  # pyright: ignore[reportMissingImports]
     from jax import numpy as jnp  # pyright: ignore[reportMissingImports]
 
-    if name == "double well":
+    if name == "double_well":
         return lambda x: -2 * ((x**2 - 1) ** 2).sum(-1)
     means = jnp.asarray([[RADIUS * math.cos(a), RADIUS * math.sin(a)] for a in ANGLES])
     return lambda x: jax.nn.logsumexp(-0.5 * ((x[:, None] - means) ** 2).sum(-1) / SCALE**2, axis=1)
@@ -75,8 +75,9 @@ def chain(name: str, log_density: LogDensity) -> Ratios:
 
 
 def main() -> None:
-    for name, log_density in {"double well": DoubleWell(), "eight Gaussians": eight()}.items():
-        measured(f"energies-{name}", partial(chain, name, log_density), chains=CHAINS, steps=STEPS, step_size=STEP_SIZE)
+    config = {"chains": CHAINS, "steps": STEPS, "step_size": STEP_SIZE}
+    for name, log_density in {"double_well": DoubleWell(), "eight_gaussians": eight()}.items():
+        measured(f"energies-{name}", partial(chain, name, log_density), **config)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from latent_ebm.networks import ConvDecoder, EnergyMLP
 from samplers import Langevin, LowPrecision
 
 DIM, BATCH, SCALE, STEP_SIZE, STEPS = 100, 100, 0.3, 0.005, 2
-SETTINGS = {"28x28, 16": ((1, 28, 28), 16), "28x28, 64": ((1, 28, 28), 64), "32x32, 64": ((3, 32, 32), 64)}
+SETTINGS = {"28x28-16": ((1, 28, 28), 16), "28x28-64": ((1, 28, 28), 64), "32x32-64": ((3, 32, 32), 64)}
 
 
 def published(energy: EnergyMLP, decoder: nn.Module, x: Tensor, z: Tensor, steps: int) -> Callable[[], Tensor]:

@@ -1,0 +1,83 @@
+"""What the report says of speed, from the stored outputs of this package."""
+
+from typing import NamedTuple
+
+from experiments.common import results
+from experiments.tables import table
+
+
+class Question(NamedTuple):
+    """``script`` of this package, the ``prefix`` of its outputs, and what its ``unit`` is."""
+
+    script: str
+    prefix: str
+    title: str
+    unit: str
+
+
+QUESTIONS = (
+    Question(
+        "chain", "chain-", "A Langevin step in latent space", "its six matrix products; columns: activation and chains"
+    ),
+    Question("energies", "energies-", "Energies in the plane, 10,000 chains", "drawing the noise"),
+    Question(
+        "posterior",
+        "posterior-",
+        "A posterior step through a convolutional decoder, batch 100",
+        "the published loop with the same network; columns: image and channels",
+    ),
+    Question(
+        "training",
+        "training-step",
+        "A training step, 28x28, 16 channels, 60 prior and 40 posterior steps",
+        "the published algorithm with the same networks",
+    ),
+    Question(
+        "training",
+        "training-pool",
+        "Moving a pool of 4,000 as the third stage closes",
+        "the prior chain of one step of `mle`",
+    ),
+    Question("mixing", "mixing", "CPU time an effective sample, 10 correlated dimensions", "MALA of this library"),
+    Question(
+        "density", "density", "A gradient flow and its density, 10 dimensions, 20 Euler steps", "the flow by hand"
+    ),
+    Question("distilling", "distilling-", "A step of EM distillation", "its network passes; columns: Langevin steps"),
+    Question("detector", "detector-", "A detector: scoring 10,000 rows, fitting 2,000", "PyOD's AutoEncoder"),
+    Question("startup", "startup-imports", "Importing", "`import torch`"),
+    Question("startup", "startup-trainer", "The smallest training step", "a loop without Lightning"),
+    Question("scaling", "scaling-chains", "Cost of a chain over the number of chains", "that at 1,000"),
+    Question("scaling", "scaling-dimensions", "Cost of 1,000 chains over latent dimensions", "that at 8"),
+    Question(
+        "scaling",
+        "scaling-stages-",
+        "Value and gradient of a ratio prior",
+        "the products of all stages in one batch; columns: chains and stages",
+    ),
+)
+
+
+def section() -> str:
+    """All tables."""
+    stored = results("benchmarks")
+    parts = [part for question in QUESTIONS if (part := answer(question, stored))]
+    head = """## Speed: `python -m experiments.benchmarks.<script>`
+
+Ratios of CPU time on one thread, contestants taking turns in one process: median (lowest to highest) of 7 rounds."""
+    return "\n\n".join([head, *parts]) if parts else ""
+
+
+def answer(question: Question, stored: dict[str, dict[str, list[float]]]) -> str:
+    """A table with a row a contestant and a column a setting."""
+    found = {name: row for name, row in stored.items() if name.startswith(question.prefix)}
+    if not found:
+        return ""
+    contestants = dict.fromkeys(name for row in found.values() for name in row if name != "unit, ms")
+    rows = [[name, *(cell(row.get(name)) for row in found.values())] for name in contestants]
+    columns = [name.removeprefix(question.prefix) or "ratio" for name in found]
+    return f"{question.title} (`{question.script}`). Unit: {question.unit}.\n\n{table(['', *columns], rows)}"
+
+
+def cell(row: list[float] | None) -> str:
+    """``median (lowest to highest)``."""
+    return "-" if row is None else f"{row[1]:.2f} ({row[0]:.2f} to {row[2]:.2f})"
