@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
-from experiments.adbench import Detector, latent_ebm, nearest, sklearn_novelty
+from experiments.adbench import Fit, latent_ebm, nearest, sklearn_novelty
 from experiments.common import HERE, cached, prepare, settings
 from latent_ebm.applications import FrozenFeatures
 from latent_ebm.data import MNIST, Images, TensorSet
@@ -35,7 +35,7 @@ CONFIG = HERE / "universal" / "vicreg.yaml"
 NUM_TRAIN, NUM_COMPONENTS = 1000, 50
 EPOCHS = {"universal": 4, "in-domain": 20, "in-domain, longer": 80}
 TASKS = {"CIFAR-10 (jpeg)": (1, 3, 5, 7, 9), "MNIST": (1, 4, 5)}
-FEATURES = ("pixels, PCA-50", "random", "universal", "in-domain")
+FEATURES = ("pixels, PCA-50", "random", *EPOCHS)
 
 
 def mixture(num: int, seed: int) -> Any:
@@ -43,7 +43,7 @@ def mixture(num: int, seed: int) -> Any:
     return make_pipeline(StandardScaler(), GaussianMixture(num, reg_covar=1e-2, random_state=seed))
 
 
-HEADS: dict[str, Detector] = {
+HEADS: dict[str, Fit] = {
     "k-NN": nearest,
     "Mahalanobis": partial(sklearn_novelty, partial(mixture, 1)),
     "Gaussian mixture": partial(sklearn_novelty, partial(mixture, 5)),
@@ -116,8 +116,8 @@ def run(features: str, domain: str, task: int, seed: int) -> dict[str, Any]:
     transformer = extractor(features, x, seed)
     result: dict[str, Any] = {"seconds": time.process_time() - start}
     train_rows, test_rows = (np.asarray(transformer.transform(part.numpy())) for part in (x, test))
-    for head, detect in HEADS.items():
-        result[head] = auroc_auprc(torch.as_tensor(detect(train_rows, test_rows, seed)), anomaly)
+    for head, fit in HEADS.items():
+        result[head] = auroc_auprc(torch.as_tensor(fit(train_rows, seed)(test_rows)), anomaly)
     return result
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--domains", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--features", nargs="+", default=FEATURES, choices=[*FEATURES, *list(EPOCHS)[2:]])
+    parser.add_argument("--features", nargs="+", default=FEATURES[:-1], choices=FEATURES)
     args = parser.parse_args()
     runs = [(f, d, t, s) for s in args.seeds for d in args.domains for f in args.features for t in TASKS[d]]
     for features, domain, task, seed in runs:
