@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from samplers.base import Info, LogDensity, Sampler, State, check_numbers, metropolis, normal_like
+from samplers.base import Info, LogDensity, Sampler, State, check_numbers, gradient, metropolis, normal_like
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class HMC(Sampler):
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         noise = normal_like(state.position, generator)
-        momentum, new = noise, state
-        for _ in range(self.num_leapfrog):
-            momentum = momentum + self.step_size / 2 * new.grad
-            new = self.init(log_density, new.position + self.step_size * momentum)
-            momentum = momentum + self.step_size / 2 * new.grad
+        position, momentum = state.position, noise + self.step_size / 2 * state.grad
+        for _ in range(self.num_leapfrog - 1):
+            position = position + self.step_size * momentum
+            momentum = momentum + self.step_size * gradient(log_density, position)
+        new = self.init(log_density, position + self.step_size * momentum)
+        momentum = momentum + self.step_size / 2 * new.grad
         kinetic = (noise.flatten(1).square().sum(1) - momentum.flatten(1).square().sum(1)) / 2
         log_ratio = new.log_density - state.log_density + kinetic
         return metropolis(state, new, log_ratio, generator=generator, noise=noise)

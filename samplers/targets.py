@@ -42,6 +42,10 @@ class Gaussian:
         grad = -(d @ self.precision)
         return 0.5 * (d * grad).sum(1), grad
 
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient (num, dim) at ``x`` (num, dim)."""
+        return (self.mean - x) @ self.precision
+
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, dim)."""
         noise = self.mean.new_empty(num, len(self.mean)).normal_(generator=generator)
