@@ -169,14 +169,14 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     def _fit_model(self, x: Tensor, again: bool) -> None:
         """Coder, then prior, from standardised rows."""
+        if bool((x == x[0]).all()):
+            raise ValueError("X must hold at least two different rows, besides what trim leaves out, got copies of one")
         if not again:
             self.coder_ = self._fit_coder(x[torch.randperm(len(x))])
         for module in self.coder_:
             module.double().eval().requires_grad_(False)
         x = x[torch.randperm(len(x))]
         codes = parts.codes(self.coder_, x)
-        if bool((codes == codes[0]).all()):
-            raise ValueError("X must hold at least two different rows, besides what trim leaves out, got copies of one")
         with warnings.catch_warnings():  # held-out rows, not the chains, decide whether a stage is any good
             warnings.filterwarnings("ignore", ".*never moved", UserWarning)
             self.prior_ = parts.fit_prior(codes, self.max_exemplars, self.max_stages).requires_grad_(False)

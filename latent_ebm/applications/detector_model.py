@@ -69,6 +69,7 @@ def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> Coder:
     rank = int((singular > 1e-6 * singular[0]).sum())
     dim = max(1, min(rank, max_dim))
     coder = blank_coder(features, x.shape[1], dim)
+    coder.posterior.to(x), coder.likelihood.to(x)
     axes, left = axes[:dim], singular[dim:].square().sum() / (len(x) * max(1, x.shape[1] - dim))
     with torch.no_grad():
         encode, decode = coder.posterior.encoder.layers[0], coder.likelihood.decoder.layers[0]  # pyright: ignore

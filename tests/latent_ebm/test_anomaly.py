@@ -285,8 +285,8 @@ def test_explanation_of_a_linear_gaussian_model() -> None:
     precision = (np.eye(5) - inside) / sigma**2 + inside / h**2
     end = (axes.T @ z0[0].numpy() + detector.coder_.likelihood.decoder.layers[0].bias.numpy())[None]
     gap = detector.scaler_.transform(X) - end
-    assert_allclose(found.contribution, 0.5 * gap * (gap @ precision), rtol=1e-4, atol=1e-5)
-    assert_allclose(found.reconstruction, np.repeat(detector.scaler_.inverse_transform(end), 20, 0), rtol=1e-6)
+    assert_allclose(found.contribution, 0.5 * gap * (gap @ precision), rtol=1e-9, atol=1e-9)
+    assert_allclose(found.reconstruction, np.repeat(detector.scaler_.inverse_transform(end), 20, 0), rtol=1e-9)
     assert_allclose(found.residual, X - found.reconstruction)
 
 
