@@ -25,6 +25,7 @@ from samplers import MALA
 
 HIDDEN = (64, 64)
 MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
+STAGE_EXEMPLARS = 5000  # kernels at most while stages are learnt, whose chains see them all at every step
 BLOCK = 128  # rows that are scored at once: their distances to 5,000 exemplars stay in cache
 
 
@@ -113,7 +114,8 @@ def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> tuple[nn.Mod
     A classifier between rows and kernels *at the same rows* would learn that rows are where kernels are.
     """
     held, half = len(z) // 5, len(z) // 2
-    z_held, z_data, exemplars = z[:held], z[held:half], z[half:][:max_exemplars]
+    num = min(max_exemplars, STAGE_EXEMPLARS)
+    z_held, z_data, exemplars = z[:held], z[held:half], z[half:][:num]
     prior = kernel_ratio_prior(exemplars)
     noise = 2 / math.sqrt(held)  # about two standard errors of the held-out gain of a logit of unit spread
     ratio = EnergyMLP(z.shape[1], HIDDEN, "silu")
