@@ -20,13 +20,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from latent_ebm.applications import detector_model as parts
+from latent_ebm.applications.detector_checks import check_magnitude, check_parameters
 from samplers import Langevin, value_and_grad
 
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
-ENERGIES = ("joint", "reconstruction", "prior", "elbo")
 TERMS = {"joint": ("joint",), "reconstruction": ("reconstruction",), "prior": ("tilt", "base")}
 NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
-LIMIT = 1e100  # of magnitudes whose squares, and quotients of these, are finite
 
 
 class Explanation(NamedTuple):
@@ -89,7 +88,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
         """Learn from rows X (n >= 2, d), normal ones for the most part. ``y`` is ignored."""
-        self._check_parameters()
+        check_parameters(self)
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self._check_columns(X)
         again = self.warm_start and hasattr(self, "coder_")
@@ -112,7 +111,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """
         if not hasattr(self, "coder_"):
             return self.fit(X)
-        self._check_parameters()
+        check_parameters(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         x = torch.cat([self.rows_, self._standardise(X)])
         order = torch.as_tensor(check_random_state(self.random_state).permutation(len(x)))
@@ -243,14 +242,14 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return self._standardise(validate_data(self, X, dtype=np.float64, reset=False))
 
     def _standardise(self, X: Any) -> Tensor:
-        _check_magnitude(X)
+        check_magnitude(X)
         x = torch.as_tensor(np.ascontiguousarray(self.scaler_.transform(X)))
-        _check_magnitude(x.numpy())
+        check_magnitude(x.numpy())
         return x if self.image_shape is None else x.view(-1, *self.image_shape)
 
     def _check_columns(self, X: np.ndarray) -> None:
         """Raise ``ValueError`` for numbers too large, or rows that are not images of ``image_shape``."""
-        _check_magnitude(X)
+        check_magnitude(X)
         if self.image_shape is None:
             return
         if math.prod(self.image_shape) != X.shape[1]:
@@ -260,49 +259,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         if len(X) < 10:
             raise ValueError(f"X must hold at least 10 images to learn features from, got {len(X)}")
 
-    def _check_parameters(self) -> None:
-        """Raise ``ValueError`` naming the parameter, its rule and its value."""
-        rules = {
-            "energy": (self.energy in ENERGIES, f"one of {', '.join(ENERGIES)}"),
-            "contamination": (_is_fraction(self.contamination), '"auto" or a number in (0, .5]'),
-            "trim": (_is_number(self.trim) and 0 <= self.trim < 0.5, "a number in [0, .5)"),
-            "image_shape": (self.image_shape is None or _is_shape(self.image_shape), "None or three integers >= 1"),
-            "latent_dim": (_is_count(self.latent_dim, 1), "an integer >= 1"),
-            "max_stages": (_is_count(self.max_stages, 0), "an integer >= 0"),
-            "max_exemplars": (_is_count(self.max_exemplars, 2), "an integer >= 2"),
-            "max_steps": (_is_count(self.max_steps, 1), "an integer >= 1"),
-            "channels": (_is_count(self.channels, 1), "an integer >= 1"),
-        }
-        for name, (valid, rule) in rules.items():
-            if not valid:
-                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
-
 
 def rounded(x: np.ndarray) -> np.ndarray:
     """``x`` to 24 significant binary digits, at any magnitude."""
     mantissa, exponent = np.frexp(x)
     return np.ldexp(np.round(mantissa * 2.0**24) / 2.0**24, exponent)
-
-
-def _check_magnitude(X: np.ndarray) -> None:
-    largest = np.abs(X).max()
-    if largest > LIMIT:
-        raise ValueError(
-            f"X must hold numbers and standardised numbers of magnitude at most {LIMIT:.0e}, got {largest:.3g}"
-        )
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 3 and all(_is_count(size, 1) for size in value)
-
-
-def _is_fraction(value: Any) -> bool:
-    return value == "auto" if isinstance(value, str) else _is_number(value) and bool(0 < value <= 0.5)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)

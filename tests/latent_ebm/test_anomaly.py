@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from latent_ebm import RatioPrior
 from latent_ebm.applications import LatentEBMDetector
-from latent_ebm.applications.anomaly import ENERGIES
+from latent_ebm.applications.detector_checks import ENERGIES
 from latent_ebm.priors import KernelPrior
 from samplers import MALA
 

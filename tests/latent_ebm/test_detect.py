@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latent_ebm.applications import LatentEBMDetector
-from latent_ebm.applications.anomaly import ENERGIES
+from latent_ebm.applications.detector_checks import ENERGIES
 from latent_ebm.cli import detect, main
 from latent_ebm.cli.entry import make_parser
 from latent_ebm.data.arrays import read_images, read_rows
