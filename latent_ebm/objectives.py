@@ -28,8 +28,8 @@ def noise_contrastive(logit_data: Tensor, logit_model: Tensor) -> Tensor:
 def non_saturating(logit: Tensor) -> Tensor:
     """``-E[log sig(f)]`` for a critic's logits (batch,) at generated samples: the generator's loss.
 
-    Where the critic is optimal its gradient in a sample is that of ``log(1 + p_model / q_data)``, which does not fade where the
-    critic is sure. Source: Goodfellow et al. 2014, arXiv:1406.2661.
+    Where the critic is optimal its gradient in a sample is that of ``log(1 + p_model / q_data)``, which does not fade where
+    the critic is sure. Source: Goodfellow et al. 2014, arXiv:1406.2661.
     """
     return softplus(-logit).mean()
 
