@@ -98,7 +98,7 @@ def cancellation(runs: Runs) -> str:
 
 
 def modes() -> str:
-    """The tables of perceptrons, by teacher."""
+    """What perceptrons make of it, by teacher; empty until there is something to compare."""
     stored, parts = results("distillation_modes"), []
     names = {
         "dmd": "distribution matching",
@@ -120,9 +120,16 @@ def modes() -> str:
             found = [run for key, run in stored.items() if is_run(key, f"{target}-{rule}-")]
             if found:
                 rows.append([name, *(spread(run.get(key) for run in found) for key in keys)])
-        if rows:
+        if len(rows) == len(names):
             parts.append(f"`{target}`, of {size} modes:\n\n{table(['rule', *keys.values()], rows)}")
-    return "\n".join(parts)
+    if not parts:
+        return ""
+    return f"""### With nothing exact but the teacher: `python -m experiments.distillation_modes`
+
+Students and `fake` are perceptrons; KL divergences are those of laws blurred by noise, by kernel estimates whose own error is
+the row of the teacher. Four updates of distribution matching take the time of one with K = 8.
+
+{"".join(parts)}"""
 
 
 @styled
@@ -187,9 +194,4 @@ much as noise does: variance falls threefold from log-SNR 0 on, and a thousandfo
 to 3 per cent of the gradient of a student that is too narrow at the two largest steps of z, and within its error elsewhere.
 
 {cancellation(runs)}
-### With nothing exact but the teacher: `python -m experiments.distillation_modes`
-
-Students and `fake` are perceptrons; KL divergences are those of laws blurred by noise, by kernel estimates whose own error is
-the row of the teacher. Four updates of distribution matching take the time of one with K = 8.
-
 {modes()}"""
