@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from latent_ebm.likelihoods import Likelihood
 from latent_ebm.priors import Prior
-from samplers import LogDensity
+from samplers import LogDensity, gradient, value_and_grad
 
 
 class EnergyTerms(NamedTuple):
@@ -26,6 +26,35 @@ class EnergyTerms(NamedTuple):
         return self.reconstruction + self.tilt + self.base
 
 
+class LogPosterior:
+    """What ``model.log_posterior(x)`` returns: the gradient of the prior is in closed form where that is known."""
+
+    def __init__(self, model: "LatentModel", x: Tensor) -> None:
+        self.model, self.x, self.prior = model, x, model.prior.stacked()
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.model.log_joint(self.rows(z), z)
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (chains,) and gradient (chains, dim) at ``z`` (chains, dim)."""
+        prior, prior_grad = value_and_grad(self.prior, z)
+        likelihood, grad = value_and_grad(self.log_likelihood, z)
+        return prior + likelihood, prior_grad + grad
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """As of ``value_and_grad``."""
+        return gradient(self.prior, z) + gradient(self.log_likelihood, z)
+
+    def log_likelihood(self, z: Tensor) -> Tensor:
+        """``log p(x|z)`` (chains,)."""
+        return self.model.log_likelihood(self.rows(z), z)
+
+    def rows(self, z: Tensor) -> Tensor:
+        """The datum of every chain."""
+        copies = max(1, len(z) // len(self.x))
+        return self.x.repeat(copies, *[1] * (self.x.ndim - 1)) if copies > 1 else self.x
+
+
 class LatentModel(nn.Module):
     """``p(x, z) = p(z) p(x|z)`` from a ``prior`` and a ``likelihood``; z (batch, dim), x (batch, \\*event)."""
 
@@ -35,23 +64,22 @@ class LatentModel(nn.Module):
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """``log p(z) + log p(x|z)`` (batch,), up to the prior's constant. Raises ``ValueError`` on a shape mismatch."""
+        return self.prior.log_density(z) + self.log_likelihood(x, z)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x|z)`` (batch,). Raises ``ValueError`` on a shape mismatch."""
         conditional = self.likelihood(z)
         if x.shape != conditional.batch_shape + conditional.event_shape:
             wanted = tuple(conditional.batch_shape + conditional.event_shape)
             raise ValueError(f"x must have the shape {wanted} of the likelihood at z, got {tuple(x.shape)}")
-        return self.prior.log_density(z) + conditional.log_prob(x)
+        return conditional.log_prob(x)
 
     def log_posterior(self, x: Tensor) -> LogDensity:
         """``z -> log p(x, z)``: the log-density in z of the posterior given ``x``, one chain per row of x.
 
         With a multiple of ``len(x)`` chains, chain ``c`` belongs to row ``c % len(x)``.
         """
-
-        def log_density(z: Tensor) -> Tensor:
-            copies = max(1, len(z) // len(x))
-            return self.log_joint(x.repeat(copies, *[1] * (x.ndim - 1)) if copies > 1 else x, z)
-
-        return log_density
+        return LogPosterior(self, x)
 
     def energy_terms(self, x: Tensor, z: Tensor) -> EnergyTerms:
         """The parts (batch,) of the energy of ``(x, z)``."""

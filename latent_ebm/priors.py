@@ -39,6 +39,10 @@ class Prior(nn.Module, ABC):
         """Learned part (batch,) of the log-density: ``log_density(z) - base.log_density(z)``."""
         return self.log_density(z) - self.base.log_density(z)
 
+    def stacked(self) -> "Prior":
+        """The same density in a form that is faster to sample from, if there is one: a copy, which later changes miss."""
+        return self
+
     def log_z_bracket(
         self, num: int, sampler: Sampler, num_rungs: int, *, generator: torch.Generator | None = None
     ) -> tuple[float, float]:
@@ -246,10 +250,7 @@ class RatioPrior(Prior):
         return prior
 
     def stacked(self) -> Prior:
-        """The same density for samplers, all stages in one batch of products; the prior itself where stages differ in shape.
-
-        A copy: later changes of the stages do not reach it.
-        """
+        """All stages in one batch of products; the prior itself where stages differ in shape."""
         stages = cast(list[EnergyMLP], list(self.stages))
         return EnergyPrior(EnergyStack(stages, -self.weights), self.base, self.sampler) if are_alike(stages) else self
 

@@ -1,7 +1,7 @@
 """What a prior chain's cost grows with: ``python -m experiments.benchmarks.scaling``
 
-CPU time of ten Langevin steps in an energy prior (2 x 200 units) over the number of chains and of latent dimensions, and in a
-ratio prior over its stages, stacked and one after another, against the same products in one batch.
+CPU time of three Langevin steps in an energy prior (2 x 200 units) over the number of chains and of latent dimensions, and of
+a gradient of a ratio prior over its stages, stacked and one after another, against the same products in one batch.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from latent_ebm import GaussianPrior, RatioPrior
 from latent_ebm.networks import EnergyMLP
 from samplers import Langevin, value_and_grad
 
-STEPS, CHAINS, DIMS, STAGES, DIM = 10, (100, 1000, 10_000, 100_000), (8, 32, 128, 512), (1, 2, 4, 8), 100
+STEPS, CHAINS, DIMS, STAGES, DIM = 3, (100, 1000, 10_000, 100_000), (8, 32, 128, 512), (1, 2, 4, 8), 100
 
 
 def over_chains() -> Ratios:

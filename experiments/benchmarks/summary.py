@@ -45,7 +45,12 @@ QUESTIONS = (
     Question("distilling", "distilling-", "A step of EM distillation", "its network passes; columns: Langevin steps"),
     Question("detector", "detector-", "A detector: scoring 10,000 rows, fitting 2,000", "PyOD's AutoEncoder"),
     Question("startup", "startup-imports", "Importing", "`import torch`"),
-    Question("startup", "startup-trainer", "The smallest training step", "a loop without Lightning"),
+    Question(
+        "startup",
+        "startup-trainer-",
+        "Training steps",
+        "a loop without Lightning; the smallest and README's quickstart",
+    ),
     Question("scaling", "scaling-chains", "Cost of a chain over the number of chains", "that at 1,000"),
     Question("scaling", "scaling-dimensions", "Cost of 1,000 chains over latent dimensions", "that at 8"),
     Question(
@@ -72,7 +77,7 @@ def answer(question: Question, stored: dict[str, dict[str, list[float]]]) -> str
     found = {name: row for name, row in stored.items() if name.startswith(question.prefix)}
     if not found:
         return ""
-    contestants = dict.fromkeys(name for row in found.values() for name in row if name != "unit, ms")
+    contestants = dict.fromkeys(name for row in found.values() for name in row)
     rows = [[name, *(cell(row.get(name)) for row in found.values())] for name in contestants]
     columns = [name.removeprefix(question.prefix) or "ratio" for name in found]
     return f"{question.title} (`{question.script}`). Unit: {question.unit}.\n\n{table(['', *columns], rows)}"
@@ -80,4 +85,4 @@ def answer(question: Question, stored: dict[str, dict[str, list[float]]]) -> str
 
 def cell(row: list[float] | None) -> str:
     """``median (lowest to highest)``."""
-    return "-" if row is None else f"{row[1]:.2f} ({row[0]:.2f} to {row[2]:.2f})"
+    return "-" if row is None else "{1:.3g} ({0:.3g} to {2:.3g})".format(*row)

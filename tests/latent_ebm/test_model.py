@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from latent_ebm import GaussianLikelihood, GaussianPrior, LatentModel
+from samplers import gradient, value_and_grad
 from tests.latent_ebm.linear_gaussian import LinearGaussian
 
 
@@ -17,6 +18,14 @@ def test_joint_is_posterior_times_marginal() -> None:
     expected = model.posterior(x).log_prob(z) + model.marginal().log_prob(x) + model.log_z
     torch.testing.assert_close(model.log_joint(x, z), expected)
     torch.testing.assert_close(model.log_posterior(x)(z), expected)
+
+
+def test_gradient_of_the_posterior_is_the_recorded_one() -> None:
+    model, x, z = LinearGaussian(), torch.randn(7, 3).double(), torch.randn(14, 2).double()
+    log_posterior = model.log_posterior(x)
+    recorded = value_and_grad(lambda z: log_posterior(z), z)
+    torch.testing.assert_close(value_and_grad(log_posterior, z), recorded, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(log_posterior, z), recorded[1], rtol=1e-12, atol=1e-12)
 
 
 def test_energy_terms_are_named_rightly_and_sum_to_the_joint() -> None:
