@@ -19,6 +19,7 @@ QUESTIONS = (
     Question(
         "chain", "chain-", "A Langevin step in latent space", "its six matrix products; columns: activation and chains"
     ),
+    Question("precision", "precision", "Law of chains in bfloat16", "other chains in float32"),
     Question("energies", "energies-", "Energies in the plane, 10,000 chains", "drawing the noise"),
     Question(
         "posterior",
