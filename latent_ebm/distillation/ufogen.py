@@ -2,8 +2,8 @@ r"""UFOGen: a diffusion model and a GAN in one, for one step or few (Xu et al. 2
 
 The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is noised afresh, ``x_{k-1} ~
 q(x_{k-1} | x_0)``, without regard to x_k, and the critic sees x_{k-1} and its time alone. Laws under noise agree only where
-clean laws do, so that at k = T one step is a whole generator. A regression of G on the data, the teacher's own loss, keeps it
-near what it was.
+clean laws do, so that at k = T one step is a whole generator, in principle: a critic cannot see what the noise at k = T - 1
+hides. A regression of G on the data keeps it near what it was where x_k says something of x_0.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,17 @@ from torch import Tensor, nn
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable
+from latent_ebm.objectives import regression
+from samplers.schedules import broadcast
 
 
 class UFOGen(AdversarialRule):
     """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see ``AdversarialRule``.
 
-    ``reconstruction`` is the weight of ``E|x_0 - G(x_k, t)|^2 / dim``. The critic is a ``DenoiserCritic`` of the teacher,
-    which starts at logit 0, if none is given. The rows may be samples of the teacher or the data that it was trained on.
+    ``reconstruction`` is the weight of ``E[KL(q(x_k | x_{k-1}) || q(x_k | x'_{k-1}))] / dim``, where x_{k-1} and x'_{k-1} are
+    made of x_0 and of the guess with the same noise: a squared error of the guess, ``alpha_k^2 / 2 v_k`` times. The critic
+    is a ``DenoiserCritic`` of the teacher, which starts at logit 0, if none is given. The rows may be samples of the teacher
+    or the data that it was trained on.
 
     Raises ``ValueError`` for a teacher without parameters, or numbers out of range. Source: arXiv:2311.09257.
     """
@@ -52,11 +56,14 @@ class UFOGen(AdversarialRule):
     def meet(self, x: Tensor) -> Meeting:
         k = self.draw_steps(x)
         guess = self.denoise(self.diffuse(x, k), k)
-        return Meeting(self.diffuse(x, k - 1), self.diffuse(guess, k - 1), (self.time(k - 1, x),), guess)
+        near = regression(guess, x, self.weight(k)) / x[0].numel()
+        losses = {"reconstruction": self.reconstruction * near}
+        return Meeting(self.diffuse(x, k - 1), self.diffuse(guess, k - 1), (self.time(k - 1, x),), losses)
 
-    def generator_losses(self, meeting: Meeting, x: Tensor) -> dict[str, Tensor]:
-        reconstruction = self.reconstruction * (meeting.guess - x).square().mean()
-        return {**super().generator_losses(meeting, x), "reconstruction": reconstruction}
+    def weight(self, k: Tensor) -> Tensor:
+        """``alpha_k^2 / v_k`` (batch,), with the variance v_k of ``q(x_k | x_{k-1})``: 0 where x_k is noise alone."""
+        (alpha, sigma), (alpha_before, sigma_before) = self.coefficients(k), self.coefficients(k - 1)
+        return alpha**2 / (sigma**2 - (alpha / alpha_before * sigma_before) ** 2)
 
     def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
         return self.generator(x_k, self.time(k, x_k))
@@ -82,17 +89,20 @@ class UFOGen(AdversarialRule):
 
 
 class DenoiserCritic(nn.Module):
-    """Logit ``w . D(x, t) + b`` (batch,) of a trainable copy of ``denoiser``; w, b start at zero.
+    """Logit (batch,), affine in the guesses ``D(x, t)`` at x_0 and ``(x - alpha D) / sigma`` at the noise; it starts at zero.
 
-    Source: Xu et al. 2023, arXiv:2311.09257.
+    D is a trainable copy of ``denoiser``. Of both guesses, since at the clean end the first is x whatever a network says, and
+    at the noisy end the second is. Source, with a network that says one of them: Xu et al. 2023, arXiv:2311.09257.
     """
 
     def __init__(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
         super().__init__()
         self.denoiser = deepcopy(denoiser).requires_grad_()
-        self.head = nn.Linear(torch.Size(shape).numel(), 1)
+        self.head = nn.Linear(2 * torch.Size(shape).numel(), 1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.head(self.denoiser(x, t).flatten(1)).squeeze(1)
+        alpha, sigma = (broadcast(a, x) for a in self.denoiser.schedule(t))
+        guess = self.denoiser(x, t)
+        return self.head(torch.cat([guess, (x - alpha * guess) / sigma], 1).flatten(1)).squeeze(1)

@@ -22,12 +22,12 @@ CHUNK = 500  # samples that are drawn at once
 
 class Meeting(NamedTuple):
     """Where generator and critic meet: ``real`` and ``fake`` (batch, \\*shape), the ``context`` that the critic is told of
-    both, and the ``guess`` at x_0 that the fake was made from."""
+    both, and further ``losses`` of the generator by name."""
 
     real: Tensor
     fake: Tensor
     context: tuple[Tensor, ...]
-    guess: Tensor
+    losses: dict[str, Tensor]
 
 
 class AdversarialRule(LearningRule):
@@ -94,7 +94,7 @@ class AdversarialRule(LearningRule):
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x, _ = self.unpack(batch)
-        return {**self.critic_losses(x), **self.generator_losses(self.meet(x), x)}
+        return {**self.critic_losses(x), **self.generator_losses(x)}
 
     def critic_losses(self, x: Tensor) -> dict[str, Tensor]:
         """Losses of the critic, for which the generator is fixed."""
@@ -106,11 +106,12 @@ class AdversarialRule(LearningRule):
             losses["penalty"] = 0.5 * self.penalty * self.penalty_every * slope
         return losses
 
-    def generator_losses(self, meeting: Meeting, x: Tensor) -> dict[str, Tensor]:
+    def generator_losses(self, x: Tensor) -> dict[str, Tensor]:
         """Losses of the generator, for which the critic is fixed."""
+        _, fake, context, more = self.meet(x)
         fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        logit = torch.func.functional_call(self.critic, fixed, (meeting.fake, *meeting.context))
-        return {"generator": non_saturating(logit)}
+        logit = torch.func.functional_call(self.critic, fixed, (fake, *context))
+        return {"generator": non_saturating(logit), **more}
 
     @property
     def batches_seen(self) -> int:
@@ -122,7 +123,7 @@ class AdversarialRule(LearningRule):
         due = self.batches_seen % self.trainer.log_every_n_steps == 0  # pyright: ignore[reportAttributeAccessIssue]
         critic, generator = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         seen = self.move(critic, self.critic_losses(x))
-        seen |= self.move(generator, self.generator_losses(self.meet(x), x))
+        seen |= self.move(generator, self.generator_losses(x))
         if due:
             self.log_dict({f"loss/{name}": loss for name, loss in seen.items()})
 

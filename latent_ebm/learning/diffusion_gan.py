@@ -43,8 +43,7 @@ class DiffusionGAN(AdversarialRule):
     def meet(self, x: Tensor) -> Meeting:
         k = self.draw_steps(x)
         x_k = self.diffuse(x, k)
-        guess = self.denoise(x_k, k)
-        return Meeting(self.back(x, x_k, k), self.back(guess, x_k, k), (self.time(k, x), x_k), guess)
+        return Meeting(self.back(x, x_k, k), self.back(self.denoise(x_k, k), x_k, k), (self.time(k, x), x_k), {})
 
     def back(self, x_0: Tensor, x_k: Tensor, k: Tensor) -> Tensor:
         """``x_{k-1} ~ q(. | x_k, x_0)`` like ``x_k`` (batch, \\*shape); at k = 1 that is ``x_0``."""

@@ -154,18 +154,35 @@ def test_guidance_is_distilled() -> None:
 
 
 def test_ufogen_without_its_game_is_denoising() -> None:
-    """The reconstruction alone rests at the exact denoiser of N(0, SCALE^2), at the ends too, and nowhere else."""
+    """The reconstruction alone rests at the exact denoiser of N(0, SCALE^2), and nowhere else but where x_k is noise."""
     made = ufogen(reconstruction=2.0)
-    with torch.no_grad():
-        made.generator.a[STEPS] = 0.0  # of noise alone the best guess is the mean
     torch.manual_seed(0)
     x = SCALE * torch.randn(NUM, 1)
-    for off, low, high in ((0.0, 0.0, 0.015), (0.2, 0.05, 1.0)):
-        made.generator.a.data[1:] += off
-        loss = made.generator_losses(made.meet(x), x)["reconstruction"]
+    for off, low, high in ((0.0, 0.0, 0.01), (0.2, 0.015, 1.0)):
+        made.generator.a.data += off
+        loss = made.generator_losses(x)["reconstruction"]
         (grad,) = torch.autograd.grad(loss, made.generator.a)
-        assert grad[0] == 0, "clean data are no input"
-        assert all(low <= g.abs() < high for g in grad[1:])
+        assert grad[0] == grad[STEPS] == 0, "clean data are no input, and noise has no memory"
+        assert all(low <= g.abs() < high for g in grad[1:STEPS]), grad
+
+
+def test_reconstruction_is_the_divergence_of_transitions() -> None:
+    """``q(x_k | x_{k-1})`` is ``N(r x_{k-1}, v)``, of which the marginals have the variance sigma_k^2."""
+    made = ufogen(reconstruction=3.0)
+    with torch.no_grad():
+        made.generator.a.zero_()  # guesses 0, so that x_{k-1} - x'_{k-1} = alpha_{k-1} x_0
+    expected = 0.0
+    for k in range(1, STEPS):
+        (alpha, sigma), (alpha_s, sigma_s) = (SCHEDULE(torch.tensor(i / STEPS)) for i in (k, k - 1))
+        if k == 1:
+            alpha_s, sigma_s = torch.ones(()), torch.zeros(())
+        ratio = alpha / alpha_s
+        transition = torch.distributions.Normal(ratio * alpha_s * 1.5, (sigma**2 - ratio**2 * sigma_s**2).sqrt())
+        other = torch.distributions.Normal(torch.zeros_like(alpha), transition.scale)
+        expected += 3.0 * torch.distributions.kl_divergence(transition, other).item() / STEPS
+    torch.manual_seed(0)
+    loss = made.generator_losses(torch.full((NUM, 1), 1.5))["reconstruction"].item()
+    assert loss == pytest.approx(expected, rel=0.02)
 
 
 def test_ufogen_starts_from_the_teacher_and_a_critic_that_knows_nothing() -> None:
@@ -244,10 +261,13 @@ def test_rules_train_and_generate(tmp_path) -> None:
 
 
 def test_head_of_the_critic() -> None:
+    """It reads the guess and the noise: at the clean end, where the guess is x, only the second says what is learnt."""
     critic = DenoiserCritic(Table(), (1,))
-    critic.head.weight.data.fill_(2.0)
+    critic.head.weight.data = torch.tensor([[2.0, -3.0]])
     x, t = torch.randn(5, 1), torch.full((5,), 0.5)
-    torch.testing.assert_close(critic(x, t), 2 * (shrinkage(t).float() * x[:, 0]))
+    (alpha, sigma), guess = SCHEDULE(t[0]), shrinkage(t)[0] * x[:, 0].double()
+    expected = 2 * guess - 3 * (x[:, 0] - alpha * guess) / sigma
+    torch.testing.assert_close(critic(x, t), expected.float())
 
 
 @pytest.mark.parametrize(
