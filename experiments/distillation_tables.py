@@ -207,7 +207,8 @@ longer a chain must be: from log-SNR 1 on K = 16 gives a mode up as well.
 
 Noise cancellation (K = 16) takes the injected noise out of the gradient, here that of the student's scale. It matters as
 much as noise does: variance falls threefold from log-SNR 0 on, and a thousandfold from -6 on. The bias that it costs is 1
-to 3 per cent of the gradient of a student that is too narrow at the two largest steps of z, and within two errors of zero elsewhere.
+to 3 per cent of the gradient of a student that is too narrow at the two largest steps of z, and within two errors of zero
+elsewhere.
 
 {cancellation(runs)}
 {modes()}"""
