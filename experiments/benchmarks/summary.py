@@ -53,6 +53,7 @@ QUESTIONS = (
         "a loop without Lightning; the smallest and README's quickstart",
     ),
     Question("scaling", "scaling-chains", "Cost of a chain over the number of chains", "that at 1,000"),
+    Question("allocator", "allocator-", "Chains and the allocator; columns: chains", "the defaults of glibc"),
     Question("scaling", "scaling-dimensions", "Cost of 1,000 chains over latent dimensions", "that at 8"),
     Question(
         "scaling",
