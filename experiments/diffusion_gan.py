@@ -28,8 +28,9 @@ CENTRES, SCALE, NUM = 1.2 * (torch.cartesian_prod(torch.arange(5.0), torch.arang
 STUDENT: dict[str, Any] = {
     "lr": 1e-3,
     "teacher_steps": 16,
-    "stage_length": 400,
-    "ufogen_epochs": 12,
+    "stage_length": 600,
+    "ufogen_epochs": 15,
+    "reconstruction": 0.1,
     "betas": (0.5, 0.9),
 }
 
