@@ -88,7 +88,8 @@ def split(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     normal = np.random.default_rng(seed).permutation(np.flatnonzero(label == 0))
     test = np.concatenate([normal[len(normal) // 2 :], np.flatnonzero(label == 1)])
     scaler = StandardScaler().fit(rows[normal[: len(normal) // 2]])
-    return scaler.transform(rows[normal[: len(normal) // 2]]), scaler.transform(rows[test]), label[test]
+    train_rows, test_rows = (np.asarray(scaler.transform(rows[i])) for i in (normal[: len(normal) // 2], test))
+    return train_rows, test_rows, label[test]
 
 
 def run(path: Path, detector: str, seed: int) -> dict[str, Any]:

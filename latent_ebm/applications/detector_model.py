@@ -70,10 +70,11 @@ def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> Coder:
     rank = int((singular > 1e-6 * singular[0]).sum())
     dim = max(1, min(rank, max_dim))
     coder = blank_coder(features, x.shape[1], dim)
-    coder.posterior.to(x), coder.likelihood.to(x)
+    for part in (coder.posterior, coder.likelihood):
+        part.to(x)
     axes, left = axes[:dim], singular[dim:].square().sum() / (len(x) * max(1, x.shape[1] - dim))
     with torch.no_grad():
-        encode, decode = coder.posterior.encoder.layers[0], coder.likelihood.decoder.layers[0]  # pyright: ignore
+        encode, decode = linear(coder.posterior.encoder), linear(coder.likelihood.decoder)
         encode.weight.copy_(torch.cat([axes, torch.zeros_like(axes)]))
         encode.bias.copy_(torch.cat([-axes @ mean, torch.zeros(dim)]))
         decode.weight.copy_(axes.mT)
@@ -86,9 +87,14 @@ def widen(coder: Coder, scale: float) -> None:
     """Let the noise of a linear coder be at least ``scale``, and its posterior as wide as its noise."""
     log_scale = max(float(coder.likelihood.log_scale), math.log(scale))
     coder.likelihood.log_scale.fill_(log_scale)
-    bias = coder.posterior.encoder.layers[0].bias  # pyright: ignore
+    bias = linear(coder.posterior.encoder).bias
     with torch.no_grad():
         bias[len(bias) // 2 :] = log_scale
+
+
+def linear(network: nn.Module) -> nn.Linear:
+    """The one layer of a linear network."""
+    return cast(nn.Linear, cast(MLP, network).layers[0])
 
 
 def fit_prior(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
