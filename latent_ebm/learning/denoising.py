@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-from samplers.reverse import ReverseSampler
 from torch import Tensor
 
 from latent_ebm.denoisers import Preconditioned
@@ -21,6 +20,7 @@ from latent_ebm.learning.base import LearningRule, OptimizerCallable
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import denoising
 from latent_ebm.posteriors import Posterior
+from samplers.reverse import ReverseSampler
 from samplers.schedules import broadcast
 
 Noise = Literal["normal", "uniform"]
