@@ -101,10 +101,10 @@ def make_rule(setting: dict[str, Any], scale: float = 0.3, num: int = SEEDS) -> 
     return rule(*shared, log_snr=log_snr), student
 
 
-def train(rule: ScoreDistiller, rows: int, updates: int) -> float:
-    """Train at a learning rate that falls linearly to zero; CPU seconds."""
+def train(rule: ScoreDistiller, rows: int, updates: int, last: float = 0.0) -> float:
+    """Train at learning rates that fall linearly to ``last`` times what they were; CPU seconds."""
     optimizer, start = rule.configure_optimizers(), time.process_time()
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, updates)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, last, updates)
     batch = torch.empty(rows, 1)
     for _ in range(updates):
         optimizer.zero_grad()

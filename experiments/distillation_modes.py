@@ -7,7 +7,6 @@ equal CPU time.
 """
 
 import argparse
-import time
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from experiments.common import cached
+from experiments.distillation import train
 from latent_ebm.data import Digits
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.distillation import DistributionMatching, EMDistillation
@@ -75,21 +75,8 @@ def run(target: str, setting: dict[str, Any]) -> dict[str, Any]:
         rule = EMDistillation(*shared, **chain, **common)
     else:
         rule = DistributionMatching(*shared, **common)
-    seconds = train(rule, setting["updates"])
+    seconds = train(rule, ROWS, setting["updates"], last=0.1)
     return {**measure(teacher, rule.generate(NUM)["x"], teacher.sample(NUM), setting["blur"]), "seconds": seconds}
-
-
-def train(rule: Any, updates: int) -> float:
-    """Train at learning rates that fall linearly to a tenth; CPU seconds."""
-    optimizer, start = rule.configure_optimizers(), time.process_time()
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, updates)
-    batch = torch.empty(ROWS, 1)
-    for _ in range(updates):
-        optimizer.zero_grad()
-        torch.stack(list(rule.losses(batch).values())).sum().backward()
-        optimizer.step()
-        schedule.step()
-    return time.process_time() - start
 
 
 @torch.no_grad()
