@@ -78,7 +78,7 @@ def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> No
 
 def check_parity(path: str | os.PathLike[str], rows: np.ndarray, scores: np.ndarray, tolerance: float) -> None:
     """Raise ``RuntimeError`` unless the file gives ``scores`` (n,) for ``rows`` (n, d) to ``tolerance * (1 + |score|)``."""
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     found = session.run(["score"], {"rows": rows})[0]

@@ -35,7 +35,7 @@ def write_onnx(network: nn.Module, example: Tensor, path: str | os.PathLike[str]
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned nothing")
-        from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+        from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # pyright: ignore[reportMissingImports]
 
         ClearMetadataAndDocStringPass()(program.model)  # it names the files and lines of every operation
         program.save(temporary)
