@@ -11,14 +11,14 @@ import base64
 import os
 import time
 import zlib
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from experiments.common import HERE, Clock, cached, settings, train
+from experiments.common import HERE, Budget, Clock, cached, settings, train
 from latent_ebm.cli import main as latent_ebm
 from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.data import MNIST
@@ -27,9 +27,10 @@ from latent_ebm.metrics import frechet_distance, prdc
 from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
 
 TEACHER, CHECKPOINT = HERE / "mnist" / "teacher.yaml", "runs/mnist/teacher/last.ckpt"
+LATENT_EBM = HERE / "mnist" / "ratio.yaml"  # what students are compared with
 STEPS = (1, 2, 4, 8, 50)  # of the teacher's DDIM sampler
 NUM, NUM_TIMED, NUM_SHOWN = 2000, 500, 48
-FIRST_LOOK = 25  # updates
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 EM = "--model.init_args.sampler.init_args.num_steps="
 STUDENTS = {  # the YAML file of a student, and its options
     "emd-1": ("emd", [f"{EM}1"]),
@@ -98,39 +99,24 @@ def judge_data() -> dict[str, Any]:
 
 
 def pack(x: Tensor) -> str:
-    """Images (n, 1, 28, 28) in [-1, 1] as text."""
+    """Images x (n, *shape) in [-1, 1] as text."""
     pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
     return base64.b85encode(zlib.compress(pixels.tobytes(), 9)).decode()
 
 
-def unpack(text: str) -> Tensor:
-    """The images of ``pack``."""
+def unpack(text: str, shape: Sequence[int] = (1, 28, 28)) -> Tensor:
+    """The images of ``pack``, (n, *shape)."""
     pixels = bytearray(zlib.decompress(base64.b85decode(text)))
-    return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, 1, 28, 28) / 127.5 - 1
+    return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, *shape) / 127.5 - 1
 
 
-class Budget(Clock):
-    """A clock that ends training after ``budget`` CPU seconds, and judges the student after 25, 35, 50, 71, ... updates."""
-
-    def __init__(self, budget: float) -> None:
-        super().__init__(self.look)
-        self.budget, self.due = budget, FIRST_LOOK
-
-    @staticmethod
-    def look(rule: Any) -> dict[str, Any]:
-        """Figures of samples from the same noise every time."""
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            figures = quality(rule.generate(NUM)["x"])
-        updates = rule.trainer.fit_loop.total_batch_idx + 1
-        print(f"  {updates} updates: Fréchet {figures['frechet']:.4g}, KL {figures['class_kl']:.2g}", flush=True)
-        return {"updates": updates, **figures}
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        if trainer.fit_loop.total_batch_idx + 1 >= self.due:
-            self.record(pl_module)
-            self.due *= 2**0.5
-        trainer.should_stop = self.seconds > self.budget
+def look(rule: Any) -> dict[str, Any]:
+    """Figures of a rule in training, of samples from the same noise every time."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        figures = quality(rule.generate(NUM)["x"])
+    print(f"  Fréchet {figures['frechet']:.4g}, KL {figures['class_kl']:.2g}", flush=True)
+    return figures
 
 
 def train_teacher() -> None:
@@ -152,10 +138,18 @@ def teacher() -> Denoising:
 def run_student(name: str, seed: int, minutes: float) -> dict[str, Any]:
     """Train a student for ``minutes`` of CPU time, and judge it."""
     file, options = STUDENTS[name]
-    clock = Budget(60 * minutes)
-    overrides = [f"--seed_everything={seed}", "--trainer.max_epochs=-1", *options]
-    rule, _ = train(HERE / "mnist" / f"{file}.yaml", overrides, clock)
-    return {**judge(rule.eval()), "curve": clock.curve, "seconds": clock.seconds}
+    clock = Budget(60 * minutes, look)
+    overrides = [f"--seed_everything={seed}", "--trainer.max_epochs=-1", *QUIET, *options]
+    train(HERE / "mnist" / f"{file}.yaml", overrides, clock)
+    return {**judge(clock.average.module), "curve": clock.curve, "seconds": clock.seconds}
+
+
+def run_latent_ebm(seed: int) -> dict[str, Any]:
+    """Train the library's latent energy-based model as ``experiments.mnist`` does, and judge it."""
+    clock = Clock()
+    overrides = [f"--seed_everything={seed}", f"--data.init_args.seed={seed}"]
+    rule, _ = train(LATENT_EBM, overrides, clock)
+    return {**judge(rule.eval()), "seconds": clock.curve[-1]["seconds"]}
 
 
 def main() -> None:
@@ -172,9 +166,10 @@ def main() -> None:
         config = settings(TEACHER, num_steps=steps)
         cached(f"mnist_diffusion/teacher-{steps}", config, lambda steps=steps: judge(teacher(), num_steps=steps))
     for seed in args.seeds:
+        cached(f"mnist_diffusion/latent-ebm-{seed}", settings(LATENT_EBM, seed=seed), partial(run_latent_ebm, seed))
         for name in args.students:
             file, options = STUDENTS[name]
-            shared = {"teacher": settings(TEACHER), "minutes": args.minutes}
+            shared = {"teacher": settings(TEACHER), "minutes": args.minutes, "averaged": True}
             config = settings(HERE / "mnist" / f"{file}.yaml", options=options, seed=seed, **shared)
             cached(f"mnist_diffusion/{name}-{seed}", config, partial(run_student, name, seed, args.minutes))
 

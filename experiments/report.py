@@ -12,6 +12,7 @@ from experiments import (
     claims,
     diffusion_gan_report,
     distillation_tables,
+    stacked_digits,
     students,
     universal_table,
 )
@@ -183,6 +184,7 @@ def main() -> None:
         distillation_tables.section,
         students.section,
         diffusion_gan_report.section,
+        stacked_digits.section,
         flow.section,
         summary.section,
     )

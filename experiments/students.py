@@ -9,6 +9,7 @@ from latent_ebm.applications.pictures import image_grid, new_figure, save_figure
 
 Runs = list[dict[str, Any]]
 COLUMNS = {
+    "seconds": "CPU s of training",
     "frechet": "Fréchet",
     "precision": "precision",
     "recall": "recall",
@@ -45,12 +46,14 @@ def section() -> str:
     teachers = {steps: stored[f"teacher-{steps}"] for steps in STEPS if f"teacher-{steps}" in stored}
     if not teachers:
         return ""
-    rows = [[f"teacher, {steps} steps", "-", *cells([run], COLUMNS)] for steps, run in teachers.items()]
+    rows = [[of_teacher(steps), "-", *cells([run], COLUMNS)] for steps, run in teachers.items()]
     for name, group in runs.items():
         updates = spread(run["curve"][-1]["updates"] for run in group)
         rows.append([name, updates, *cells(group, COLUMNS)])
+    energy = [run for key, run in stored.items() if key.startswith("latent-ebm-")]
+    rows.append(["latent EBM", "-", *cells(energy, COLUMNS)])
     rows.append(["training images", "-", *cells([stored["data"]], COLUMNS)])
-    save_figure(draw_samples(stored["data"], teachers, runs), FIGURES / "mnist_diffusion-samples.png")
+    save_figure(draw_samples(stored, teachers, runs), FIGURES / "mnist_diffusion-samples.png")
     return f"""## A diffusion model of MNIST in one step: `python -m experiments.mnist_diffusion`
 
 The teacher is a U-Net of 90,000 parameters in pixel space, trained by this library for a few minutes of one core; its rows
@@ -61,6 +64,11 @@ KL of classes is that of the classifier's verdicts on samples from those on test
 {equal_updates(runs)}
 ![Samples](figures/mnist_diffusion-samples.png)
 """
+
+
+def of_teacher(steps: int) -> str:
+    """What the teacher is called at a number of steps."""
+    return f"teacher, {steps} step{'s' if steps > 1 else ''}"
 
 
 def cells(runs: Runs, columns: dict[str, str]) -> list[str]:
@@ -98,10 +106,10 @@ def draw_curves(runs: dict[str, Runs]) -> Any:
 
 
 @styled
-def draw_samples(data: dict[str, Any], teachers: dict[int, dict[str, Any]], runs: dict[str, Runs]) -> Any:
+def draw_samples(stored: dict[str, Any], teachers: dict[int, dict[str, Any]], runs: dict[str, Runs]) -> Any:
     """A grid of samples a sampler; the data first."""
-    shown = {"data": data} | {f"teacher, {steps} steps": run for steps, run in teachers.items()}
-    shown |= {name: group[0] for name, group in runs.items()}
+    shown = {"data": stored["data"]} | {of_teacher(steps): run for steps, run in teachers.items()}
+    shown |= {name: group[0] for name, group in runs.items()} | {"latent EBM": stored["latent-ebm-0"]}
     grids = {name: unpack(run["samples"]) for name, run in shown.items()}
     columns = 4
     figure, axes = new_figure(columns, (2.3, 1.95), rows=-(-len(grids) // columns))

@@ -1,6 +1,7 @@
 """Data: batches, seeded disjoint splits, checked files, and the pinwheel whose density is known."""
 
 import gzip
+import math
 import os
 import pickle
 import struct
@@ -13,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from latent_ebm.data import MNIST, Arrays, Batch, DataModule, Digits, Pinwheel, TensorSet, Toy2D
+from latent_ebm.data import MNIST, Arrays, Batch, DataModule, Digits, Pinwheel, StackedDigits, TensorSet, Toy2D
 from latent_ebm.data import mnist as mnist_module
 from latent_ebm.data.mnist import find_directory, read_idx
 from latent_ebm.data.toy2d import TOYS
@@ -121,8 +122,13 @@ def test_trainer_takes_a_data_module(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "build",
-    [Digits, lambda **k: Toy2D(num=500, **k), lambda **k: Pinwheel(num_train=500, **k)],
-    ids=["digits", "toy2d", "pinwheel"],
+    [
+        Digits,
+        lambda **k: StackedDigits(num=500, **k),
+        lambda **k: Toy2D(num=500, **k),
+        lambda **k: Pinwheel(num_train=500, **k),
+    ],
+    ids=["digits", "stacked_digits", "toy2d", "pinwheel"],
 )
 def test_splits_follow_the_seed_and_leave_the_global_generator_alone(build) -> None:
     before = torch.get_rng_state()
@@ -160,6 +166,17 @@ def test_digits_are_scaled_and_stratified() -> None:
     share = torch.bincount(data.train.label) / 1297
     for rows in (data.val, data.test):
         torch.testing.assert_close(torch.bincount(rows.label) / len(rows), share, rtol=0, atol=0.01)
+
+
+def test_stacked_digits_spell_their_label() -> None:
+    """Every channel is a digit of the same split, whose label is the hundreds, the tens or the units."""
+    digits, data = ready(Digits()), ready(StackedDigits(2000))
+    for one, three in ((digits.train, data.train), (digits.val, data.val), (digits.test, data.test)):
+        label_of = dict(zip(map(tuple, one.x.flatten(1).tolist()), one.label.tolist(), strict=True))
+        spelt = [[label_of[tuple(plane)] for plane in row] for row in three.x.flatten(2).tolist()]
+        assert [100 * a + 10 * b + c for a, b, c in spelt] == three.label.tolist()
+    assert (len(data.train), len(data.test)) == (2000, 400)
+    assert len(data.train.label.unique()) == pytest.approx(1000 * (1 - math.exp(-2)), abs=40)
 
 
 # --------------------------------------------------------------------------------------------------------------- mnist
