@@ -84,7 +84,7 @@ class Clock(Callback):
 class Budget(Clock):
     """A clock that ends training after ``budget`` CPU seconds; meanwhile it averages the weights of the rule.
 
-    ``measure`` is asked about the rule of averaged weights, ``average.module``, after 25, 36, 50, 71, ... updates.
+    ``measure`` is asked about the rule with averaged weights, ``averaged``, after 25, 36, 50, 71, ... updates.
     """
 
     average: AveragedModel
@@ -92,6 +92,11 @@ class Budget(Clock):
     def __init__(self, budget: float, measure: Callable[[Any], dict[str, Any]] | None = None) -> None:
         super().__init__(measure)
         self.budget, self.updates, self.due = budget, 0, 25.0
+
+    @property
+    def averaged(self) -> Any:
+        """The rule with averaged weights."""
+        return self.average.module
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.average = AveragedModel(pl_module, avg_fn=mean_so_far).eval()
@@ -106,7 +111,7 @@ class Budget(Clock):
         trainer.should_stop = self.seconds > self.budget
 
     def record(self, rule: LightningModule) -> None:
-        super().record(self.average.module)
+        super().record(self.averaged)
         self.curve[-1]["updates"] = self.updates
 
 

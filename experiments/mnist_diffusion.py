@@ -141,7 +141,7 @@ def run_student(name: str, seed: int, minutes: float) -> dict[str, Any]:
     clock = Budget(60 * minutes, look)
     overrides = [f"--seed_everything={seed}", "--trainer.max_epochs=-1", *QUIET, *options]
     train(HERE / "mnist" / f"{file}.yaml", overrides, clock)
-    return {**judge(clock.average.module), "curve": clock.curve, "seconds": clock.seconds}
+    return {**judge(clock.averaged), "curve": clock.curve, "seconds": clock.seconds}
 
 
 def run_latent_ebm(seed: int) -> dict[str, Any]:

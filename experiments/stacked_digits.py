@@ -79,12 +79,12 @@ def features(x: Tensor) -> Tensor:
 def run(name: str, seed: int, minutes: float) -> dict[str, Any]:
     """Train one of ``ROWS`` for ``minutes`` of CPU time, and measure it."""
     clock = Budget(60 * minutes)
-    overrides = [f"--seed_everything={seed}", f"--data.init_args.seed={seed}", "--trainer.max_epochs=-1"]
-    train(FOLDER / f"{name}.yaml", [*overrides, *QUIET], clock)
+    overrides = [f"--seed_everything={seed}", "--trainer.max_epochs=-1", *QUIET]
+    train(FOLDER / f"{name}.yaml", overrides, clock)
     torch.manual_seed(seed)
     start = time.process_time()
     with torch.no_grad():
-        x = clock.average.module.generate(NUM)["x"]
+        x = clock.averaged.generate(NUM)["x"]
     cost = (time.process_time() - start) * 1000 / NUM
     shared = {"updates": clock.updates, "seconds": clock.seconds, "seconds_per_1000": cost}
     return {**measure(x), **shared, "samples": pack(x[:NUM_SHOWN])}

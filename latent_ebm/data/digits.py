@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Generator, Tensor
 
-from latent_ebm.data.base import DataModule, Pair, check_count, make_generator
+from latent_ebm.data.base import DataModule, Pair, TensorSet, check_count, make_generator
 
 NUM_VAL = 200
 NUM_TEST = 300
@@ -43,17 +43,14 @@ class StackedDigits(DataModule):
         self.num = num
 
     def load(self) -> tuple[Pair, Pair, Pair]:
-        num_held = max(1, self.num // 5)
-        train, val, test = (
-            stack(*pair, num, make_generator(self.seed, stream))
-            for stream, (pair, num) in enumerate(
-                zip(Digits(seed=self.seed).load(), (self.num, num_held, num_held), strict=True)
-            )
-        )
+        digits, num_held = Digits(seed=self.seed), max(1, self.num // 5)
+        digits.setup()
+        parts = ((digits.train, self.num), (digits.val, num_held), (digits.test, num_held))
+        train, val, test = (stack(*part, make_generator(self.seed, stream)) for stream, part in enumerate(parts))
         return train, val, test
 
 
-def stack(x: Tensor, label: Tensor, num: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    r"""``num`` triples of images x (n, 1, \*pixels): (num, 3, \*pixels), and the number that their labels (n,) spell."""
-    index = torch.randint(len(x), (num, 3), generator=generator)
-    return x[index].squeeze(2), label[index] @ torch.tensor([100, 10, 1])
+def stack(rows: TensorSet, num: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    r"""``num`` triples of images (1, \*pixels): (num, 3, \*pixels), and the number (num,) that their labels spell."""
+    index = torch.randint(len(rows), (num, 3), generator=generator)
+    return rows.x[index].squeeze(2), rows.label[index] @ torch.tensor([100, 10, 1])
