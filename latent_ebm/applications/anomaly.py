@@ -1,8 +1,8 @@
 r"""Anomaly detection by the energy of a latent model, for users of scikit-learn.
 
-``LatentEBMDetector`` learns where normal rows lie and scores new ones by ``log p(x, z)`` at their code z, up when normal. See
-``detector_model`` for what is fitted; no label and no anomaly is needed. A threshold with a guarantee is
-``ConformalCalibrator``'s. Protocols and figures: ``experiments/RESULTS.md``.
+``LatentEBMDetector`` learns where normal rows lie and scores new ones by ``log p(x, z)`` at their code, up when normal. What
+is fitted is in ``detector_model``, and how in ``detector_fitting``; no label and no anomaly is needed. A threshold with a
+guarantee is ``ConformalCalibrator``'s. Protocols and figures: ``experiments/RESULTS.md``.
 """
 
 import math
@@ -19,13 +19,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from latent_ebm.applications import detector_fitting as fitting
 from latent_ebm.applications import detector_model as parts
 from latent_ebm.applications.detector_checks import check_magnitude, check_parameters
-from samplers import Langevin, value_and_grad
+from samplers import value_and_grad
 
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
-TERMS = {"joint": ("joint",), "reconstruction": ("reconstruction",), "prior": ("tilt", "base")}
+TERMS = {"joint": ("reconstruction", "prior"), "reconstruction": ("reconstruction",), "prior": ("prior",)}
 NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
+MAX_FENCED = 5000  # rows whose leave-one-out scores set the automatic threshold
 
 
 class Explanation(NamedTuple):
@@ -46,9 +48,9 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
     image_shape : (C, H, W) of rows that are flat images, at least 10 of them, H and W from 8 on: features are then learnt
         from them; None for tables.
-    latent_dim : at most so many numbers a code, and as many features of an image.
-    max_stages : at most so many ratio stages tilt the kernels; they are added only while held-out rows ask for them.
-    max_exemplars : at most so many training rows, drawn at random, carry a kernel.
+    latent_dim : at most so many numbers a code, and as many learnt features of an image.
+    max_stages : at most so many ratio stages tilt the kernels of a table; they are added only while held-out rows ask for it.
+    max_exemplars : at most so many training rows, drawn at random, carry a kernel; scoring takes time in proportion.
     trim : fraction in [0, .5) of the rows that carry kernels, those that fit the others least, left out in a second fit.
     max_steps, channels : of the training and of the width of the features of images.
     warm_start : continue from the standardisation and the networks of the last fit.
@@ -65,7 +67,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         image_shape: Sequence[int] | None = None,
         latent_dim: int = 64,
         max_stages: int = 4,
-        max_exemplars: int = 5000,
+        max_exemplars: int = 60_000,
         trim: float = 0.0,
         max_steps: int = 1000,
         channels: int = 16,
@@ -91,7 +93,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         check_parameters(self)
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self._check_columns(X)
-        again = self.warm_start and hasattr(self, "coder_")
+        again = self.warm_start and hasattr(self, "views_")
         if not again:
             self.scaler_ = self._make_scaler(X)
         x = self._standardise(X)
@@ -99,27 +101,24 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
             torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
             self._fit_model(x, again)
             if self.trim > 0:
-                scores = self._leave_one_out_scores()
+                scores = self._leave_one_out_scores(len(self.rows_))
                 self._fit_model(self.rows_[torch.as_tensor(scores >= np.quantile(scores, self.trim))], True)
         self.offset_ = self._threshold(x)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
-        """Add rows to those that carry a kernel; standardisation, coder and stages stay. The first call fits.
+        """Add rows to those that carry a kernel; standardisation, codes and stages stay. The first call fits.
 
         Above ``max_exemplars`` rows a random part of old and new ones stays.
         """
-        if not hasattr(self, "coder_"):
+        if not hasattr(self, "views_"):
             return self.fit(X)
         check_parameters(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         x = torch.cat([self.rows_, self._standardise(X)])
         order = torch.as_tensor(check_random_state(self.random_state).permutation(len(x)))
         self.rows_ = x[order[: self.max_exemplars]]
-        prior = parts.kernel_ratio_prior(parts.codes(self.coder_, self.rows_))
-        for stage, weight, step in zip(self.prior_.stages, self.prior_.weights, self.prior_.log_z_steps, strict=True):
-            prior.append(stage, float(weight), float(step))
-        self.prior_ = prior.requires_grad_(False)
+        self._place_kernels()
         self.offset_ = self._threshold(x)
         return self
 
@@ -138,9 +137,9 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def explain(self, X: Any) -> Explanation:
         """Why rows X (n, d) score as they do.
 
-        ``reconstruction`` is the model's own normal row beside each: the decoded end of the climb of its code up the kernels,
-        without noise. ``contribution`` is the gradient of the energy, averaged over the straight path between the two,
-        times their distance: per feature, in nats, and its sum over features is the row's excess of energy.
+        ``reconstruction`` is the model's own normal row beside each: its code, climbed up the kernels and decoded.
+        ``contribution`` is the gradient of the energy, averaged over the straight path between the two, times their distance:
+        per feature, in nats, and its sum over features is the row's excess of energy.
         ``residual`` is X minus its reconstruction. Source of the path: arXiv:1703.01365.
         """
         x = self._validated(X)
@@ -167,28 +166,35 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return load_detector(cls, folder)
 
     def _fit_model(self, x: Tensor, again: bool) -> None:
-        """Coder, then prior, from standardised rows."""
+        """Views and their priors from standardised rows."""
         if bool((x == x[0]).all()):
             raise ValueError("X must hold at least two different rows, besides what trim leaves out, got copies of one")
         if not again:
-            self.coder_ = self._fit_coder(x[torch.randperm(len(x))])
-        for module in self.coder_:
-            module.double().eval().requires_grad_(False)
+            self.views_ = self._fit_views(x[torch.randperm(len(x))])
         x = x[torch.randperm(len(x))]
-        codes = parts.codes(self.coder_, x)
-        with warnings.catch_warnings():  # held-out rows, not the chains, decide whether a stage is any good
-            warnings.filterwarnings("ignore", ".*never moved", UserWarning)
-            self.prior_ = parts.fit_prior(codes, self.max_exemplars, self.max_stages).requires_grad_(False)
+        if self.image_shape is None:
+            with warnings.catch_warnings():  # held-out rows, not the chains, decide whether a stage is any good
+                warnings.filterwarnings("ignore", ".*never moved", UserWarning)
+                fitting.fit_stages(self.views_[0], x, self.max_exemplars, self.max_stages)
         self.rows_ = x[: self.max_exemplars]
-        parts.widen(self.coder_, float(parts.kernel(self.prior_).bandwidth))
-        self.elbo_noise_ = torch.randn(NUM_ELBO_DRAWS, codes.shape[1], dtype=torch.float64)
+        self._place_kernels()
+        for view in self.views_:
+            fitting.widen(view)
+        width = max(view.kernels.base.exemplars.shape[1] for view in self.views_)
+        self.elbo_noise_ = torch.randn(NUM_ELBO_DRAWS, width, dtype=torch.float64)
 
-    def _fit_coder(self, x: Tensor) -> parts.Coder:
+    def _fit_views(self, x: Tensor) -> tuple[parts.View, ...]:
         features = parts.blank_features(self.image_shape, int(self.latent_dim), int(self.channels))
         if self.image_shape is not None:
-            parts.fit_features(features, x.float(), self.max_steps, self.verbose)
-        features.double().eval()
-        return parts.fit_linear(features, parts.featured(features, x), int(self.latent_dim))
+            fitting.fit_components(features[0][-1], x.flatten(1))  # pyright: ignore[reportIndexIssue]
+            fitting.fit_features(features[1], x.float(), self.max_steps, self.verbose)
+            features[1].double().eval()
+        return tuple(fitting.fit_linear(part, x, int(self.latent_dim)) for part in features)
+
+    def _place_kernels(self) -> None:
+        """Kernels of every view at the codes of ``rows_``."""
+        for view in self.views_:
+            fitting.place_kernels(view, self.rows_, local=self.image_shape is not None)
 
     def _scores(self, x: Tensor) -> np.ndarray:
         """Scores (n,) of standardised rows."""
@@ -199,34 +205,33 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """The score below which a row is an outlier, from standardised training rows."""
         if not isinstance(self.contamination, str):
             return float(np.percentile(self._scores(x), 100 * self.contamination))
-        low, high = np.quantile(self._leave_one_out_scores(), [0.25, 0.75])
+        low, high = np.quantile(self._leave_one_out_scores(MAX_FENCED), [0.25, 0.75])
         return float(low - 1.5 * (high - low))
 
-    def _leave_one_out_scores(self) -> np.ndarray:
-        """Scores of the rows that carry kernels, each without its own."""
+    def _leave_one_out_scores(self, num: int) -> np.ndarray:
+        """Scores of the first ``num`` rows that carry kernels, each without its own."""
+        rows = self.rows_[:num]
         with torch.no_grad():
-            energy = self._energy(self.rows_)
-            own = 0 if self.energy == "reconstruction" else parts.optimism(self.prior_)
-            return -(energy + own).numpy()
+            energy = self._energy(rows)
+            if self.energy != "reconstruction":
+                energy += torch.stack([view.own_part(len(rows)) for view in self.views_]).sum(0)
+            return -energy.numpy()
 
     def _energy(self, x: Tensor) -> Tensor:
         """The energy (n,) that is asked for, of standardised rows."""
         if self.energy == "elbo":
-            return parts.negative_elbo(self.coder_, self.prior_, x, self.elbo_noise_)
-        return parts.energy(self.coder_, self.prior_, x, TERMS[self.energy])
+            return parts.negative_elbo(self.views_, x, self.elbo_noise_)
+        return parts.energy(self.views_, x, TERMS[self.energy])
 
     @torch.no_grad()
     def _nearest_mode(self, x: Tensor) -> Tensor:
-        """Rows (n, \\*event) at the end of a noise-free climb from the codes of ``x``, of which a step is a mean shift.
+        """Rows (n, \\*event) at the end of a climb from the codes of ``x``, in the view of a table's rows, or of pixels.
 
-        Codes of tables are decoded; of images there is the mean of the training rows, weighted by their kernels.
+        Codes of tables are decoded; of images there is the mean of the training rows, weighed by their kernels.
         """
-        kernel = parts.kernel(self.prior_)
-        climb = Langevin(float(kernel.bandwidth) ** 2, NUM_MODE_STEPS, temperature=0.0)
-        end = climb.sample(kernel, parts.codes(self.coder_, x))
-        if self.image_shape is None:
-            return self.coder_.likelihood(end).mean
-        return torch.tensordot(kernel.log_kernels(end).softmax(1), self.rows_, 1)
+        view = self.views_[0]
+        z = view.climb(x, NUM_MODE_STEPS)
+        return view.likelihood(z).mean if self.image_shape is None else view.kernels.mean(z, self.rows_)
 
     def _make_scaler(self, X: np.ndarray) -> StandardScaler:
         """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit), images to [-1, 1] as a whole."""

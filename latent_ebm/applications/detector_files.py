@@ -20,12 +20,10 @@ from torch import Tensor, nn
 
 from latent_ebm.applications import detector_model as parts
 from latent_ebm.applications.pictures import atomic_path
-from latent_ebm.networks import EnergyMLP
-from latent_ebm.priors import KernelPrior, RatioPrior
-from samplers import MALA
+from latent_ebm.kernels import KernelPrior
 
 Detector = TypeVar("Detector")
-FORMAT = "latent_ebm detector 1"
+FORMAT = "latent_ebm detector 2"
 JSON_NAME, TENSORS_NAME = "detector.json", "detector.safetensors"
 
 
@@ -45,7 +43,8 @@ def save_detector(detector: Any, folder: str | os.PathLike[str]) -> None:
         "parameters": {name: plain(value) for name, value in detector.get_params(deep=False).items()},
         "numbers": {name: plain(value) for name, value in state.items() if name not in tensors},
         "shapes": {name: list(value.shape) for name, value in tensors.items()},
-        "sampler": vars(detector.prior_.sampler),
+        "dims": [view.kernels.base.exemplars.shape[1] for view in detector.views_],
+        "num_stages": len(getattr(detector.views_[0].prior, "stages", ())),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     text = json.dumps(record, indent=1, allow_nan=False)
@@ -98,15 +97,17 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def restore(detector: Any, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Give the blank ``detector`` its fitted attributes."""
     numbers, num_features = record["numbers"], record["numbers"]["n_features_in_"]
-    dim = tensors["prior_.base.exemplars"].shape[1]
     detector.scaler_ = StandardScaler()
     features = parts.blank_features(detector.image_shape, detector.latent_dim, detector.channels)
-    num = num_features if detector.image_shape is None else detector.latent_dim
-    detector.coder_ = parts.blank_coder(features, num, dim)
-    detector.prior_ = blank_prior(tensors["prior_.base.exemplars"], len(tensors["prior_.weights"]), record["sampler"])
-    for name, module in modules(detector):
-        own = {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        module.eval().requires_grad_(False).load_state_dict(own, assign=True)
+    sizes = (num_features,) if detector.image_shape is None else (detector.latent_dim,) * len(features)
+    detector.views_ = tuple(
+        parts.linear(part, size, dim, blank_prior(torch.zeros(len(tensors["rows_"]), dim), record)).double()
+        for part, size, dim in zip(features, sizes, record["dims"], strict=True)
+    )
+    for i, view in enumerate(detector.views_):
+        own = {k.removeprefix(f"views_.{i}."): value for k, value in tensors.items() if k.startswith(f"views_.{i}.")}
+        view.eval().requires_grad_(False).load_state_dict(own, assign=True)
+        view.prior.sampler = parts.chains(view.kernels.base)
     for name, value in (tensors | numbers).items():
         head, *rest = name.split(".")
         if head == "scaler_":
@@ -115,10 +116,12 @@ def restore(detector: Any, record: dict[str, Any], tensors: dict[str, Tensor]) -
             setattr(detector, name, np.array(value, dtype=object) if isinstance(value, list) else value)
 
 
-def blank_prior(exemplars: Tensor, num_stages: int, sampler: dict[str, Any]) -> RatioPrior:
+def blank_prior(exemplars: Tensor, record: dict[str, Any]) -> parts.KernelsPrior:
     """A prior of the right shapes."""
-    stages = [EnergyMLP(exemplars.shape[1], parts.HIDDEN, "silu") for _ in range(num_stages)]
-    return RatioPrior(KernelPrior(exemplars, 1.0), stages, MALA(**sampler))
+    kernels = KernelPrior(exemplars, 1.0)
+    if record["parameters"]["image_shape"] is None:
+        return parts.ratio_prior(kernels, record["num_stages"])
+    return parts.neighbour_prior(kernels, kernels.bandwidth)
 
 
 def fitted(estimator: Any) -> dict[str, Any]:
@@ -126,19 +129,13 @@ def fitted(estimator: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(estimator).items() if name.endswith("_") and not name.startswith("_")}
 
 
-def modules(detector: Any) -> Iterator[tuple[str, nn.Module]]:
-    """The detector's modules by the names of their tensors."""
-    yield from ((f"coder_.{name}", module) for name, module in detector.coder_._asdict().items())
-    yield "prior_", detector.prior_
-
-
 def flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Tensors and plain values of ``values``, modules, tuples and estimators taken apart: ``name.part``."""
     for name, value in values.items():
         if isinstance(value, nn.Module):
             inner = value.state_dict()
-        elif hasattr(value, "_asdict"):
-            inner = value._asdict()
+        elif isinstance(value, tuple):
+            inner = {str(i): part for i, part in enumerate(value)}
         elif hasattr(value, "get_params"):
             inner = fitted(value)
         else:

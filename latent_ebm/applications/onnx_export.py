@@ -6,8 +6,10 @@ float64. Whether the file agrees with the detector is checked when it is written
 """
 
 import os
+from collections.abc import Iterable
 from copy import deepcopy
 from importlib.util import find_spec
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from latent_ebm.applications.anomaly import LatentEBMDetector
+from latent_ebm.applications.detector_model import View
 from latent_ebm.applications.onnx_files import write_onnx
 from latent_ebm.applications.pictures import atomic_path
 
@@ -37,27 +40,31 @@ class Score(nn.Module):
         self.register_buffer("noise", detector.elbo_noise_)
         self.shape = (num,) if detector.image_shape is None else tuple(detector.image_shape)
         self.dtype = torch.float64 if detector.image_shape is None else torch.float32
-        self.energy, self.prior = detector.energy, detector.prior_
-        self.features = deepcopy(detector.coder_.features).to(self.dtype)
-        self.posterior, self.likelihood = detector.coder_.posterior, detector.coder_.likelihood
+        self.energy, self.views = detector.energy, nn.ModuleList(deepcopy(detector.views_))
+        for view in cast(Iterable[View], self.views):
+            view.features.to(self.dtype)
 
     def forward(self, rows: Tensor) -> Tensor:
         images = ((rows - self.location) / self.spread).unflatten(1, self.shape)
-        x = self.features(images.to(self.dtype)).double()
-        q = self.posterior(x)
-        if self.energy == "elbo":
-            z = q.mean + q.stddev * self.noise.unsqueeze(1)
-            copies = x.expand(len(self.noise), *x.shape).flatten(0, 1)
-            joint = self.log_joint(copies, z.flatten(0, 1)).unflatten(0, (len(self.noise), -1))
-            return (joint - q.log_prob(z)).mean(0)
-        return self.log_joint(x, q.mean)
+        return torch.stack([self.score(cast(View, view), images.to(self.dtype)) for view in self.views]).sum(0)
 
-    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+    def score(self, view: View, images: Tensor) -> Tensor:
+        """The part (n,) of a ``view``."""
+        x = view.features(images).double()
+        q = view.posterior(x)
+        if self.energy == "elbo":
+            z = q.mean + q.stddev * self.noise[:, : q.mean.shape[1]].unsqueeze(1)
+            copies = x.expand(len(self.noise), *x.shape).flatten(0, 1)
+            joint = self.log_joint(view, copies, z.flatten(0, 1)).unflatten(0, (len(self.noise), -1))
+            return (joint - q.log_prob(z)).mean(0)
+        return self.log_joint(view, x, q.mean)
+
+    def log_joint(self, view: View, x: Tensor, z: Tensor) -> Tensor:
         """Those terms (n,) of ``log p(x|z) + log p(z)`` that the detector counts."""
         if self.energy == "prior":
-            return self.prior(z)
-        conditional = self.likelihood(z).log_prob(x)
-        return conditional if self.energy == "reconstruction" else conditional + self.prior(z)
+            return view.prior(z)
+        conditional = view.likelihood(z).log_prob(x)
+        return conditional if self.energy == "reconstruction" else conditional + view.prior(z)
 
 
 def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,6 @@ from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from latent_ebm.applications.anomaly import LatentEBMDetector
-from latent_ebm.applications.detector_model import kernel
 from latent_ebm.applications.pictures import new_figure, styled
 
 if TYPE_CHECKING:
@@ -102,12 +101,12 @@ def number(value: float, digits: int = 4) -> str:
 
 def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]:
     """Particulars of the detector: its parameters and what the fit made of them."""
-    exemplars = kernel(detector.prior_).exemplars
+    view = detector.views_[0]
     fitted = {
         "Normal rows held out for p-values": len(findings.normal_scores),
-        "Numbers in a code": exemplars.shape[1],
-        "Training rows that carry a kernel": len(exemplars),
-        "Ratio stages": len(detector.prior_.stages),
+        "Numbers in a code": view.kernels.base.exemplars.shape[1],
+        "Training rows that carry a kernel": len(detector.rows_),
+        "Ratio stages": len(getattr(view.prior, "stages", ())),
         "Version of latent-ebm": metadata.version("latent-ebm"),
     }
     return {**fitted, **{f"Parameter {name}": value for name, value in detector.get_params().items()}}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from latent_ebm import RatioPrior
 from latent_ebm.applications import LatentEBMDetector
 from latent_ebm.applications.detector_checks import ENERGIES
-from latent_ebm.priors import KernelPrior
+from latent_ebm.kernels import KernelPrior
 from samplers import MALA
 
 IMAGES = {"image_shape": (1, 8, 8), "max_steps": 2, "latent_dim": 3, "channels": 4, "max_stages": 0}
@@ -42,7 +43,7 @@ def quick(**options: Any) -> LatentEBMDetector:
 def staged() -> LatentEBMDetector:
     """A detector with a stage, in an odd number of dimensions."""
     detector = LatentEBMDetector(random_state=0, max_stages=1).fit(gaussian(300))
-    assert len(detector.prior_.stages) == 1
+    assert len(detector.views_[0].prior.stages) == 1
     return detector
 
 
@@ -204,14 +205,16 @@ def test_automatic_threshold_lets_normal_rows_pass_and_stops_others() -> None:
 @pytest.mark.parametrize("energy", ["joint", "prior"])
 def test_leave_one_out_scores_are_those_without_the_row(energy: Any) -> None:
     detector = quick(energy=energy).fit(rows(30))
-    left_out = detector._leave_one_out_scores()
-    kernels, prior = detector.prior_.base, detector.prior_
+    left_out = detector._leave_one_out_scores(30)
+    kernels, prior = detector.views_[0].kernels, detector.views_[0].prior
     for i in (0, 13, 29):
         others = torch.arange(30) != i
-        detector.prior_ = RatioPrior(KernelPrior(kernels.exemplars[others], float(kernels.bandwidth)), [], MALA(0.1, 1))
+        detector.views_[0].prior = RatioPrior(
+            KernelPrior(kernels.exemplars[others], kernels.bandwidth[others]), [], MALA(0.1, 1)
+        )
         raw = detector.scaler_.inverse_transform(detector.rows_[i : i + 1].numpy())
-        assert detector.score_samples(raw)[0] == pytest.approx(left_out[i], rel=1e-6)
-    detector.prior_ = prior
+        assert detector.score_samples(raw)[0] + math.log(29 / 30) == pytest.approx(left_out[i], rel=1e-6)
+    detector.views_[0].prior = prior
 
 
 def test_trimming_mends_a_contaminated_fit() -> None:
@@ -240,10 +243,10 @@ def test_trimming_leaves_out_the_least_likely_part() -> None:
 def test_warm_start_keeps_standardisation_and_networks() -> None:
     first, later = rows(100), 5 + 2 * rows(100, seed=1)
     detector = quick(warm_start=True).fit(first)
-    scaler, coder = detector.scaler_, detector.coder_
+    scaler, views = detector.scaler_, detector.views_
     detector.fit(later)
     assert detector.scaler_ is scaler
-    assert detector.coder_ is coder
+    assert detector.views_ is views
     assert_allclose(np.sort(detector.rows_.numpy(), 0), np.sort(scaler.transform(later), 0))
     cold = quick().fit(first)
     old = cold.scaler_
@@ -254,10 +257,10 @@ def test_partial_fit_adds_rows_to_the_kernels() -> None:
     X, new = rows(100), rows(40, seed=1) + 30
     detector = quick(contamination=0.1).partial_fit(X)
     assert_array_equal(detector.score_samples(X), quick(contamination=0.1).fit(X).score_samples(X))
-    before, coder = detector.score_samples(new), detector.coder_
+    before, views = detector.score_samples(new), detector.views_
     detector.partial_fit(new)
-    assert detector.coder_ is coder
-    assert len(detector.rows_) == len(detector.prior_.base.exemplars) == 140
+    assert detector.views_ is views
+    assert len(detector.rows_) == len(detector.views_[0].prior.base.exemplars) == 140
     assert (detector.score_samples(new) > before + 10).all()
     assert (detector.predict(np.concatenate([X, new])) == -1).sum() == 14
     few = quick(max_exemplars=50).fit(X).partial_fit(new)
@@ -266,24 +269,24 @@ def test_partial_fit_adds_rows_to_the_kernels() -> None:
 
 def test_partial_fit_keeps_the_stages(staged: LatentEBMDetector) -> None:
     detector = copy.deepcopy(staged)
-    stages, weights = list(detector.prior_.stages), detector.prior_.weights
+    stages, weights = list(detector.views_[0].prior.stages), detector.views_[0].prior.weights
     detector.partial_fit(gaussian(10, seed=1))
-    assert list(detector.prior_.stages) == stages
-    assert torch.equal(detector.prior_.weights, weights)
-    assert not any(p.requires_grad for p in detector.prior_.parameters())
+    assert list(detector.views_[0].prior.stages) == stages
+    assert torch.equal(detector.views_[0].prior.weights, weights)
+    assert not any(p.requires_grad for p in detector.views_[0].prior.parameters())
 
 
 def test_explanation_of_a_linear_gaussian_model() -> None:
     # One kernel is a Gaussian N(z0, h^2): the energy is |x - e|^2_A / 2 + constant, A = (1 - W'W) / sigma^2 + W'W / h^2.
     detector = quick(latent_dim=2).fit(rows(60))
     h, z0 = 0.7, torch.tensor([[0.3, -1.2]], dtype=torch.float64)
-    detector.prior_ = RatioPrior(KernelPrior(z0, h), [], MALA(0.1, 1))
+    detector.views_[0].prior = RatioPrior(KernelPrior(z0, h), [], MALA(0.1, 1))
     X = rows(20, seed=1)
     found = detector.explain(X)
-    axes = detector.coder_.posterior.encoder.layers[0].weight[:2].numpy()
-    inside, sigma = axes.T @ axes, float(detector.coder_.likelihood.log_scale.exp())
+    axes = detector.views_[0].posterior.encoder.layers[0].weight[:2].numpy()
+    inside, sigma = axes.T @ axes, float(detector.views_[0].likelihood.log_scale.exp())
     precision = (np.eye(5) - inside) / sigma**2 + inside / h**2
-    end = (axes.T @ z0[0].numpy() + detector.coder_.likelihood.decoder.layers[0].bias.numpy())[None]
+    end = (axes.T @ z0[0].numpy() + detector.views_[0].likelihood.decoder.layers[0].bias.numpy())[None]
     gap = detector.scaler_.transform(X) - end
     assert_allclose(found.contribution, 0.5 * gap * (gap @ precision), rtol=1e-9, atol=1e-9)
     assert_allclose(found.reconstruction, np.repeat(detector.scaler_.inverse_transform(end), 20, 0), rtol=1e-9)

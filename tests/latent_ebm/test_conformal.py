@@ -145,7 +145,7 @@ def test_fit_holds_rows_out_and_leaves_the_detector_alone() -> None:
     x = np.random.default_rng(4).normal(size=(200, 2))
     detector = LatentEBMDetector(max_stages=0, random_state=0)
     calibrator = ConformalCalibrator(detector, calibration_size=0.25, random_state=0).fit(x)
-    assert not hasattr(detector, "coder_")
+    assert not hasattr(detector, "views_")
     assert len(calibrator.scores_) == 50
     assert len(calibrator.detector_.rows_) == 150
     held_out = [score for score in calibrator.score_samples(x) if score in calibrator.scores_]

@@ -24,8 +24,8 @@ def make_rows(num: int, seed: int = 0) -> np.ndarray:
 def fit(energy: str = "joint") -> LatentEBMDetector:
     detector = LatentEBMDetector(energy=energy, random_state=0, max_stages=0).fit(make_rows(80))  # pyright: ignore
     torch.manual_seed(0)
-    stage = EnergyMLP(detector.prior_.base.exemplars.shape[1], (8,), "silu").double()
-    detector.prior_.append(stage, weight=0.7, log_z_step=0.1)
+    stage = EnergyMLP(detector.views_[0].prior.base.exemplars.shape[1], (8,), "silu").double()
+    detector.views_[0].prior.append(stage, weight=0.7, log_z_step=0.1)
     return detector
 
 
@@ -63,7 +63,7 @@ def test_images(tmp_path: Path) -> None:
 def test_a_file_that_scores_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(Score):
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
-            return self.prior.tilt(rows[:, :3]) + 0.01
+            return super().forward(rows) + 0.01
 
     detector = fit("prior")
     monkeypatch.setattr(onnx_export, "Score", Wrong)

@@ -10,7 +10,6 @@ from torch.distributions import MultivariateNormal
 
 from latent_ebm import EnergyPrior, GaussianPrior, Prior, RatioPrior
 from latent_ebm.networks import EnergyMLP
-from latent_ebm.priors import KernelPrior, leave_one_out_bandwidth
 from samplers import HMC, MALA, GradientFlow, Langevin, gradient, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 from tests.latent_ebm.linear_gaussian import largest_z_score
@@ -195,74 +194,3 @@ def test_flows_find_the_closed_form(name: str) -> None:
         torch.testing.assert_close(score_and_laplacian(prior, z), recorded, rtol=1e-12, atol=1e-12)
         flow = GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double())
     torch.testing.assert_close(flow, GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double()))
-
-
-def kernel_prior(num: int = 5, bandwidth: float = 0.6) -> KernelPrior:
-    z = torch.randn(num, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    return KernelPrior(2 * z + 1, bandwidth)
-
-
-def test_kernel_prior_is_a_mixture_that_integrates_to_one() -> None:
-    prior, z = kernel_prior(), torch.randn(6, 2).double()
-    assert grid_log_z(prior) == pytest.approx(0, abs=1e-9)
-    parts = [MultivariateNormal(mean, 0.36 * torch.eye(2).double()).log_prob(z) for mean in prior.exemplars]
-    torch.testing.assert_close(prior(z), torch.stack(parts).logsumexp(0) - math.log(5))
-
-
-def test_kernel_prior_knows_its_gradient() -> None:
-    prior, z = kernel_prior(), 3 * torch.randn(50, 2).double()
-    value, grad = value_and_grad(prior, z)
-    expected_value, expected_grad = value_and_grad(lambda z: prior.log_density(z), z)
-    torch.testing.assert_close(value, expected_value, rtol=0, atol=1e-12)
-    torch.testing.assert_close(grad, expected_grad, rtol=0, atol=1e-10)
-
-
-def test_kernel_prior_draws_follow_its_moments() -> None:
-    prior = kernel_prior()
-    z = prior.sample(40_000, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(z, prior.sample(40_000, generator=torch.Generator().manual_seed(0)))
-    mean = prior.exemplars.mean(0)
-    centred = prior.exemplars - mean
-    covariance = centred.mT @ centred / 5 + 0.36 * torch.eye(2).double()
-    torch.testing.assert_close(z.mean(0), mean, rtol=0, atol=0.05)
-    torch.testing.assert_close(z.mT.cov(), covariance, rtol=0.03, atol=0.05)
-
-
-@pytest.mark.parametrize("dim", [1, 3])
-@pytest.mark.parametrize("shift", [0.0, 1e5])
-def test_leave_one_out_bandwidth_is_the_best_on_a_grid(dim: int, shift: float) -> None:
-    z = torch.randn(80, dim, generator=torch.Generator().manual_seed(2)).double() + shift
-    found = leave_one_out_bandwidth(z)
-
-    def likelihood(h: float) -> float:
-        rows = [KernelPrior(torch.cat([z[:i], z[i + 1 :]]), h)(z[i : i + 1]) for i in range(len(z))]
-        return float(torch.cat(rows).mean())
-
-    grid = found * torch.linspace(0.5, 2, 31).double()
-    best = max(likelihood(float(h)) for h in grid)
-    assert likelihood(found) >= best - 1e-6
-    assert likelihood(found) > likelihood(0.5 * found) + 1e-3
-
-
-def test_copies_of_rows_do_not_narrow_the_kernels() -> None:
-    z = torch.randn(50, 3, generator=torch.Generator().manual_seed(3)).double()
-    expected = leave_one_out_bandwidth(z)
-    noise = 1e-15 * torch.randn(50, 3, generator=torch.Generator().manual_seed(4)).double()
-    for copies in (torch.cat([z, z]), torch.cat([z, z + noise, z - noise])):
-        assert leave_one_out_bandwidth(copies) == pytest.approx(expected, rel=1e-4)
-    for same in (z[:1], z[:1].expand(9, 3)):
-        with pytest.raises(ValueError, match="two different rows"):
-            leave_one_out_bandwidth(same)
-
-
-def test_bandwidth_scales_with_the_rows() -> None:
-    z = torch.randn(60, 2, generator=torch.Generator().manual_seed(5)).double()
-    expected = leave_one_out_bandwidth(z)
-    for scale in (1e-6, 1e6):
-        assert leave_one_out_bandwidth(scale * z) == pytest.approx(scale * expected, rel=1e-4)
-
-
-@pytest.mark.parametrize(("exemplars", "bandwidth"), [((3,), 1.0), ((0, 2), 1.0), ((3, 2), 0.0), ((3, 2), math.nan)])
-def test_kernel_prior_refuses(exemplars: tuple[int, ...], bandwidth: float) -> None:
-    with pytest.raises(ValueError, match=r"exemplars must have|bandwidth must be"):
-        KernelPrior(torch.zeros(exemplars), bandwidth)

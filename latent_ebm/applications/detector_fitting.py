@@ -1,0 +1,153 @@
+r"""How the views of a detector are learnt: features, linear codes, kernels, ratio stages.
+
+A table has one view, the rows themselves: kernels at the codes of training rows, of the one bandwidth that maximises the
+leave-one-out likelihood, tilted by as many ratio stages as held-out codes say are worth adding (arXiv:2209.08739). An image
+has two: its pixels, and features that a small encoder has learnt from the images at hand, without labels, to be alike in
+random views of one image (arXiv:2105.04906, 2105.09270); pixels say how much ink there is, and density in them prefers what
+is plain. Their kernels are as wide as the gaps between neighbours, as images of one kind lie closer than those of another.
+Nothing was selected with an anomaly in view.
+"""
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.applications.detector_model import (
+    HIDDEN,
+    NUM_NEIGHBOURS,
+    View,
+    in_blocks,
+    linear,
+    neighbour_prior,
+    ratio_prior,
+    typical_width,
+)
+from latent_ebm.kernels import KernelPrior, NeighbourPrior, leave_one_out_bandwidth, local_bandwidths
+from latent_ebm.learning import Augment, RatioStages, VICReg, fit_rows
+from latent_ebm.networks import MLP, EnergyMLP
+from latent_ebm.priors import RatioPrior
+
+MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
+TEMPERING = 0.15  # kernels are 1 / h^(tempering dim) high: 0 only compares gaps, 1 is as high as the density
+STAGE_EXEMPLARS = 5000  # kernels at most while stages are learnt, whose chains see them all at every step
+
+
+def fit_features(features: nn.Module, x: Tensor, max_steps: int, progress: bool) -> None:
+    """Train the encoder of images ``x`` (n, C, H, W) in [-1, 1], in random order; its loss on a tenth stops it early."""
+    num = features.head[-1].out_features  # pyright: ignore
+    head = nn.Sequential(nn.Linear(num, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
+    views = Augment(min_area=0.6, flip=0.0, jitter=0.2, grey=0.0, turn=0.25)
+    rule = VICReg(features, head, views, lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=1e-4))
+    fit_rows(rule.train(), x, max_steps, "val/loss", progress=progress)
+
+
+@torch.no_grad()
+def fit_components(pixels: nn.Linear, x: Tensor) -> None:
+    """Let ``pixels`` give principal components of rows x (n, d), and zeros where there are no more."""
+    mean, axes, _ = principal(x, pixels.out_features)
+    pixels.to(x).weight.zero_()[: len(axes)] = axes
+    pixels.bias.zero_()[: len(axes)] = -axes @ mean
+
+
+@torch.no_grad()
+def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> View:
+    """Code principal components of the ``features`` of rows x (n, \\*event), as many as they have up to ``max_dim``; noise is
+    what these leave over, and the prior is still to be fitted.
+    """
+    y = in_blocks(features, x)
+    mean, axes, left = principal(y, max_dim)
+    view = linear(features, y.shape[1], len(axes), ratio_prior(KernelPrior(y[:1, : len(axes)], 1.0))).to(y)
+    encode, decode = layer(view.posterior.encoder), layer(view.likelihood.decoder)
+    encode.weight.copy_(torch.cat([axes, torch.zeros_like(axes)]))
+    encode.bias.copy_(torch.cat([-axes @ mean, mean.new_zeros(len(axes))]))
+    decode.weight.copy_(axes.mT)
+    decode.bias.copy_(mean)
+    view.likelihood.log_scale.fill_(0.5 * math.log(max(left, 1e-12)))
+    return view.eval().requires_grad_(False)
+
+
+def principal(x: Tensor, max_dim: int) -> tuple[Tensor, Tensor, float]:
+    """Mean (d,) and principal axes (dim <= max_dim, d) of rows x (n, d), and the variance that each other axis leaves."""
+    mean = x.mean(0)
+    _, singular, axes = torch.linalg.svd(torch.linalg.qr(x - mean, mode="r").R, full_matrices=False)
+    dim = max(1, min(int((singular > 1e-6 * singular[0]).sum()), max_dim))
+    return mean, axes[:dim], float(singular[dim:].square().sum()) / (len(x) * max(1, x.shape[1] - dim))
+
+
+def layer(network: nn.Module) -> nn.Linear:
+    """The one layer of a linear network."""
+    return cast(nn.Linear, cast(MLP, network).layers[0])
+
+
+@torch.no_grad()
+def widen(view: View) -> None:
+    """Let the noise of a view be at least as wide as its kernels, and its posterior as wide as its noise."""
+    log_scale = max(float(view.likelihood.log_scale), math.log(typical_width(view.kernels.base)))
+    view.likelihood.log_scale.fill_(log_scale)
+    bias = layer(view.posterior.encoder).bias
+    bias[len(bias) // 2 :] = log_scale
+
+
+def place_kernels(view: View, rows: Tensor, *, local: bool) -> None:
+    """Put kernels at the codes of ``rows`` (n, \\*event): ``local`` ones, or of one width under the stages that are there."""
+    z = in_blocks(view.encode, rows)
+    if local:
+        view.prior = local_kernels(z)
+    else:
+        old, view.prior = cast(RatioPrior, view.prior), equal_kernels(z)
+        for stage, weight, step in zip(old.stages, old.weights, old.log_z_steps, strict=True):
+            view.prior.append(stage, float(weight), float(step))
+    view.prior.requires_grad_(False)
+
+
+def equal_kernels(exemplars: Tensor) -> RatioPrior:
+    """Kernels of the likeliest width, no stages."""
+    return ratio_prior(KernelPrior(exemplars, leave_one_out_bandwidth(exemplars)))
+
+
+def local_kernels(exemplars: Tensor) -> NeighbourPrior:
+    """Kernels as wide as the gaps around them, and so high that the energy is little else than a distance in such units."""
+    h, dim = local_bandwidths(exemplars, NUM_NEIGHBOURS)
+    return neighbour_prior(KernelPrior(exemplars, h), -TEMPERING * dim * h.log())
+
+
+def fit_stages(view: View, rows: Tensor, max_exemplars: int, max_stages: int) -> None:
+    """Learn the stages that held-out ones of ``rows`` (n, d) in random order ask for; uses the global random state."""
+    z = in_blocks(view.encode, rows)
+    enough = len(z) >= MIN_ROWS and max_stages > 0
+    view.prior = learn_stages(z, max_exemplars, max_stages) if enough else ratio_prior(KernelPrior(z[:1], 1.0))
+
+
+def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
+    """Stages, learnt where they can be: on kernels at some rows against others, a fifth held out.
+
+    A classifier between rows and kernels *at the same rows* would learn that rows are where kernels are.
+    """
+    held, half = len(z) // 5, len(z) // 2
+    num = min(max_exemplars, STAGE_EXEMPLARS)
+    z_held, z_data, exemplars = z[:held], z[held:half], z[half:][:num]
+    prior = equal_kernels(exemplars)
+    noise = 2 / math.sqrt(held)  # about two standard errors of the held-out gain of a logit of unit spread
+    ratio = EnergyMLP(z.shape[1], HIDDEN, "silu")
+    stages = RatioStages(ratio, z.shape[1], 2000, max_stages=max_stages, tolerance=noise).to(z)
+    stages.start(prior)
+    while train_stage(stages, prior, z_data, z_held):
+        stages.close(prior, **stages.measure())
+    return prior
+
+
+def train_stage(stages: RatioStages, prior: RatioPrior, z_data: Tensor, z_held: Tensor, max_checks: int = 30) -> bool:
+    """Train the open stage until its held-out loss stops falling; whether it is worth adding."""
+    optimizer = torch.optim.AdamW(stages.ratio.parameters(), lr=1e-3, weight_decay=0.01)
+    for _ in range(max_checks):
+        for _ in range(25):
+            loss = stages.loss(prior, z_data[torch.randint(len(z_data), (128,))])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        stages.record(stages.check(z_held))
+        if stages.is_done(prior):
+            return True
+    return stages.is_worth_adding(prior)

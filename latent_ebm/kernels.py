@@ -1,0 +1,208 @@
+r"""Priors made of kernels at known latents, and how wide these should be.
+
+Kernels of one width say how dense latents lie; kernels as wide as the gaps around each say whether they lie there at all.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from latent_ebm.priors import Prior
+from samplers import Sampler
+
+
+class KernelPrior(Prior):
+    """``p(z) = mean_i N(z; z_i, h_i^2 I)``: a kernel at every one of ``exemplars`` z_i (n, dim), normalised.
+
+    A base that already lies where latents of data lie, as in the exemplar VAE (Norouzi et al. 2020, arXiv:2004.04795).
+    ``bandwidth`` is one h > 0 for all, of which ``leave_one_out_bandwidth`` finds the likeliest, or has shape (n,). Raises
+    ``ValueError`` for other shapes, or a bandwidth that is not positive.
+    """
+
+    exemplars: Tensor
+    bandwidth: Tensor
+    centre: Tensor
+    table: Tensor
+
+    def __init__(self, exemplars: Tensor, bandwidth: float | Tensor) -> None:
+        super().__init__()
+        if exemplars.ndim != 2 or len(exemplars) == 0:
+            raise ValueError(f"exemplars must have shape (n >= 1, dim), got {tuple(exemplars.shape)}")
+        h = torch.as_tensor(bandwidth, dtype=exemplars.dtype, device=exemplars.device)
+        if h.shape not in ((), (len(exemplars),)):
+            raise ValueError(f"bandwidth must be a number or have shape ({len(exemplars)},), got {tuple(h.shape)}")
+        if not (h.isfinite() & (h > 0)).all():
+            raise ValueError(f"bandwidth must be positive, got {float(h.min())}")
+        self.register_buffer("exemplars", exemplars.detach().clone())
+        self.register_buffer("bandwidth", h.expand(len(exemplars)).clone())
+        self.register_load_state_dict_post_hook(tabulate)
+        tabulate(self)
+
+    @property
+    def base(self) -> "KernelPrior":  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return self.log_kernels(z).logsumexp(1)
+
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Closed form for samplers: the gradient is ``sum_i p(i|z) (z_i - z) / h_i^2``."""
+        with torch.no_grad():
+            terms = self.log_kernels(z)
+            means = terms.softmax(1) @ self.table[:-1].mT  # under p(i|z), of centred z_i / h_i^2 and of -1 / (2 h_i^2)
+            return terms.logsumexp(1), means[:, :-1] + 2 * means[:, -1:] * (z - self.centre)
+
+    def mean(self, z: Tensor, values: Tensor) -> Tensor:
+        """Mean (batch, \\*event) of the exemplars' ``values`` (n, \\*event), weighed by ``p(i|z) / h_i^2``.
+
+        That of the exemplars themselves is a step of mean shift up the density.
+        """
+        return torch.tensordot((self.log_kernels(z) - 2 * self.bandwidth.log()).softmax(1), values, 1)
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        like = self.exemplars
+        i = torch.randint(len(like), (num,), generator=generator, device=like.device)
+        return like[i] + self.bandwidth[i, None] * like.new_empty(num, like.shape[1]).normal_(generator=generator)
+
+    def log_kernels(self, z: Tensor) -> Tensor:
+        """``log N(z; z_i, h_i^2 I) / n`` (batch, n), from one product of ``(u, |u|^2, 1)``, u the centred z, and a table."""
+        u = z - self.centre
+        return torch.cat([u, u.square().sum(1, keepdim=True), torch.ones_like(u[:, :1])], 1) @ self.table
+
+    def own_part(self, start: int, end: int) -> Tensor:
+        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at these."""
+        terms = self.log_kernels(self.exemplars[start:end])
+        whole = terms.logsumexp(1)
+        terms[:, start:end].fill_diagonal_(-math.inf)
+        return whole - terms.logsumexp(1)
+
+
+def tabulate(prior: KernelPrior, *_: object) -> None:
+    """Derive the ``centre`` and the ``table`` (dim + 2, n) of log-kernels, which are linear in ``(u, |u|^2, 1)``."""
+    prior.register_buffer("centre", prior.exemplars.mean(0), persistent=False)
+    v, precision = prior.exemplars - prior.centre, prior.bandwidth**-2
+    heights = -v.shape[1] * (prior.bandwidth.log() + 0.5 * math.log(2 * math.pi)) - math.log(len(v))
+    constant = heights - 0.5 * precision * v.square().sum(1)
+    table = torch.cat([v.mT * precision, -0.5 * precision[None], constant[None]])
+    prior.register_buffer("table", table, persistent=False)
+
+
+class NeighbourPrior(Prior):
+    """``p(z) ~ sum_(i in N(z)) exp(a_i - |z - z_i|^2 / (2 h_i^2))``, N(z) the ``num_neighbours`` exemplars nearest to z.
+
+    ``base`` holds the exemplars z_i and their widths h_i, ``log_heights`` are a_i (n,), and ``sampler`` draws, started at the
+    base. Kernels from afar do not count, however wide they are: where all are equally high, the energy is a distance in units
+    of the gaps nearby, whose idea is that of LOF (Breunig et al. 2000). See ``local_bandwidths``.
+    """
+
+    base: KernelPrior  # pyright: ignore[reportIncompatibleVariableOverride]
+    log_heights: Tensor
+
+    def __init__(self, base: KernelPrior, log_heights: Tensor, num_neighbours: int, sampler: Sampler) -> None:
+        super().__init__()
+        if log_heights.shape != base.bandwidth.shape:
+            raise ValueError(f"log_heights must have shape ({len(base.bandwidth)},), got {tuple(log_heights.shape)}")
+        if not 1 <= num_neighbours < len(log_heights):
+            raise ValueError(f"num_neighbours must be in [1, {len(log_heights) - 1}], got {num_neighbours}")
+        self.base, self.num_neighbours, self.sampler = base, num_neighbours, sampler
+        self.register_buffer("log_heights", log_heights.detach().clone())
+
+    def log_density(self, z: Tensor) -> Tensor:
+        return self.log_kernels(z, self.closeness(z)).logsumexp(1)
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        return self.sampler.sample(self, self.base.sample(num, generator=generator), generator=generator)
+
+    def mean(self, z: Tensor, values: Tensor) -> Tensor:
+        """Mean (batch, \\*event) of the nearest exemplars' ``values`` (n, \\*event), weighed as in ``KernelPrior.mean``."""
+        closeness = self.closeness(z)
+        i = self.nearest(closeness)
+        weights = (self.log_kernels(z, closeness) - 2 * self.base.bandwidth[i].log()).softmax(1)
+        return torch.einsum("bk,bk...->b...", weights, values[i])
+
+    def own_part(self, start: int, end: int) -> Tensor:
+        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at these."""
+        z = self.base.exemplars[start:end]
+        whole, others = self.closeness(z), self.closeness(z)
+        others[:, start:end].fill_diagonal_(-math.inf)
+        return self.log_kernels(z, whole).logsumexp(1) - self.log_kernels(z, others).logsumexp(1)
+
+    def log_kernels(self, z: Tensor, closeness: Tensor) -> Tensor:
+        """``a_i - |z - z_i|^2 / (2 h_i^2)`` (batch, num_neighbours) of the nearest."""
+        i = self.nearest(closeness)
+        square = (z[:, None] - self.base.exemplars[i]).square().sum(2)
+        return self.log_heights[i] - 0.5 * square / self.base.bandwidth[i] ** 2
+
+    def nearest(self, closeness: Tensor) -> Tensor:
+        """Indices (batch, num_neighbours) of the greatest ``closeness`` (batch, n)."""
+        return closeness.topk(self.num_neighbours, sorted=False).indices
+
+    @torch.no_grad()
+    def closeness(self, z: Tensor) -> Tensor:
+        """``-|z - z_i|^2 / 2`` (batch, n) up to a constant of each row."""
+        u, v = z - self.base.centre, self.base.exemplars - self.base.centre
+        return torch.addmm(v.square().sum(1), u, v.mT, beta=-0.5)
+
+
+def square_distances(a: Tensor, b: Tensor) -> Tensor:
+    """``|a_i - b_j|^2`` (n, m) of rows a (n, dim) and b (m, dim), from products of centred rows."""
+    centre = b.mean(0)
+    a, b = a - centre, b - centre
+    return (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)
+
+
+def distinct(rows: Tensor) -> Tensor:
+    """``rows`` (n, dim) without copies, centred; rows that differ by no more than distances are rounded are copies.
+
+    Raises ``ValueError`` unless two differ.
+    """
+    centred = rows - rows.mean(0)
+    limits = torch.finfo(rows.dtype)
+    resolution = (math.sqrt(limits.eps) * centred.abs().max()).clamp(min=limits.tiny)
+    found = (centred / resolution).round().unique(dim=0) * resolution
+    if len(found) < 2:
+        raise ValueError("exemplars must hold two different rows, got one")
+    return found
+
+
+def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
+    """The ``h`` that maximises the likelihood of each of ``exemplars`` (n, dim) under the kernels at the others.
+
+    Copies of a row count once, as a row would else be explained by its copy at any h. The likelihood is that of ``max_rows``
+    random rows. Raises ``ValueError`` unless two rows differ.
+    """
+    from scipy.optimize import minimize_scalar
+
+    rows = distinct(exemplars)
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    square = square_distances(rows[:max_rows], rows).fill_diagonal_(math.inf)
+    nearest = square.min(1).values.median().clamp(min=torch.finfo(rows.dtype).tiny)
+
+    def loss(log_scale: float) -> float:
+        variance = nearest * math.exp(2 * log_scale)
+        return float(rows.shape[1] / 2 * variance.log() - (-square / (2 * variance)).logsumexp(1).mean())
+
+    widest = 1 + 0.5 * math.log(float(rows.var(0).sum() / nearest))  # in few dimensions, many neighbours share a kernel
+    return float(nearest.sqrt()) * math.exp(minimize_scalar(loss, bounds=(-5, max(widest, 1)), method="bounded").x)
+
+
+def local_bandwidths(exemplars: Tensor, num_neighbours: int) -> tuple[Tensor, float]:
+    r"""Bandwidths (n,) as wide as the gaps around each of ``exemplars`` (n, dim), and the dimension in which these spread.
+
+    ``h_i = r_i / sqrt(m)``, r_i the distance to the neighbour of rank ``num_neighbours``, and m, at most dim, of
+    ``1 / m = mean_ij log(r_i / r_ij)`` (Levina and Bickel 2004; MacKay and Ghahramani 2005). Copies of a row count once.
+    Raises ``ValueError`` for ``num_neighbours < 2``, or unless two rows differ.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    if num_neighbours < 2:
+        raise ValueError(f"num_neighbours must be at least 2, got {num_neighbours}")
+    dim, others, centred = exemplars.shape[1], distinct(exemplars), exemplars - exemplars.mean(0)
+    search = NearestNeighbors(n_neighbors=min(num_neighbours + 1, len(others))).fit(others.numpy(force=True))
+    gaps = torch.as_tensor(search.kneighbors(centred.numpy(force=True))[0])[:, 1:].to(
+        exemplars
+    )  # without the row itself
+    spread = float((gaps[:, -1:] / gaps[:, :-1]).log().mean()) if gaps.shape[1] > 1 else 0.0
+    m = min(dim, 1 / spread) if spread > 0 else dim
+    return gaps[:, -1] / math.sqrt(m), m
