@@ -79,6 +79,7 @@ RULES: dict[str, dict[str, Any]] = {
     "dmd": {"rule": "DistributionMatching", "K": 1},
     "em-4": {"rule": "EMDistillation", "K": 4, "z_step_size": 0.0016},
     "em-16": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.0016},
+    "em-16-from-optimum": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.0016, "start": 1.173},
     "em-16-wide": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.016},
     "em-64-uncancelled": {"rule": "EMDistillation", "K": 64, "z_step_size": 0.016, "cancel_noise": False},
     "exact": {"rule": "ExactEM", "K": 1},
@@ -117,7 +118,7 @@ def train(rule: ScoreDistiller, rows: int, updates: int, last: float = 0.0) -> f
 def run_affine(setting: dict[str, Any]) -> dict[str, Any]:
     """Train ``setting["updates"]`` steps, then both divergences of clean data and student, a number a seed."""
     torch.manual_seed(0)
-    rule, student = make_rule(setting)
+    rule, student = make_rule(setting, setting.get("start", 0.3))
     seconds = train(rule, SEEDS * ROWS, setting["updates"])
     scale, shift = student.scale.detach().abs().flatten(), student.shift.detach().flatten()
     forward, reverse = divergences(scale, shift)

@@ -14,6 +14,7 @@ NAMES = {
     "dmd": "distribution matching, K = 1",
     "em-4": "EM, K = 4",
     "em-16": "EM, K = 16",
+    "em-16-from-optimum": "EM, K = 16, from a std of 1.173",
     "em-16-wide": "EM, K = 16, steps of z of .016",
     "em-64-uncancelled": "EM, K = 64, of .016, no cancellation",
     "exact": "EM, exact posterior",
@@ -194,8 +195,8 @@ def section() -> str:
     return f"""## K moves a one-step student from reverse KL to maximum likelihood: `python -m experiments.distillation`
 
 The teacher is a mixture of two Gaussians, the student affine, and both denoisers are exact, so that the E-step of EM
-Distillation (arXiv:2405.16852) is all that differs. Students start at a standard deviation of .3; {UPDATES:,} updates of 512
-rows. Rows with more updates make as many calls of the denoisers as K = 16.
+Distillation (arXiv:2405.16852) is all that differs. Students start at a standard deviation of .3 unless said; {UPDATES:,}
+updates of 512 rows. Rows with more updates make as many calls of the denoisers as K = 16.
 
 ![K](figures/distillation.png)
 
@@ -203,7 +204,8 @@ rows. Rows with more updates make as many calls of the denoisers as K = 16.
 
 {affine(runs)}
 The separation needs noise that never merges the modes: from log-SNR -3 on every K covers both. The less noise there is, the
-longer a chain must be: from log-SNR 1 on K = 16 gives a mode up as well.
+longer a chain must be: from log-SNR 1 on K = 16 gives a mode up as well, even by a student that starts at the best standard
+deviation, and K = 64 does not.
 
 Noise cancellation (K = 16) takes the injected noise out of the gradient, here that of the student's scale. It matters as
 much as noise does: variance falls threefold from log-SNR 0 on, and a thousandfold from -6 on. The bias that it costs is 1

@@ -69,6 +69,7 @@ and are sampled with averaged weights. The latent EBM is that of `experiments/mn
 
 {table(["sampler", "updates", *COLUMNS.values()], rows)}
 {verdict(stored, runs)}
+
 {equal_updates(runs)}
 ![Samples](figures/mnist_diffusion-samples.png)
 """
@@ -118,15 +119,19 @@ def equal_updates(runs: dict[str, Runs]) -> str:
 
 @styled
 def draw_curves(runs: dict[str, Runs]) -> Any:
-    """Fréchet distance and recall against CPU time, a line a seed."""
-    figure, axes = new_figure(2, (4.2, 3.2))
-    for axis, key in zip(axes, ("frechet", "recall"), strict=True):
+    """Fréchet distance against CPU time and against updates, and recall, a line a seed; untrained students left out."""
+    figure, axes = new_figure(3, (3.3, 2.9))
+    panels = (("seconds", "frechet"), ("updates", "frechet"), ("updates", "recall"))
+    for axis, (across, key) in zip(axes, panels, strict=True):
         for name, group in runs.items():
             for i, run in enumerate(group):
-                x, y = ([point[k] for point in run["curve"]] for k in ("seconds", key))
+                x, y = ([point[k] for point in run["curve"][1:]] for k in (across, key))
                 axis.plot(x, y, color=COLOURS[name], label=None if i else name)
-        axis.set(xlabel="CPU seconds", ylabel=COLUMNS[key])
-    axes[0].set_yscale("log")
+        axis.set(xscale="log", xlabel={"seconds": "CPU seconds", "updates": "updates"}[across], ylabel=COLUMNS[key])
+    for axis in axes[:2]:
+        axis.set(yscale="log")
+        axis.set_yticks([50, 100, 200, 400], ["50", "100", "200", "400"])
+        axis.minorticks_off()
     axes[0].legend()
     return figure
 
