@@ -74,7 +74,7 @@ the time; like `ufogen` it sees data, which the others do not. The latent EBM is
 {equal_updates(runs)}
 ![Samples](figures/mnist_diffusion-samples.png)
 
-Features of a classifier pass over the grain of UFOGen's samples: at the last of its steps the critic sees them under noise only.
+Features of a classifier pass over the grain of UFOGen's samples: what it makes in one step its critic sees under noise only.
 """
 
 
