@@ -40,7 +40,6 @@ STUDENTS = {  # the YAML file of a student, and its options
     "ufogen": ("ufogen", []),
     "ddgan-4": ("ddgan", []),
 }
-LONGER = {"ddgan-4": 2}  # times the CPU time of the others, as it starts from nothing
 
 
 @cache
@@ -170,10 +169,9 @@ def main() -> None:
         cached(f"mnist_diffusion/latent-ebm-{seed}", settings(LATENT_EBM, seed=seed), partial(run_latent_ebm, seed))
         for name in args.students:
             file, options = STUDENTS[name]
-            minutes = args.minutes * LONGER.get(name, 1)
-            shared = {"teacher": settings(TEACHER), "minutes": minutes, "averaged": True}
+            shared = {"teacher": settings(TEACHER), "minutes": args.minutes, "averaged": True}
             config = settings(HERE / "mnist" / f"{file}.yaml", options=options, seed=seed, **shared)
-            cached(f"mnist_diffusion/{name}-{seed}", config, partial(run_student, name, seed, minutes))
+            cached(f"mnist_diffusion/{name}-{seed}", config, partial(run_student, name, seed, args.minutes))
 
 
 if __name__ == "__main__":
