@@ -22,7 +22,7 @@ from latent_ebm.metrics import auroc_auprc
 
 CONFIG = HERE / "mnist_heldout" / "ratio.yaml"
 DIGITS, SPLITS = (1, 4, 5), ("standard", "pooled")
-DETECTOR = {"image_shape": (1, 28, 28)}  # beside an energy of the spine: the detector at its defaults
+DETECTOR: dict[str, Any] = {"image_shape": (1, 28, 28)}  # beside an energy of the spine: the detector at its defaults
 NEIGHBOURS = {"lof": 20, "knn": 5, "pca": 50}
 
 

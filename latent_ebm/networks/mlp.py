@@ -24,13 +24,13 @@ aten = torch.ops.aten
 
 
 class Activation(NamedTuple):
-    """``function`` a, and the ``module()`` that applies it; ``derivative(grad, pre, post)`` is ``grad * a'(pre)``, written
-    over ``grad``, so that fewer pages are touched; ``curvature(pre, post)`` is ``a''(pre)``; ``post`` stands for ``a(pre)``.
+    """``function`` a, and the ``module()`` that applies it; ``derivative(grad, pre)`` is ``grad * a'(pre)``, written over
+    ``grad``, so that fewer pages are touched; ``curvature(pre, post)`` is ``a''(pre)``; ``post`` stands for ``a(pre)``.
     """
 
     module: Callable[[], nn.Module]
     function: Callable[[Tensor], Tensor]
-    derivative: Callable[[Tensor, Tensor, Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
     curvature: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -38,25 +38,25 @@ ACTIVATIONS = {
     "gelu": Activation(
         nn.GELU,
         F.gelu,
-        lambda grad, pre, post: aten.gelu_backward.grad_input(grad, pre, grad_input=grad),
+        lambda grad, pre: aten.gelu_backward.grad_input(grad, pre, grad_input=grad),
         lambda pre, post: (2 - pre.square()) * (pre.square() * -0.5 - 0.5 * math.log(2 * math.pi)).exp(),
     ),
     "leaky_relu": Activation(
         lambda: nn.LeakyReLU(SLOPE),
         partial(F.leaky_relu, negative_slope=SLOPE),
-        lambda grad, pre, post: aten.leaky_relu_backward.grad_input(grad, pre, SLOPE, False, grad_input=grad),
+        lambda grad, pre: aten.leaky_relu_backward.grad_input(grad, pre, SLOPE, False, grad_input=grad),
         lambda pre, post: torch.zeros_like(pre),
     ),
     "silu": Activation(
         nn.SiLU,
         F.silu,
-        lambda grad, pre, post: aten.silu_backward.grad_input(grad, pre, grad_input=grad),
+        lambda grad, pre: aten.silu_backward.grad_input(grad, pre, grad_input=grad),
         lambda pre, post: pre.sigmoid() * (-pre).sigmoid() * (2 - pre * (pre / 2).tanh()),
     ),
     "tanh": Activation(
         nn.Tanh,
         torch.tanh,
-        lambda grad, pre, post: aten.tanh_backward.grad_input(grad, post, grad_input=grad),
+        lambda grad, pre: aten.tanh_backward.grad_input(grad, pre.tanh(), grad_input=grad),
         lambda pre, post: -2 * post * (1 - post.square()),
     ),
 }
@@ -111,16 +111,16 @@ class EnergyMLP(nn.Module):
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
         (*weights, row), (*biases, bias) = self._tensors(x)
-        post, tape = forward_pass(x, weights, biases, self.activation_name, F.linear)
-        value = F.linear(post, row, bias).squeeze(1)
-        return value, backward_pass(row, post, tape, self.activation_name).to(x.dtype)
+        tape = forward_pass(x, weights, biases, self.activation_name, F.linear)
+        value = F.linear(last_activation(x, tape, self.activation_name), row, bias).squeeze(1)
+        return value, backward_pass(x, row, tape, self.activation_name).to(x.dtype)
 
     @torch.no_grad()
     def gradient(self, x: Tensor) -> Tensor:
         """Gradient (batch, dim) at ``x`` (batch, dim) alone, detached."""
         (*weights, row), (*biases, _) = self._tensors(x)
-        post, tape = forward_pass(x, weights, biases, self.activation_name, F.linear)
-        return backward_pass(row, post, tape, self.activation_name).to(x.dtype)
+        tape = forward_pass(x, weights, biases, self.activation_name, F.linear)
+        return backward_pass(x, row, tape, self.activation_name).to(x.dtype)
 
     @torch.no_grad()
     def grad_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +135,7 @@ class EnergyMLP(nn.Module):
         for layer in hidden:
             pre = layer(post)
             post = self.activation(pre)
-            slopes.append(activation.derivative(torch.ones_like(pre), pre, post))
+            slopes.append(activation.derivative(torch.ones_like(pre), pre))
             bends.append(activation.curvature(pre, post))
         grad = last.weight.detach().expand(len(x), -1)
         for layer, slope, bend in zip(reversed(hidden), reversed(slopes), reversed(bends), strict=True):
@@ -200,17 +200,17 @@ class EnergyStack(nn.Module):
         """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
         (*weights, row), (*biases, bias) = list(self.weights), list(self.biases)
         x = x.expand(len(row), *x.shape)
-        post, tape = forward_pass(x, weights, biases, self.activation_name, stacked_linear)
-        value = stacked_linear(post, row, bias).sum(0).squeeze(1)
-        return value, backward_pass(row, post, tape, self.activation_name).sum(0).to(x.dtype)
+        tape = forward_pass(x, weights, biases, self.activation_name, stacked_linear)
+        value = stacked_linear(last_activation(x, tape, self.activation_name), row, bias).sum(0).squeeze(1)
+        return value, backward_pass(x, row, tape, self.activation_name).sum(0).to(x.dtype)
 
     @torch.no_grad()
     def gradient(self, x: Tensor) -> Tensor:
         """Gradient (batch, dim) at ``x`` (batch, dim) alone, detached."""
         (*weights, row), (*biases, _) = list(self.weights), list(self.biases)
         x = x.expand(len(row), *x.shape)
-        post, tape = forward_pass(x, weights, biases, self.activation_name, stacked_linear)
-        return backward_pass(row, post, tape, self.activation_name).sum(0).to(x.dtype)
+        tape = forward_pass(x, weights, biases, self.activation_name, stacked_linear)
+        return backward_pass(x, row, tape, self.activation_name).sum(0).to(x.dtype)
 
 
 def are_alike(networks: Sequence[nn.Module]) -> bool:
@@ -229,28 +229,32 @@ def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias, x, weight.mT)
 
 
-Tape = list[tuple[Tensor, Tensor, Tensor]]  # weight, pre-activation and activation of every hidden layer
+Tape = list[tuple[Tensor, Tensor]]  # weight and pre-activation of every hidden layer
 
 
 def forward_pass(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: str, linear: Callable[..., Tensor]
-) -> tuple[Tensor, Tape]:
-    """Last activation (..., batch, width) at ``x`` (..., batch, dim), and what the gradient needs."""
-    function, post, tape = ACTIVATIONS[activation].function, x, []
+) -> Tape:
+    """What the gradient at ``x`` (..., batch, dim) needs, which is all but the last activation."""
+    function, tape = ACTIVATIONS[activation].function, []
     for weight, bias in zip(weights, biases, strict=True):
-        pre = linear(post, weight, bias)
-        post = function(pre)
-        tape.append((weight, pre, post))
-    return post, tape
+        post = function(tape[-1][1]) if tape else x
+        tape.append((weight, linear(post, weight, bias)))
+    return tape
 
 
-def backward_pass(row: Tensor, post: Tensor, tape: Tape, activation: str) -> Tensor:
-    """Gradient (..., batch, dim) of the output whose weights are ``row`` (..., 1, width)."""
+def last_activation(x: Tensor, tape: Tape, activation: str) -> Tensor:
+    """What the output layer sees (..., batch, width)."""
+    return ACTIVATIONS[activation].function(tape[-1][1]) if tape else x
+
+
+def backward_pass(x: Tensor, row: Tensor, tape: Tape, activation: str) -> Tensor:
+    """Gradient (..., batch, dim) at ``x`` of the output whose weights are ``row`` (..., 1, width)."""
     derivative = ACTIVATIONS[activation].derivative
     # A copy, since derivatives are taken in place; under autocast activations are of lower precision than the rest.
-    grad = torch.empty_like(post).copy_(row)
-    for weight, pre, post in reversed(tape):
-        grad = derivative(grad, pre, post) @ weight
+    grad = torch.empty_like(tape[-1][1] if tape else x).copy_(row)
+    for weight, pre in reversed(tape):
+        grad = derivative(grad, pre) @ weight
     return grad
 
 
