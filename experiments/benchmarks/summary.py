@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from experiments.common import results
 from experiments.tables import table
 
@@ -55,6 +57,7 @@ QUESTIONS = (
     Question("scaling", "scaling-chains", "Cost of a chain over the number of chains", "that at 1,000"),
     Question("allocator", "allocator-", "Chains and the allocator; columns: chains", "the defaults of glibc"),
     Question("scaling", "scaling-dimensions", "Cost of 1,000 chains over latent dimensions", "that at 8"),
+    Question("ranks", "ranks", "Wall time of a training step in data-parallel processes", "one process"),
     Question(
         "scaling",
         "scaling-stages-",
@@ -71,7 +74,27 @@ def section() -> str:
     head = """## Speed: `python -m experiments.benchmarks.<script>`
 
 Ratios of CPU time on one thread, contestants taking turns in one process: median (lowest to highest) of 7 rounds."""
-    return "\n\n".join([head, *parts]) if parts else ""
+    return "\n\n".join([head, *parts, exponents(stored)]) if parts else ""
+
+
+def exponents(stored: dict[str, dict[str, list[float]]]) -> str:
+    """Slopes of log cost over log size, by least squares through the medians."""
+    scaling = {name: found for name, found in stored.items() if name.startswith("scaling-")}
+    medians = {name: {key: row[1] for key, row in found.items()} for name, found in scaling.items()}
+    costs = {
+        "chains": {int(n): v * int(n) for n, v in medians.get("scaling-chains", {}).items() if n.isdigit()},
+        "latent dimensions": {int(n): v for n, v in medians.get("scaling-dimensions", {}).items() if n.isdigit()},
+    }
+    for chains in (100, 1000):
+        found = {k: medians[name] for k in (1, 2, 4, 8) if (name := f"scaling-stages-{chains}-{k}") in medians}
+        costs[f"stages, {chains} chains"] = {k: v["unit, ms"] * v["stacked"] for k, v in found.items()}
+    rows = [[name, f"{min(c)} to {max(c)}", f"{slope(c):.2f}"] for name, c in costs.items() if len(c) > 1]
+    return f"Exponents fitted to these costs (`scaling`).\n\n{table(['over', 'from', 'exponent'], rows)}"
+
+
+def slope(costs: dict[int, float]) -> float:
+    """Of log cost over log size."""
+    return float(np.polyfit(np.log(list(costs)), np.log(list(costs.values())), 1)[0])
 
 
 def answer(question: Question, stored: dict[str, dict[str, list[float]]]) -> str:
