@@ -124,9 +124,10 @@ class NeighbourPrior(Prior):
     def own_part(self, start: int, end: int) -> Tensor:
         """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at these."""
         z = self.base.exemplars[start:end]
-        whole, others = self.closeness(z), self.closeness(z)
-        others[:, start:end].fill_diagonal_(-math.inf)
-        return self.log_kernels(z, whole).logsumexp(1) - self.log_kernels(z, others).logsumexp(1)
+        closeness = self.closeness(z)
+        whole = self.log_kernels(z, closeness).logsumexp(1)
+        closeness[:, start:end].fill_diagonal_(-math.inf)
+        return whole - self.log_kernels(z, closeness).logsumexp(1)
 
     def log_kernels(self, z: Tensor, closeness: Tensor) -> Tensor:
         """``a_i - |z - z_i|^2 / (2 h_i^2)`` (batch, num_neighbours) of the nearest."""
