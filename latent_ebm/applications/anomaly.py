@@ -43,7 +43,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    energy : "joint" (``log p(x|z) + log p(z)``), "reconstruction" or "prior" (one of its terms), or "elbo".
+    energy : "joint" (``log p(x|z) + log p(z)``), "reconstruction" (tables only) or "prior" (one of its terms), or "elbo".
     contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out training scores), or the
         fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
     image_shape : (C, H, W) of rows that are flat images, at least 10 of them, H and W from 8 on: features are then learnt

@@ -25,6 +25,8 @@ def check_parameters(detector: Any) -> None:
     for name, (valid, rule) in rules.items():
         if not valid:
             raise ValueError(f"{name} must be {rule}, got {getattr(detector, name)!r}")
+    if detector.energy == "reconstruction" and detector.image_shape is not None:
+        raise ValueError('energy must not be "reconstruction" for images, whose features are coded without loss')
 
 
 def check_magnitude(X: np.ndarray) -> None:

@@ -327,6 +327,7 @@ def test_explanation_points_at_the_broken_feature() -> None:
         ({"max_exemplars": 1}, "max_exemplars must be"),
         ({"image_shape": (8, 8)}, "image_shape must be None or three"),
         ({"image_shape": 64}, "image_shape must be None or three"),
+        ({"image_shape": (1, 1, 5), "energy": "reconstruction"}, 'energy must not be "reconstruction" for images'),
         ({"image_shape": (1, 8, 8)}, r"image_shape \(1, 8, 8\), got rows of 5 numbers"),
     ],
 )
@@ -424,3 +425,15 @@ def test_a_write_cut_short_leaves_no_detector(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(FileNotFoundError):
         LatentEBMDetector.load(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["detector.safetensors"]
+
+
+def test_images_are_compared_with_their_neighbours() -> None:
+    # Two kinds of images, one of them spread ten times as wide: what lies off the narrow kind is the more unusual.
+    rng = np.random.default_rng(0)
+    centres = np.repeat(np.stack([np.full(64, 0.2), np.full(64, 0.8)]), 60, 0)
+    width = np.repeat([0.005, 0.05], 60)[:, None]
+    X = centres + width * rng.normal(size=(120, 64))
+    detector = quick(**IMAGES).fit(X)
+    wide, narrow = 0.8 + 0.06 * rng.normal(size=(20, 64)), 0.2 + 0.06 * rng.normal(size=(20, 64))
+    assert detector.score_samples(wide).min() > detector.score_samples(narrow).max()
+    assert len(detector.views_) == 2
