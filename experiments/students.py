@@ -66,7 +66,7 @@ The teacher is a U-Net of 90,000 parameters in pixel space, trained by this libr
 are DDIM. Samples (2,000) are compared with as many test images in the features of a classifier that this library trains; the
 KL of classes is that of the classifier's verdicts on samples from those on test images. Students had the same CPU
 time, and are sampled with averaged weights. All start from the teacher but the diffusion GAN of four steps, `ddgan-4`, which
-starts from nothing; like `ufogen` it sees data, which the others do not. The latent EBM is that of `experiments/mnist/ratio.yaml`.
+starts from nothing; like `ufogen` it sees data, which the others do not. The latent EBM is `experiments/mnist/ratio.yaml`.
 
 {table(["sampler", "updates", *COLUMNS.values()], rows)}
 {verdict(stored, runs)}
