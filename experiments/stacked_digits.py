@@ -11,6 +11,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from experiments.common import FIGURES, HERE, Budget, cached, results, settings, train
@@ -112,9 +113,9 @@ def section() -> str:
     return f"""## A thousand modes: `python -m experiments.stacked_digits`
 
 Three digits of 8x8 pixels, drawn from 1,297, are the channels of an image; {NUM:,} samples are sorted into 1,000 classes by a
-classifier of single digits, which is right about {accuracy:.1%} of the held-out ones. KL is that of the histogram to the
-uniform one, of which so many draws leave .02; the Fréchet distance is to stacked held-out digits in the features of the
-classifier. Equal CPU time, averaged weights. A class counts as found with one sample in it.
+classifier of single digits, which is right about {100 * accuracy:.1f} % of the held-out ones. A class counts as found with
+one sample in it; KL is that of the histogram to the uniform one, of which so many draws leave .02; the Fréchet distance is to
+stacked held-out digits in the features of the classifier. Equal CPU time, averaged weights.
 
 {table(["model", *keys.values()], rows)}
 ![Samples](figures/stacked_digits.png)
@@ -123,12 +124,13 @@ classifier. Equal CPU time, averaged weights. A class counts as found with one s
 
 @styled
 def draw(stored: dict[str, Any]) -> Any:
-    """A grid of samples a model, the data first; the channels are the colours."""
-    figure, axes = new_figure(4, (2.3, 1.95))
+    """A grid of samples a model, the data first; the channels are side by side."""
+    figure, axes = new_figure(4, (2.3, 2.4))
     for axis, (name, title) in zip(axes, {"data": "data", **ROWS}.items(), strict=True):
         axis.set(title=title)
         axis.set_axis_off()
-        axis.imshow(image_grid(unpack(stored[f"{name}-0"]["samples"], (3, 8, 8)), 8), interpolation="nearest")
+        x = rearrange(unpack(stored[f"{name}-0"]["samples"], (3, 8, 8)), "n c h w -> n 1 h (c w)")
+        axis.imshow(image_grid(x[:24], 3), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
     return figure
 
 
