@@ -24,7 +24,14 @@ from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
 
 FOLDER = HERE / "stacked_digits"
 ROWS = {"diffusion_gan": "diffusion GAN, 4 steps", "gan": "plain GAN, 1 step", "diffusion": "diffusion, 50 steps"}
-COLUMNS = {"updates": "updates", "seconds": "CPU s", "modes": "modes of 1,000", "kl": "KL, nats", "frechet": "Fréchet"}
+COLUMNS = {
+    "updates": "updates",
+    "seconds": "CPU s",
+    "modes": "modes of 1,000",
+    "kl": "KL, nats",
+    "frechet": "Fréchet",
+    "seconds_per_1000": "CPU s / 1,000",
+}
 NUM, NUM_SHOWN = 25_600, 48
 
 
@@ -49,11 +56,11 @@ def classifier() -> FeatureClassifier:
 
 
 @cache
-def held_out() -> Tensor:
-    """As many stacked test digits (NUM, 3, 8, 8) as there are samples."""
+def stacked() -> StackedDigits:
+    """As many held-out rows as there are samples."""
     data = StackedDigits(5 * NUM)
     data.setup()
-    return data.test.x
+    return data
 
 
 def measure(x: Tensor) -> dict[str, float]:
@@ -62,7 +69,7 @@ def measure(x: Tensor) -> dict[str, float]:
     return {
         "modes": int((share > 0).sum()),
         "kl": float(torch.special.xlogy(share, 1000 * share).sum()),
-        "frechet": frechet_distance(features(held_out()), features(x)),
+        "frechet": frechet_distance(features(stacked().test.x), features(x)),
     }
 
 
@@ -93,8 +100,7 @@ def run(name: str, seed: int, minutes: float) -> dict[str, Any]:
 
 def judge_data() -> dict[str, Any]:
     """The best to expect: figures of stacked held-out digits, others than those that samples are compared with."""
-    data, test = StackedDigits(5 * NUM), digits().test
-    data.setup()
+    data, test = stacked(), digits().test
     accuracy = float((classifier()(test.x).argmax(1) == test.label).double().mean())
     return {**measure(data.val.x), "accuracy": accuracy, "samples": pack(data.train.x[:NUM_SHOWN])}
 
@@ -107,9 +113,8 @@ def section() -> str:
         return ""
     save_figure(draw(stored), FIGURES / "stacked_digits.png")
     names = {**ROWS, "data": "held-out digits"}
-    keys = {**COLUMNS, "seconds_per_1000": "CPU s / 1,000"}
     accuracy = runs["data"][0]["accuracy"]
-    rows = [[names[name], *(spread(run.get(key) for run in runs[name]) for key in keys)] for name in names]
+    rows = [[names[name], *(spread(run.get(key) for run in runs[name]) for key in COLUMNS)] for name in names]
     return f"""## A thousand modes: `python -m experiments.stacked_digits`
 
 Three digits of 8x8 pixels, drawn from 1,297, are the channels of an image; {NUM:,} samples are sorted into 1,000 classes by a
@@ -117,7 +122,7 @@ classifier of single digits, which is right about {100 * accuracy:.1f} % of the 
 one sample in it; KL is that of the histogram to the uniform one, of which so many draws leave .02; the Fréchet distance is to
 stacked held-out digits in the features of the classifier. Equal CPU time, averaged weights.
 
-{table(["model", *keys.values()], rows)}
+{table(["model", *COLUMNS.values()], rows)}
 ![Samples](figures/stacked_digits.png)
 """
 
