@@ -135,14 +135,14 @@ def draw_curves(runs: dict[str, Runs]) -> Any:
         axis.set(yscale="log")
         axis.set_yticks([50, 100, 200, 400], ["50", "100", "200", "400"])
         axis.minorticks_off()
-    axes[0].legend()
+    axes[2].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 @styled
 def draw_samples(stored: dict[str, Any], teachers: dict[int, dict[str, Any]], runs: dict[str, Runs]) -> Any:
-    """A grid of samples a sampler; the data first."""
-    shown = {"data": stored["data"]} | {of_teacher(steps): run for steps, run in teachers.items()}
+    """A grid of samples a sampler; the data first, and one step of the teacher, which is the mean of all digits, left out."""
+    shown = {"data": stored["data"]} | {of_teacher(steps): run for steps, run in teachers.items() if steps > 1}
     shown |= {name: group[0] for name, group in runs.items()} | {"latent EBM": stored["latent-ebm-0"]}
     grids = {name: unpack(run["samples"]) for name, run in shown.items()}
     columns = 4
