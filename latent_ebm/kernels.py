@@ -53,12 +53,9 @@ class KernelPrior(Prior):
             means = terms.softmax(1) @ self.table[:-1].mT  # under p(i|z), of centred z_i / h_i^2 and of -1 / (2 h_i^2)
             return terms.logsumexp(1), means[:, :-1] + 2 * means[:, -1:] * (z - self.centre)
 
-    def mean(self, z: Tensor, values: Tensor) -> Tensor:
-        """Mean (batch, \\*event) of the exemplars' ``values`` (n, \\*event), weighed by ``p(i|z) / h_i^2``.
-
-        That of the exemplars themselves is a step of mean shift up the density.
-        """
-        return torch.tensordot((self.log_kernels(z) - 2 * self.bandwidth.log()).softmax(1), values, 1)
+    def mean_shift(self, z: Tensor) -> Tensor:
+        """One step (batch, dim) up the density: the mean of the exemplars, weighed by ``p(i|z) / h_i^2``."""
+        return (self.log_kernels(z) - 2 * self.bandwidth.log()).softmax(1) @ self.exemplars
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         like = self.exemplars
@@ -98,6 +95,7 @@ class NeighbourPrior(Prior):
 
     base: KernelPrior  # pyright: ignore[reportIncompatibleVariableOverride]
     log_heights: Tensor
+    table: Tensor
 
     def __init__(self, base: KernelPrior, log_heights: Tensor, num_neighbours: int, sampler: Sampler) -> None:
         super().__init__()
@@ -107,19 +105,14 @@ class NeighbourPrior(Prior):
             raise ValueError(f"num_neighbours must be in [1, {len(log_heights) - 1}], got {num_neighbours}")
         self.base, self.num_neighbours, self.sampler = base, num_neighbours, sampler
         self.register_buffer("log_heights", log_heights.detach().clone())
+        self.register_load_state_dict_post_hook(tabulate_gaps)
+        tabulate_gaps(self)
 
     def log_density(self, z: Tensor) -> Tensor:
         return self.log_kernels(z, self.closeness(z)).logsumexp(1)
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.sampler.sample(self, self.base.sample(num, generator=generator), generator=generator)
-
-    def mean(self, z: Tensor, values: Tensor) -> Tensor:
-        """Mean (batch, \\*event) of the nearest exemplars' ``values`` (n, \\*event), weighed as in ``KernelPrior.mean``."""
-        closeness = self.closeness(z)
-        i = self.nearest(closeness)
-        weights = (self.log_kernels(z, closeness) - 2 * self.base.bandwidth[i].log()).softmax(1)
-        return torch.einsum("bk,bk...->b...", weights, values[i])
 
     def own_part(self, start: int, end: int) -> Tensor:
         """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at these."""
@@ -131,19 +124,21 @@ class NeighbourPrior(Prior):
 
     def log_kernels(self, z: Tensor, closeness: Tensor) -> Tensor:
         """``a_i - |z - z_i|^2 / (2 h_i^2)`` (batch, num_neighbours) of the nearest."""
-        i = self.nearest(closeness)
+        i = closeness.topk(self.num_neighbours, sorted=False).indices
         square = (z[:, None] - self.base.exemplars[i]).square().sum(2)
         return self.log_heights[i] - 0.5 * square / self.base.bandwidth[i] ** 2
-
-    def nearest(self, closeness: Tensor) -> Tensor:
-        """Indices (batch, num_neighbours) of the greatest ``closeness`` (batch, n)."""
-        return closeness.topk(self.num_neighbours, sorted=False).indices
 
     @torch.no_grad()
     def closeness(self, z: Tensor) -> Tensor:
         """``-|z - z_i|^2 / 2`` (batch, n) up to a constant of each row."""
-        u, v = z - self.base.centre, self.base.exemplars - self.base.centre
-        return torch.addmm(v.square().sum(1), u, v.mT, beta=-0.5)
+        u = z - self.base.centre
+        return torch.cat([u, torch.ones_like(u[:, :1])], 1) @ self.table
+
+
+def tabulate_gaps(prior: NeighbourPrior, *_: object) -> None:
+    """Derive the ``table`` (dim + 1, n) of closeness, which is linear in ``(u, 1)``."""
+    v = prior.base.exemplars - prior.base.centre
+    prior.register_buffer("table", torch.cat([v.mT, -0.5 * v.square().sum(1)[None]]), persistent=False)
 
 
 def square_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -154,13 +149,13 @@ def square_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def distinct(rows: Tensor) -> Tensor:
-    """``rows`` (n, dim) without copies, centred; rows that differ by no more than distances are rounded are copies.
+    """``rows`` (n, dim) without copies, centred; rows that differ by less than distances are rounded are copies.
 
     Raises ``ValueError`` unless two differ.
     """
     centred = rows - rows.mean(0)
     limits = torch.finfo(rows.dtype)
-    resolution = (math.sqrt(limits.eps) * centred.abs().max()).clamp(min=limits.tiny)
+    resolution = (4 * math.sqrt(limits.eps * rows.shape[1]) * centred.abs().max()).clamp(min=limits.tiny)
     found = (centred / resolution).round().unique(dim=0) * resolution
     if len(found) < 2:
         raise ValueError("exemplars must hold two different rows, got one")
@@ -171,11 +166,13 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
     """The ``h`` that maximises the likelihood of each of ``exemplars`` (n, dim) under the kernels at the others.
 
     Copies of a row count once, as a row would else be explained by its copy at any h. The likelihood is that of ``max_rows``
-    random rows. Raises ``ValueError`` unless two rows differ.
+    random rows, or fewer where a table of distances would hold more than 16 million. Raises ``ValueError`` unless two rows
+    differ.
     """
     from scipy.optimize import minimize_scalar
 
     rows = distinct(exemplars)
+    max_rows = min(max_rows, max(1, 16_000_000 // len(rows)))
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
     square = square_distances(rows[:max_rows], rows).fill_diagonal_(math.inf)
     nearest = square.min(1).values.median().clamp(min=torch.finfo(rows.dtype).tiny)
@@ -191,7 +188,7 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
 def local_bandwidths(exemplars: Tensor, num_neighbours: int) -> tuple[Tensor, float]:
     r"""Bandwidths (n,) as wide as the gaps around each of ``exemplars`` (n, dim), and the dimension in which these spread.
 
-    ``h_i = r_i / sqrt(m)``, r_i the distance to the neighbour of rank ``num_neighbours``, and m, at most dim, of
+    ``h_i = r_i / sqrt(m)``, r_i the distance to the neighbour of rank ``num_neighbours``, and m in [1, dim] of
     ``1 / m = mean_ij log(r_i / r_ij)`` (Levina and Bickel 2004; MacKay and Ghahramani 2005). Copies of a row count once.
     Raises ``ValueError`` for ``num_neighbours < 2``, or unless two rows differ.
     """
@@ -205,5 +202,5 @@ def local_bandwidths(exemplars: Tensor, num_neighbours: int) -> tuple[Tensor, fl
         exemplars
     )  # without the row itself
     spread = float((gaps[:, -1:] / gaps[:, :-1]).log().mean()) if gaps.shape[1] > 1 else 0.0
-    m = min(dim, 1 / spread) if spread > 0 else dim
+    m = max(1.0, min(dim, 1 / spread)) if spread > 0 else dim
     return gaps[:, -1] / math.sqrt(m), m

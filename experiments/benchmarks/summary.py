@@ -73,7 +73,8 @@ def section() -> str:
     parts = [part for question in QUESTIONS if (part := answer(question, stored))]
     head = """## Speed: `python -m experiments.benchmarks.<script>`
 
-Ratios of CPU time on one thread, contestants taking turns in one process: median (lowest to highest) of 7 rounds."""
+Ratios of CPU time on one thread, contestants taking turns in one process: median (lowest to highest) of 7 rounds; wall time
+where it is said."""
     return "\n\n".join([head, *parts, exponents(stored)]) if parts else ""
 
 
@@ -89,7 +90,8 @@ def exponents(stored: dict[str, dict[str, list[float]]]) -> str:
         found = {k: medians[name] for k in (1, 2, 4, 8) if (name := f"scaling-stages-{chains}-{k}") in medians}
         costs[f"stages, {chains} chains"] = {k: v["unit, ms"] * v["stacked"] for k, v in found.items()}
     rows = [[name, f"{min(c)} to {max(c)}", f"{slope(c):.2f}"] for name, c in costs.items() if len(c) > 1]
-    return f"Exponents fitted to these costs (`scaling`).\n\n{table(['over', 'from', 'exponent'], rows)}"
+    head = "Exponents fitted to these costs (`scaling`)."
+    return f"{head}\n\n{table(['over', 'from', 'exponent'], rows)}" if rows else ""
 
 
 def slope(costs: dict[int, float]) -> float:

@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from latent_ebm.applications import detector_fitting as fitting
 from latent_ebm.applications import detector_model as parts
 from latent_ebm.applications.detector_checks import check_magnitude, check_parameters
+from latent_ebm.kernels import NeighbourPrior
 from samplers import value_and_grad
 
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
@@ -43,7 +44,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    energy : "joint" (``log p(x|z) + log p(z)``), "reconstruction" (tables only) or "prior" (one of its terms), or "elbo".
+    energy : "joint" (``log p(x|z) + log p(z)``), "prior" or "reconstruction" (one of its terms; the latter
+        of tables only, and with ``latent_dim`` below their columns), or "elbo".
     contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out training scores), or the
         fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
     image_shape : (C, H, W) of rows that are flat images, at least 10 of them, H and W from 8 on: features are then learnt
@@ -137,16 +139,16 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def explain(self, X: Any) -> Explanation:
         """Why rows X (n, d) score as they do.
 
-        ``reconstruction`` is the model's own normal row beside each: its code, climbed up the kernels and decoded.
-        ``contribution`` is the gradient of the energy, averaged over the straight path between the two, times their distance:
-        per feature, in nats, and its sum over features is the row's excess of energy.
+        ``reconstruction`` is the model's own normal row beside each: its code, climbed up the kernels and decoded; of an
+        image, the training one nearest in pixels. ``contribution`` is the gradient of the energy, averaged over the straight
+        path between the two, times their distance: per feature, in nats. Its sum over features is the row's excess of energy,
+        for images up to the jumps where other neighbours begin to count.
         ``residual`` is X minus its reconstruction. Source of the path: arXiv:1703.01365.
         """
         x = self._validated(X)
-        end = self._nearest_mode(x)
-        ticks = (torch.arange(NUM_PATH_POINTS, dtype=x.dtype) + 0.5) / NUM_PATH_POINTS
-        grads = [value_and_grad(self._energy, end + t * (x - end))[1] for t in ticks]
-        contribution = torch.stack(grads).mean(0) * (x - end)
+        end = parts.in_blocks(self._normal, x)
+        ends = zip(x.split(parts.BLOCK), end.split(parts.BLOCK), strict=True)
+        contribution = torch.cat([self._path_gradient(*pair) for pair in ends]) * (x - end)
         flat = (contribution.flatten(1).numpy(), self.scaler_.inverse_transform(end.flatten(1).numpy()))
         raw = self.scaler_.inverse_transform(x.flatten(1).numpy())
         return Explanation(flat[0], raw - flat[1], flat[1])
@@ -186,7 +188,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def _fit_views(self, x: Tensor) -> tuple[parts.View, ...]:
         features = parts.blank_features(self.image_shape, int(self.latent_dim), int(self.channels))
         if self.image_shape is not None:
-            fitting.fit_components(features[0][-1], x.flatten(1))  # pyright: ignore[reportIndexIssue]
+            fitting.fit_components(cast(parts.Components, features[0]), x.flatten(1))
             fitting.fit_features(features[1], x.float(), self.max_steps, self.verbose)
             features[1].double().eval()
         return tuple(fitting.fit_linear(part, x, int(self.latent_dim)) for part in features)
@@ -223,15 +225,21 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
             return parts.negative_elbo(self.views_, x, self.elbo_noise_)
         return parts.energy(self.views_, x, TERMS[self.energy])
 
-    @torch.no_grad()
-    def _nearest_mode(self, x: Tensor) -> Tensor:
-        """Rows (n, \\*event) at the end of a climb from the codes of ``x``, in the view of a table's rows, or of pixels.
+    def _path_gradient(self, x: Tensor, end: Tensor) -> Tensor:
+        """Gradient of the energy (n, \\*event), averaged over the straight path from ``end`` to ``x``."""
+        ticks = (torch.arange(NUM_PATH_POINTS, dtype=x.dtype) + 0.5) / NUM_PATH_POINTS
+        return torch.stack([value_and_grad(self._energy, end + t * (x - end))[1] for t in ticks]).mean(0)
 
-        Codes of tables are decoded; of images there is the mean of the training rows, weighed by their kernels.
-        """
+    @torch.no_grad()
+    def _normal(self, x: Tensor) -> Tensor:
+        """The model's own normal row beside each of ``x`` (n, \\*event)."""
         view = self.views_[0]
-        z = view.climb(x, NUM_MODE_STEPS)
-        return view.likelihood(z).mean if self.image_shape is None else view.kernels.mean(z, self.rows_)
+        z = view.encode(x)
+        if self.image_shape is not None:
+            return self.rows_[cast(NeighbourPrior, view.kernels).closeness(z).argmax(1)]
+        for _ in range(NUM_MODE_STEPS):
+            z = view.kernels.base.mean_shift(z)
+        return view.likelihood(z).mean
 
     def _make_scaler(self, X: np.ndarray) -> StandardScaler:
         """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit), images to [-1, 1] as a whole."""

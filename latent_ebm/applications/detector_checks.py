@@ -26,7 +26,7 @@ def check_parameters(detector: Any) -> None:
         if not valid:
             raise ValueError(f"{name} must be {rule}, got {getattr(detector, name)!r}")
     if detector.energy == "reconstruction" and detector.image_shape is not None:
-        raise ValueError('energy must not be "reconstruction" for images, whose features are coded without loss')
+        raise ValueError('energy must not be "reconstruction" for images, whose codes leave next to nothing out')
 
 
 def check_magnitude(X: np.ndarray) -> None:

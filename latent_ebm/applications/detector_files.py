@@ -99,7 +99,7 @@ def restore(detector: Any, record: dict[str, Any], tensors: dict[str, Tensor]) -
     numbers, num_features = record["numbers"], record["numbers"]["n_features_in_"]
     detector.scaler_ = StandardScaler()
     features = parts.blank_features(detector.image_shape, detector.latent_dim, detector.channels)
-    sizes = (num_features,) if detector.image_shape is None else (detector.latent_dim,) * len(features)
+    sizes = (num_features,) if detector.image_shape is None else (detector.latent_dim + 1, detector.latent_dim)
     detector.views_ = tuple(
         parts.linear(part, size, dim, blank_prior(torch.zeros(len(tensors["rows_"]), dim), record)).double()
         for part, size, dim in zip(features, sizes, record["dims"], strict=True)

@@ -2,10 +2,11 @@ r"""How the views of a detector are learnt: features, linear codes, kernels, rat
 
 A table has one view, the rows themselves: kernels at the codes of training rows, of the one bandwidth that maximises the
 leave-one-out likelihood, tilted by as many ratio stages as held-out codes say are worth adding (arXiv:2209.08739). An image
-has two: its pixels, and features that a small encoder has learnt from the images at hand, without labels, to be alike in
-random views of one image (arXiv:2105.04906, 2105.09270); pixels say how much ink there is, and density in them prefers what
-is plain. Their kernels are as wide as the gaps between neighbours, as images of one kind lie closer than those of another.
-Nothing was selected with an anomaly in view.
+has two: principal components of its pixels with what these leave over, and features that a small encoder has learnt from
+the images at hand, without labels, to be alike in random views of one image (arXiv:2105.04906, 2105.09270); pixels say how
+much ink there is, and density in them prefers what is plain. Their kernels are as wide as the gaps between neighbours, as
+images of one kind lie closer than those of another. Nothing is selected with an anomaly in view; how many neighbours count,
+and ``TEMPERING``, were chosen on held-out digits other than those that are reported.
 """
 
 import math
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from latent_ebm.applications.detector_model import (
     HIDDEN,
     NUM_NEIGHBOURS,
+    Components,
     View,
     in_blocks,
     linear,
@@ -43,12 +45,11 @@ def fit_features(features: nn.Module, x: Tensor, max_steps: int, progress: bool)
     fit_rows(rule.train(), x, max_steps, "val/loss", progress=progress)
 
 
-@torch.no_grad()
-def fit_components(pixels: nn.Linear, x: Tensor) -> None:
-    """Let ``pixels`` give principal components of rows x (n, d), and zeros where there are no more."""
-    mean, axes, _ = principal(x, pixels.out_features)
-    pixels.to(x).weight.zero_()[: len(axes)] = axes
-    pixels.bias.zero_()[: len(axes)] = -axes @ mean
+def fit_components(components: Components, x: Tensor) -> None:
+    """Find the principal axes of rows x (n, d), zeros where there are no more."""
+    mean, axes, _ = principal(x, len(components.axes))
+    components.to(x).mean.copy_(mean)
+    components.axes.zero_()[: len(axes)] = axes
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from samplers import MALA
 HIDDEN = (64, 64)  # of a ratio stage
 NUM_NEIGHBOURS = 20  # that decide on an image, as in LOF
 KernelsPrior = RatioPrior | NeighbourPrior
-BLOCK = 128  # rows that are scored at once: their distances to 5,000 exemplars stay in cache
+BLOCK = 128  # rows that are scored at once
 
 
 class View(nn.Module):
@@ -60,16 +60,26 @@ class View(nn.Module):
         draws = [q.mean + q.stddev * eps for eps in noise[:, : q.mean.shape[1]]]
         return torch.stack([q.log_prob(z) - model.log_joint(x, z) for z in draws]).mean(0)
 
-    def climb(self, x: Tensor, num_steps: int) -> Tensor:
-        """Codes (n, latent_dim) at the end of a climb by mean shift from those of ``x``."""
-        z = self.encode(x)
-        for _ in range(num_steps):
-            z = self.kernels.mean(z, self.kernels.base.exemplars)
-        return z
-
     def own_part(self, num: int) -> Tensor:
         """By how much each of the first ``num`` exemplars' own kernels raise the log-density (num,) there."""
         return torch.cat([self.kernels.own_part(start, min(start + BLOCK, num)) for start in range(0, num, BLOCK)])
+
+
+class Components(nn.Module):
+    """Principal components of images, and the norm of what these leave over: (n, \\*event) -> (n, num + 1)."""
+
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(self, num_pixels: int, num: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_pixels))
+        self.register_buffer("axes", torch.zeros(num, num_pixels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = x.flatten(1) - self.mean
+        components = u @ self.axes.mT
+        return torch.cat([components, torch.linalg.vector_norm(u - components @ self.axes, dim=1, keepdim=True)], 1)
 
 
 def linear(features: nn.Module, num: int, dim: int, prior: KernelsPrior) -> View:
@@ -80,12 +90,11 @@ def linear(features: nn.Module, num: int, dim: int, prior: KernelsPrior) -> View
 
 def blank_features(image_shape: Sequence[int] | None, num: int, channels: int) -> list[nn.Module]:
     """What maps rows to the features of every view: a table's rows are its features; an image has ``num`` principal
-    components of its pixels, and ``num`` numbers that an encoder gives.
+    components of its pixels beside what they leave over, and ``num`` numbers that an encoder gives.
     """
     if image_shape is None:
         return [nn.Identity()]
-    components = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(image_shape), num))
-    return [components, PlacedEncoder(image_shape[0], num, channels)]
+    return [Components(math.prod(image_shape), num), PlacedEncoder(image_shape[0], num, channels)]
 
 
 def ratio_prior(kernels: KernelPrior, num_stages: int = 0) -> RatioPrior:

@@ -101,12 +101,12 @@ def number(value: float, digits: int = 4) -> str:
 
 def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]:
     """Particulars of the detector: its parameters and what the fit made of them."""
-    view = detector.views_[0]
+    dims = [view.kernels.base.exemplars.shape[1] for view in detector.views_]
     fitted = {
         "Normal rows held out for p-values": len(findings.normal_scores),
-        "Numbers in a code": view.kernels.base.exemplars.shape[1],
+        "Numbers in a code": " + ".join(map(str, dims)),
         "Training rows that carry a kernel": len(detector.rows_),
-        "Ratio stages": len(getattr(view.prior, "stages", ())),
+        "Ratio stages": len(getattr(detector.views_[0].prior, "stages", ())),
         "Version of latent-ebm": metadata.version("latent-ebm"),
     }
     return {**fitted, **{f"Parameter {name}": value for name, value in detector.get_params().items()}}

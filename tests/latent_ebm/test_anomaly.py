@@ -304,6 +304,16 @@ def test_contributions_sum_to_the_excess_of_energy(staged: LatentEBMDetector, en
     assert_allclose(found.contribution.sum(1), excess, rtol=0.05, atol=0.3)
 
 
+def test_contributions_of_images_sum_to_the_excess_of_energy() -> None:
+    X = np.tanh(rows(200, 64))
+    detector = quick(**{**IMAGES, "latent_dim": 30}).fit(X[:150])
+    found = detector.explain(X[150:])
+    excess = detector.score_samples(found.reconstruction) - detector.score_samples(X[150:])
+    assert (excess > 0).all()
+    assert np.median(np.abs(found.contribution.sum(1) - excess)) < 0.1 * np.median(excess)
+    assert all(np.abs(X[:150] - row).max(1).min() < 1e-9 for row in found.reconstruction)  # training images
+
+
 def test_explanation_points_at_the_broken_feature() -> None:
     X = np.random.default_rng(0).normal(size=(300, 6))
     broken = X[:6].clip(-1, 1) + 8 * np.eye(6)
@@ -437,3 +447,19 @@ def test_images_are_compared_with_their_neighbours() -> None:
     wide, narrow = 0.8 + 0.06 * rng.normal(size=(20, 64)), 0.2 + 0.06 * rng.normal(size=(20, 64))
     assert detector.score_samples(wide).min() > detector.score_samples(narrow).max()
     assert len(detector.views_) == 2
+
+
+def test_pixels_that_are_always_dark_stand_out_when_lit() -> None:
+    X = np.tanh(rows(120, 64))
+    X[:, 40:] = -1
+    lit = X[:20].copy()
+    lit[:, 50:58] = 1
+    detector = quick(**{**IMAGES, "latent_dim": 30}).fit(X[20:])
+    assert (detector.score_samples(lit) < detector.score_samples(X[:20])).all()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-8, 1e-6])
+def test_near_copies_of_images_have_finite_scores(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.random((30, 64)), np.repeat(rng.random((3, 64)), 25, 0) + noise * rng.random((75, 64))])
+    assert np.isfinite(quick(**{**IMAGES, "latent_dim": 64}).fit(X).score_samples(X)).all()

@@ -99,7 +99,7 @@ def test_kernels_of_different_widths_are_the_mixture() -> None:
     value, grad = value_and_grad(prior, z)
     torch.testing.assert_close((value, grad), value_and_grad(lambda z: prior.log_density(z), z))
     precision = torch.stack(parts).softmax(0).mT @ WIDTHS**-2
-    torch.testing.assert_close(prior.mean(z, prior.exemplars), z + grad / precision[:, None])
+    torch.testing.assert_close(prior.mean_shift(z), z + grad / precision[:, None])
 
 
 def test_draws_of_kernels_of_different_widths() -> None:
@@ -147,12 +147,6 @@ def test_only_the_nearest_kernels_count() -> None:
         for i in range(7, 12)
     ]
     torch.testing.assert_close(prior(exemplars[7:12]) - prior.own_part(7, 12), torch.cat(left_out))
-
-
-def test_a_step_of_mean_shift_goes_along_the_gradient() -> None:
-    prior, z = neighbour_prior(scattered(50, 3)), scattered(20, 3, 1)
-    step, grad = prior.mean(z, prior.base.exemplars) - z, value_and_grad(prior, z)[1]
-    torch.testing.assert_close(torch.cosine_similarity(step, grad), torch.ones(20).double())
 
 
 def test_gaps_are_compared_with_those_nearby() -> None:
