@@ -106,6 +106,11 @@ def run(path: Path, detector: str, seed: int) -> dict[str, Any]:
     return {**auroc_auprc(torch.as_tensor(scores), torch.as_tensor(label).bool()), **seconds}
 
 
+def file_name(detector: str) -> str:
+    """The name of a detector in names of results."""
+    return detector.replace(" ", "_").replace(",", "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
@@ -115,7 +120,7 @@ def main() -> None:
     for seed in range(args.seeds):
         for path in sorted(folder.glob("*.npz"), key=lambda path: path.stat().st_size):
             for detector in args.detectors:
-                name = f"adbench/{path.stem}-{detector.replace(' ', '_').replace(',', '')}-{seed}"
+                name = f"adbench/{path.stem}-{file_name(detector)}-{seed}"
                 config = {"detector": detector, "seed": seed, "clock": "CPU"}
                 print(f"  {cached(name, config, partial(run, path, detector, seed))}", flush=True)
 
