@@ -9,6 +9,7 @@ import time
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
@@ -56,12 +57,18 @@ def run_detector(digit: int, split: str, seed: int) -> dict[str, Any]:
     return {"joint": auroc_auprc(energy, data.test.label == digit), **seconds}
 
 
+def principal(data: MNIST, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test images in 50 principal components of all training images."""
+    train_x, test_x = (part.x.flatten(1).numpy() for part in (data.train, data.test))
+    pca = PCA(NEIGHBOURS["pca"], random_state=seed).fit(train_x)
+    return pca.transform(train_x), pca.transform(test_x)
+
+
 def run_neighbours(digit: int, split: str, seed: int) -> dict[str, Any]:
-    """LOF (20 neighbours) and k-NN (mean distance to 5) on 50 principal components of all training images."""
+    """LOF (20 neighbours) and k-NN (mean distance to 5) on principal components."""
     data = MNIST(heldout=digit, split=split, seed=seed, num_val=1)
     data.setup()
-    pca = PCA(50, random_state=seed).fit(data.train.x.flatten(1).numpy())
-    train_x, test_x = (pca.transform(part.x.flatten(1).numpy()) for part in (data.train, data.test))
+    train_x, test_x = principal(data, seed)
     lof = LocalOutlierFactor(n_neighbors=20, novelty=True).fit(train_x)
     knn = NearestNeighbors(n_neighbors=5).fit(train_x)
     scores = {"lof": -lof.score_samples(test_x), "knn": knn.kneighbors(test_x)[0].mean(1)}
@@ -70,13 +77,12 @@ def run_neighbours(digit: int, split: str, seed: int) -> dict[str, Any]:
 
 
 def run_peer(name: str, digit: int, split: str, seed: int) -> dict[str, Any]:
-    """AUROC and AUPRC of a detector of ``experiments.adbench`` on 50 principal components; CPU seconds."""
+    """AUROC and AUPRC of a detector of ``experiments.adbench`` on principal components; CPU seconds."""
     torch.set_num_threads(1)
     data = MNIST(heldout=digit, split=split, seed=seed, num_val=1)
     data.setup()
     start = time.process_time()
-    pca = PCA(NEIGHBOURS["pca"], random_state=seed).fit(data.train.x.flatten(1).numpy())
-    train_x, test_x = (pca.transform(part.x.flatten(1).numpy()) for part in (data.train, data.test))
+    train_x, test_x = principal(data, seed)
     scorer = DETECTORS[name](train_x, seed)
     fitted = time.process_time()
     score = Tensor(scorer(test_x))
