@@ -1,5 +1,6 @@
 r"""A latent model ``p(x, z) = p(z) p(x|z)``. Its ``log_posterior(x)`` is the only bridge to the samplers."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from latent_ebm.likelihoods import Likelihood
 from latent_ebm.priors import Prior
-from samplers import LogDensity, gradient, value_and_grad
+from samplers import LogDensity, gradient_function, value_and_grad
 
 
 class EnergyTerms(NamedTuple):
@@ -41,9 +42,10 @@ class LogPosterior:
         likelihood, grad = value_and_grad(self.log_likelihood, z)
         return prior + likelihood, prior_grad + grad
 
-    def gradient(self, z: Tensor) -> Tensor:
-        """As of ``value_and_grad``."""
-        return gradient(self.prior, z) + gradient(self.log_likelihood, z)
+    def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+        """The gradient of ``value_and_grad``, as a function of positions shaped like ``z`` (chains, dim)."""
+        prior, likelihood = gradient_function(self.prior, z), gradient_function(self.log_likelihood, z)
+        return lambda z: prior(z) + likelihood(z)
 
     def log_likelihood(self, z: Tensor) -> Tensor:
         """``log p(x|z)`` (chains,)."""

@@ -7,14 +7,14 @@ so a prior *is* a log-density: samplers take it as it is, and find its closed-fo
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.networks.mlp import EnergyMLP, EnergyStack, are_alike
-from samplers import Sampler, gradient, log_z_bracket, value_and_grad
+from latent_ebm.networks.energy import EnergyMLP, EnergyStack, are_alike
+from samplers import Sampler, gradient_function, log_z_bracket, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 
 
@@ -78,9 +78,10 @@ class GaussianPrior(Prior):
         """Closed form for samplers."""
         return self.log_density(z.detach()), -z.detach()
 
-    def gradient(self, z: Tensor) -> Tensor:
+    def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
         """Closed form for samplers."""
-        return -z
+        out = torch.empty_like(z)
+        return lambda z: torch.neg(z, out=out)
 
     def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Closed form for flows."""
@@ -113,9 +114,11 @@ class EnergyPrior(Prior):
         energy, energy_grad = value_and_grad(self.network, z)
         return base - energy, base_grad - energy_grad
 
-    def gradient(self, z: Tensor) -> Tensor:
-        """As of ``value_and_grad``."""
-        return gradient(self.base, z) - gradient(self.network, z)
+    def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+        """The gradient of ``value_and_grad``, as a function of points shaped like ``z`` (batch, dim)."""
+        base, energy = gradient_function(self.base, z), gradient_function(self.network, z)
+        out = torch.empty_like(z)
+        return lambda z: torch.sub(base(z), energy(z), out=out)
 
     @torch.no_grad()
     def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:

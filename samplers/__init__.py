@@ -1,6 +1,6 @@
 """Draws from a log-density or a denoiser; knows no model."""
 
-from samplers.base import Info, LogDensity, Sampler, State, gradient, value_and_grad
+from samplers.base import Info, LogDensity, Sampler, State, gradient_function, value_and_grad
 from samplers.chains import PersistentChains
 from samplers.diagnostics import acceptance, ess, kernel_stein_discrepancy, split_rhat
 from samplers.gradient_flow import GradientFlow
@@ -48,7 +48,7 @@ __all__ = [
     "bridge",
     "effective_sample_size",
     "ess",
-    "gradient",
+    "gradient_function",
     "kernel_stein_discrepancy",
     "log_mean_exp",
     "log_z_bracket",

@@ -58,13 +58,14 @@ def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     return value.detach(), grad
 
 
-def gradient(log_density: LogDensity, x: Tensor) -> Tensor:
-    """The gradient of ``value_and_grad`` alone, (chains, \\*event).
+def gradient_function(log_density: LogDensity, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """The gradient (chains, \\*event) of ``value_and_grad`` alone, as a function of detached positions shaped like ``x``.
 
-    A log-density that has it for less than its value offers a method ``gradient(x)``, which is then used.
+    A log-density that has it for less than its value, or in memory allocated once, offers a method ``gradient_function(x)``,
+    which is then used. Read a result before the next call, which may write over it.
     """
-    closed_form = getattr(log_density, "gradient", None)
-    return value_and_grad(log_density, x)[1] if closed_form is None else closed_form(x).detach()
+    closed_form = getattr(log_density, "gradient_function", None)
+    return (lambda x: value_and_grad(log_density, x)[1]) if closed_form is None else closed_form(x)
 
 
 class Recorded:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_numbers, gradient
+from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_numbers, gradient_function
 from samplers.ode import (
     check_flow,
     check_log_prob,
@@ -77,7 +77,7 @@ class GradientFlow(Sampler):
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         """One part ``horizon / num_steps`` of the flow."""
-        x = self._transport(log_density, state.position, 1)
+        x = self._transport(log_density, state.position.detach(), 1)
         ones = torch.ones_like(state.log_density)
         return self.init(log_density, x), Info(ones, ones.bool())
 
@@ -153,9 +153,10 @@ class GradientFlow(Sampler):
 
     def _transport(self, log_density: LogDensity, x: Tensor, num_steps: int) -> Tensor:
         """``x`` after ``num_steps`` parts of the flow."""
+        gradient = gradient_function(log_density, x)
 
         def velocity(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
-            return (gradient(log_density, state[0]),)
+            return (gradient(state[0]),)  # copied by the solver, which joins the parts of a state
 
         ends = self._ends(x) * (num_steps / self.num_steps)
         return solve(self, velocity, (x,), ends, num_steps, self._adjoint(log_density))[0]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from samplers.base import Info, LogDensity, Sampler, State, check_numbers, gradient, metropolis, normal_like
+from samplers.base import Info, LogDensity, Sampler, State, check_numbers, gradient_function, metropolis, normal_like
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,11 @@ class HMC(Sampler):
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         noise = normal_like(state.position, generator)
-        position, momentum = state.position, noise + self.step_size / 2 * state.grad
+        position, momentum = state.position.detach(), noise + self.step_size / 2 * state.grad
+        gradient = gradient_function(log_density, position)
         for _ in range(self.num_leapfrog - 1):
             position = position + self.step_size * momentum
-            momentum = momentum + self.step_size * gradient(log_density, position)
+            momentum = momentum + self.step_size * gradient(position)
         new = self.init(log_density, position + self.step_size * momentum)
         momentum = momentum + self.step_size / 2 * new.grad
         kinetic = (noise.flatten(1).square().sum(1) - momentum.flatten(1).square().sum(1)) / 2

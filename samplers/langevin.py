@@ -22,7 +22,7 @@ from samplers.base import (
     State,
     check_finite,
     check_numbers,
-    gradient,
+    gradient_function,
     metropolis,
     normal_like,
     value_and_grad,
@@ -61,19 +61,19 @@ class Langevin(Sampler):
         return self.init(log_density, position), Info(ones, ones.bool(), noise)
 
     def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """As ``Sampler.sample``, with one gradient a step (none at the last position) and noise drawn in place.
+        """As ``Sampler.sample``, with one gradient a step (none at the last position) in memory allocated once.
 
         Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats a dimension: a step too
         large for its target need not end in infinity.
         """
         x = position.detach().clone()
-        noise, values = torch.empty_like(x), []
+        noise, values, gradient = torch.empty_like(x), [], gradient_function(log_density, x)
         for k in range(self.num_steps):
             if k in (0, self.num_steps - 1):
                 value, grad = value_and_grad(log_density, x)
                 values.append(value)
             else:
-                grad = gradient(log_density, x)
+                grad = gradient(x)
             x.add_(grad, alpha=self.step_size)
             x.add_(noise.normal_(generator=generator), alpha=self.noise_scale)
         check_finite("position", x, f"a chain of {self} diverged: use a smaller step_size")

@@ -17,7 +17,7 @@ from samplers.base import Info, LogDensity, Sampler, State
 class LowPrecision(Sampler):
     """Run ``sampler`` under ``torch.autocast``, with matrix products and convolutions in ``dtype``.
 
-    ``dtype`` is "bfloat16", or "float16" on devices that have it. Densities that compute in float64 are rounded too. Raises
+    ``dtype`` is "bfloat16", or "float16" on devices that have it. Products of float64 stay as they are. Raises
     ``ValueError`` for another ``dtype``.
     """
 

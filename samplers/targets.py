@@ -7,7 +7,7 @@ lived.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,9 +42,9 @@ class Gaussian:
         grad = -(d @ self.precision)
         return 0.5 * (d * grad).sum(1), grad
 
-    def gradient(self, x: Tensor) -> Tensor:
-        """Gradient (num, dim) at ``x`` (num, dim)."""
-        return (self.mean - x) @ self.precision
+    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """The gradient (num, dim) as a function of ``x`` (num, dim)."""
+        return lambda x: (self.mean - x) @ self.precision
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, dim)."""

@@ -3,7 +3,8 @@
 from latent_ebm.networks.adversarial import Critic, Fourier, WithLatent, WithTime
 from latent_ebm.networks.convnet import ConvDecoder, ConvEncoder
 from latent_ebm.networks.denoiser_mlp import DenoiserMLP
-from latent_ebm.networks.mlp import MLP, EnergyMLP
+from latent_ebm.networks.energy import EnergyMLP
+from latent_ebm.networks.mlp import MLP
 from latent_ebm.networks.residual import PlacedEncoder, ResidualEncoder
 from latent_ebm.networks.unet import UNet
 

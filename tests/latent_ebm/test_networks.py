@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP, mlp
+from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP, energy
 from samplers.base import value_and_grad
 from samplers.ode import value_and_divergence
 
@@ -27,7 +27,10 @@ def test_closed_form_gradient_is_the_recorded_one(activation: str, hidden: tuple
     expected_value, expected_grad = recorded(network, x)
     torch.testing.assert_close(value, expected_value, rtol=0, atol=1e-12)
     torch.testing.assert_close(grad, expected_grad, rtol=0, atol=1e-12)
-    assert torch.equal(network.gradient(x), grad)
+    gradient, kept = network.gradient_function(x), grad.clone()
+    gradient(torch.zeros_like(x))
+    assert torch.equal(gradient(x), kept)
+    assert torch.equal(grad, kept)  # what was returned before is not written over
     assert not value.requires_grad
     assert not grad.requires_grad
     for old, new in zip(before, network.parameters(), strict=True):
@@ -40,7 +43,7 @@ def test_closed_form_gradient_is_the_recorded_one(activation: str, hidden: tuple
 def test_closed_form_laplacian_is_the_recorded_one(
     activation: str, hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlp, "BLOCK", 500)  # several blocks of rows
+    monkeypatch.setattr(energy, "BLOCK", 500)  # several blocks of rows
     network, x = EnergyMLP(6, hidden, activation).double(), 3 * torch.randn(13, 6, dtype=torch.float64)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
@@ -58,22 +61,22 @@ def test_closed_form_laplacian_is_the_recorded_one(
 def test_stack_is_the_weighted_sum_of_its_networks(activation: str, hidden: tuple[int, ...]) -> None:
     networks = [EnergyMLP(6, hidden, activation).double() for _ in range(4)]
     weights, x = torch.tensor([1.0, -0.3, 0.7, 2.0]).double(), 3 * torch.randn(13, 6, dtype=torch.float64)
-    stack = mlp.EnergyStack(networks, weights)
+    stack = energy.EnergyStack(networks, weights)
     expected = value_and_grad(lambda z: sum(w * network(z) for w, network in zip(weights, networks, strict=True)), x)
     torch.testing.assert_close(stack.value_and_grad(x), expected, rtol=1e-12, atol=1e-12)
-    assert torch.equal(stack.gradient(x), stack.value_and_grad(x)[1])
+    assert torch.equal(stack.gradient_function(x)(x), stack.value_and_grad(x)[1])
     torch.testing.assert_close(value_and_grad(lambda z: stack(z), x), expected, rtol=1e-12, atol=1e-12)
-    single = mlp.EnergyStack([network.float() for network in networks], weights.float())
+    single = energy.EnergyStack([network.float() for network in networks], weights.float())
     torch.testing.assert_close(single.value_and_grad(x.float())[1].double(), expected[1], rtol=1e-5, atol=1e-5)
 
 
 def test_unlike_networks_are_not_stacked() -> None:
     for other in (EnergyMLP(6, (7, 7)), EnergyMLP(6, (7,), "silu"), torch.nn.Linear(6, 1)):
-        assert not mlp.are_alike([EnergyMLP(6, (7,)), other])
+        assert not energy.are_alike([EnergyMLP(6, (7,)), other])
         with pytest.raises(ValueError, match="networks must be EnergyMLPs of one shape"):
-            mlp.EnergyStack([EnergyMLP(6, (7,)), other], torch.ones(2))
+            energy.EnergyStack([EnergyMLP(6, (7,)), other], torch.ones(2))
     with pytest.raises(ValueError, match="at least one"):
-        mlp.EnergyStack([], torch.ones(0))
+        energy.EnergyStack([], torch.ones(0))
 
 
 def test_samplers_take_the_closed_form() -> None:

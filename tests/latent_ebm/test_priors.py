@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from latent_ebm import EnergyPrior, GaussianPrior, Prior, RatioPrior
 from latent_ebm.networks import EnergyMLP
-from samplers import HMC, MALA, GradientFlow, Langevin, gradient, value_and_grad
+from samplers import HMC, MALA, GradientFlow, Langevin, gradient_function, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 from tests.latent_ebm.linear_gaussian import largest_z_score
 
@@ -182,8 +182,10 @@ def test_stacked_stages_are_the_same_density() -> None:
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_gradient_alone_is_that_of_the_value(name: str) -> None:
-    prior, z = PRIORS[name](), torch.randn(20, 2, dtype=torch.float64)
-    assert torch.equal(gradient(prior, z), value_and_grad(prior, z)[1])
+    prior, (z, other) = PRIORS[name](), torch.randn(2, 20, 2, dtype=torch.float64)
+    gradient = gradient_function(prior, z)
+    for point in (z, other, z):
+        assert torch.equal(gradient(point), value_and_grad(prior, point)[1])
 
 
 @pytest.mark.parametrize("name", PRIORS)
@@ -194,3 +196,4 @@ def test_flows_find_the_closed_form(name: str) -> None:
         torch.testing.assert_close(score_and_laplacian(prior, z), recorded, rtol=1e-12, atol=1e-12)
         flow = GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double())
     torch.testing.assert_close(flow, GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double()))
+    torch.testing.assert_close(GradientFlow(0.5, "rk4", 8).sample(prior, z), flow[0])
