@@ -16,7 +16,7 @@ from experiments.benchmarks.timing import Ratios, measured, ratios, repeated
 from samplers import Langevin
 
 RAISED = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
-CHAINS, ROUNDS, STEPS = (1000, 10_000, 100_000), 7, 3
+CHAINS, ROUNDS, STEPS = (1000, 10_000, 100_000), 7, 10
 
 
 def chain_seconds(chains: int) -> float:

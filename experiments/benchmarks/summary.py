@@ -31,9 +31,9 @@ QUESTIONS = (
     ),
     Question(
         "training",
-        "training-step",
-        "A training step, 28x28, 16 channels, 60 prior and 40 posterior steps",
-        "the published algorithm with the same networks",
+        "training-step-",
+        "A training step, 28x28, 60 prior and 40 posterior steps",
+        "the published algorithm with the same networks; columns: channels of the decoder",
     ),
     Question(
         "training",

@@ -21,13 +21,13 @@ from latent_ebm.learning.latent import LatentRule
 from latent_ebm.networks import ConvDecoder, EnergyMLP
 from samplers import Langevin, LowPrecision, PersistentChains, Sampler
 
-DIM, BATCH, SHAPE, CHANNELS, SCALE, STAGES = 100, 100, (1, 28, 28), 16, 0.3, 3
+DIM, BATCH, SHAPE, CHANNELS, SCALE, STAGES = 100, 100, (1, 28, 28), (16, 64), 0.3, 3
 PRIOR, POSTERIOR = Langevin(0.08, 60), Langevin(0.005, 40)
 
 
-def published_step(x: Tensor) -> Callable[[], None]:
+def published_step(x: Tensor, channels: int) -> Callable[[], None]:
     """Algorithm 1 of the paper with Adam."""
-    energy, decoder = EnergyMLP(DIM), ConvDecoder(DIM, SHAPE, CHANNELS).layers
+    energy, decoder = EnergyMLP(DIM), ConvDecoder(DIM, SHAPE, channels).layers
     adam_e, adam_g = (torch.optim.Adam(m.parameters(), lr=1e-4) for m in (energy, decoder))
 
     def run() -> None:
@@ -61,40 +61,41 @@ def adam(groups: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=1e-4)
 
 
-def likelihood() -> GaussianLikelihood:
-    return GaussianLikelihood(ConvDecoder(DIM, SHAPE, CHANNELS), SCALE)
+def likelihood(channels: int) -> GaussianLikelihood:
+    return GaussianLikelihood(ConvDecoder(DIM, SHAPE, channels), SCALE)
 
 
-def mle(prior: Sampler, posterior: MCMCPosterior) -> ShortRunMLE:
+def mle(prior: Sampler, posterior: MCMCPosterior, channels: int = CHANNELS[0]) -> ShortRunMLE:
     """Maximum likelihood."""
-    return ShortRunMLE(
-        LatentModel(EnergyPrior(EnergyMLP(DIM), GaussianPrior(DIM), prior), likelihood()), posterior, adam
-    )
+    energy = EnergyPrior(EnergyMLP(DIM), GaussianPrior(DIM), prior)
+    return ShortRunMLE(LatentModel(energy, likelihood(channels)), posterior, adam)
 
 
-def ratio(posterior: MCMCPosterior) -> MultiStageRatio:
+def ratio(posterior: MCMCPosterior, channels: int = CHANNELS[0]) -> MultiStageRatio:
     """Ratio estimation after ``STAGES`` closed stages."""
     prior = RatioPrior(GaussianPrior(DIM), [], PRIOR)
     for _ in range(STAGES):
         prior.append(EnergyMLP(DIM))
     stages = RatioStages(EnergyMLP(DIM), DIM, 4000)
     stages.start(prior.prefix(0))
-    return MultiStageRatio(LatentModel(prior, likelihood()), posterior, stages, adam)
+    return MultiStageRatio(LatentModel(prior, likelihood(channels)), posterior, stages, adam)
 
 
-def training() -> Ratios:
-    """All contestants."""
+def training(channels: int) -> Ratios:
+    """All contestants with a decoder of so many ``channels``."""
     x, half = torch.rand(BATCH, *SHAPE) * 2 - 1, LowPrecision(POSTERIOR)
     short = LowPrecision(Langevin(POSTERIOR.step_size, POSTERIOR.num_steps // 4))
     rules = {
-        "mle": mle(PRIOR, MCMCPosterior(POSTERIOR)),
-        "mle, bfloat16": mle(LowPrecision(PRIOR), MCMCPosterior(half)),
-        "ratio": ratio(MCMCPosterior(POSTERIOR)),
-        "ratio, bfloat16": ratio(MCMCPosterior(half)),
-        "ratio, bfloat16, persistent chains of 10 steps": ratio(MCMCPosterior(short, PersistentChains(BATCH, DIM))),
+        "mle": mle(PRIOR, MCMCPosterior(POSTERIOR), channels),
+        "mle, bfloat16": mle(LowPrecision(PRIOR), MCMCPosterior(half), channels),
+        "ratio": ratio(MCMCPosterior(POSTERIOR), channels),
+        "ratio, bfloat16": ratio(MCMCPosterior(half), channels),
+        "ratio, bfloat16, persistent chains of 10 steps": ratio(
+            MCMCPosterior(short, PersistentChains(BATCH, DIM)), channels
+        ),
     }
     steps = {name: rule_step(rule, x) for name, rule in rules.items()}
-    return compare({"published algorithm": published_step(x), **steps}, "published algorithm")
+    return compare({"published algorithm": published_step(x, channels), **steps}, "published algorithm")
 
 
 def pool() -> Ratios:
@@ -110,8 +111,9 @@ def pool() -> Ratios:
 
 
 def main() -> None:
-    config = {"dim": DIM, "batch": BATCH, "channels": CHANNELS, "stages": STAGES}
-    measured("training-step", training, **config)
+    config = {"dim": DIM, "batch": BATCH, "stages": STAGES}
+    for channels in CHANNELS:
+        measured(f"training-step-{channels}", partial(training, channels), **config)
     measured("training-pool", pool, **config)
 
 
