@@ -1,6 +1,6 @@
 """A posterior step through a convolutional decoder: ``python -m experiments.benchmarks.posterior``
 
-Batches of 100; the unit is the published loop (arXiv:2006.08205) with the same network, its layers applied one after another.
+Batches of 100; the unit is the published loop (arXiv:2006.08205) with the layers of the same network.
 """
 
 import math
@@ -14,6 +14,7 @@ from experiments.benchmarks.chain import make_prior
 from experiments.benchmarks.timing import Ratios, compare, measured
 from latent_ebm import GaussianLikelihood, LatentModel
 from latent_ebm.networks import ConvDecoder, EnergyMLP
+from latent_ebm.networks.convnet import base_size
 from samplers import Langevin, LowPrecision
 
 DIM, BATCH, SCALE, STEP_SIZE, STEPS = 100, 100, 0.3, 0.005, 2
@@ -37,6 +38,21 @@ def published(energy: EnergyMLP, decoder: nn.Module, x: Tensor, z: Tensor, steps
     return run
 
 
+def plain_decoder(shape: tuple[int, int, int], channels: int) -> nn.Module:
+    """The layers of ``ConvDecoder`` for images of 28 or 32 pixels, as one would write them."""
+    size, width = base_size(shape)[0], 4 * channels
+    return nn.Sequential(
+        nn.Linear(DIM, width * size**2),
+        nn.Unflatten(1, (width, size, size)),
+        nn.GELU(),
+        nn.ConvTranspose2d(width, width // 2, 4, 2, 1),
+        nn.GELU(),
+        nn.Conv2d(width // 2, 4 * shape[0], 3, padding=1),
+        nn.PixelShuffle(2),
+        nn.Tanh(),
+    )
+
+
 def passes(decoder: nn.Module, x: Tensor, z: Tensor) -> Callable[[], None]:
     """Forward passes and gradients in z of one decoder, nothing else."""
 
@@ -51,14 +67,14 @@ def passes(decoder: nn.Module, x: Tensor, z: Tensor) -> Callable[[], None]:
 def step(shape: tuple[int, int, int], channels: int) -> Ratios:
     """All contestants with one decoder."""
     prior = make_prior().requires_grad_(True)
-    decoder = ConvDecoder(DIM, shape, channels)
+    decoder, plain = ConvDecoder(DIM, shape, channels), plain_decoder(shape, channels)
     model = LatentModel(prior, GaussianLikelihood(decoder, SCALE))
     x, z = torch.rand(BATCH, *shape) * 2 - 1, torch.randn(BATCH, DIM)
     log_posterior, sampler = model.log_posterior(x), Langevin(STEP_SIZE, STEPS)
     contestants = {
-        "published loop": published(prior.network, decoder.layers, x, z, STEPS),  # pyright: ignore[reportArgumentType]
-        "forward and input gradient": passes(decoder.layers, x, z),
-        "the same, ConvDecoder.forward": passes(decoder, x, z),
+        "published loop": published(prior.network, plain, x, z, STEPS),  # pyright: ignore[reportArgumentType]
+        "forward and input gradient": passes(plain, x, z),
+        "the same, ConvDecoder": passes(decoder, x, z),
         "latent-ebm": partial(sampler.sample, log_posterior, z),
         "latent-ebm, bfloat16": partial(LowPrecision(sampler).sample, log_posterior, z),
     }

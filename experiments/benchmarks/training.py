@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.peers import published_loop
-from experiments.benchmarks.posterior import published
+from experiments.benchmarks.posterior import plain_decoder, published
 from experiments.benchmarks.timing import Ratios, compare, measured
 from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE
@@ -27,7 +27,7 @@ PRIOR, POSTERIOR = Langevin(0.08, 60), Langevin(0.005, 40)
 
 def published_step(x: Tensor, channels: int) -> Callable[[], None]:
     """Algorithm 1 of the paper with Adam."""
-    energy, decoder = EnergyMLP(DIM), ConvDecoder(DIM, SHAPE, channels).layers
+    energy, decoder = EnergyMLP(DIM), plain_decoder(SHAPE, channels)
     adam_e, adam_g = (torch.optim.Adam(m.parameters(), lr=1e-4) for m in (energy, decoder))
 
     def run() -> None:

@@ -5,13 +5,13 @@ by ``ConvTranspose2d(4, 2, 1)``, halving the channels, and reaches the image by 
 that predicts the four sub-pixels of every cell (``PixelShuffle``). Feature maps at full resolution, where more than
 half the time of a usual decoder goes, never exist: inference by MCMC differentiates the decoder in ``z`` at every step,
 and this order of layers costs half of the usual one on a CPU. Transposed convolutions are kept inside because they
-need fewer multiplications than a sub-pixel or nearest-neighbour convolution between the same maps. There is no batch
-normalisation, since the density of one row must not depend on the others.
+need fewer multiplications than a sub-pixel or nearest-neighbour convolution between the same maps. All maps lie in
+memory channels last, in which convolutions cost less. There is no batch normalisation, since the density of one row
+must not depend on the others.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from latent_ebm.networks.mlp import check_counts, make_activation
@@ -55,9 +55,9 @@ class ConvDecoder(nn.Module):
             raise ValueError(f"output must be tanh or linear, got {output!r}")
         size, halvings = base_size(shape)
         width = channels * 2**halvings
-        layers = [nn.Linear(dim, width * size**2), nn.Unflatten(1, (width, size, size)), make_activation(activation)]
+        layers = [nn.Linear(dim, size**2 * width), make_activation(activation), ToMaps(size, width)]
         for _ in range(halvings - 1):
-            layers += [nn.ConvTranspose2d(width, width // 2, 4, 2, 1), make_activation(activation)]
+            layers += [nn.ConvTranspose2d(width, width // 2, 4, 2, 1), OnMaps(activation)]
             width //= 2
         factor = 2 if halvings else 1
         layers += [nn.Conv2d(width, shape[0] * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
@@ -65,8 +65,29 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Images (batch, \\*shape) of ``z`` (batch, dim)."""
-        maps = self.layers[:2](z).contiguous(memory_format=torch.channels_last)  # in which convolutions cost less
-        return self.layers[2:](maps).contiguous()
+        return self.layers(z).contiguous()
+
+
+class ToMaps(nn.Module):
+    """Rows (batch, size * size * channels) as maps (batch, channels, size, size) that lie in memory channels last."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        super().__init__()
+        self.shape = (size, size, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, self.shape).permute(0, 3, 1, 2)
+
+
+class OnMaps(nn.Module):
+    """An activation of maps (batch, channels, H, W) that lie channels last, and are contiguous if seen so."""
+
+    def __init__(self, activation: str) -> None:
+        super().__init__()
+        self.activation = make_activation(activation)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.activation(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ConvEncoder(nn.Module):
