@@ -28,13 +28,13 @@ class HMC(Sampler):
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         noise = normal_like(state.position, generator)
-        position, momentum = state.position.detach(), noise + self.step_size / 2 * state.grad
+        position, momentum = state.position.detach(), torch.add(noise, state.grad, alpha=self.step_size / 2)
         gradient = gradient_function(log_density, position)
         for _ in range(self.num_leapfrog - 1):
-            position = position + self.step_size * momentum
-            momentum = momentum + self.step_size * gradient(position)
-        new = self.init(log_density, position + self.step_size * momentum)
-        momentum = momentum + self.step_size / 2 * new.grad
+            position = torch.add(position, momentum, alpha=self.step_size)
+            momentum = torch.add(momentum, gradient(position), alpha=self.step_size)
+        new = self.init(log_density, torch.add(position, momentum, alpha=self.step_size))
+        momentum = torch.add(momentum, new.grad, alpha=self.step_size / 2)
         kinetic = (noise.flatten(1).square().sum(1) - momentum.flatten(1).square().sum(1)) / 2
         log_ratio = new.log_density - state.log_density + kinetic
         return metropolis(state, new, log_ratio, generator=generator, noise=noise)

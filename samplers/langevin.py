@@ -105,9 +105,9 @@ class MALA(Sampler):
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         noise = normal_like(state.position, generator)
-        move = self.step_size * state.grad + math.sqrt(2 * self.step_size) * noise
+        move = torch.add(self.step_size * state.grad, noise, alpha=math.sqrt(2 * self.step_size))
         new = self.init(log_density, state.position + move)
-        back = (move + self.step_size * new.grad).flatten(1).square().sum(1) / (4 * self.step_size)
+        back = torch.add(move, new.grad, alpha=self.step_size).flatten(1).square().sum(1) / (4 * self.step_size)
         forth = noise.flatten(1).square().sum(1) / 2
         log_ratio = new.log_density - state.log_density + forth - back
         return metropolis(state, new, log_ratio, generator=generator, noise=noise)
