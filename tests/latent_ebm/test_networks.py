@@ -161,3 +161,11 @@ def test_networks_run_on_the_meta_device() -> None:
 def test_errors_name_argument_rule_and_value(build, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_decoder_maps_lie_channels_last() -> None:
+    decoder, lie = ConvDecoder(4, (3, 32, 32), channels=4), []
+    for layer in decoder.layers[2:6]:  # all that make maps at the resolutions of convolutions
+        layer.register_forward_hook(lambda layer, x, y: lie.append(y.is_contiguous(memory_format=torch.channels_last)))
+    decoder(torch.randn(5, 4))
+    assert lie == 4 * [True]
