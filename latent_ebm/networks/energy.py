@@ -162,30 +162,32 @@ class ClosedForm:
     def __init__(self, x: Tensor, weights: Iterable[Tensor], biases: Iterable[Tensor], activation: str) -> None:
         self.activation, self.dtype = ACTIVATIONS[activation], product_dtype(x)
         self.affine, self.product = (torch.addmm, torch.mm) if x.ndim == 2 else (torch.baddbmm, torch.bmm)
-        *weights, self.row = [weight.detach().to(self.dtype) for weight in weights]
-        *biases, self.bias = [bias.detach().to(self.dtype) for bias in biases]
+        low = self.dtype != x.dtype
+        *weights, self.row = [weight.detach().to(self.dtype) if low else weight.detach() for weight in weights]
+        *biases, self.bias = [bias.detach().to(self.dtype) if low else bias.detach() for bias in biases]
         example, batch = x.new_empty(0, dtype=self.dtype), x.shape[:-1]
         pres = [example.new_empty(*batch, weight.shape[-2]) for weight in weights]
         # For what a layer sees, a(h_l), in the forward pass, and for the gradient in it in the backward pass.
         *rooms, self.top = [example.new_empty(x.shape), *map(torch.empty_like, pres)]
-        self.forward = list(zip([weight.mT for weight in weights], biases, pres, rooms, strict=True))
-        self.backward = list(zip(weights, pres, rooms, strict=True))[::-1]
+        self.forward_steps = list(zip([weight.mT for weight in weights], biases, pres, rooms, strict=True))
+        self.backward_steps = list(zip(weights, pres, rooms, strict=True))[::-1]
 
     def gradient(self, x: Tensor) -> Tensor:
         """Gradients at ``x``."""
         post, pre = x if x.dtype == self.dtype else x.to(self.dtype), None
-        for weight, bias, out, room in self.forward:
+        for weight, bias, out, room in self.forward_steps:
             post = post if pre is None else self.activation.write(pre, room)
             pre = self.affine(bias, post, weight, out=out)
         grad = self.top.copy_(self.row)
-        for weight, pre, room in self.backward:
+        for weight, pre, room in self.backward_steps:
             grad = self.product(self.activation.derivative(grad, pre), weight, out=room)
         return grad if x.dtype == self.dtype else grad.to(x.dtype)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values and gradients at ``x``."""
         grad = self.gradient(x)
-        post = self.activation.write(self.backward[0][1], self.top) if self.backward else x.to(self.dtype)
+        hidden = self.backward_steps
+        post = self.activation.write(hidden[0][1], self.top) if hidden else x.to(self.dtype)
         return self.affine(self.bias, post, self.row.mT).squeeze(-1), grad
 
 

@@ -87,6 +87,13 @@ def test_samplers_take_the_closed_form() -> None:
     torch.testing.assert_close((value, grad), recorded(network, x))
 
 
+def test_dtypes_are_not_mixed_silently() -> None:
+    network, x = EnergyMLP(4, (8,)), torch.randn(3, 4, dtype=torch.float64)
+    for function in (network, network.value_and_grad, network.gradient_function(x)):
+        with pytest.raises(RuntimeError, match="dtype"):
+            function(x)
+
+
 def test_closed_form_gradient_under_autocast() -> None:
     network, x = EnergyMLP(4, (16, 16)), torch.randn(5, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
