@@ -59,10 +59,10 @@ def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gradient_function(log_density: LogDensity, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """The gradient (chains, \\*event) of ``value_and_grad`` alone, as a function of detached positions shaped like ``x``.
+    """The gradient (chains, \\*event) of ``value_and_grad`` alone, as a function of positions shaped like ``x``.
 
     A log-density that has it for less than its value, or in memory allocated once, offers a method ``gradient_function(x)``,
-    which is then used. Read a result before the next call, which may write over it.
+    which is then used. Call both under ``torch.no_grad``, and read a result before the next call, which may write over it.
     """
     closed_form = getattr(log_density, "gradient_function", None)
     return (lambda x: value_and_grad(log_density, x)[1]) if closed_form is None else closed_form(x)

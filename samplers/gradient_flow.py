@@ -73,17 +73,19 @@ class GradientFlow(Sampler):
         check_numbers(self, horizon="positive")
         check_flow(self)
 
+    @torch.no_grad()
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         """One part ``horizon / num_steps`` of the flow."""
-        x = self._transport(log_density, state.position.detach(), 1)
+        x = self._transport(log_density, state.position, 1)
         ones = torch.ones_like(state.log_density)
         return self.init(log_density, x), Info(ones, ones.bool())
 
+    @torch.no_grad()
     def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """``F(position)`` (chains, \\*event), detached. Raises ``FloatingPointError`` if a chain diverged."""
-        return self._transport(log_density, position.detach(), self.num_steps)
+        return self._transport(log_density, position, self.num_steps)
 
     def rsample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         return self._transport(Recorded(log_density), position, self.num_steps)

@@ -24,11 +24,12 @@ class HMC(Sampler):
     def __post_init__(self) -> None:
         check_numbers(self, step_size="positive", num_leapfrog="count", num_steps="count")
 
+    @torch.no_grad()
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         noise = normal_like(state.position, generator)
-        position, momentum = state.position.detach(), torch.add(noise, state.grad, alpha=self.step_size / 2)
+        position, momentum = state.position, torch.add(noise, state.grad, alpha=self.step_size / 2)
         gradient = gradient_function(log_density, position)
         for _ in range(self.num_leapfrog - 1):
             position = torch.add(position, momentum, alpha=self.step_size)

@@ -60,13 +60,14 @@ class Langevin(Sampler):
         ones = torch.ones_like(state.log_density)
         return self.init(log_density, position), Info(ones, ones.bool(), noise)
 
+    @torch.no_grad()
     def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """As ``Sampler.sample``, with one gradient a step (none at the last position) in memory allocated once.
 
         Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats a dimension: a step too
         large for its target need not end in infinity.
         """
-        x = position.detach().clone()
+        x = position.clone()
         noise, values, gradient = torch.empty_like(x), [], gradient_function(log_density, x)
         for k in range(self.num_steps):
             if k in (0, self.num_steps - 1):

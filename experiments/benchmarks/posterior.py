@@ -17,7 +17,7 @@ from latent_ebm.networks import ConvDecoder, EnergyMLP
 from latent_ebm.networks.convnet import base_size
 from samplers import Langevin, LowPrecision
 
-DIM, BATCH, SCALE, STEP_SIZE, STEPS = 100, 100, 0.3, 0.005, 2
+DIM, BATCH, SCALE, STEP_SIZE, STEPS = 100, 100, 0.3, 0.005, 10
 SETTINGS = {"28x28-16": ((1, 28, 28), 16), "28x28-64": ((1, 28, 28), 64), "32x32-64": ((3, 32, 32), 64)}
 
 

@@ -61,11 +61,11 @@ class ConvDecoder(nn.Module):
             width //= 2
         factor = 2 if halvings else 1
         layers += [nn.Conv2d(width, shape[0] * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
-        self.layers = nn.Sequential(*layers, nn.Tanh() if output == "tanh" else nn.Identity())
+        self.blocks = nn.Sequential(*layers, nn.Tanh() if output == "tanh" else nn.Identity())
 
     def forward(self, z: Tensor) -> Tensor:
         """Images (batch, \\*shape) of ``z`` (batch, dim)."""
-        return self.layers(z).contiguous()
+        return self.blocks(z).contiguous()
 
 
 class ToMaps(nn.Module):

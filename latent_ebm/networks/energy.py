@@ -154,15 +154,18 @@ def are_alike(networks: Sequence[nn.Module]) -> bool:
 class ClosedForm:
     """Values (..., batch) and gradients (..., batch, dim) of scalar MLPs at points shaped like ``x`` (..., batch, dim).
 
-    One network and (batch, dim), or K networks, parameters stacked, and (K, batch, dim). Memory for all intermediate results
-    is allocated once and written over by every call: large blocks that are allocated at every step have their pages given
-    back and faulted in again each time. Products are of the precision that ``torch.autocast`` asks for here.
+    One network and (batch, dim), or K networks, parameters stacked, and (K, batch, dim). Memory for what products and
+    activations result in is allocated once and written over by every call: large blocks that are allocated at every step
+    have their pages given back and faulted in again each time. Products are of the precision that ``torch.autocast`` asks
+    for when this is made. Raises ``ValueError`` if ``x`` is of another dtype than the networks.
     """
 
     def __init__(self, x: Tensor, weights: Iterable[Tensor], biases: Iterable[Tensor], activation: str) -> None:
         self.activation, self.dtype = ACTIVATIONS[activation], product_dtype(x)
         self.affine, self.product = (torch.addmm, torch.mm) if x.ndim == 2 else (torch.baddbmm, torch.bmm)
-        low = self.dtype != x.dtype
+        weights, low = list(weights), self.dtype != x.dtype
+        if not low and weights[0].dtype != x.dtype:
+            raise ValueError(f"x must have the dtype {weights[0].dtype} of the network, got {x.dtype}")
         *weights, self.row = [weight.detach().to(self.dtype) if low else weight.detach() for weight in weights]
         *biases, self.bias = [bias.detach().to(self.dtype) if low else bias.detach() for bias in biases]
         example, batch = x.new_empty(0, dtype=self.dtype), x.shape[:-1]

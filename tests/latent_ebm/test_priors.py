@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from latent_ebm import EnergyPrior, GaussianPrior, Prior, RatioPrior
 from latent_ebm.networks import EnergyMLP
-from samplers import HMC, MALA, GradientFlow, Langevin, gradient_function, value_and_grad
+from samplers import HMC, MALA, GradientFlow, Langevin, Sampler, gradient_function, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 from tests.latent_ebm.linear_gaussian import largest_z_score
 
@@ -188,6 +188,13 @@ def test_gradient_alone_is_that_of_the_value(name: str) -> None:
         assert torch.equal(gradient(point), value_and_grad(prior, point)[1])
 
 
+@pytest.mark.parametrize("sampler", [Langevin(0.1, 6), HMC(0.3, 4, 3), GradientFlow(0.5, "rk4", 4)])
+def test_chains_in_memory_allocated_once_are_the_recorded_ones(sampler: Sampler) -> None:
+    prior, z = energy_prior(), torch.randn(20, 2, dtype=torch.float64)
+    chains = (sampler.sample(p, z, generator=torch.Generator().manual_seed(1)) for p in (prior, lambda z: prior(z)))
+    torch.testing.assert_close(*chains, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", PRIORS)
 def test_flows_find_the_closed_form(name: str) -> None:
     prior, z = PRIORS[name](), torch.randn(20, 2, dtype=torch.float64)
@@ -196,4 +203,3 @@ def test_flows_find_the_closed_form(name: str) -> None:
         torch.testing.assert_close(score_and_laplacian(prior, z), recorded, rtol=1e-12, atol=1e-12)
         flow = GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double())
     torch.testing.assert_close(flow, GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double()))
-    torch.testing.assert_close(GradientFlow(0.5, "rk4", 8).sample(prior, z), flow[0])

@@ -96,9 +96,10 @@ def test_chains_do_not_see_each_other(row: Row) -> None:
 @every_sampler
 def test_no_parameter_gradient_is_left(row: Row) -> None:
     network = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
-    sample = row.sampler.sample(lambda x: standard(x) + network(x).squeeze(1), torch.zeros(4, 2), generator=seeded())
-    assert not sample.requires_grad
-    assert all(p.grad is None for p in network.parameters())
+    learned = Gaussian(torch.zeros(2, requires_grad=True), torch.eye(2))  # knows its gradient
+    for target in (lambda x: standard(x) + network(x).squeeze(1), learned):
+        assert not row.sampler.sample(target, torch.zeros(4, 2), generator=seeded()).requires_grad
+    assert all(p.grad is None for p in (*network.parameters(), learned.mean))
 
 
 @every_sampler
