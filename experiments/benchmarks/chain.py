@@ -56,6 +56,7 @@ def chain(activation: str, chains: int) -> Ratios:
         "latent-ebm": partial(prior.sampler.sample, prior, z),
         "latent-ebm, bfloat16": partial(LowPrecision(prior.sampler).sample, prior, z),
         "autograd, plain loop": peers.plain_loop(prior.log_density, *settings),
+        "autograd, torch.compile": peers.compiled_step(prior.log_density, *settings),
         "published loop": peers.published_loop(make_prior(activation).network.requires_grad_(True), *settings),  # pyright: ignore
     }
     contestants |= available(
