@@ -81,11 +81,17 @@ class Clock(Callback):
         self.off += time.process_time() - now
 
 
-class Averaged(Clock):
-    """A clock that averages weights: ``measure`` is asked about the rule with averaged weights, ``averaged``."""
+class Budget(Clock):
+    """A clock that ends training after ``budget`` CPU seconds; meanwhile it averages the weights of the rule.
+
+    ``measure`` is asked about the rule with averaged weights, ``averaged``, after 25, 36, 50, 71, ... updates.
+    """
 
     average: AveragedModel
-    updates = 0
+
+    def __init__(self, budget: float, measure: Callable[[Any], dict[str, Any]] | None = None) -> None:
+        super().__init__(measure)
+        self.budget, self.updates, self.due = budget, 0, 25.0
 
     @property
     def averaged(self) -> Any:
@@ -99,25 +105,14 @@ class Averaged(Clock):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         self.average.update_parameters(pl_module)
         self.updates += 1
-
-    def record(self, rule: LightningModule) -> None:
-        super().record(self.averaged)
-        self.curve[-1]["updates"] = self.updates
-
-
-class Budget(Averaged):
-    """One that also ends training after ``budget`` CPU seconds, and measures after 25, 36, 50, 71, ... updates."""
-
-    def __init__(self, budget: float, measure: Callable[[Any], dict[str, Any]] | None = None) -> None:
-        super().__init__(measure)
-        self.budget, self.due = budget, 25.0
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        super().on_train_batch_end(trainer, pl_module)
         if self.updates >= self.due:
             self.record(pl_module)
             self.due *= 2**0.5
         trainer.should_stop = self.seconds > self.budget
+
+    def record(self, rule: LightningModule) -> None:
+        super().record(self.averaged)
+        self.curve[-1]["updates"] = self.updates
 
 
 def mean_so_far(mean: Tensor, new: Tensor, num: Tensor | int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from experiments.common import HERE, Averaged, Clock, cached, settings, train
+from experiments.common import HERE, Clock, cached, settings, train
 from latent_ebm.data import DataModule
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.distillation import Progressive, UFOGen
@@ -60,8 +60,9 @@ def draw(generate: Callable[[], Tensor], seed: int = 0) -> Tensor:
 
 
 def progress(rule: LearningRule) -> dict[str, float]:
-    """Figures of ``rule`` now."""
-    return measure(draw(lambda: rule.generate(NUM // 4)["x"]))
+    """Figures of ``rule`` now, by the number of batches it has seen."""
+    updates = getattr(rule, "batches_seen", rule.global_step)
+    return {"updates": updates, **measure(draw(lambda: rule.generate(NUM // 4)["x"]))}
 
 
 def options(seed: int) -> list[str]:
@@ -71,9 +72,8 @@ def options(seed: int) -> list[str]:
 
 def run(name: str, seed: int) -> dict[str, Any]:
     """Train and measure one of ``NAMES``; of the diffusion model, its students too."""
-    clock = Averaged(progress)
-    _, data = train(FOLDER / f"{name}.yaml", options(seed), clock)
-    rule = clock.averaged
+    clock = Clock(progress)
+    rule, data = train(FOLDER / f"{name}.yaml", options(seed), clock)
     x = draw(lambda: rule.generate(NUM)["x"])
     result = {"seconds": clock.seconds, "curve": clock.curve, **measure(x), "points": points(x)}
     return result | (few_steps(rule, data) if isinstance(rule, Denoising) else {})
@@ -153,7 +153,7 @@ def main() -> None:
     for seed in range(args.seeds):
         for name in args.names:
             more = {"student": STUDENT} if name == "diffusion" else {}
-            config = settings(FOLDER / f"{name}.yaml", seed=seed, num=NUM, averaged=True, **more)
+            config = settings(FOLDER / f"{name}.yaml", seed=seed, num=NUM, **more)
             result = cached(f"gaussian_grid/{name}-{seed}", config, partial(run, name, seed))
             figures = {key: round(result[key], 3) for key in ("seconds", "modes", "within_4", "within_3", "kl")}
             print(f"  {figures}  {result.get('few', '')}", flush=True)
