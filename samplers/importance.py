@@ -9,11 +9,12 @@ arXiv:1511.02543).
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from samplers.base import LogDensity, Sampler, check_value, value_and_grad
+from samplers.base import LogDensity, Sampler, check_value, gradient_function, value_and_grad
 
 
 def check_log_weight(log_weight: Tensor) -> None:
@@ -76,6 +77,11 @@ class Interpolated:
         initial, initial_grad = value_and_grad(self.initial, x)
         final, final_grad = value_and_grad(self.final, x)
         return initial.lerp(final, self.beta), initial_grad.lerp(final_grad, self.beta)
+
+    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x`` (chains, \\*event)."""
+        initial, final = gradient_function(self.initial, x), gradient_function(self.final, x)
+        return lambda x: initial(x).lerp(final(x), self.beta)
 
 
 def log_ratio(initial: LogDensity, final: LogDensity, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ p(x_i))))``, which leaves the product of all ``p^beta`` invariant, hence ``p`` i
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.base import Info, LogDensity, Sampler, State, check_finite, value_and_grad
+from samplers.base import Info, LogDensity, Sampler, State, check_finite, gradient_function, value_and_grad
 
 
 def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
@@ -51,6 +51,12 @@ class Tempered:
         self._check(x)
         value, grad = value_and_grad(self.log_density, x)
         return self.beta * value, per_chain(self.beta, x) * grad
+
+    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x`` (chains, \\*event)."""
+        self._check(x)
+        gradient, beta = gradient_function(self.log_density, x), per_chain(self.beta, x)
+        return lambda x: beta * gradient(x)
 
     def _check(self, x: Tensor) -> None:
         if isinstance(self.beta, Tensor) and self.beta.shape != x.shape[:1]:

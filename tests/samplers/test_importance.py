@@ -14,6 +14,7 @@ from samplers import (
     GaussianMixture,
     annealed_importance,
     effective_sample_size,
+    gradient_function,
     log_mean_exp,
     log_z_bracket,
     resample,
@@ -120,6 +121,7 @@ def test_interpolated_uses_the_hooks_of_both_ends() -> None:
     value, grad = value_and_grad(rung, x)
     torch.testing.assert_close(value, rung(x))
     torch.testing.assert_close(grad, 0.7 * initial.value_and_grad(x)[1] + 0.3 * final.value_and_grad(x)[1])
+    torch.testing.assert_close(gradient_function(rung, x)(x), grad)
     with torch.inference_mode():
         draws = initial.sample(5, generator=seeded())
         annealed_importance(initial, final, draws, SAMPLER, 3, generator=seeded())

@@ -24,6 +24,7 @@ from samplers import (
     State,
     Tempered,
     UnderdampedLangevin,
+    gradient_function,
 )
 from tests.samplers.table import (
     LADDER,
@@ -236,6 +237,7 @@ def test_tempered() -> None:
     value, grad = Tempered(lambda z: target(z), beta).value_and_grad(x)
     torch.testing.assert_close(value, beta * target(x))
     torch.testing.assert_close(grad, beta[:, None] * target.value_and_grad(x)[1])
+    torch.testing.assert_close(gradient_function(Tempered(target, beta), x)(x), grad)
     torch.testing.assert_close(Tempered(target, 0.5)(x), Gaussian(target.mean, 2 * target.covariance)(x))
     with pytest.raises(ValueError, match=r"beta must have shape \(4,\), got \(3,\)"):
         Tempered(target, beta[:3])(x)
