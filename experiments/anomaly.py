@@ -6,6 +6,7 @@ normal images and every image of the held-out digit: the prevalence, which is th
 
 import argparse
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -44,17 +45,33 @@ def run_model(digit: int, split: str, seed: int) -> dict[str, Any]:
     return {**scores, "stages": len(staged_prior(learnt.model).stages), "seconds": clock.curve[-1]["seconds"]}
 
 
-def run_detector(digit: int, split: str, seed: int) -> dict[str, Any]:
-    """AUROC and AUPRC of the detector's joint energy; CPU seconds to fit, and to score all test images."""
-    torch.set_num_threads(1)
+def held_out(digit: int, split: str, seed: int) -> MNIST:
+    """Images without ``digit`` to train on, and test images with it."""
     data = MNIST(heldout=digit, split=split, seed=seed, num_val=1)
     data.setup()
+    return data
+
+
+def timed(fit: Callable[[], Callable[[], Tensor]], anomaly: Tensor) -> dict[str, Any]:
+    """AUROC and AUPRC of the scores of all test images by what ``fit`` returns; CPU seconds of both."""
+    torch.set_num_threads(1)
     start = time.process_time()
-    detector = LatentEBMDetector(random_state=seed, **DETECTOR).fit(data.train.x.flatten(1).numpy())
+    score = fit()
     fitted = time.process_time()
-    energy = torch.as_tensor(-detector.score_samples(data.test.x.flatten(1).numpy()))
+    scores = score()
     seconds = {"fit": fitted - start, "score": time.process_time() - fitted}
-    return {"joint": auroc_auprc(energy, data.test.label == digit), **seconds}
+    return {"joint": auroc_auprc(scores, anomaly), **seconds}
+
+
+def run_detector(digit: int, split: str, seed: int) -> dict[str, Any]:
+    """The detector's joint energy."""
+    data = held_out(digit, split, seed)
+
+    def fit() -> Callable[[], Tensor]:
+        detector = LatentEBMDetector(random_state=seed, **DETECTOR).fit(data.train.x.flatten(1).numpy())
+        return lambda: torch.as_tensor(-detector.score_samples(data.test.x.flatten(1).numpy()))
+
+    return timed(fit, data.test.label == digit)
 
 
 def principal(data: MNIST, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +83,7 @@ def principal(data: MNIST, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def run_neighbours(digit: int, split: str, seed: int) -> dict[str, Any]:
     """LOF (20 neighbours) and k-NN (mean distance to 5) on principal components."""
-    data = MNIST(heldout=digit, split=split, seed=seed, num_val=1)
-    data.setup()
+    data = held_out(digit, split, seed)
     train_x, test_x = principal(data, seed)
     lof = LocalOutlierFactor(n_neighbors=20, novelty=True).fit(train_x)
     knn = NearestNeighbors(n_neighbors=5).fit(train_x)
@@ -77,17 +93,15 @@ def run_neighbours(digit: int, split: str, seed: int) -> dict[str, Any]:
 
 
 def run_peer(name: str, digit: int, split: str, seed: int) -> dict[str, Any]:
-    """AUROC and AUPRC of a detector of ``experiments.adbench`` on principal components; CPU seconds."""
-    torch.set_num_threads(1)
-    data = MNIST(heldout=digit, split=split, seed=seed, num_val=1)
-    data.setup()
-    start = time.process_time()
-    train_x, test_x = principal(data, seed)
-    scorer = DETECTORS[name](train_x, seed)
-    fitted = time.process_time()
-    score = Tensor(scorer(test_x))
-    seconds = {"fit": fitted - start, "score": time.process_time() - fitted}
-    return {"joint": auroc_auprc(score, data.test.label == digit), **seconds}
+    """A detector of ``experiments.adbench`` on principal components."""
+    data = held_out(digit, split, seed)
+
+    def fit() -> Callable[[], Tensor]:
+        train_x, test_x = principal(data, seed)
+        scorer = DETECTORS[name](train_x, seed)
+        return lambda: Tensor(scorer(test_x))
+
+    return timed(fit, data.test.label == digit)
 
 
 RUNS = {

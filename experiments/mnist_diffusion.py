@@ -24,7 +24,7 @@ from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.data import MNIST
 from latent_ebm.learning import Denoising
 from latent_ebm.metrics import frechet_distance, prdc
-from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
+from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
 
 TEACHER, CHECKPOINT = HERE / "mnist" / "teacher.yaml", "runs/mnist/teacher/last.ckpt"
 LATENT_EBM = HERE / "mnist" / "ratio.yaml"  # what students are compared with
@@ -53,14 +53,8 @@ def data() -> MNIST:
 @cache
 @torch.enable_grad()
 def classifier() -> FeatureClassifier:
-    """A classifier with a seed of its own, whose features and classes judge all samples."""
-    train_set = data().train
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = FeatureClassifier((1, 28, 28), 10)
-    generator = torch.Generator().manual_seed(0)
-    fit_classifier(network, train_set.x, train_set.label, progress=False, generator=generator)
-    return network.eval().requires_grad_(False)
+    """A classifier whose features and classes judge all samples."""
+    return frozen_classifier(data().train.x, data().train.label, 10, progress=False)
 
 
 def quality(x: Tensor) -> dict[str, Any]:

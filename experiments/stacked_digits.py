@@ -20,7 +20,7 @@ from experiments.tables import spread, table
 from latent_ebm.applications.pictures import image_grid, new_figure, save_figure, styled
 from latent_ebm.data import Digits, StackedDigits
 from latent_ebm.metrics import frechet_distance
-from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
+from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
 
 FOLDER = HERE / "stacked_digits"
 ROWS = {"diffusion_gan": "diffusion GAN, 4 steps", "gan": "plain GAN, 1 step", "diffusion": "diffusion, 50 steps"}
@@ -45,14 +45,8 @@ def digits() -> Digits:
 @cache
 @torch.enable_grad()
 def classifier() -> FeatureClassifier:
-    """Of single digits, with a seed of its own."""
-    train_set = digits().train
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = FeatureClassifier((1, 8, 8), 10)
-    generator = torch.Generator().manual_seed(0)
-    fit_classifier(network, train_set.x, train_set.label, epochs=30, progress=False, generator=generator)
-    return network.eval().requires_grad_(False)
+    """Of single digits."""
+    return frozen_classifier(digits().train.x, digits().train.label, 10, epochs=30, progress=False)
 
 
 @cache

@@ -11,7 +11,7 @@ from latent_ebm.applications.evaluation import evaluate, evaluation_figures
 from latent_ebm.applications.pictures import atomic_path, save_figure
 from latent_ebm.data import DataModule, TensorSet
 from latent_ebm.learning.latent import LatentRule
-from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
+from latent_ebm.networks.classifier import frozen_classifier
 
 NUM_CLASSIFIED = 20_000  # images that the feature classifier is trained on, at most
 NUM_STEPS = 400  # of its training, about
@@ -20,21 +20,14 @@ NUM_STEPS = 400  # of its training, about
 def make_features(train: TensorSet, channels: int = 16, progress: bool = False) -> Callable[[Tensor], Tensor] | None:
     """Features of images (n, C, H, W) -> (n, d): those of a classifier of ``train``'s labels; None without labels.
 
-    The classifier's weights come from a seed of its own, so that models are compared in the same space.
+    The classifier is the same for the same images, so that models are compared in the same space.
     """
     num_classes = int(train.label.max()) + 1
     if train.x.ndim != 4 or num_classes < 2 or int(train.label.min()) < 0:
         return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        num_channels, height, width = train.x.shape[1:]
-        network = FeatureClassifier((num_channels, height, width), num_classes, channels)
     x, label = train.x[:NUM_CLASSIFIED], train.label[:NUM_CLASSIFIED]
     epochs = max(2, NUM_STEPS * 100 // len(x))
-    fit_classifier(
-        network, x, label, epochs=epochs, batch_size=100, progress=progress, generator=torch.Generator().manual_seed(0)
-    )
-    return network.eval().requires_grad_(False).features
+    return frozen_classifier(x, label, num_classes, channels, epochs=epochs, batch_size=100, progress=progress).features
 
 
 def evaluate_checkpoint(rule: LatentRule, data: DataModule, out: Path, seed: int, quick: bool) -> dict[str, float]:

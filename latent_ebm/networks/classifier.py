@@ -7,6 +7,7 @@ what a Frechet distance or nearest-neighbour balls need on digits, where an Imag
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,21 @@ def fit_classifier(
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"the loss of epoch {epoch + 1} must be finite, got {losses[-1]}")
     return losses
+
+
+def frozen_classifier(
+    x: Tensor, label: Tensor, num_classes: int, channels: int = 16, **options: Any
+) -> FeatureClassifier:
+    """A classifier of images x (n, C, H, W) by ``label`` (n,), trained with the ``options`` of ``fit_classifier``.
+
+    Weights and order come from a seed of its own, so that whatever it judges is seen in the same space.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        num_channels, height, width = x.shape[1:]
+        network = FeatureClassifier((num_channels, height, width), num_classes, channels)
+    fit_classifier(network, x, label, generator=torch.Generator().manual_seed(0), **options)
+    return network.eval().requires_grad_(False)
 
 
 def _check_fit(network: FeatureClassifier, x: Tensor, label: Tensor, epochs: int, batch_size: int, lr: float) -> None:
