@@ -11,7 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module may import what stands in its own layer or in one before it.
 LAYERS = [
-    {"samplers", "latent_ebm.networks", "latent_ebm.objectives", "latent_ebm.metrics", "latent_ebm.data"},
+    {
+        "samplers",
+        "latent_ebm.networks",
+        "latent_ebm.objectives",
+        "latent_ebm.metrics",
+        "latent_ebm.data",
+        "latent_ebm.foreign",
+    },
     {"latent_ebm.priors", "latent_ebm.kernels", "latent_ebm.likelihoods", "latent_ebm.denoisers"},
     {"latent_ebm.model"},
     {"latent_ebm.posteriors", "latent_ebm.guidance"},

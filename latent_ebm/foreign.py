@@ -1,0 +1,83 @@
+r"""Files from elsewhere: one place where whatever is wrong with one becomes one sentence, before it costs memory.
+
+    path = check_file(path, "a saved detector")       # ~ expanded; a file, neither missing nor a folder nor a pipe
+    check_zip(path, max_bytes)                        # for .npz and the like: the sizes that its members declare
+    with reading(path, "a saved detector"):           # every error of whatever parses it: "PATH must hold ...: reason"
+        content = parse(path)
+    record = read_json(folder / "detector.json")      # all of that for an object of JSON
+
+Keep the block of ``reading`` to what parses: errors inside are taken for faults of the file. Those that name the file
+already, and those of a missing file, permission or package, pass as they are.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
+MAX_JSON = 2**24  # bytes
+MAX_REASON = 200  # characters
+
+
+def check_file(path: str | os.PathLike[str], what: str = "a file") -> Path:
+    """``path`` with ``~`` expanded.
+
+    Raises ``FileNotFoundError`` if nothing is there, and ``ValueError`` if that is no regular file.
+    """
+    path = Path(path).expanduser()
+    if not os.path.exists(path):  # also of a name that no file system can hold
+        raise FileNotFoundError(f"path must name {what}, but there is no {str(path)!r} in {Path.cwd()}")
+    if not path.is_file():
+        raise ValueError(f"path must name {what}, a regular file, got {str(path)!r}")
+    return path
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Turn any error inside into ``ValueError``: ``path`` must hold ``what``, and the reason why it does not."""
+    try:
+        yield
+    except PASSED:
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path} must hold {what}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """The first line of what ``error`` says, shortened; never empty."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
+    text = f"no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else str(error)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
+
+
+def check_zip(path: str | os.PathLike[str], max_bytes: int, what: str = "a zip archive") -> None:
+    """Raise ``ValueError`` if ``path`` is no zip archive, or one whose members declare more than ``max_bytes`` in all."""
+    with reading(path, what), zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > max_bytes:
+        raise ValueError(f"{path} must hold at most {max_bytes:,} bytes when unpacked, got {size:,}")
+
+
+def read_json(
+    path: str | os.PathLike[str], what: str = "an object of JSON", max_bytes: int = MAX_JSON
+) -> dict[str, Any]:
+    """The object in a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for one that is larger or is none."""
+    path = check_file(path, what)
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ValueError(f"{path} must have at most {max_bytes:,} bytes, got {size:,}")
+    with reading(path, what):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold {what}, got a {type(content).__name__}")
+    return content
