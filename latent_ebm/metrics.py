@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from samplers.base import LogDensity
+from samplers.checks import check_counts
 
 BLOCK_ROWS = 128
 GRID_ROWS = 16384
@@ -60,7 +61,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
     Raises:
         ValueError: k < 1, or a set is not a finite real matrix, is too short, or the widths differ.
     """
-    _at_least("k", k, 1)
+    check_counts("prdc", k=k)
     real, fake = _pair("real", real, "fake", fake, min_rows=k + 1)
     real_radius, fake_radius = _knn_radius(real, k), _knn_radius(fake, k)
     balls_per_fake = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
@@ -122,7 +123,7 @@ def knn_kl(p_draws: Tensor, q_draws: Tensor, k: int = 5) -> float:
         ValueError: k < 1, a set is not a finite real matrix, is too short, the widths differ, or more than k draws
             coincide (as rejected Metropolis moves do), where the estimator is undefined.
     """
-    _at_least("k", k, 1)
+    check_counts("knn_kl", k=k)
     p, q = _pair("p_draws", p_draws, "q_draws", q_draws, min_rows=k + 1)
     log_rho = _log_knn_distance("p_draws", p, None, k)
     log_nu = _log_knn_distance("q_draws", q, p, k)
@@ -152,7 +153,7 @@ def grid_kl(
         ValueError: num < 2, the corners are not ordered and finite, or a log-density returns a wrong shape, NaN, +inf
             or -inf everywhere.
     """
-    _at_least("num", num, 2)
+    check_counts("grid_kl", least=2, num=num)
     low, high = ((torch.as_tensor(corner) * 1.0).expand(2) for corner in (lower, upper))
     if not bool((low < high).all() and (high - low).isfinite().all()):
         raise ValueError(f"upper must be finite and above lower, got lower {low.tolist()} and upper {high.tolist()}")
@@ -208,11 +209,6 @@ def auroc_auprc(score_anomaly: Tensor, is_anomaly: Tensor) -> dict[str, float]:
         "auprc": float(average_precision_score(label, score)),
         "prevalence": float(label.mean()),
     }
-
-
-def _at_least(name: str, value: int, minimum: int) -> None:
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
 def _finite(name: str, value: Tensor) -> None:

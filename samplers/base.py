@@ -118,20 +118,6 @@ def check_finite(name: str, x: Tensor, hint: str = "") -> None:
     raise FloatingPointError(f"{name} must be finite: {bad} of {len(x)} are not{hint and '; ' + hint}")
 
 
-def check_numbers(sampler: object, **rules: str) -> None:
-    """Raise ``ValueError`` unless every named field obeys its rule: ``"positive"``, ``"non-negative"``, ``"count"``."""
-    for name, rule in rules.items():
-        value = getattr(sampler, name)
-        valid = {
-            "positive": lambda v: math.isfinite(v) and v > 0,
-            "non-negative": lambda v: math.isfinite(v) and v >= 0,
-            "count": lambda v: isinstance(v, int) and v >= 1,
-        }[rule]
-        if not valid(value):
-            wanted = "an integer >= 1" if rule == "count" else f"finite and {rule}"
-            raise ValueError(f"{type(sampler).__name__}: {name} must be {wanted}, got {value!r}")
-
-
 def metropolis(
     old: State, new: State, log_ratio: Tensor, *, generator: torch.Generator | None, noise: Tensor | None = None
 ) -> tuple[State, Info]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from samplers.base import LogDensity, Sampler
+from samplers.checks import as_shape, check_counts
 
 
 class PersistentChains(nn.Module):
@@ -15,7 +16,7 @@ class PersistentChains(nn.Module):
     module and is part of its checkpoints. Serves as persistent contrastive divergence (one chain per negative sample),
     as one chain per datum, or as a pool from which negatives are drawn.
 
-    Raises ``ValueError`` for a non-positive ``num_chains``.
+    Raises ``ValueError`` for a ``num_chains`` or a size of an event that is not an integer >= 1.
     """
 
     particles: Tensor
@@ -24,10 +25,9 @@ class PersistentChains(nn.Module):
         self, num_chains: int, event_shape: int | Sequence[int], *, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        if num_chains < 1:
-            raise ValueError(f"num_chains must be >= 1, got {num_chains}")
-        event = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
-        self.register_buffer("particles", torch.randn(num_chains, *event, generator=generator))
+        check_counts(self, num_chains=num_chains)
+        event = as_shape(self, event_shape=event_shape)
+        self.register_buffer("particles", torch.randn(int(num_chains), *event, generator=generator))
 
     def __len__(self) -> int:
         return len(self.particles)

@@ -21,7 +21,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_numbers, gradient_function
+from samplers.base import Info, LogDensity, Recorded, Sampler, State, gradient_function
+from samplers.checks import check_fields
 from samplers.ode import (
     check_flow,
     check_log_prob,
@@ -70,7 +71,7 @@ class GradientFlow(Sampler):
     has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_numbers(self, horizon="positive")
+        check_fields(self, horizon="positive")
         check_flow(self)
 
     @torch.no_grad()

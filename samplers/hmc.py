@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from samplers.base import Info, LogDensity, Sampler, State, check_numbers, gradient_function, metropolis, normal_like
+from samplers.base import Info, LogDensity, Sampler, State, gradient_function, metropolis, normal_like
+from samplers.checks import check_fields
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class HMC(Sampler):
     num_steps: int
 
     def __post_init__(self) -> None:
-        check_numbers(self, step_size="positive", num_leapfrog="count", num_steps="count")
+        check_fields(self, step_size="positive", num_leapfrog="count", num_steps="count")
 
     @torch.no_grad()
     def step(

@@ -21,12 +21,12 @@ from samplers.base import (
     Sampler,
     State,
     check_finite,
-    check_numbers,
     gradient_function,
     metropolis,
     normal_like,
     value_and_grad,
 )
+from samplers.checks import check_fields
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Langevin(Sampler):
     has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_numbers(self, step_size="positive", num_steps="count", temperature="non-negative")
+        check_fields(self, step_size="positive", num_steps="count", temperature="non-negative")
 
     @property
     def noise_scale(self) -> float:
@@ -100,7 +100,7 @@ class MALA(Sampler):
     num_steps: int
 
     def __post_init__(self) -> None:
-        check_numbers(self, step_size="positive", num_steps="count")
+        check_fields(self, step_size="positive", num_steps="count")
 
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
@@ -140,7 +140,7 @@ class UnderdampedLangevin(Sampler):
     has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_numbers(self, step_size="positive", friction="positive", num_steps="count")
+        check_fields(self, step_size="positive", friction="positive", num_steps="count")
 
     def init(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from samplers.base import check_finite, check_numbers, check_recording
+from samplers.base import check_finite, check_recording
+from samplers.checks import check_fields
 
 # Methods of torchdiffeq by name, with their order.
 FIXED_STEP = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
@@ -44,10 +45,10 @@ def check_flow(flow: Flow) -> None:
         raise ValueError(f"method must be one of {', '.join({**FIXED_STEP, **ADAPTIVE})}, got {flow.method!r}")
     if flow.num_steps is None and flow.method in ADAPTIVE:
         object.__setattr__(flow, "num_steps", 1)
-    check_numbers(flow, num_steps="count", exact_dim="count", num_probes="count")
+    check_fields(flow, num_steps="count", exact_dim="count", num_probes="count")
     for name in ("rtol", "atol"):
         if getattr(flow, name) is not None:
-            check_numbers(flow, **{name: "positive"})
+            check_fields(flow, **{name: "positive"})
 
 
 def check_log_prob(name: str, log_prob: Tensor, x: Tensor) -> None:

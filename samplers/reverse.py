@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.base import LogDensity, check_finite, check_numbers, normal_like
+from samplers.base import LogDensity, check_finite, normal_like
+from samplers.checks import check_fields
 from samplers.ode import check_flow, check_log_prob, solve, with_density
 from samplers.schedules import Schedule, broadcast
 
@@ -45,7 +46,7 @@ class ReverseSampler(ABC):
     grid: str
 
     def __post_init__(self) -> None:
-        check_numbers(self, num_steps="count")
+        check_fields(self, num_steps="count")
         if self.grid not in GRIDS:
             raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {self.grid!r}")
 
@@ -138,8 +139,7 @@ class DDIM(ReverseSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must be in [0, 1], got {self.eta}")
+        check_fields(self, eta="in [0, 1]")
 
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from samplers.base import check_numbers
+from samplers.checks import check_fields
 
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
@@ -77,7 +77,7 @@ class VPLinear(Schedule):
     log_snr_max: float = 13.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, beta_min="positive", beta_max="positive")
+        check_fields(self, beta_min="positive", beta_max="positive")
         check_order("beta_min", self.beta_min, "beta_max", self.beta_max)
         least = -math.log(math.expm1((self.beta_min + self.beta_max) / 2))
         check_order("the log-SNR at the noisy end", least, "log_snr_max", self.log_snr_max)
@@ -140,7 +140,7 @@ class VPDiscrete(Schedule):
     betas: str = "linear"
 
     def __post_init__(self) -> None:
-        check_numbers(self, num_train_steps="count", beta_start="positive", beta_end="positive")
+        check_fields(self, num_train_steps="count", beta_start="positive", beta_end="positive")
         check_order("1", 1, "num_train_steps", self.num_train_steps)
         check_order("beta_start", self.beta_start, "beta_end", self.beta_end)
         check_order("beta_end", self.beta_end, "1", 1)
@@ -194,7 +194,7 @@ class VE(Schedule):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, sigma_min="positive", sigma_max="positive")
+        check_fields(self, sigma_min="positive", sigma_max="positive")
         check_order("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     def frame(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +219,7 @@ class Karras(Schedule):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        check_numbers(self, sigma_min="positive", sigma_max="positive", rho="positive")
+        check_fields(self, sigma_min="positive", sigma_max="positive", rho="positive")
         check_order("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     def frame(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from samplers.checks import check_counts
+
 Pair = tuple[Tensor, Tensor | None]  # x (n, *event), label (n,) or None
 
 
@@ -66,12 +68,6 @@ def make_generator(seed: int, *stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is an integer >= 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-
-
 class DataModule(LightningDataModule, ABC):
     """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after ``setup``.
 
@@ -85,9 +81,8 @@ class DataModule(LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
-        check_count("batch_size", batch_size)
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be an integer >= 0, got {seed!r}")
+        check_counts(self, batch_size=batch_size)
+        check_counts(self, least=0, seed=seed)
         self.batch_size = batch_size
         self.seed = seed
 

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Generator, Tensor
 
-from latent_ebm.data.base import DataModule, Pair, TensorSet, check_count, make_generator
+from latent_ebm.data.base import DataModule, Pair, TensorSet, make_generator
+from samplers.checks import check_counts
 
 NUM_VAL = 200
 NUM_TEST = 300
@@ -39,7 +40,7 @@ class StackedDigits(DataModule):
 
     def __init__(self, num: int = 50_000, batch_size: int = 100, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
-        check_count("num", num)
+        check_counts(self, num=num)
         self.num = num
 
     def load(self) -> tuple[Pair, Pair, Pair]:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latent_ebm.data.base import DataModule, Pair, check_count, make_generator
+from latent_ebm.data.base import DataModule, Pair, make_generator
+from samplers.checks import check_counts
 
 ENVIRONMENT = "LATENT_EBM_DATA"
 PACKED = "cifar10_jpgbytes_60k.npz"
@@ -95,9 +96,9 @@ class Images(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        check_count("num_val", num_val)
+        check_counts(self, num_val=num_val)
         if num_train is not None:
-            check_count("num_train", num_train)
+            check_counts(self, num_train=num_train)
         self.path, self.classes, self.num_train, self.num_val = path, classes, num_train, num_val
 
     def load(self) -> tuple[Pair, Pair, Pair]:

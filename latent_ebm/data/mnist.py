@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import fetch_openml
 from torch import Tensor
 
-from latent_ebm.data.base import DataModule, Pair, check_count, make_generator
+from latent_ebm.data.base import DataModule, Pair, make_generator
+from samplers.checks import check_counts
 
 Bytes = NDArray[np.uint8]
 
@@ -134,9 +135,9 @@ class MNIST(DataModule):
             raise ValueError(f"heldout must be a digit 0 to 9 or None, got {heldout!r}")
         if split not in ("standard", "pooled"):
             raise ValueError(f"split must be standard or pooled, got {split!r}")
-        check_count("num_val", num_val)
+        check_counts(self, num_val=num_val)
         if num_train is not None:
-            check_count("num_train", num_train)
+            check_counts(self, num_train=num_train)
         self.directory, self.heldout, self.split = directory, heldout, split
         self.num_train, self.num_val = num_train, num_val
 

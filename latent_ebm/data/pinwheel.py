@@ -22,7 +22,8 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor, nn
 
-from latent_ebm.data.base import DataModule, Pair, check_count, make_generator
+from latent_ebm.data.base import DataModule, Pair, make_generator
+from samplers.checks import check_counts
 
 NUM_ARMS = 2
 RADIAL_SCALE, TANGENTIAL_SCALE, RATE, STRETCH = 0.3, 0.1, 0.25, 2.0
@@ -66,7 +67,7 @@ class Pinwheel(DataModule):
 
     def __init__(self, num_train: int = 10_000, batch_size: int = 100, seed: int = 0, decoder_seed: int = SEED) -> None:
         super().__init__(batch_size, seed)
-        check_count("num_train", num_train)
+        check_counts(self, num_train=num_train)
         self.num_train = num_train
         self.decoder = PinwheelDecoder(decoder_seed)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from latent_ebm.data.base import DataModule, Pair, check_count, make_generator
+from latent_ebm.data.base import DataModule, Pair, make_generator
+from samplers.checks import check_counts
 
 
 def _uniform(num: int, generator: Generator) -> Tensor:
@@ -85,7 +86,7 @@ class Toy2D(DataModule):
         super().__init__(batch_size, seed)
         if name not in TOYS:
             raise ValueError(f"name must be one of {', '.join(TOYS)}, got {name!r}")
-        check_count("num", num)
+        check_counts(self, num=num)
         self.toy, self.num = name, num
 
     def load(self) -> tuple[Pair, Pair, Pair]:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.networks.mlp import check_counts
+from samplers.checks import check_counts, check_numbers
 
 
 def join(*channels: Tensor | None, t: Tensor) -> Tensor:
@@ -72,9 +72,8 @@ class Fourier(nn.Module):
 
     def __init__(self, network: nn.Module, num: int = 3, lowest: float = math.pi / 2) -> None:
         super().__init__()
-        check_counts(num=num)
-        if not lowest > 0:
-            raise ValueError(f"lowest must be positive, got {lowest}")
+        check_counts(self, num=num)
+        check_numbers(self, "positive", lowest=lowest)
         self.network = network
         self.register_buffer("frequencies", lowest * 2.0 ** torch.arange(num))
 

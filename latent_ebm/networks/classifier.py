@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from samplers.checks import check_counts, check_numbers
+
 
 class FeatureClassifier(nn.Module):
     """Strided convolutions down to at most 4x4, one hidden layer (the features), one linear layer (the logits).
@@ -31,10 +33,8 @@ class FeatureClassifier(nn.Module):
         super().__init__()
         if len(shape) != 3 or shape[0] < 1 or not all(8 <= side <= 64 for side in shape[1:]):
             raise ValueError(f"shape must be (channels >= 1, height, width) sides 8 to 64, got {tuple(shape)}")
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-        if channels < 1:
-            raise ValueError(f"channels must be at least 1, got {channels}")
+        check_counts(self, least=2, num_classes=num_classes)
+        check_counts(self, channels=channels)
         self.shape, self.num_classes, self.feature_dim = tuple(shape), num_classes, 8 * channels
         num_halvings = math.ceil(math.log2(max(shape[1:]) / 4))
         stem_stride = 1 if num_halvings <= 2 else 2  # of a large image, full resolution would be most of the cost
@@ -126,8 +126,5 @@ def _check_fit(network: FeatureClassifier, x: Tensor, label: Tensor, epochs: int
         raise ValueError(f"label must be int64 of shape ({len(x)},), got {label.dtype} of {tuple(label.shape)}")
     if not bool(((label >= 0) & (label < network.num_classes)).all()):
         raise ValueError(f"label must lie in 0..{network.num_classes - 1}, got {int(label.min())}..{int(label.max())}")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be positive and finite, got {lr}")
+    check_counts("fit_classifier", epochs=epochs, batch_size=batch_size)
+    check_numbers("fit_classifier", "positive", lr=lr)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.networks.mlp import check_counts
+from samplers.checks import check_counts
 
 UNKNOWN = -1  # the label of no class, as in the data sets
 
@@ -28,7 +28,7 @@ class Conditioning(nn.Module):
 
     def __init__(self, dim: int, num_classes: int | None = None) -> None:
         super().__init__()
-        check_counts(dim=dim, num_classes=1 if num_classes is None else num_classes)
+        check_counts(self, dim=dim, num_classes=1 if num_classes is None else num_classes)
         if dim % 2:
             raise ValueError(f"dim must be even, got {dim}")
         self.num_classes = num_classes

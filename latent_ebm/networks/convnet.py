@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from latent_ebm.networks.mlp import check_counts, make_activation
+from latent_ebm.networks.mlp import make_activation
+from samplers.checks import check_counts
 
 MAX_BASE = 8
 
@@ -23,7 +24,7 @@ def base_size(shape: Sequence[int]) -> tuple[int, int]:
     """Size ``s_0 <= 8`` and number of halvings ``k`` of images (C, H, W): 28 -> (7, 2), 32 -> (8, 2), 64 -> (8, 3)."""
     if len(shape) != 3 or shape[1] != shape[2]:
         raise ValueError(f"shape must be (C, H, W) with H = W, got {tuple(shape)}")
-    check_counts(**dict(zip(("channels of shape", "height of shape"), shape[:2], strict=True)))
+    check_counts("images", **dict(zip(("channels of shape", "height of shape"), shape[:2], strict=True)))
     size, halvings = shape[1], 0
     while size > MAX_BASE and size % 2 == 0:
         size, halvings = size // 2, halvings + 1
@@ -50,7 +51,7 @@ class ConvDecoder(nn.Module):
         output: str = "tanh",
     ) -> None:
         super().__init__()
-        check_counts(dim=dim, channels=channels)
+        check_counts(self, dim=dim, channels=channels)
         if output not in ("tanh", "linear"):
             raise ValueError(f"output must be tanh or linear, got {output!r}")
         size, halvings = base_size(shape)
@@ -99,7 +100,7 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, shape: Sequence[int], out_dim: int, channels: int = 32, activation: str = "gelu") -> None:
         super().__init__()
-        check_counts(out_dim=out_dim, channels=channels)
+        check_counts(self, out_dim=out_dim, channels=channels)
         size, halvings = base_size(shape)
         factor, width = (2, 2 * channels) if halvings else (1, channels)
         layers = [nn.PixelUnshuffle(factor), nn.Conv2d(shape[0] * factor**2, width, 3, padding=1)]

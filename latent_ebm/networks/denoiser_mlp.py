@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from latent_ebm.networks.conditioning import Conditioning
-from latent_ebm.networks.mlp import check_counts, make_activation, make_layers
+from latent_ebm.networks.mlp import make_activation, make_layers
+from samplers.checks import as_shape, check_counts
 
 CONDITION_DIM = 64
 
@@ -27,8 +28,8 @@ class DenoiserMLP(nn.Module):
         activation: str = "silu",
     ) -> None:
         super().__init__()
-        dim = shape if isinstance(shape, int) else math.prod(shape)
-        check_counts(**{"the product of shape": dim, "the number of hidden layers": len(hidden)})
+        dim = math.prod(as_shape(self, shape=shape))
+        check_counts(self, **{"the number of hidden layers": len(hidden)})
         self.condition = Conditioning(CONDITION_DIM, num_classes)
         self.activation = make_activation(activation)
         self.layers = make_layers(dim, hidden, dim)

@@ -13,7 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.networks.mlp import ACTIVATIONS, check_counts, make_activation, make_layers
+from latent_ebm.networks.mlp import ACTIVATIONS, make_activation, make_layers
+from samplers.checks import check_counts
 
 BLOCK = 2**17  # entries of a block of tangents, which then stay in the cache
 
@@ -28,7 +29,7 @@ class EnergyMLP(nn.Module):
 
     def __init__(self, dim: int, hidden: Sequence[int] = (200, 200), activation: str = "gelu") -> None:
         super().__init__()
-        check_counts(dim=dim)
+        check_counts(self, dim=dim)
         self.dim = dim
         self.activation_name = activation
         self.activation = make_activation(activation)

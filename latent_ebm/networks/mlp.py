@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from samplers.checks import as_shape, check_counts
+
 SLOPE = 0.2
 
 aten = torch.ops.aten
@@ -59,17 +61,10 @@ def make_activation(name: str) -> nn.Module:
     return ACTIVATIONS[name].module()
 
 
-def check_counts(**counts: int) -> None:
-    """Raise ``ValueError`` unless every argument is an integer >= 1."""
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-
-
 def make_layers(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.ModuleList:
     """Linear layers ``in_dim -> *hidden -> out_dim``."""
     for width in hidden:
-        check_counts(hidden=width)
+        check_counts("layers", hidden=width)
     dims = [in_dim, *hidden, out_dim]
     return nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
@@ -89,10 +84,8 @@ class MLP(nn.Module):
         activation: str = "gelu",
     ) -> None:
         super().__init__()
-        self.out_shape = (out_shape,) if isinstance(out_shape, int) else tuple(out_shape)
-        check_counts(in_dim=in_dim)
-        for size in self.out_shape:
-            check_counts(out_shape=size)
+        check_counts(self, in_dim=in_dim)
+        self.out_shape = as_shape(self, out_shape=out_shape)
         self.activation = make_activation(activation)
         self.layers = make_layers(in_dim, hidden, math.prod(self.out_shape))
 

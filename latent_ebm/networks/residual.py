@@ -7,7 +7,7 @@ evaluation mode, its statistics are constants, and the features of one image do 
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from latent_ebm.networks.mlp import check_counts
+from samplers.checks import check_counts
 
 
 def convolution(in_channels: int, channels: int, size: int, stride: int, padding: int) -> nn.Sequential:
@@ -40,7 +40,7 @@ class ResidualEncoder(nn.Module):
 
     def __init__(self, in_channels: int = 3, channels: int = 32) -> None:
         super().__init__()
-        check_counts(in_channels=in_channels, channels=channels)
+        check_counts(self, in_channels=in_channels, channels=channels)
         self.stem = nn.Sequential(convolution(in_channels, channels, 4, 2, 1), nn.ReLU())
         widths = [(channels, channels, 1), (channels, 2 * channels, 2), (2 * channels, 4 * channels, 2)]
         self.stages = nn.Sequential(*(ResidualBlock(*width) for width in widths))
@@ -60,7 +60,7 @@ class PlacedEncoder(nn.Module):
 
     def __init__(self, in_channels: int, out_dim: int, channels: int = 16) -> None:
         super().__init__()
-        check_counts(in_channels=in_channels, out_dim=out_dim, channels=channels)
+        check_counts(self, in_channels=in_channels, out_dim=out_dim, channels=channels)
         widths, sizes = (in_channels, channels, 2 * channels, 4 * channels), (4, 4, 3)
         pairs = zip(widths[:-1], widths[1:], sizes, strict=True)
         self.maps = nn.Sequential(*(nn.Sequential(convolution(a, b, size, 2, 1), nn.ReLU()) for a, b, size in pairs))

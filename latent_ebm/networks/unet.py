@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.networks.conditioning import Conditioning, check_pixels
-from latent_ebm.networks.mlp import check_counts
+from samplers.checks import check_counts
 
 NUM_GROUPS = 8
 
@@ -62,7 +62,7 @@ class UNet(nn.Module):
         depth: int = 2,
     ) -> None:
         super().__init__()
-        check_counts(channels=channels, patch=patch, depth=depth)
+        check_counts(self, channels=channels, patch=patch, depth=depth)
         check_pixels(shape, 2 * patch)
         if channels % NUM_GROUPS:
             raise ValueError(f"channels must be a multiple of {NUM_GROUPS}, got {channels}")

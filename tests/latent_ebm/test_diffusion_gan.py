@@ -287,7 +287,7 @@ def test_fourier_features() -> None:
             torch.testing.assert_close(features[:, 6 + 2 * i + j], (w * x[:, i]).cos())
             seen += [2 + 2 * i + j, 6 + 2 * i + j]
     assert sorted(seen) == list(range(2, 10)), "all features are accounted for"
-    with pytest.raises(ValueError, match=r"lowest must be positive, got 0\.0"):
+    with pytest.raises(ValueError, match=r"lowest must be finite and positive, got 0\.0"):
         Fourier(nn.Identity(), lowest=0.0)
 
 

@@ -216,7 +216,7 @@ A, NAN = torch.zeros(10, 2), torch.full((10, 2), math.nan)
         (lambda: frechet_distance(A, torch.zeros(10, 3)), "a and b must have the same width, got 2 and 3"),
         (lambda: frechet_distance(A, NAN), "b must be finite, got 20"),
         (lambda: prdc(A, A[:5], k=5), "fake must have at least 6 rows, got 5"),
-        (lambda: prdc(A, A, k=0), "k must be at least 1, got 0"),
+        (lambda: prdc(A, A, k=0), "k must be an integer >= 1, got 0"),
         (lambda: prdc(A[0], A), "real must be a real matrix"),
         (lambda: mmd(A, A), "bandwidths must be positive"),
         (lambda: mmd(A, A, [1.0, -2.0]), "bandwidths must be positive"),
@@ -226,7 +226,7 @@ A, NAN = torch.zeros(10, 2), torch.full((10, 2), math.nan)
         (lambda: grid_kl(lambda z: z, lambda z: z, -1, 1), "p_log_prob must map"),
         (lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0] * math.nan, -1, 1), "q_log_prob must be below"),
         (lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0], 1, -1), "upper must be finite and above lower"),
-        (lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0], -1, 1, num=1), "num must be at least 2, got 1"),
+        (lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0], -1, 1, num=1), "num must be an integer >= 2, got 1"),
         (lambda: reconstruction_mse(A, A[:5]), "x_hat must have the shape"),
         (lambda: reconstruction_mse(NAN, A), "x must be finite"),
         (lambda: auroc_auprc(A[:, 0], torch.ones(10)), "is_anomaly must hold both classes"),
@@ -279,12 +279,12 @@ class TestFeatureClassifier:
     def test_rejects_invalid_input(self) -> None:
         with pytest.raises(ValueError, match="shape must be"):
             FeatureClassifier((1, 4, 4), num_classes=2)
-        with pytest.raises(ValueError, match="num_classes must be at least 2, got 1"):
+        with pytest.raises(ValueError, match="num_classes must be an integer >= 2, got 1"):
             FeatureClassifier((1, 8, 8), num_classes=1)
         network, x = FeatureClassifier((1, 8, 8), num_classes=3, channels=2), torch.zeros(4, 1, 8, 8)
         with pytest.raises(ValueError, match=r"label must lie in 0\.\.2, got 0\.\.3"):
             fit_classifier(network, x, torch.arange(4), progress=False)
         with pytest.raises(ValueError, match="x must have shape"):
             fit_classifier(network, x[..., 1:], torch.zeros(4, dtype=torch.int64), progress=False)
-        with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="epochs must be an integer >= 1, got 0"):
             fit_classifier(network, x, torch.zeros(4, dtype=torch.int64), epochs=0, progress=False)

@@ -51,7 +51,7 @@ def test_index_outside(index: list[int]) -> None:
 
 
 def test_bad_num_chains() -> None:
-    with pytest.raises(ValueError, match="num_chains must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="num_chains must be an integer >= 1, got 0"):
         PersistentChains(0, 2)
 
 
