@@ -8,19 +8,17 @@ positively dependent: the procedure of Benjamini and Hochberg still keeps the fa
 """
 
 import warnings
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
-from scipy.stats import false_discovery_control
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin, clone, is_outlier_detector
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from latent_ebm.applications.anomaly import LatentEBMDetector
-
-Method = Literal["bh", "by", "bonferroni", "none"]
-METHODS = ("bh", "by", "bonferroni", "none")
+from latent_ebm.applications.selection import METHODS, Method, exact, select
 
 
 class ConformalCalibrator(OutlierMixin, BaseEstimator):
@@ -28,7 +26,8 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    detector : an estimator with ``score_samples`` or ``decision_function``, up when normal; None: ``LatentEBMDetector()``.
+    detector : an estimator with ``score_samples``, up when normal; or with a ``decision_function`` alone, of an outlier
+        detector of scikit-learn, up when normal, or of PyOD, up when unusual; None: ``LatentEBMDetector()``.
     calibration_size : fraction in (0, 1) of the rows given to ``fit`` that are held out from the detector's own fit.
     alpha : in (0, 1); ``predict`` calls a row an outlier if its p-value is at most ``alpha``, so that at most so large a
         part of normal rows is.
@@ -78,8 +77,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
 
     def p_values(self, X: Any) -> np.ndarray:
         """``(1 + #{i: s_i <= s}) / (n + 1)`` (m,) of rows X (m, d): small for outliers, never smaller for ties."""
-        scores = self.score_samples(X)
-        return self._levels()[np.searchsorted(self.scores_, scores, side="right")]
+        return self._counts(X) / (len(self.scores_) + 1)
 
     def select(self, X: Any, alpha: float | None = None, method: Method = "bh") -> np.ndarray:
         """Which (m,) of rows X (m, d), tested together, are outliers.
@@ -94,10 +92,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         check_is_fitted(self)
         alpha = self._reachable("alpha", self.alpha if alpha is None else alpha)
-        p = self.p_values(X)
-        if method in ("bh", "by"):
-            return false_discovery_control(p, method=method) <= alpha
-        return p * (len(p) if method == "bonferroni" else 1) <= alpha
+        return select(self._counts(X), len(self.scores_) + 1, alpha, method)
 
     def infer_threshold(self, fpr: float) -> float:
         """The score below which p-values are at most ``fpr``: normal rows score there with probability at most ``fpr``.
@@ -106,7 +101,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         fpr = self._reachable("fpr", fpr)
-        return float(self.scores_[np.count_nonzero(self._levels() <= fpr) - 1])
+        return float(self.scores_[int(exact(fpr) * (len(self.scores_) + 1)) - 1])
 
     def decision_function(self, X: Any) -> np.ndarray:
         """``score_samples`` above the threshold of ``alpha`` (n,): negative for outliers."""
@@ -129,8 +124,15 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
 
     def _detector(self) -> Any:
         detector = LatentEBMDetector() if self.detector is None else self.detector
-        if not (hasattr(detector, "score_samples") or hasattr(detector, "decision_function")):
+        if hasattr(detector, "score_samples"):
+            return detector
+        if not hasattr(detector, "decision_function"):
             raise ValueError(f"detector must have score_samples or decision_function, got {detector!r}")
+        if not (is_high_for_outliers(detector) or is_outlier_detector(detector)):
+            raise ValueError(
+                "detector must say which way its decision_function points, by being an OutlierMixin of scikit-learn (low "
+                f"for outliers), a detector of PyOD (high), or by score_samples (low), got {detector!r}"
+            )
         return detector
 
     def _rows(self, X: Any, **rules: Any) -> Any:
@@ -139,20 +141,20 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         return X if hasattr(X, "iloc") else checked
 
     def _score(self, X: Any) -> np.ndarray:
-        """Scores (n,) by the detector in use. Raises ``ValueError`` for any that are not finite."""
+        """Scores (n,) by the detector in use, up when normal. Raises ``ValueError`` for any that are not finite."""
         name = "score_samples" if hasattr(self.detector_, "score_samples") else "decision_function"
         scores = np.asarray(getattr(self.detector_, name)(X), dtype=np.float64)
         if scores.shape != (len(X),) or not np.isfinite(scores).all():
             raise ValueError(f"detector must give every row one finite score, got {scores!r} from {name}")
-        return scores
+        return -scores if is_high_for_outliers(self.detector_) else scores
 
-    def _levels(self) -> np.ndarray:
-        """All p-values (n + 1,) that can be, ascending."""
-        return np.arange(1, len(self.scores_) + 2) / (len(self.scores_) + 1)
+    def _counts(self, X: Any) -> np.ndarray:
+        """One plus how many of the held-out rows score at most as each row of X (m, d) does."""
+        return 1 + np.searchsorted(self.scores_, self.score_samples(X), side="right")
 
     def _reachable(self, name: str, level: float) -> float:
         least = 1 / (len(self.scores_) + 1)
-        if not least <= level < 1:
+        if not (is_number(level) and least <= level < 1):
             raise ValueError(
                 f"{name} must lie in [{least:.3g}, 1), got {level!r}: no p-value is below 1 / (n + 1) with the n = "
                 f"{len(self.scores_)} rows held out; more of them allow a smaller {name}"
@@ -162,5 +164,15 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         for name in ("calibration_size", "alpha"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float, np.number)) and 0 < value < 1):
+            if not (is_number(value) and 0 < value < 1):
                 raise ValueError(f"{name} must be a number in (0, 1), got {value!r}")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def is_high_for_outliers(detector: Any) -> bool:
+    """Whether ``detector``, or the last step of a pipeline, is one of PyOD's, whose scores point the other way."""
+    last = detector[-1] if isinstance(detector, Pipeline) else detector
+    return any(base.__module__.split(".")[0] == "pyod" for base in type(last).__mro__)

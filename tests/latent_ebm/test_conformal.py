@@ -1,22 +1,25 @@
 """Conformal p-values keep their promises on simulated rows, whatever the detector; decisions agree with them."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import EllipticEnvelope
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from latent_ebm.applications import ConformalCalibrator, LatentEBMDetector
+from latent_ebm.applications.selection import METHODS, rows_to_hold_out, select, smallest_selection
 
 
 class FirstColumn(BaseEstimator):
@@ -116,6 +119,68 @@ def test_procedures_are_those_of_their_names() -> None:
     assert_array_equal(calibrator.select(x), calibrator.select(x, 0.1, "bh"))
 
 
+def test_rows_exactly_at_the_bar_are_selected() -> None:
+    counts = np.repeat([68, 900], [17, 8])  # 68 / 1000 * 25 / 17 is exactly .1, and above it by rounding
+    assert select(counts, 1000, 0.1, "bh").sum() == 17
+    assert select(counts + 1, 1000, 0.1, "bh").sum() == 0
+    calibrator = calibrated(np.arange(999.0))
+    assert calibrator.select(counts[:, None] - 1.5, 0.1).sum() == 17
+
+
+def test_decisions_are_those_of_rational_arithmetic() -> None:
+    rng, differ = np.random.default_rng(11), 0
+    for _ in range(900):
+        num, size = int(rng.integers(1, 30)), int(rng.integers(2, 300))
+        level = Fraction(int(rng.integers(1, 40)), int(rng.choice([20, 40, 100, 1000, size])))
+        counts = np.minimum(size, 1 + rng.integers(0, size, num) // int(rng.choice([1, 5, 20])))
+        if not level < 1:
+            continue
+        for method in METHODS:
+            expected = rationally(counts, size, level, method)
+            assert_array_equal(select(counts, size, float(level), method), expected)  # pyright: ignore
+            if method in ("bh", "by"):
+                differ += int(
+                    (expected != (stats.false_discovery_control(counts / size, method=method) <= level)).any()
+                )
+    assert differ > 0  # of binary arithmetic
+
+
+def rationally(counts: np.ndarray, size: int, level: Fraction, method: str) -> np.ndarray:
+    """The definitions of the procedures, word for word."""
+    p = sorted(Fraction(int(c), size) for c in counts)
+    m = len(p)
+    total = sum(Fraction(1, i) for i in range(1, m + 1)) if method == "by" else Fraction(1)
+    bars = {"bonferroni": [level / m] * m, "none": [level] * m}
+    bars |= dict.fromkeys(("bh", "by"), [level * k / (m * total) for k in range(1, m + 1)])
+    largest = max((q for q, bar in zip(p, bars[method], strict=True) if q <= bar), default=Fraction(0))
+    return np.array([Fraction(int(c), size) <= largest for c in counts])
+
+
+def test_smallest_selection_and_the_rows_that_it_takes() -> None:
+    for num, held_out, level in [(142, 150, 0.1), (10, 99, 0.1), (1, 9, 0.1), (25, 7, 0.3), (60, 1999, 0.01)]:
+        least = smallest_selection(num, held_out + 1, level)
+        for beyond in (least - 1, least):
+            counts = np.repeat([1, held_out + 1], [beyond, max(0, num - beyond)])[:num]
+            assert (select(counts, held_out + 1, level).sum() > 0) == (beyond >= least)
+        enough = rows_to_hold_out(num, level)
+        assert smallest_selection(num, enough + 1, level) == 1
+        assert smallest_selection(num, enough, level) > 1
+    assert smallest_selection(142, 151, 0.1) == 10
+
+
+@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: make_pipeline(StandardScaler(), d)], ids=["alone", "pipeline"])
+def test_detectors_of_pyod_point_the_other_way(wrap: Callable[[Any], Any]) -> None:
+    knn = pytest.importorskip("pyod.models.knn", reason="tests of the extra pyod")
+    own = pytest.importorskip("latent_ebm.applications.pyod").PyODLatentEBM(random_state=0)
+    rng = np.random.default_rng(9)
+    x, far = rng.normal(size=(120, 3)), np.full((5, 3), 50.0)
+    for detector in (knn.KNN(), own):
+        calibrator = ConformalCalibrator(wrap(detector), random_state=0).fit(x)
+        assert_allclose(calibrator.p_values(far), 1 / 61)
+        assert (calibrator.predict(far) == -1).all()
+        assert np.median(calibrator.p_values(rng.normal(size=(200, 3)))) > 0.3
+
+
 @pytest.mark.parametrize("held_out", [np.arange(40.0), np.repeat(np.arange(8.0), 5)], ids=["distinct", "ties"])
 def test_thresholds_agree_with_p_values(held_out: np.ndarray) -> None:
     x = np.arange(-1, 41, 0.25)[:, None]
@@ -172,7 +237,7 @@ def test_calibration_of_a_fitted_detector() -> None:
 
 
 def test_detector_with_decision_function_only() -> None:
-    class Plain(BaseEstimator):
+    class Plain(OutlierMixin, BaseEstimator):
         def fit(self, X: Any, y: Any = None) -> "Plain":
             self.center_ = X.mean(0)
             return self
@@ -191,7 +256,10 @@ def test_detector_with_decision_function_only() -> None:
         ({"alpha": 0.0}, "alpha must be a number"),
         ({"alpha": "small"}, "alpha must be a number"),
         ({"calibration_size": 1.0}, "calibration_size must be a number"),
+        ({"alpha": True}, "alpha must be a number"),
+        ({"alpha": np.bool_(True)}, "alpha must be a number"),
         ({"detector": StandardScaler()}, "detector must have score_samples"),
+        ({"detector": LogisticRegression()}, "detector must say which way its decision_function points"),
     ],
 )
 def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None:

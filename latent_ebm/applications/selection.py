@@ -1,0 +1,61 @@
+"""Which of many conformal p-values are small enough, decided in whole numbers.
+
+A conformal p-value is ``count / size``: the ``count`` is one plus the number of held-out rows that look at least as unusual,
+the ``size`` one plus the number of all held-out rows. Rows are often *exactly* at the bar, where a rounding error would decide;
+so counts are compared with rational bars, and every decision is that of exact arithmetic.
+"""
+
+from fractions import Fraction
+from math import ceil
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Method = Literal["bh", "by", "bonferroni", "none"]
+METHODS: tuple[str, ...] = get_args(Method)
+MAX_DENOMINATOR, SCALE = 10**7, 10**80
+
+
+def exact(level: float) -> Fraction:
+    """The fraction that ``level`` stands for: .1 is 1/10, and 1/41 is 1/41, though no binary number is either.
+
+    That is the one with a denominator up to ten million that rounds to ``level``, else the binary number as it is.
+    """
+    near = Fraction(level).limit_denominator(MAX_DENOMINATOR)
+    return near if float(near) == float(level) else Fraction(level)
+
+
+def select(counts: NDArray[np.integer], size: int, level: float, method: Method = "bh") -> NDArray[np.bool_]:
+    """Which (m,) of the p-values ``counts / size`` (m,), tested together at ``level``, are selected by ``method``.
+
+    The k smallest p-values are selected by the largest k with ``p_(k) <= level k / m`` ("bh", Benjamini and Hochberg 1995) or
+    ``<= level k / (m (1 + 1/2 + ... + 1/m))`` ("by", Benjamini and Yekutieli 2001); each p-value alone by ``p <= level / m``
+    ("bonferroni") or ``p <= level`` ("none"). Raises ``ValueError`` for another method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    num = 1 if method == "none" else len(counts)
+    bar = exact(level) * size / (num * (harmonic(num) if method == "by" else 1))
+    values, sizes = np.unique(counts, return_counts=True)
+    ranks = sizes.cumsum() if method in ("bh", "by") else np.ones_like(sizes)
+    pairs = zip(values.tolist(), ranks.tolist(), strict=True)
+    passed = [count for count, rank in pairs if count * bar.denominator <= rank * bar.numerator]
+    return counts <= max(passed, default=0)
+
+
+def smallest_selection(num: int, size: int, level: float) -> int:
+    """How many of ``num`` rows "bh" selects at least, if it selects any: so many must lie beyond all held-out rows."""
+    return ceil(num / (exact(level) * size))
+
+
+def rows_to_hold_out(num: int, level: float) -> int:
+    """How many held-out rows let "bh" select a single one of ``num`` rows."""
+    return ceil(num / exact(level)) - 1
+
+
+def harmonic(num: int) -> Fraction:
+    """``1 + 1/2 + ... + 1/num``; above 1,000, whose denominators have thousands of digits, rounded up by less than 1e-60."""
+    if num <= 1000:
+        return sum((Fraction(1, i) for i in range(1, num + 1)), Fraction(0))
+    return Fraction(sum(-(-SCALE // i) for i in range(1, num + 1)), SCALE)
