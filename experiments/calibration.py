@@ -40,7 +40,7 @@ def run(path: Path, seed: int, num_splits: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     normal = rng.permutation(np.flatnonzero(~outlier))
     train, rest = np.split(normal, [len(normal) // 4])
-    detector = LatentEBMDetector(random_state=seed).fit(rows[train])
+    detector = LatentEBMDetector(max_stages=4, random_state=seed).fit(rows[train])
     scores, anomalies = (detector.score_samples(rows[which])[:, None] for which in (rest, outlier))
     half, rates, found = len(rest) // 2, [], []
     for _ in range(num_splits):

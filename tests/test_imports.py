@@ -88,6 +88,16 @@ def test_samplers_stand_alone() -> None:
     assert not {"latent_ebm", "lightning", "pytorch_lightning", "pyro"} & set(done.stdout.split())
 
 
+def test_a_detector_of_tables_loads_no_lightning() -> None:
+    code = (
+        "import sys, numpy as np; from latent_ebm.applications import LatentEBMDetector;"
+        "x = np.random.default_rng(0).normal(size=(30, 2)); LatentEBMDetector().fit(x).score_samples(x);"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"lightning", "pytorch_lightning", "lightning_fabric"} & set(done.stdout.split())
+
+
 def test_public_names_exist() -> None:
     import samplers
 

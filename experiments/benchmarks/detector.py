@@ -39,7 +39,7 @@ def builders(run: Callable[[Any], Callable[[], Any]]) -> dict[str, Callable[[], 
     makers = {
         "PyOD AutoEncoder": auto_encoder,
         "PyOD VAE": variational,
-        "LatentEBMDetector": LatentEBMDetector,
+        "LatentEBMDetector": partial(LatentEBMDetector, max_stages=4),
         "LatentEBMDetector, no stages": partial(LatentEBMDetector, max_stages=0),
     }
     return {name: lambda make=make: run(make()) for name, make in makers.items()}

@@ -1,16 +1,17 @@
 r"""How the views of a detector are learnt: features, linear codes, kernels, ratio stages.
 
 A table has one view, the rows themselves: kernels at the codes of training rows, of the one bandwidth that maximises the
-leave-one-out likelihood, tilted by as many ratio stages as held-out codes say are worth adding (arXiv:2209.08739). An image
-has two: principal components of its pixels with what these leave over, and features that a small encoder has learnt from
-the images at hand, without labels, to be alike in random views of one image (arXiv:2105.04906, 2105.09270); pixels say how
-much ink there is, and density in them prefers what is plain. Their kernels are as wide as the gaps between neighbours, as
-images of one kind lie closer than those of another. Nothing is selected with an anomaly in view; how many neighbours count,
-and ``TEMPERING``, were chosen on held-out digits other than those that are reported.
+leave-one-out likelihood, tilted, if asked for, by as many ratio stages as held-out codes say are worth adding
+(arXiv:2209.08739). An image has two: principal components of its pixels with what these leave over, and features that a
+small encoder has learnt from the images at hand, without labels, to be alike in random views of one image
+(arXiv:2105.04906, 2105.09270); pixels say how much ink there is, and density in them prefers what is plain. Their kernels
+are as wide as the gaps between neighbours, as images of one kind lie closer than those of another. Nothing is selected with
+an anomaly in view; how many neighbours count, and ``TEMPERING``, were chosen on held-out digits other than those that are
+reported.
 """
 
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ from latent_ebm.applications.detector_model import (
     typical_width,
 )
 from latent_ebm.kernels import KernelPrior, NeighbourPrior, leave_one_out_bandwidth, local_bandwidths
-from latent_ebm.learning import Augment, RatioStages, VICReg, fit_rows
 from latent_ebm.networks import MLP, EnergyMLP
 from latent_ebm.priors import RatioPrior
+
+if TYPE_CHECKING:
+    from latent_ebm.learning import RatioStages
 
 MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
 TEMPERING = 0.15  # kernels are 1 / h^(tempering dim) high: 0 only compares gaps, 1 is as high as the density
@@ -38,6 +41,8 @@ STAGE_EXEMPLARS = 5000  # kernels at most while stages are learnt, whose chains 
 
 def fit_features(features: nn.Module, x: Tensor, max_steps: int, progress: bool) -> None:
     """Train the encoder of images ``x`` (n, C, H, W) in [-1, 1], in random order; its loss on a tenth stops it early."""
+    from latent_ebm.learning import Augment, VICReg, fit_rows  # loads Lightning: seconds
+
     num = features.head[-1].out_features  # pyright: ignore
     head = nn.Sequential(nn.Linear(num, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
     views = Augment(min_area=0.6, flip=0.0, jitter=0.2, grey=0.0, turn=0.25)
@@ -126,6 +131,8 @@ def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
 
     A classifier between rows and kernels *at the same rows* would learn that rows are where kernels are.
     """
+    from latent_ebm.learning import RatioStages  # loads Lightning: seconds
+
     held, half = len(z) // 5, len(z) // 2
     num = min(max_exemplars, STAGE_EXEMPLARS)
     z_held, z_data, exemplars = z[:held], z[held:half], z[half:][:num]
@@ -139,7 +146,7 @@ def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
     return prior
 
 
-def train_stage(stages: RatioStages, prior: RatioPrior, z_data: Tensor, z_held: Tensor, max_checks: int = 30) -> bool:
+def train_stage(stages: "RatioStages", prior: RatioPrior, z_data: Tensor, z_held: Tensor, max_checks: int = 30) -> bool:
     """Train the open stage until its held-out loss stops falling; whether it is worth adding."""
     optimizer = torch.optim.AdamW(stages.ratio.parameters(), lr=1e-3, weight_decay=0.01)
     for _ in range(max_checks):

@@ -1,8 +1,9 @@
 """Which of many conformal p-values are small enough, decided in whole numbers.
 
-A conformal p-value is ``count / size``: the ``count`` is one plus the number of held-out rows that look at least as unusual,
-the ``size`` one plus the number of all held-out rows. Rows are often *exactly* at the bar, where a rounding error would decide;
-so counts are compared with rational bars, and every decision is that of exact arithmetic.
+A conformal p-value is ``count / size``: the ``count`` is one plus the number of held-out rows
+that look at least as unusual, the ``size`` one plus the number of all held-out rows. Rows are often
+*exactly* at the bar, where a rounding error would decide; so counts are compared with rational
+bars, and every decision is that of exact arithmetic.
 """
 
 from fractions import Fraction
@@ -18,20 +19,21 @@ MAX_DENOMINATOR, SCALE = 10**7, 10**80
 
 
 def exact(level: float) -> Fraction:
-    """The fraction that ``level`` stands for: .1 is 1/10, and 1/41 is 1/41, though no binary number is either.
+    """The fraction that ``level`` stands for: .1 is 1/10, though no binary number is.
 
-    That is the one with a denominator up to ten million that rounds to ``level``, else the binary number as it is.
+    It has a denominator up to ten million and rounds to ``level``; else it is the binary number.
     """
     near = Fraction(level).limit_denominator(MAX_DENOMINATOR)
     return near if float(near) == float(level) else Fraction(level)
 
 
 def select(counts: NDArray[np.integer], size: int, level: float, method: Method = "bh") -> NDArray[np.bool_]:
-    """Which (m,) of the p-values ``counts / size`` (m,), tested together at ``level``, are selected by ``method``.
+    """Which (m,) of the p-values ``counts / size`` (m,), tested together, are selected by ``method``.
 
-    The k smallest p-values are selected by the largest k with ``p_(k) <= level k / m`` ("bh", Benjamini and Hochberg 1995) or
-    ``<= level k / (m (1 + 1/2 + ... + 1/m))`` ("by", Benjamini and Yekutieli 2001); each p-value alone by ``p <= level / m``
-    ("bonferroni") or ``p <= level`` ("none"). Raises ``ValueError`` for another method.
+    The k smallest p-values are selected by the largest k with ``p_(k) <= level k / m`` ("bh",
+    Benjamini and Hochberg 1995) or ``<= level k / (m (1 + 1/2 + ... + 1/m))`` ("by", Benjamini and
+    Yekutieli 2001); each p-value alone by ``p <= level / m`` ("bonferroni") or ``p <= level``
+    ("none"). Raises ``ValueError`` for another method.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -45,7 +47,7 @@ def select(counts: NDArray[np.integer], size: int, level: float, method: Method 
 
 
 def smallest_selection(num: int, size: int, level: float) -> int:
-    """How many of ``num`` rows "bh" selects at least, if it selects any: so many must lie beyond all held-out rows."""
+    """How many of ``num`` rows "bh" selects at least, if it selects any."""
     return ceil(num / (exact(level) * size))
 
 
@@ -55,7 +57,7 @@ def rows_to_hold_out(num: int, level: float) -> int:
 
 
 def harmonic(num: int) -> Fraction:
-    """``1 + 1/2 + ... + 1/num``; above 1,000, whose denominators have thousands of digits, rounded up by less than 1e-60."""
+    """``1 + 1/2 + ... + 1/num``; for more than 1,000 terms rounded up, by less than 1e-60."""
     if num <= 1000:
         return sum((Fraction(1, i) for i in range(1, num + 1)), Fraction(0))
     return Fraction(sum(-(-SCALE // i) for i in range(1, num + 1)), SCALE)

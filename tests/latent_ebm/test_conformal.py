@@ -151,7 +151,7 @@ def rationally(counts: np.ndarray, size: int, level: Fraction, method: str) -> n
     m = len(p)
     total = sum(Fraction(1, i) for i in range(1, m + 1)) if method == "by" else Fraction(1)
     bars = {"bonferroni": [level / m] * m, "none": [level] * m}
-    bars |= dict.fromkeys(("bh", "by"), [level * k / (m * total) for k in range(1, m + 1)])
+    bars |= {key: [level * k / (m * total) for k in range(1, m + 1)] for key in ("bh", "by")}
     largest = max((q for q, bar in zip(p, bars[method], strict=True) if q <= bar), default=Fraction(0))
     return np.array([Fraction(int(c), size) <= largest for c in counts])
 
