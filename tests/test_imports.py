@@ -18,6 +18,7 @@ LAYERS = [
         "latent_ebm.metrics",
         "latent_ebm.data",
         "latent_ebm.foreign",
+        "latent_ebm.files",
     },
     {"latent_ebm.priors", "latent_ebm.kernels", "latent_ebm.likelihoods", "latent_ebm.denoisers"},
     {"latent_ebm.model"},

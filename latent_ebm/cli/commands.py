@@ -3,7 +3,6 @@
 import argparse
 import csv
 import inspect
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from torch import Tensor
 from latent_ebm.applications import pictures
 from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.cli.files import check_folder, check_output
+from latent_ebm.cli.tables import make_reader
 from latent_ebm.data import DataModule
-from latent_ebm.data.arrays import read_rows
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
@@ -63,7 +62,7 @@ def score(args: argparse.Namespace) -> None:
     """``latent-ebm score``: the energy terms of data at inferred latents."""
     out = check_output(args.out, (".csv",))
     rule, data = load_latent_rule(args)
-    x = read_data(args.data, rule, data)
+    x = read_data(args, rule, data)
     torch.manual_seed(args.seed)
     write_scores(out, energy_terms(rule, x))
     print(f"{len(x)} scores: {out}")
@@ -102,30 +101,23 @@ def load_latent_rule(args: argparse.Namespace) -> tuple[LatentRule, DataModule]:
     return rule, data
 
 
-def read_data(name: str, rule: LatentRule, data: DataModule) -> Tensor:
+def read_data(args: argparse.Namespace, rule: LatentRule, data: DataModule) -> Tensor:
     """Rows x (n, \\*event) of the checkpoint's own ``data`` (train, val, test) or of a file, shaped as the model's.
 
     Raises ``ValueError`` if a row of the file has another number of entries than the model's data.
     """
+    name = args.data
     if name in SPLITS:
         data.prepare_data()
         data.setup()
         return getattr(data, name).x
-    rows = torch.from_numpy(read_rows(Path(name), array_key(name))[0]).float()
+    rows = torch.from_numpy(make_reader(args).read(name).x).float()
     with torch.no_grad():
         event = rule.model.decode(rule.model.prior.base.sample(1)).shape[1:]
     shape = [size for size in event if size > 1] or [1]  # a grey image may lack its channel axis
     if list(rows.shape[1:]) not in ([event.numel()], shape, list(event)):
         raise ValueError(f"{name} must hold rows of the model's shape {tuple(event)}, got {tuple(rows.shape[1:])}")
     return rows.view(-1, *event)
-
-
-def array_key(name: str) -> str:
-    """The array of a .npz file that holds the data: ``x``, as ``latent-ebm sample`` writes it, else ``X``."""
-    if not (name.endswith(".npz") and zipfile.is_zipfile(name)):
-        return "X"
-    with zipfile.ZipFile(name) as archive:
-        return "x" if "x.npy" in archive.namelist() else "X"
 
 
 def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:

@@ -24,7 +24,7 @@ from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.applications.report import Findings, make_report
 from latent_ebm.cli.errors import WrongUsage
 from latent_ebm.cli.files import check_apart, check_folder, check_output
-from latent_ebm.cli.tables import Table, check_alike, read_table
+from latent_ebm.cli.tables import Table, check_alike, make_reader, read_table
 
 MAX_HELD_OUT, BLOCK = 1000, 1000
 FILES = ("detector.json", "detector.safetensors")  # of a saved detector
@@ -44,6 +44,11 @@ class Trained(NamedTuple):
     columns: list[str]
     has_header: bool
     facts: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) if the rows are images."""
+        return None if self.detector.image_shape is None else tuple(self.detector.image_shape)
 
 
 class ScoresAsRows(BaseEstimator):
@@ -78,13 +83,17 @@ def run_detect(args: argparse.Namespace) -> None:
 def analyse(args: argparse.Namespace) -> tuple[Trained, Table, Findings, str]:
     """What is to be written. Raises ``ValueError``, ``OSError`` or ``ImportError`` for what cannot be used."""
     check_places(args)
-    new = read(args.score, args)
-    trained = load(args, new) if is_saved(args.train) else train(args, new)
+    if is_saved(args.train):
+        trained = load(args)
+        new = read(args.score, args, trained)
+    else:
+        table = read(args.train, args)
+        new = read(args.score, args, table)
+        trained = train(args, table)
     findings = find(trained.normal_scores, scores_of(trained.detector, new.x), args.alpha)
-    facts = {**trained.facts, "New data": f"{args.score}: {new.size}", "Level (alpha)": args.alpha}
+    facts = {**trained.facts, **facts_of("New data", new), "Level (alpha)": args.alpha}
     columns = new.columns if new.has_header else trained.columns
-    names = new.rows if new.path.is_dir() else [f"row {row}" for row in new.rows]
-    html = make_report(trained.detector, new.x, findings, columns, names, facts) if args.report else ""
+    html = make_report(trained.detector, new.x, findings, columns, new.called, facts) if args.report else ""
     return trained, new, findings, html
 
 
@@ -100,15 +109,26 @@ def check_places(args: argparse.Namespace) -> None:
     check_apart(outputs, [Path(args.train), Path(args.score)])
 
 
-def read(name: str, args: argparse.Namespace) -> Table:
-    """The rows or images that the user calls ``name``."""
-    return read_table(Path(name), args.image_shape and tuple(args.image_shape))
+def read(name: str, args: argparse.Namespace, known: Table | Trained | None = None) -> Table:
+    """The rows or images that the user calls ``name``, which must be of the kind of those that are ``known`` already."""
+    features = known.columns if known is not None and known.has_header else None
+    shape = args.image_shape and tuple(args.image_shape)
+    table = read_table(Path(name), shape, make_reader(args), args.size, features)
+    if known is not None:
+        check_alike(table, known.columns, known.shape)
+    for note in table.notes:
+        say(f"{name}: {note}")
+    return table
 
 
-def train(args: argparse.Namespace, new: Table) -> Trained:
+def facts_of(what: str, table: Table) -> dict[str, str]:
+    """Where the rows of ``table``, called ``what``, come from, and what was left out of them."""
+    notes = {f"{what}, as read": "; ".join(table.notes)} if table.notes else {}
+    return {what: f"{table.path}: {table.size}", **notes}
+
+
+def train(args: argparse.Namespace, table: Table) -> Trained:
     """Fit a detector to some training rows and score the others."""
-    table = read(args.train, args)
-    check_alike(new, table.columns, table.has_header, table.shape)
     if len(table.x) < 4:
         raise ValueError(f"{args.train} must hold at least 4 rows, got {len(table.x)}")
     num_held_out = min(len(table.x) // 2, MAX_HELD_OUT)
@@ -119,11 +139,11 @@ def train(args: argparse.Namespace, new: Table) -> Trained:
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # where Lightning's bar belongs
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
         detector.fit(fitted)
-    facts = {"Training data": f"{args.train}: {table.size}", "Seed": args.seed}
+    facts = {**facts_of("Training data", table), "Seed": args.seed}
     return Trained(detector, scores_of(detector, held_out), table.columns, table.has_header, facts)
 
 
-def load(args: argparse.Namespace, new: Table) -> Trained:
+def load(args: argparse.Namespace) -> Trained:
     """What ``save`` wrote."""
     for option in ("save", "energy"):
         if getattr(args, option) is not None:
@@ -132,13 +152,11 @@ def load(args: argparse.Namespace, new: Table) -> Trained:
     if not path.is_file():
         raise ValueError(f"{args.train} must be a folder that detect --save wrote, got one without {TRAINED}")
     detector = LatentEBMDetector.load(args.train)
-    shape = None if detector.image_shape is None else tuple(detector.image_shape)
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} must be as detect --save wrote it: {error}") from error
-    check_alike(new, trained.columns, trained.has_header, shape)
     check_alpha(args.alpha, len(trained.normal_scores))
     return trained
 

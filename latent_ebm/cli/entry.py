@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from latent_ebm.cli.errors import USAGE, report
+from latent_ebm.files.limits import MAX_ENTRIES
 
 LIGHTNING = {
     "fit": "train the model of a YAML file",
@@ -106,6 +107,7 @@ def add_score(commands: argparse._SubParsersAction) -> None:
     score.add_argument(
         "--out", required=True, metavar="FILE", help=".csv with columns index, reconstruction, tilt, base, joint"
     )
+    add_reading(score)
 
 
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -116,7 +118,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def add_detect(commands: argparse._SubParsersAction) -> None:
     text = "find unusual rows or images, given normal ones"
-    files = "a .csv, .npz, .npy or .parquet file or a folder of images"
+    files = "a .csv, .tsv, .npz, .npy or .parquet file or a folder of images"
     detect = commands.add_parser("detect", help=text, description=f"{text.capitalize()}. Needs no trained model.")
     detect.add_argument("train", metavar="TRAIN", help=f"normal rows: {files}; or a folder that --save wrote")
     detect.add_argument(
@@ -126,7 +128,8 @@ def add_detect(commands: argparse._SubParsersAction) -> None:
         "--out",
         required=True,
         metavar="FILE",
-        help=".csv with columns row, score (low: unusual), p_value, outlier, selected",
+        help=".csv with columns row (its id, else its line in the file, else its number from 0), "
+        "score (low: unusual), p_value, outlier, selected",
     )
     detect.add_argument("--report", metavar="FILE", help="a page (.html) on the most unusual rows and why they are")
     detect.add_argument("--save", metavar="DIR", help="folder to keep the detector in")
@@ -139,9 +142,37 @@ def add_detect(commands: argparse._SubParsersAction) -> None:
     detect.add_argument(
         "--image-shape", type=positive, nargs=3, metavar=("C", "H", "W"), help="the rows are flat images of this shape"
     )
+    detect.add_argument("--size", type=positive, metavar="PIXELS", help="resize images of a folder to PIXELS x PIXELS")
+    add_reading(detect)
     energies = ("joint", "reconstruction", "prior", "elbo")
     detect.add_argument("--energy", choices=energies, help="what the score is made of (default: joint)")
     detect.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
+
+
+def add_reading(command: argparse.ArgumentParser) -> None:
+    """How files of rows are read: the options that ``tables.make_reader`` takes."""
+    group = command.add_argument_group(
+        "tables", "What is not said here is decided by rule and printed: separators, headers, columns of ids."
+    )
+    group.add_argument("--id", metavar="COLUMN", help="the column that names the rows, no feature")
+    group.add_argument(
+        "--drop", action="append", default=[], metavar="COLUMN", help="a column to leave out; may be repeated"
+    )
+    group.add_argument("--sep", choices=(",", ";", "tab"), help="what is between the cells of a line")
+    group.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns")
+    group.add_argument(
+        "--missing",
+        choices=("refuse", "drop"),
+        default="refuse",
+        help="rows with missing values: refuse the file (default), or leave them out and say how many",
+    )
+    group.add_argument(
+        "--max-entries",
+        type=positive,
+        default=MAX_ENTRIES,
+        metavar="N",
+        help="rows x columns that a file may hold, to refuse others before they fill the memory (default: %(default)s)",
+    )
 
 
 def add_export(commands: argparse._SubParsersAction) -> None:

@@ -1,19 +1,30 @@
 """Rows and images that a user names on the command line, checked and with names of their columns and rows."""
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latent_ebm.cli.commands import array_key
-from latent_ebm.data.arrays import read_images, read_rows
+from latent_ebm.files import Reader, read_images
+
+DEFAULT = Reader()
+
+
+def make_reader(args: argparse.Namespace) -> Reader:
+    """What reads files of rows, as the options of ``entry.add_reading`` say."""
+    header = None if args.header is None else args.header == "yes"
+    return Reader(args.id, args.drop, args.sep, header, args.missing, max_entries=args.max_entries)
 
 
 class Table(NamedTuple):
     """``x`` (n, d), the file it comes from, and names of its d columns and n rows.
 
-    ``shape`` is the (C, H, W) of rows that are flat images; ``has_header`` tells whether the columns' names are the file's.
+    ``rows`` are ids, lines or numbers from 0, and ``word`` is what goes before them in a sentence. ``shape`` is the
+    (C, H, W) of rows that are flat images; ``has_header`` tells whether the columns' names are the file's; ``notes``
+    what was left out of the file, and why.
     """
 
     x: NDArray[np.float64]
@@ -22,6 +33,13 @@ class Table(NamedTuple):
     rows: list[str]
     shape: tuple[int, ...] | None
     has_header: bool
+    word: str
+    notes: list[str]
+
+    @property
+    def called(self) -> list[str]:
+        """What the n rows are called in a sentence."""
+        return [f"{self.word} {row}".strip() for row in self.rows]
 
     @property
     def size(self) -> str:
@@ -34,30 +52,35 @@ class Table(NamedTuple):
         )
 
 
-def read_table(path: Path, image_shape: tuple[int, ...] | None = None) -> Table:
+def read_table(
+    path: Path,
+    image_shape: tuple[int, ...] | None = None,
+    reader: Reader = DEFAULT,
+    size: int | None = None,
+    features: Sequence[str] | None = None,
+) -> Table:
     """What ``path`` holds: a folder of images, or a file of rows; rows of three axes or with ``image_shape`` are images.
 
-    Raises ``ValueError`` for anything else, and if ``image_shape`` (C, H, W) is not that of the images.
+    ``reader`` reads files of rows, ``size`` resizes images of a folder, and ``features`` are the columns that a file with
+    a header must have, in any order. Raises ``ValueError`` for anything else, and if ``image_shape`` (C, H, W) is not that
+    of the images.
     """
-    if path.is_dir():
-        x, rows = read_images(path)
-        names = None
-    else:
-        x, _, names = read_rows(path, array_key(str(path)))
-        rows = [str(i) for i in range(len(x))]
+    path = path.expanduser()
+    rows = read_images(path, size, reader.max_entries) if path.is_dir() else reader.read(path, features)
+    x = rows.x
     shape = image_shape if x.ndim == 2 else (1, *x.shape[1:])[-3:]
     if x.ndim > 4 or (image_shape is not None and (np.prod(image_shape) != x[0].size or shape != image_shape)):
         wanted = "(rows, columns) or (images, C, H, W)" if image_shape is None else f"images of shape {image_shape}"
         raise ValueError(f"{path} must hold {wanted}, got rows of shape {x.shape[1:]}")
     flat = x.reshape(len(x), -1)
-    columns = names if names is not None else [f"column {j + 1}" for j in range(flat.shape[1])]
-    return Table(flat, path, columns, rows, shape, names is not None)
+    columns = rows.names or [f"column {j + 1}" for j in range(flat.shape[1])]
+    return Table(flat, path, columns, rows.ids, shape, rows.has_header, rows.word, rows.notes)
 
 
-def check_alike(new: Table, columns: list[str], has_header: bool, shape: tuple[int, ...] | None) -> None:
-    """Raise ``ValueError`` unless ``new`` has the ``columns`` and ``shape`` that a detector was trained with, in their order.
+def check_alike(new: Table, columns: list[str], shape: tuple[int, ...] | None) -> None:
+    """Raise ``ValueError`` unless ``new`` has as many ``columns``, and the ``shape``, that a detector was trained with.
 
-    Names are compared where both sides have any.
+    Columns with names are matched when they are read.
     """
     if new.shape != shape:
         kinds = [f"images of shape {s}" if s else "rows of a table" for s in (shape, new.shape)]
@@ -65,10 +88,4 @@ def check_alike(new: Table, columns: list[str], has_header: bool, shape: tuple[i
     if len(new.columns) != len(columns):
         raise ValueError(
             f"{new.path} must have {len(columns)} columns as the training data has, got {len(new.columns)}"
-        )
-    if has_header and new.has_header and new.columns != columns:
-        j = next(j for j, name in enumerate(columns) if new.columns[j] != name)
-        raise ValueError(
-            f"{new.path} must have the columns of the training data in their order, got {new.columns[j]!r} "
-            f"for {columns[j]!r}"
         )

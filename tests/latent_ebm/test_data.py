@@ -433,14 +433,14 @@ def test_csv_label_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n3,x\n", "line 3, column 2 must be a number, got 'x'"),
-        ("1,2\n3,\n", "line 2, column 2 must be a number, got ''"),
-        ("1,word\n3,4\n", "line 1, column 2 must be a number, got 'word'"),
-        ("1,2\n3,4,5\n", "line 2 must have 2 cells as the first line has, got 3"),
-        ("1,2\nnan,4\n5,inf\n", "must be finite: 2 rows are not, first row 1, column 0"),
+        ("a,b\n1,2\n3,x\n", "line 3, column 'b' must be a number, got 'x'"),
+        ("1,2\n3,\n", "1 are missing in 1 of 2 rows, the first in line 2, column 'column 2'"),
+        ("1,word\n3,4\n", "the first line .* has words and numbers, 'word' and '1': --header must be"),
+        ("1,2\n3,4,5\n", "must hold a table of text, in UTF-8: expected 2 fields in line 2, saw 3"),
+        ("1,2\n\nnan,4\n5,inf\n", "must be finite: 1 rows are not, the first is line 4, column 'column 2'"),
         ("a,label\n1,0.5\n", "labels of .* must be 1 integers, got float64"),
         ("a,b\n", r"must hold numbers of shape \(rows, columns\), got float64 of shape \(0, 2\)"),
-        ("", r"got float64 of shape \(0, 0\)"),
+        ("", "it has no lines"),
         ("1,2\n3,4\n", "must hold at least 3 rows"),
     ],
 )
@@ -458,7 +458,7 @@ def test_csv_errors(tmp_path: Path, content: str, message: str) -> None:
         ({"X": np.zeros(5)}, r"must hold numbers of shape \(rows, columns\), got float64 of shape \(5,\)"),
         ({"X": np.array([["1", "x"]] * 4)}, "must hold numbers .* got <U1"),
         ({"X": np.array([[1, None]] * 4)}, "must hold plain arrays, not pickled or damaged ones"),
-        ({"X": np.full((4, 2), np.nan)}, "must be finite: 4 rows are not, first row 0, column 0"),
+        ({"X": np.full((4, 2), np.nan)}, "8 are missing in 4 of 4 rows, the first in row 0, column 1"),
         ({"X": np.zeros((4, 2)), "y": np.zeros(3)}, r"must be 4 integers, got float64 of shape \(3,\)"),
     ],
 )
@@ -477,9 +477,9 @@ def test_damaged_numpy_files(tmp_path: Path, name: str) -> None:
 
 
 def test_arrays_arguments(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"path must name a file, got '.*none.csv'"):
+    with pytest.raises(FileNotFoundError, match=r"path must name a file, but there is no '.*none.csv'"):
         Arrays(str(tmp_path / "none.csv")).setup()
-    with pytest.raises(ValueError, match=r"path must end in \.npz, \.npy, \.csv, \.parquet, got 'rows.xlsx'"):
+    with pytest.raises(ValueError, match=r"path must end in \.npz, \.npy, \.csv, \.tsv, \.parquet, got 'rows.xlsx'"):
         Arrays("rows.xlsx").setup()
     with pytest.raises(ValueError, match="val_fraction must be between 0 and 1, got 0"):
         Arrays("rows.csv", val_fraction=0)

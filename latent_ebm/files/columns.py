@@ -1,0 +1,126 @@
+"""Which columns of a table are features, which one names the rows, and which are left out and why.
+
+What is decided by rule, for columns that nobody asks for by name:
+
+- The first column, if it has no name, is the index that pandas writes. A column without a name
+  and without values is left out.
+- A column called ``id``, ``index`` or ``..._id`` of whole numbers that differ in every row names
+  the rows. So does a column of words (dates, codes, file names) that differ in every row.
+- A column ``label`` is the label. All others are features and must hold numbers.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latent_ebm.files.table import LABEL, Table, is_number, shorten
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAME_OF_IDS = re.compile(r"(.*[_ ])?id|index", re.IGNORECASE)
+UNNAMED = re.compile(r"Unnamed: (\d+)(\.\d+)?")  # what pandas calls a column without a name
+
+
+class Columns(NamedTuple):
+    """``x`` (n, d), the ``names`` of its columns, and ``label`` (n,) and ``ids`` (n,) if there are any."""
+
+    x: NDArray[np.float64]
+    names: list[str]
+    label: NDArray | None
+    ids: list[str] | None
+    notes: list[str]
+
+
+def choose(table: Table, id: str | None, drop: Collection[str], features: Sequence[str] | None) -> Columns:
+    """The parts of ``table`` by the rules of this module.
+
+    ``id`` and ``drop`` are names that the user gave. With ``features`` the table must have these
+    columns, in any order, and no others but those that are left out. Raises ``ValueError`` for
+    columns that are absent, surplus or hold no numbers.
+    """
+    frame, asked = table.frame, [*drop, *([] if id is None else [id])]
+    if features is None:  # else another table had them
+        check_present(table, asked)
+    out = {name: "as asked" for name in drop if name in frame}
+    kept = {LABEL, id, *out, *(features or ())}
+    found = {name: reason_to_leave_out(frame[name], name) for name in frame if name not in kept}
+    out |= {name: reason for name, reason in found.items() if reason}
+    naming = id if id in frame else next((n for n in found if found[n] and frame[n].is_unique), None)
+    rest = frame.drop(columns=[name for name in {*out, LABEL, naming} if name in frame])
+    x = as_numbers(table, rest if features is None else match(table, rest, features))
+    return Columns(
+        x,
+        list(rest.columns if features is None else features),
+        frame[LABEL].to_numpy() if LABEL in frame else None,
+        table.ids if naming is None else [str(value) for value in frame[naming]],
+        [f"column {name!r} is left out: {reason}" for name, reason in out.items()],
+    )
+
+
+def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
+    """Why the rules leave ``column`` out; ``None`` for a feature."""
+    from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+
+    unnamed = UNNAMED.fullmatch(name)
+    if unnamed and unnamed[1] == "0":
+        return "it has no name, as the index that pandas writes"
+    if column.isna().all():
+        return "it has neither a name nor values" if unnamed else None
+    if is_integer_dtype(column) and NAME_OF_IDS.fullmatch(name) and column.is_unique:
+        return "its whole numbers differ in every row, and it is called an id"
+    if is_numeric_dtype(column) or is_bool_dtype(column) or not column.is_unique:
+        return None
+    words = not column.isna().any() and not any(is_number(str(cell)) for cell in column)
+    return "its words differ in every row, as names of rows do" if words else None
+
+
+def check_present(table: Table, names: Collection[str]) -> None:
+    """Raise ``ValueError`` for one of ``names`` that is no column."""
+    for name in names:
+        if name not in table.frame:
+            raise ValueError(
+                f"{table.path} must have a column {name!r} to leave out or to name its rows, "
+                f"got {listing(table.frame.columns)}"
+            )
+
+
+def match(table: Table, rest: "pd.DataFrame", features: Sequence[str]) -> "pd.DataFrame":
+    """``rest`` with its columns in the order of ``features``. Raises ``ValueError`` for others."""
+    absent = [name for name in features if name not in rest]
+    surplus = [name for name in rest if name not in features]
+    if absent:
+        raise ValueError(
+            f"{table.path} must have the columns of the training data, got no {listing(absent)} "
+            f"among {listing(rest.columns)}"
+        )
+    if surplus:
+        raise ValueError(
+            f"{table.path} must have no other columns than the training data, got {listing(surplus)}; "
+            f"--drop leaves them out"
+        )
+    return rest.loc[:, list(features)]
+
+
+def as_numbers(table: Table, frame: "pd.DataFrame") -> NDArray[np.float64]:
+    """The cells of ``frame``, NaN where they are missing. Raises ``ValueError`` for a word."""
+    from pandas.api.types import is_numeric_dtype
+
+    for name, column in frame.items():
+        if not is_numeric_dtype(column) and not column.isna().all():
+            cells = [str(cell) for cell in column]
+            bad = next((i for i, cell in enumerate(cells) if not is_number(cell)), 0)
+            raise ValueError(
+                f"{table.path}, {table.place(bad)}, column {str(name)!r} must be a number, got {shorten(cells[bad])}; "
+                f"--drop leaves the column out"
+            )
+    return frame.to_numpy(np.float64, na_value=np.nan)
+
+
+def listing(names: Collection[str]) -> str:
+    """``names`` in quotes, the first six of them."""
+    shown = ", ".join(map(repr, list(names)[:6]))
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"

@@ -1,0 +1,166 @@
+"""Rows of numbers from a file: what ``Reader`` returns and how it treats missing values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latent_ebm.files.arrays import read_arrays
+from latent_ebm.files.columns import choose
+from latent_ebm.files.limits import MAX_ENTRIES, check_entries
+from latent_ebm.files.table import Table
+from latent_ebm.files.text import read_text
+from latent_ebm.foreign import check_file, reading
+
+ARRAYS, TEXTS, PARQUET = (".npz", ".npy"), (".csv", ".tsv"), ".parquet"
+MISSING = ("refuse", "drop")
+
+
+class Rows(NamedTuple):
+    """Rows as a file holds them, and how the file speaks of them.
+
+    ``x`` (n, \\*event) finite; an integer ``label`` (n,) if there is one; the ``names`` of a table's
+    columns, and whether a header gives them; what each row is called: its id, else the line it
+    stands on, else its number from 0, with the ``word`` that goes before it ("line", "row" or
+    nothing); and ``notes`` on what was decided or left out, and why.
+    """
+
+    x: NDArray[np.float64]
+    label: NDArray[np.int64] | None
+    names: list[str] | None
+    has_header: bool
+    ids: list[str]
+    word: str
+    notes: list[str]
+
+    def call(self, row: int) -> str:
+        """What row number ``row``, from 0, is called in a sentence."""
+        return f"{self.word} {self.ids[row]}".strip()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads rows from .csv, .tsv, .parquet, .npz and .npy files, by the rules of ``text`` and ``columns``.
+
+    Arguments: ``id``, the column that names the rows; ``drop``, columns to leave out; ``sep``
+    between cells ("," ";" or "tab"); ``header``, whether the first line names the columns, by rule
+    if left out; ``missing``, "refuse" or "drop" for rows with missing values; ``key``, the array
+    of rows in an .npz, by default ``x``, if there, else ``X``; ``max_entries`` of a file, asked
+    before memory is allocated. A column without a name of its own is called "column 1" and so on.
+    """
+
+    id: str | None = None
+    drop: Sequence[str] = ()
+    sep: str | None = None
+    header: bool | None = None
+    missing: str = "refuse"
+    key: str | None = None
+    max_entries: int = MAX_ENTRIES
+
+    def __post_init__(self) -> None:
+        if self.missing not in MISSING:
+            raise ValueError(f"missing must be {' or '.join(MISSING)}, got {self.missing!r}")
+        if self.sep is not None and self.sep not in (",", ";", "\t", "tab", "\\t"):
+            raise ValueError(f"sep must be a comma, a semicolon or tab, got {self.sep!r}")
+
+    def read(self, path: str | Path, features: Sequence[str] | None = None) -> Rows:
+        """The rows of ``path``; with ``features``, columns of these names and in this order.
+
+        ``features`` has no say in a file whose columns have no names. Raises ``ValueError`` for
+        what is not a table of finite numbers, saying where, and ``FileNotFoundError``.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in (*ARRAYS, *TEXTS, PARQUET):
+            known = ", ".join((*ARRAYS, *TEXTS, PARQUET))
+            raise ValueError(f"path must end in {known}, got {str(path)!r}")
+        path = check_file(path)
+        if suffix in ARRAYS:
+            x, label = read_arrays(path, self.key, self.max_entries)
+            ids = [str(i) for i in range(len(x) if x.ndim else 0)]
+            return self.check(path, Rows(x, label, None, False, ids, "row", []))
+        table = self.read_parquet(path) if suffix == PARQUET else self.read_text(path, features or ())
+        return self.check(path, self.choose(table, features))
+
+    def read_text(self, path: Path, features: Sequence[str]) -> Table:
+        mentioned = [*features, *self.drop, *([] if self.id is None else [self.id])]
+        return read_text(path, self.sep, self.header, mentioned, self.max_entries)
+
+    def read_parquet(self, path: Path) -> Table:
+        try:
+            import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ImportError(f"{path} needs pyarrow: pip install latent-ebm[parquet]") from error
+        import pandas as pd
+
+        with reading(path, "a table of Parquet"):
+            size = pq.read_metadata(path)
+            check_entries(path, size.num_rows * size.num_columns, self.max_entries)
+            frame = pd.read_parquet(path)
+        ids = None if isinstance(frame.index, pd.RangeIndex) else [str(i) for i in frame.index]
+        return Table(path, frame.set_axis([str(n) for n in frame.columns], axis=1), True, [], None, ids)
+
+    def choose(self, table: Table, features: Sequence[str] | None) -> Rows:
+        """The columns of ``table`` that count, and names of its rows."""
+        named = features if table.has_header else None
+        columns = choose(table, self.id, self.drop, named)
+        lines = range(len(table.frame)) if table.lines is None else table.lines
+        word = "" if columns.ids else "row" if table.lines is None else "line"
+        ids = columns.ids or [str(i) for i in lines]
+        notes = [*table.notes, *columns.notes]
+        return Rows(columns.x, columns.label, columns.names, table.has_header, ids, word, notes)
+
+    def check(self, path: Path, rows: Rows) -> Rows:
+        """``rows`` as finite numbers, without those with missing values if they are to be dropped."""
+        x = rows.x
+        if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
+            raise ValueError(f"{path} must hold numbers of shape (rows, columns), got {x.dtype} of shape {x.shape}")
+        x = x.astype(np.float64)
+        missing = np.isnan(x).reshape(len(x), -1)
+        refuse_infinite(path, rows, x)
+        label = None if rows.label is None else as_label(path, rows.label, len(x))
+        rows = rows._replace(x=x, label=label)
+        return without_missing(path, rows, missing, self.missing) if missing.any() else rows
+
+
+def column_name(rows: Rows, column: int) -> str:
+    return repr(rows.names[column]) if rows.names else f"{column + 1}"
+
+
+def refuse_infinite(path: Path, rows: Rows, x: NDArray[np.float64]) -> None:
+    bad = np.argwhere(np.isinf(x.reshape(len(x), -1)))
+    if len(bad):
+        row, column = map(int, bad[0])
+        raise ValueError(
+            f"{path} must be finite: {len(np.unique(bad[:, 0]))} rows are not, the first is "
+            f"{rows.call(row)}, column {column_name(rows, column)}"
+        )
+
+
+def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatment: str) -> Rows:
+    """``rows`` but those with missing values. Raises ``ValueError`` unless that is asked for and leaves some."""
+    bad = np.asarray(missing.any(1))
+    row, column = map(int, np.argwhere(missing)[0])
+    if treatment == "refuse" or bad.all():
+        raise ValueError(
+            f"{path} must be finite, without missing values: {missing.sum()} are missing in {bad.sum()} of "
+            f"{len(bad)} rows, the first in {rows.call(row)}, column {column_name(rows, column)}; "
+            f"--missing drop leaves such rows out"
+        )
+    called = [rows.call(int(i)) for i in np.flatnonzero(bad)]
+    shown = ", ".join(called[:10]) + ", ..." * (len(called) > 10)
+    note = f"{len(called)} of {len(bad)} rows are left out for missing values: {shown}"
+    return rows._replace(
+        x=rows.x[~bad],
+        label=None if rows.label is None else rows.label[~bad],
+        ids=[id for id, out in zip(rows.ids, bad, strict=True) if not out],
+        notes=[*rows.notes, note],
+    )
+
+
+def as_label(path: Path, label: NDArray, num: int) -> NDArray[np.int64]:
+    if label.shape != (num,) or label.dtype.kind not in "fiub" or not np.array_equal(label, np.rint(label)):
+        raise ValueError(f"labels of {path} must be {num} integers, got {label.dtype} of shape {label.shape}")
+    return label.astype(np.int64)

@@ -1,0 +1,153 @@
+r"""Tables in text files, as pandas, spreadsheets and instruments write them.
+
+What is decided by rule:
+
+- The text is UTF-8, or UTF-16 with its mark. Cells are separated by tabs if the first line has
+  one, else by semicolons if it has one, else by commas.
+- Between semicolons or tabs, ``1,5`` is a number with a decimal comma, in all columns if in one.
+- The first line is a header if it holds no number, or a column ``label``, or a name that the
+  caller mentions, or two or more numbers that are 0, 1, 2, ... in order. A line of words and
+  other numbers could be either: the caller must say.
+- Blank lines are skipped. Blank cells, ``NA``, ``NaN``, ``null`` and the like are missing values.
+"""
+
+import re
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latent_ebm.files.limits import MAX_CELL, check_entries
+from latent_ebm.files.table import LABEL, Table, is_number, shorten
+from latent_ebm.foreign import reading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT = "a table of text, in UTF-8"
+SEPARATORS = {"tab": "\t", "\\t": "\t"}  # names of what a shell does not take easily
+DECIMAL_COMMA = r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*"
+
+
+def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Collection[str], max_entries: int) -> Table:
+    """The table in ``path``, by the rules of this module where ``sep`` or ``header`` is ``None``.
+
+    Raises ``ValueError`` for text that is no table, is too large or could be read in two ways.
+    """
+    import pandas as pd
+
+    with reading(path, TEXT):
+        encoding = find_encoding(path)
+        first = first_line(path, encoding)
+        sep = SEPARATORS.get(sep or "", sep) or find_separator(first)
+        check_size(path, encoding, sep, max_entries)
+        if not first:
+            raise ValueError("it has no lines")
+    notes = [f"cells are separated by {'tabs' if sep == chr(9) else sep}"] if sep != "," else []
+    options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None}
+    with reading(path, TEXT), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        if header is None:
+            cells = parse(path, {**options, "nrows": 1, "dtype": object}).iloc[0]
+            header = is_header(path, [None if pd.isna(c) else str(c) for c in cells], mentioned, notes)
+        options["header"] = 0 if header else None
+        frame = parse(path, options)
+        if sep != "," and any(has_decimal_commas(frame[name]) for name in frame):
+            frame = parse(path, {**options, "decimal": ","})
+            notes.append("numbers have decimal commas")
+        lines = line_numbers(path, encoding, sep)[int(header) :]
+    names = [str(name).strip() if header else f"column {name + 1}" for name in frame.columns]
+    known = lines if len(lines) == len(frame) else None
+    return Table(path, frame.set_axis(names, axis=1), header, notes, known)
+
+
+def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
+    """What pandas makes of ``path``; a row with more cells than the first line is an error."""
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, index_col=False, skipinitialspace=True, low_memory=False, **options)
+    except pd.errors.ParserError as error:
+        text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+        raise ValueError(f"{text[0].lower()}{text[1:]}") from error
+    except pd.errors.ParserWarning as error:
+        raise ValueError("rows must not have more cells than the header has names") from error
+
+
+def find_encoding(path: Path) -> str:
+    """UTF-16 if the file begins with a mark of that, else UTF-8."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def first_line(path: Path, encoding: str) -> str:
+    """The first line that is not blank, or as much of it as a cell may have; empty if there is none."""
+    with path.open(encoding=encoding, newline=None) as file:
+        while line := file.readline(MAX_CELL):
+            if line.strip():
+                return line.rstrip("\n")
+    return ""
+
+
+def find_separator(line: str) -> str:
+    unquoted = re.sub(r'"[^"]*"', "", line)
+    return next((sep for sep in "\t;" if sep in unquoted), ",")
+
+
+def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
+    """Raise ``ValueError`` for too many cells, too long a cell, or NUL bytes, in little memory."""
+    marks = [mark.encode() for mark in (sep, "\n", "\r")]
+    entries = 0
+    with path.open("rb") as file:
+        while block := file.read(MAX_CELL):
+            found = max(block.count(marks[0]) + block.count(mark) for mark in marks[1:])
+            if not found and len(block) == MAX_CELL:
+                raise ValueError(f"a cell must have at most {MAX_CELL:,} bytes")
+            if encoding != "utf-16" and b"\x00" in block:
+                raise ValueError("it has NUL bytes")
+            entries += found
+            check_entries(path, entries, max_entries)
+
+
+def is_header(path: Path, cells: list[str | None], mentioned: Collection[str], notes: list[str]) -> bool:
+    """Whether the first line's ``cells``, None where missing, are names.
+
+    Raises ``ValueError`` if that cannot be told.
+    """
+    numbers = [cell for cell in cells if cell is not None and is_number(cell)]
+    words = [cell.strip() for cell in cells if cell is not None and not is_number(cell)]
+    if not numbers or any(word in (LABEL, *mentioned) for word in words):
+        return bool(words)
+    if numbers == [str(i) for i in range(len(numbers))] and len(cells) > 1:
+        notes.append(
+            f"the first line, {', '.join(numbers[:3])}{', ...' * (len(numbers) > 3)}, is taken for a header "
+            "(--header no reads it as a row)"
+        )
+        return True
+    if words:
+        raise ValueError(
+            f"the first line of {path} has words and numbers, {shorten(words[0])} and {shorten(numbers[0])}: "
+            "--header must be yes if it names the columns, or no if it is a row"
+        )
+    return False
+
+
+def has_decimal_commas(column: "pd.Series") -> bool:
+    """Whether all cells of a column of text are numbers, some with a decimal comma."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column.dtype) or column.isna().all():
+        return False
+    cells = column.dropna().astype(str)
+    return bool(cells.str.fullmatch(DECIMAL_COMMA).all() and cells.str.contains(",").any())
+
+
+def line_numbers(path: Path, encoding: str, sep: str) -> list[int]:
+    """The lines, from 1, on which rows begin: not blank, nor inside a quoted cell."""
+    blank, quoted, lines = " \t\r\n".replace(sep, ""), False, []
+    with path.open(encoding=encoding, newline=None) as file:
+        for number, line in enumerate(file, 1):
+            if not quoted and line.strip(blank):
+                lines.append(number)
+            quoted ^= bool(line.count('"') % 2)
+    return lines
