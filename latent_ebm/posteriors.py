@@ -65,7 +65,8 @@ class AmortizedPosterior(Posterior):
 
     def forward(self, x: Tensor) -> Independent:
         """The distribution ``q(z|x)`` with batch shape (batch,)."""
-        mean, log_std = self.encoder(x).chunk(2, dim=-1)
+        parts = self.encoder(x).to(x.dtype)  # chains need more than autocast's precision
+        mean, log_std = parts.chunk(2, dim=-1)
         return per_row(Normal(mean, log_std.exp(), validate_args=False))
 
     def sample(

@@ -1,6 +1,7 @@
 """Draws from a log-density or a denoiser; knows no model."""
 
 from samplers.base import Info, LogDensity, Sampler, State, gradient_function, value_and_grad
+from samplers.captured import Captured
 from samplers.chains import PersistentChains
 from samplers.diagnostics import acceptance, ess, kernel_stein_discrepancy, split_rhat
 from samplers.gradient_flow import GradientFlow
@@ -21,6 +22,7 @@ __all__ = [
     "Ancestral",
     "Annealed",
     "Banana",
+    "Captured",
     "Gaussian",
     "GaussianMixture",
     "GradientFlow",

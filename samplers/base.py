@@ -110,9 +110,14 @@ def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.empty_like(x).normal_(generator=generator)
 
 
+def is_readable(x: Tensor) -> bool:
+    """Whether values of ``x`` can be looked at: not on the meta device or in a CUDA graph's making."""
+    return not x.is_meta and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def check_finite(name: str, x: Tensor, hint: str = "") -> None:
-    """Raise ``FloatingPointError`` if ``x`` (n, ...) has a non-finite entry; meta tensors hold no values to check."""
-    if x.is_meta or bool(torch.isfinite(x).all()):
+    """Raise ``FloatingPointError`` if ``x`` (n, ...) ``is_readable`` and has a non-finite entry."""
+    if not is_readable(x) or bool(torch.isfinite(x).all()):
         return
     bad = int((~torch.isfinite(x)).flatten(1).any(1).sum()) if x.ndim > 1 else int((~torch.isfinite(x)).sum())
     raise FloatingPointError(f"{name} must be finite: {bad} of {len(x)} are not{hint and '; ' + hint}")
@@ -178,7 +183,7 @@ class Sampler(ABC):
             position = state.position
         if best is None:
             raise ValueError(f"num_steps must be an integer >= 1, got {self.num_steps}")
-        stuck = 0 if best.is_meta else int((best < 0.01).sum())
+        stuck = int((best < 0.01).sum()) if is_readable(best) else 0
         if stuck > len(best) * 0.5**self.num_steps:
             warnings.warn(f"{stuck} of {len(best)} chains of {self} never moved: use a smaller step_size", stacklevel=2)
         return position

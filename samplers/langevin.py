@@ -22,6 +22,7 @@ from samplers.base import (
     State,
     check_finite,
     gradient_function,
+    is_readable,
     metropolis,
     normal_like,
     value_and_grad,
@@ -82,7 +83,7 @@ class Langevin(Sampler):
         return x
 
     def _check_fall(self, fall: Tensor, dim: int) -> None:
-        if not fall.is_meta and float(fall) > 10 * dim * max(1.0, self.temperature):
+        if is_readable(fall) and float(fall) > 10 * dim * max(1.0, self.temperature):
             raise FloatingPointError(
                 f"log_density must not fall along a chain, but fell by {float(fall):.0f} nats on average in {self}: "
                 "use a smaller step_size"

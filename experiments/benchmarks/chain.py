@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks import peers
-from experiments.benchmarks.timing import Ratios, available, compare, measured, repeated
+from experiments.benchmarks.timing import Contestants, Ratios, available, compare, measured, repeated
 from latent_ebm import EnergyPrior, GaussianPrior
 from latent_ebm.networks import EnergyMLP
 from samplers import Langevin, LowPrecision
@@ -42,7 +42,7 @@ def floor(network: EnergyMLP, chains: int, steps: int = STEPS) -> Callable[[], A
     return products
 
 
-def chain(activation: str, chains: int) -> Ratios:
+def contestants(activation: str, chains: int) -> Contestants:
     """All contestants at one setting."""
     prior = make_prior(activation)
     network, z = prior.network, torch.randn(chains, DIM)
@@ -51,7 +51,7 @@ def chain(activation: str, chains: int) -> Ratios:
     def energy(z: Tensor) -> Tensor:
         return -prior.log_density(z)
 
-    contestants = {
+    found = {
         "products": floor(network, chains),  # pyright: ignore[reportArgumentType]
         "latent-ebm": partial(prior.sampler.sample, prior, z),
         "latent-ebm, bfloat16": partial(LowPrecision(prior.sampler).sample, prior, z),
@@ -59,14 +59,19 @@ def chain(activation: str, chains: int) -> Ratios:
         "autograd, torch.compile": peers.compiled_step(prior.log_density, *settings),
         "published loop": peers.published_loop(make_prior(activation).network.requires_grad_(True), *settings),  # pyright: ignore
     }
-    contestants |= available(
+    return found | available(
         {
             "torchebm": lambda: peers.torchebm(energy, *settings),
             "ebmkit": lambda: peers.ebmkit(energy, *settings),
             "blackjax SGLD": lambda: peers.blackjax_sgld(peers.jax_prior(network), *settings),  # pyright: ignore
         }
     )
-    return compare({name: repeated(run, 1000 // chains) for name, run in contestants.items()}, "products")
+
+
+def chain(activation: str, chains: int) -> Ratios:
+    """CPU time of 1,000 chains, in turns of ``chains``."""
+    runs = contestants(activation, chains).items()
+    return compare({name: repeated(run, 1000 // chains) for name, run in runs}, "products")
 
 
 def main() -> None:

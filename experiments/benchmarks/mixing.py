@@ -38,7 +38,7 @@ def blackjax(kind: str) -> Callable[[], Tensor]:
     import jax  # pyright: ignore[reportMissingImports]
     from jax import numpy as jnp  # pyright: ignore[reportMissingImports]
 
-    precision = jnp.asarray(target().precision.numpy())
+    precision = jnp.asarray(target().precision.cpu().numpy())
 
     def log_density(x: Any) -> Any:
         return -0.5 * x @ precision @ x
@@ -47,7 +47,7 @@ def blackjax(kind: str) -> Callable[[], Tensor]:
         kernel = blackjax.mala(log_density, MALA_STEP)
     else:
         kernel = blackjax.hmc(log_density, HMC_STEP, jnp.ones(DIM), LEAPFROG)
-    states = jax.vmap(kernel.init)(jnp.asarray(target().sample(CHAINS).numpy()))
+    states = jax.vmap(kernel.init)(jnp.asarray(target().sample(CHAINS).cpu().numpy()))
 
     def one(states: Any, key: Any) -> tuple[Any, Any]:
         states, _ = jax.vmap(kernel.step)(jax.random.split(key, CHAINS), states)

@@ -97,7 +97,7 @@ def blackjax_sgld(log_density: Callable[[Any], Any], x: Tensor, step_size: float
     def run(key: Any, position: Any) -> Any:
         return jax.lax.scan(one, position, jax.random.split(key, num_steps))[0]
 
-    start = jax.numpy.asarray(x.numpy())
+    start = jax.numpy.asarray(x.cpu().numpy())
     return lambda: run(jax.random.key(0), start).block_until_ready()
 
 

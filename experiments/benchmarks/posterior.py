@@ -6,12 +6,13 @@ Batches of 100; the unit is the published loop (arXiv:2006.08205) with the layer
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks.chain import make_prior
-from experiments.benchmarks.timing import Ratios, compare, measured
+from experiments.benchmarks.timing import Contestants, Ratios, compare, measured
 from latent_ebm import GaussianLikelihood, LatentModel
 from latent_ebm.networks import ConvDecoder, EnergyMLP
 from latent_ebm.networks.convnet import base_size
@@ -39,18 +40,14 @@ def published(energy: EnergyMLP, decoder: nn.Module, x: Tensor, z: Tensor, steps
 
 
 def plain_decoder(shape: tuple[int, int, int], channels: int) -> nn.Module:
-    """The layers of ``ConvDecoder`` for images of 28 or 32 pixels, as one would write them."""
-    size, width = base_size(shape)[0], 4 * channels
-    return nn.Sequential(
-        nn.Linear(DIM, width * size**2),
-        nn.Unflatten(1, (width, size, size)),
-        nn.GELU(),
-        nn.ConvTranspose2d(width, width // 2, 4, 2, 1),
-        nn.GELU(),
-        nn.Conv2d(width // 2, 4 * shape[0], 3, padding=1),
-        nn.PixelShuffle(2),
-        nn.Tanh(),
-    )
+    """The layers of ``ConvDecoder`` for images of 28 pixels or more, as one would write them."""
+    size, halvings = base_size(shape)
+    widths = [channels * 2**k for k in range(halvings, 0, -1)]
+    layers = [nn.Linear(DIM, widths[0] * size**2), nn.Unflatten(1, (widths[0], size, size)), nn.GELU()]
+    for wide, narrow in pairwise(widths):
+        layers += [nn.ConvTranspose2d(wide, narrow, 4, 2, 1), nn.GELU()]
+    last = nn.Conv2d(widths[-1], 4 * shape[0], 3, padding=1)
+    return nn.Sequential(*layers, last, nn.PixelShuffle(2), nn.Tanh())
 
 
 def passes(decoder: nn.Module, x: Tensor, z: Tensor) -> Callable[[], None]:
@@ -64,21 +61,25 @@ def passes(decoder: nn.Module, x: Tensor, z: Tensor) -> Callable[[], None]:
     return run
 
 
-def step(shape: tuple[int, int, int], channels: int) -> Ratios:
+def contestants(shape: tuple[int, int, int], channels: int) -> Contestants:
     """All contestants with one decoder."""
     prior = make_prior().requires_grad_(True)
     decoder, plain = ConvDecoder(DIM, shape, channels), plain_decoder(shape, channels)
     model = LatentModel(prior, GaussianLikelihood(decoder, SCALE))
     x, z = torch.rand(BATCH, *shape) * 2 - 1, torch.randn(BATCH, DIM)
     log_posterior, sampler = model.log_posterior(x), Langevin(STEP_SIZE, STEPS)
-    contestants = {
+    return {
         "published loop": published(prior.network, plain, x, z, STEPS),  # pyright: ignore[reportArgumentType]
         "forward and input gradient": passes(plain, x, z),
         "the same, ConvDecoder": passes(decoder, x, z),
         "latent-ebm": partial(sampler.sample, log_posterior, z),
         "latent-ebm, bfloat16": partial(LowPrecision(sampler).sample, log_posterior, z),
     }
-    return compare(contestants, "published loop")
+
+
+def step(shape: tuple[int, int, int], channels: int) -> Ratios:
+    """CPU time of all contestants with one decoder."""
+    return compare(contestants(shape, channels), "published loop")
 
 
 def main() -> None:

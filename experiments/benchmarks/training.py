@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experiments.benchmarks.peers import published_loop
 from experiments.benchmarks.posterior import plain_decoder, published
-from experiments.benchmarks.timing import Ratios, compare, measured
+from experiments.benchmarks.timing import Contestants, Ratios, compare, measured
 from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE
 from latent_ebm.learning.latent import LatentRule
@@ -22,17 +22,18 @@ from latent_ebm.networks import ConvDecoder, EnergyMLP
 from samplers import Langevin, LowPrecision, PersistentChains, Sampler
 
 DIM, BATCH, SHAPE, CHANNELS, SCALE, STAGES = 100, 100, (1, 28, 28), (16, 64), 0.3, 3
-PRIOR, POSTERIOR = Langevin(0.08, 60), Langevin(0.005, 40)
+PRIOR, STEP_SIZE = Langevin(0.08, 60), 0.005
+Shape = tuple[int, int, int]
 
 
-def published_step(x: Tensor, channels: int) -> Callable[[], None]:
-    """Algorithm 1 of the paper with Adam."""
-    energy, decoder = EnergyMLP(DIM), plain_decoder(SHAPE, channels)
+def published_step(x: Tensor, channels: int, steps: int) -> Callable[[], None]:
+    """Algorithm 1 of the paper with Adam and so many posterior ``steps``."""
+    energy, decoder = EnergyMLP(DIM), plain_decoder(tuple(x.shape[1:]), channels)
     adam_e, adam_g = (torch.optim.Adam(m.parameters(), lr=1e-4) for m in (energy, decoder))
 
     def run() -> None:
         z_prior = published_loop(energy, torch.randn(BATCH, DIM), PRIOR.step_size, PRIOR.num_steps)()
-        z_posterior = published(energy, decoder, x, torch.randn(BATCH, DIM), POSTERIOR.num_steps)()
+        z_posterior = published(energy, decoder, x, torch.randn(BATCH, DIM), steps)()
         adam_g.zero_grad()
         ((decoder(z_posterior) - x).square().sum() / (2 * SCALE**2) / BATCH).backward()
         adam_g.step()
@@ -61,47 +62,56 @@ def adam(groups: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=1e-4)
 
 
-def likelihood(channels: int) -> GaussianLikelihood:
-    return GaussianLikelihood(ConvDecoder(DIM, SHAPE, channels), SCALE)
+def likelihood(shape: Shape = SHAPE, channels: int = CHANNELS[0]) -> GaussianLikelihood:
+    return GaussianLikelihood(ConvDecoder(DIM, shape, channels), SCALE)
 
 
-def mle(prior: Sampler, posterior: MCMCPosterior, channels: int = CHANNELS[0]) -> ShortRunMLE:
+def mle(
+    prior: Sampler, posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]
+) -> ShortRunMLE:
     """Maximum likelihood."""
     energy = EnergyPrior(EnergyMLP(DIM), GaussianPrior(DIM), prior)
-    return ShortRunMLE(LatentModel(energy, likelihood(channels)), posterior, adam)
+    return ShortRunMLE(LatentModel(energy, likelihood(shape, channels)), posterior, adam)
 
 
-def ratio(posterior: MCMCPosterior, channels: int = CHANNELS[0]) -> MultiStageRatio:
+def ratio(
+    posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]
+) -> MultiStageRatio:
     """Ratio estimation after ``STAGES`` closed stages."""
     prior = RatioPrior(GaussianPrior(DIM), [], PRIOR)
     for _ in range(STAGES):
         prior.append(EnergyMLP(DIM))
     stages = RatioStages(EnergyMLP(DIM), DIM, 4000)
     stages.start(prior.prefix(0))
-    return MultiStageRatio(LatentModel(prior, likelihood(channels)), posterior, stages, adam)
+    return MultiStageRatio(LatentModel(prior, likelihood(shape, channels)), posterior, stages, adam)
+
+
+def contestants(channels: int, shape: Shape = SHAPE, steps: int = 40) -> Contestants:
+    """All contestants with a decoder of so many ``channels`` and so many posterior ``steps``."""
+    x, posterior = torch.rand(BATCH, *shape) * 2 - 1, Langevin(STEP_SIZE, steps)
+    half, short = LowPrecision(posterior), LowPrecision(Langevin(STEP_SIZE, 10))
+    rules = {
+        "mle": mle(PRIOR, MCMCPosterior(posterior), shape, channels),
+        "mle, bfloat16": mle(LowPrecision(PRIOR), MCMCPosterior(half), shape, channels),
+        "ratio": ratio(MCMCPosterior(posterior), shape, channels),
+        "ratio, bfloat16": ratio(MCMCPosterior(half), shape, channels),
+        "ratio, bfloat16, persistent chains of 10 steps": ratio(
+            MCMCPosterior(short, PersistentChains(BATCH, DIM)), shape, channels
+        ),
+    }
+    runs = {name: rule_step(rule, x) for name, rule in rules.items()}
+    return {"published algorithm": published_step(x, channels, steps), **runs}
 
 
 def training(channels: int) -> Ratios:
-    """All contestants with a decoder of so many ``channels``."""
-    x, half = torch.rand(BATCH, *SHAPE) * 2 - 1, LowPrecision(POSTERIOR)
-    short = LowPrecision(Langevin(POSTERIOR.step_size, POSTERIOR.num_steps // 4))
-    rules = {
-        "mle": mle(PRIOR, MCMCPosterior(POSTERIOR), channels),
-        "mle, bfloat16": mle(LowPrecision(PRIOR), MCMCPosterior(half), channels),
-        "ratio": ratio(MCMCPosterior(POSTERIOR), channels),
-        "ratio, bfloat16": ratio(MCMCPosterior(half), channels),
-        "ratio, bfloat16, persistent chains of 10 steps": ratio(
-            MCMCPosterior(short, PersistentChains(BATCH, DIM)), channels
-        ),
-    }
-    steps = {name: rule_step(rule, x) for name, rule in rules.items()}
-    return compare({"published algorithm": published_step(x, channels), **steps}, "published algorithm")
+    """CPU time of all contestants."""
+    return compare(contestants(channels), "published algorithm")
 
 
 def pool() -> Ratios:
     """Moving the pool of 4,000 when a stage closes, in prior chains of one step of maximum likelihood."""
-    energy = mle(PRIOR, MCMCPosterior(POSTERIOR)).model.prior
-    prior: Any = ratio(MCMCPosterior(POSTERIOR)).model.prior
+    energy = mle(PRIOR, MCMCPosterior(Langevin(STEP_SIZE, 40))).model.prior
+    prior: Any = ratio(MCMCPosterior(Langevin(STEP_SIZE, 40))).model.prior
     particles = torch.randn(4000, DIM)
     contestants = {
         "prior chain of mle": partial(energy.sample, BATCH),

@@ -1,0 +1,1 @@
+"""What a quarter of an hour with a GPU is for: ``check``, ``speed`` and ``train``, each one line."""
