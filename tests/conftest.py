@@ -1,12 +1,34 @@
 """Tests on any device: ``pytest --device cuda`` makes tensors and generators there by default.
 
 On the CPU one thread: tensors in tests are small, and threads that wait for a busy core cost more
-than they give. Tests of bits that belong to the CPU carry the mark ``cpu`` and are skipped
-elsewhere.
+than they give. Elsewhere, tests of files, programs and scikit-learn's arrays are left out, and so
+are those with the mark ``cpu``, which are about bits of the CPU.
 """
 
 import pytest
 import torch
+
+CPU_FILES = (
+    "test_anomaly",
+    "test_cli",
+    "test_conformal",
+    "test_data",
+    "test_detect",
+    "test_evaluation",
+    "test_experiments",
+    "test_export",
+    "test_features",
+    "test_images",
+    "test_imports",
+    "test_notebooks",
+    "test_onnx",
+    "test_pictures",
+    "test_pyod",
+    "test_readme",
+    "test_report",
+    "test_resume",
+    "test_teachers",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
-    config.addinivalue_line("markers", "cpu: about files, programs or bits of the CPU alone")
+    config.addinivalue_line("markers", "cpu: about bits of the CPU")
     device = config.getoption("--device")
     if device == "cpu":
         return
@@ -35,5 +57,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     elsewhere = pytest.mark.skip(reason="about the CPU")
     for item in items:
-        if item.get_closest_marker("cpu"):
+        if item.get_closest_marker("cpu") or item.path.stem.startswith(CPU_FILES):
             item.add_marker(elsewhere)

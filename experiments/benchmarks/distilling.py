@@ -41,9 +41,7 @@ def passes(
     return run
 
 
-def contestants(
-    num_steps: int, shape: Shape = SHAPE, channels: int = CHANNELS, batch_size: int = BATCH
-) -> Contestants:
+def contestants(num_steps: int, shape: Shape = SHAPE, channels: int = CHANNELS, batch_size: int = BATCH) -> Contestants:
     """A whole training step, optimiser included, and its passes."""
     teacher, student = Preconditioned(UNet(shape, channels), VPCosine()), OneStepUNet(shape, channels)
     sampler = Langevin(0.16, num_steps)

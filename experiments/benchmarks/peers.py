@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,10 +29,12 @@ def plain_loop(log_density: Energy, x: Tensor, step_size: float, num_steps: int)
     return run
 
 
-def compiled_step(log_density: Energy, x: Tensor, step_size: float, num_steps: int) -> Callable[[], Tensor]:
+def compiled_step(
+    log_density: Energy, x: Tensor, step_size: float, num_steps: int, mode: str = "default"
+) -> Callable[[], Tensor]:
     """A whole step by ``torch.compile``, but for its noise, which is drawn outside."""
 
-    @torch.compile
+    @partial(torch.compile, mode=mode)
     def step(z: Tensor, noise: Tensor) -> Tensor:
         grad = torch.func.grad(lambda z: log_density(z).sum())(z)
         return z + step_size * grad + math.sqrt(2 * step_size) * noise

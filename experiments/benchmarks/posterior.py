@@ -4,7 +4,7 @@ Batches of 100; the unit is the published loop (arXiv:2006.08205) with the layer
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -39,7 +39,7 @@ def published(energy: EnergyMLP, decoder: nn.Module, x: Tensor, z: Tensor, steps
     return run
 
 
-def plain_decoder(shape: tuple[int, int, int], channels: int) -> nn.Module:
+def plain_decoder(shape: Sequence[int], channels: int) -> nn.Module:
     """The layers of ``ConvDecoder`` for images of 28 pixels or more, as one would write them."""
     size, halvings = base_size(shape)
     widths = [channels * 2**k for k in range(halvings, 0, -1)]

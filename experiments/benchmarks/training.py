@@ -28,7 +28,7 @@ Shape = tuple[int, int, int]
 
 def published_step(x: Tensor, channels: int, steps: int) -> Callable[[], None]:
     """Algorithm 1 of the paper with Adam and so many posterior ``steps``."""
-    energy, decoder = EnergyMLP(DIM), plain_decoder(tuple(x.shape[1:]), channels)
+    energy, decoder = EnergyMLP(DIM), plain_decoder(x.shape[1:], channels)
     adam_e, adam_g = (torch.optim.Adam(m.parameters(), lr=1e-4) for m in (energy, decoder))
 
     def run() -> None:
@@ -66,17 +66,13 @@ def likelihood(shape: Shape = SHAPE, channels: int = CHANNELS[0]) -> GaussianLik
     return GaussianLikelihood(ConvDecoder(DIM, shape, channels), SCALE)
 
 
-def mle(
-    prior: Sampler, posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]
-) -> ShortRunMLE:
+def mle(prior: Sampler, posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]) -> ShortRunMLE:
     """Maximum likelihood."""
     energy = EnergyPrior(EnergyMLP(DIM), GaussianPrior(DIM), prior)
     return ShortRunMLE(LatentModel(energy, likelihood(shape, channels)), posterior, adam)
 
 
-def ratio(
-    posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]
-) -> MultiStageRatio:
+def ratio(posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]) -> MultiStageRatio:
     """Ratio estimation after ``STAGES`` closed stages."""
     prior = RatioPrior(GaussianPrior(DIM), [], PRIOR)
     for _ in range(STAGES):

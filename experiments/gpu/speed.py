@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import chain, distilling, mixing, posterior, training
+from experiments.benchmarks import chain, distilling, mixing, peers, posterior, training
 from experiments.benchmarks.detector import rows
-from experiments.benchmarks.timing import Contestants, available
+from experiments.benchmarks.timing import available
 from experiments.common import OUTPUTS
 from experiments.gpu.timing import Times, is_cuda, peak_bytes, times
 from latent_ebm.applications import LatentEBMDetector
@@ -28,6 +28,7 @@ from latent_ebm.applications.detector_model import energy
 from samplers import HMC, MALA, Captured, LowPrecision, Sampler, ess
 
 SIZES = {"CIFAR": (3, 32, 32), "CelebA": (3, 64, 64)}
+COMPILED = 1000  # chains with which torch.compile is compared
 
 
 def ceilings(size: int) -> dict[str, float]:
@@ -52,6 +53,12 @@ def chains(num: int) -> Times:
     runs["latent-ebm, captured"] = partial(captured.sample, prior, z)
     low = Captured(LowPrecision(prior.sampler))
     runs["latent-ebm, captured, bfloat16"] = partial(low.sample, prior, z)
+    settings = (z, chain.STEP_SIZE, chain.STEPS)
+    if num == COMPILED:
+        overhead = peers.compiled_step(prior.log_density, *settings, mode="reduce-overhead")
+        runs["autograd, torch.compile, reduce-overhead"] = overhead
+    else:
+        del runs["autograd, torch.compile"]  # compiling takes longer than all else
     return times(runs)
 
 
@@ -67,8 +74,12 @@ def replayed(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def posterior_steps(name: str, channels: int) -> Times:
-    """Ten steps of 100 posterior chains through a decoder."""
-    return times(posterior.contestants(SIZES[name], channels))
+    """Ten steps of 100 posterior chains through a decoder; captured, what a fixed batch would cost."""
+    runs = dict(posterior.contestants(SIZES[name], channels))
+    for plain in ("latent-ebm", "latent-ebm, bfloat16"):
+        sample: Any = runs[plain]
+        runs[f"{plain}, captured"] = partial(Captured(sample.func.__self__).sample, *sample.args)
+    return times(runs)
 
 
 def training_steps(channels: int, steps: int) -> Times:

@@ -48,7 +48,7 @@ def times(contestants: Contestants, rounds: int = 15) -> Times:
         try:
             for _ in range(WARM_UP):
                 run()
-        except Exception as error:  # noqa: BLE001  (a peer may fail in any way)
+        except Exception as error:  # a peer may fail in any way
             print(f"{name} left out: {type(error).__name__}: {str(error)[:300]}", flush=True)
             del running[name]
     for _ in range(rounds):
