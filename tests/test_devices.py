@@ -60,8 +60,8 @@ def test_a_step_is_that_of_float64_on_the_cpu(make: Callable[[], LearningRule]) 
 def test_a_step_in_half_precision_is_close(make: Callable[[], LearningRule], dtype: torch.dtype) -> None:
     rule = built(make)
     with torch.autocast(DEVICE.type, dtype):
-        half = step(rule, **TESTED).cpu()
-    full = step(rule, **TESTED).cpu()
+        half = step(rule, **TESTED).detach().cpu()
+    full = step(rule, **TESTED).detach().cpu()
     assert bool(torch.isfinite(half).all())
     assert float(torch.cosine_similarity(half, full, dim=0)) > 0.97
     assert 0.9 < float(half.norm() / full.norm()) < 1.1
