@@ -156,7 +156,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return Explanation(flat[0], raw - flat[1], flat[1])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to ``folder``: ``detector.json`` and ``detector.safetensors``. No pickle."""
+        """Write the fitted detector to ``folder`` as ``detector.safetensors``, in one step. No pickle."""
         from latent_ebm.applications.detector_files import save_detector
 
         check_is_fitted(self)
@@ -167,7 +167,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """The detector that ``save`` wrote. Raises ``FileNotFoundError`` or ``ValueError`` for a folder that holds none."""
         from latent_ebm.applications.detector_files import load_detector
 
-        return load_detector(cls, folder)
+        return load_detector(cls, folder)[0]
 
     def _fit_model(self, x: Tensor, again: bool) -> None:
         """Views and their priors from standardised rows."""

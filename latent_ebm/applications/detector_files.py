@@ -1,11 +1,14 @@
-"""A fitted detector as a folder of two files: ``detector.json``, to be read by people too, and ``detector.safetensors``.
+"""A fitted detector as a folder with one file, ``detector.safetensors``, which replaces an older one in one step.
 
-The JSON holds parameters, numbers, the sizes from which blank modules are made, and the hash of the other file, whose tensors
-fill them. It is written last, so that a folder in which writing was cut short is no detector. Nothing is unpickled.
+Its tensors fill modules of the sizes they have; its header holds a record in JSON: parameters, numbers,
+``notes`` of whoever saves, and a hash of all of this and of the tensors. So a detector, the scores it was
+calibrated with and the names of its columns are never those of two fits, wherever a write is cut short
+and however many write at once. Nothing is unpickled.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from importlib import metadata
@@ -14,98 +17,95 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors import safe_open
+from safetensors.torch import save
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from latent_ebm.applications import detector_model as parts
 from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.foreign import check_file, reading
 from latent_ebm.kernels import KernelPrior
 
 Detector = TypeVar("Detector")
-FORMAT = "latent_ebm detector 2"
-JSON_NAME, TENSORS_NAME = "detector.json", "detector.safetensors"
+FORMAT = "latent_ebm detector 3"
+FILE_NAME, KEY = "detector.safetensors", "latent_ebm"
+WHAT = "a detector as this version saves it"
 
 
-def save_detector(detector: Any, folder: str | os.PathLike[str]) -> None:
-    """Write the fitted ``detector`` to ``folder``, which is made if need be, in place of one that is there.
+def save_detector(detector: Any, folder: str | os.PathLike[str], notes: dict[str, Any] | None = None) -> None:
+    """Write the fitted ``detector`` to ``folder``, which is made if need be, in place of an older one.
 
-    A ``random_state`` that is an object is stored as None: what it would do is no part of what was learnt, and only another
-    ``fit`` would ask. Raises ``OSError`` where nothing can be written.
+    ``notes``, plain values by name, come back with it. A ``random_state`` that is an object is stored as
+    None: what it would do is no part of what was learnt, and only another ``fit`` would ask. Raises
+    ``OSError`` where nothing can be written, ``ValueError`` for a number that is not finite.
     """
     state = dict(flatten(fitted(detector)))
-    tensors = {name: value.contiguous().clone() for name, value in state.items() if isinstance(value, Tensor)}
-    content = save(tensors)
+    tensors = {k: v.contiguous().clone() for k, v in state.items() if isinstance(v, Tensor)}
     record = {
         "format": FORMAT,
         "version": metadata.version("latent-ebm"),
         "class": type(detector).__name__,
-        "parameters": {name: plain(value) for name, value in detector.get_params(deep=False).items()},
-        "numbers": {name: plain(value) for name, value in state.items() if name not in tensors},
-        "shapes": {name: list(value.shape) for name, value in tensors.items()},
-        "dims": [view.kernels.base.exemplars.shape[1] for view in detector.views_],
-        "num_stages": len(getattr(detector.views_[0].prior, "stages", ())),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "parameters": {k: plain(v) for k, v in detector.get_params(deep=False).items()},
+        "numbers": {k: plain(v) for k, v in state.items() if k not in tensors},
+        "notes": notes or {},
     }
-    text = json.dumps(record, indent=1, allow_nan=False)
-    (Path(folder) / JSON_NAME).unlink(missing_ok=True)
-    with atomic_path(Path(folder) / TENSORS_NAME) as draft:
+    text = json.dumps({**record, "sha256": fingerprint(record, tensors)}, allow_nan=False)
+    content = save(tensors, {KEY: text})
+    with atomic_path(Path(folder).expanduser() / FILE_NAME) as draft:
         draft.write_bytes(content)
-    with atomic_path(Path(folder) / JSON_NAME) as draft:
-        draft.write_text(text + "\n")
 
 
-def load_detector(cls: type[Detector], folder: str | os.PathLike[str]) -> Detector:
-    """The detector of class ``cls`` that ``save_detector`` wrote to ``folder``: the same scores, bit for bit.
+def load_detector(cls: type[Detector], folder: str | os.PathLike[str]) -> tuple[Detector, dict[str, Any]]:
+    """The detector of class ``cls`` that ``save_detector`` wrote, the same scores bit for bit, and its notes.
 
-    Raises ``FileNotFoundError`` if a file is missing, ``ValueError`` if one is damaged or of another kind.
+    Raises ``FileNotFoundError`` if there is none, ``ValueError`` if it is damaged or of another kind.
     """
-    record, tensors = read(Path(folder))
-    if record["class"] != cls.__name__:
-        raise ValueError(f"{folder} must hold a {cls.__name__}, got a {record['class']}")
-    try:
+    path = check_file(Path(folder) / FILE_NAME, "a saved detector")
+    with reading(path, WHAT):
+        record, tensors = read(path)
+        if record["class"] != cls.__name__:
+            raise ValueError(f"{path} must hold a {cls.__name__}, got a {record['class']}")
         parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in record["parameters"].items()}
         detector: Any = cls(**parameters)
-        restore(detector, record, tensors)
-    except (KeyError, RuntimeError, TypeError) as error:
-        version = record.get("version")
-        raise ValueError(
-            f"{folder} must hold a detector as this version saves it, got version {version}: {error}"
-        ) from error
-    return detector
+        restore(detector, record["numbers"], tensors)
+        return detector, dict(record["notes"])
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The record and the tensors of a folder, checked against each other."""
-    for name in (JSON_NAME, TENSORS_NAME):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"folder must hold a saved detector, got {folder}: it has no {name}")
-    content = (folder / TENSORS_NAME).read_bytes()
-    try:
-        record = json.loads((folder / JSON_NAME).read_text())
-    except ValueError as error:
-        raise ValueError(f"{folder / JSON_NAME} must be JSON: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f'{folder / JSON_NAME} must be of format "{FORMAT}"')
-    if hashlib.sha256(content).hexdigest() != record.get("sha256"):
-        raise ValueError(
-            f"{folder / TENSORS_NAME} must be the file that {JSON_NAME} names by its sha256: it is damaged"
-        )
-    return record, {name: value.clone() for name, value in load(content).items()}  # clones are aligned
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The record and the tensors of a file, checked against their hash."""
+    with safe_open(path, "pt") as file:
+        record = json.loads((file.metadata() or {}).get(KEY, "{}"), parse_constant=refuse)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise ValueError(f'it must be of format "{FORMAT}"; fit and save older detectors again')
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    if record.pop("sha256", None) != fingerprint(record, tensors):
+        raise ValueError("it is damaged, as its hash says")
+    return record, tensors
 
 
-def restore(detector: Any, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Give the blank ``detector`` its fitted attributes."""
-    numbers, num_features = record["numbers"], record["numbers"]["n_features_in_"]
+def refuse(name: str) -> None:
+    raise ValueError(f"numbers must be finite, got {name}")
+
+
+def fingerprint(record: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """A hash of all that is kept."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def restore(detector: Any, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Give the blank ``detector`` its fitted attributes, and see whether it scores."""
+    offset = numbers["offset_"]
+    if not (isinstance(offset, float) and math.isfinite(offset)):
+        raise ValueError(f"offset_ must be a finite number, got {offset!r}")
     detector.scaler_ = StandardScaler()
-    features = parts.blank_features(detector.image_shape, detector.latent_dim, detector.channels)
-    sizes = (num_features,) if detector.image_shape is None else (detector.latent_dim + 1, detector.latent_dim)
-    detector.views_ = tuple(
-        parts.linear(part, size, dim, blank_prior(torch.zeros(len(tensors["rows_"]), dim), record)).double()
-        for part, size, dim in zip(features, sizes, record["dims"], strict=True)
-    )
+    detector.views_ = blank_views(detector, tensors)
     for i, view in enumerate(detector.views_):
-        own = {k.removeprefix(f"views_.{i}."): value for k, value in tensors.items() if k.startswith(f"views_.{i}.")}
+        own = of(tensors, f"views_.{i}.")
         view.eval().requires_grad_(False).load_state_dict(own, assign=True)
         view.prior.sampler = parts.chains(view.kernels.base)
     for name, value in (tensors | numbers).items():
@@ -114,14 +114,37 @@ def restore(detector: Any, record: dict[str, Any], tensors: dict[str, Tensor]) -
             setattr(detector.scaler_, rest[0], value.numpy() if isinstance(value, Tensor) else value)
         elif not rest:
             setattr(detector, name, np.array(value, dtype=object) if isinstance(value, list) else value)
+    row = detector.scaler_.inverse_transform(detector.rows_[:1].flatten(1).numpy())
+    if not np.isfinite(detector.score_samples(row)).all():
+        raise ValueError("its scores must be finite")
 
 
-def blank_prior(exemplars: Tensor, record: dict[str, Any]) -> parts.KernelsPrior:
-    """A prior of the right shapes."""
-    kernels = KernelPrior(exemplars, 1.0)
-    if record["parameters"]["image_shape"] is None:
-        return parts.ratio_prior(kernels, record["num_stages"])
-    return parts.neighbour_prior(kernels, kernels.bandwidth)
+def blank_views(detector: Any, tensors: dict[str, Tensor]) -> tuple[parts.View, ...]:
+    """Views of the right shapes: nothing is as large as a record says, but as the tensors are."""
+    with torch.device("meta"):
+        features = parts.blank_features(detector.image_shape, detector.latent_dim, detector.channels)
+    table = detector.image_shape is None
+    sizes = [tensors["rows_"].shape[1]] if table else [detector.latent_dim + 1, detector.latent_dim]
+    views = []
+    for i, (part, size) in enumerate(zip(features, sizes, strict=True)):
+        own = of(tensors, f"views_.{i}.prior.")
+        prior, dim = blank_prior(own), own["base.exemplars"].shape[1]
+        with torch.device("meta"):
+            views.append(parts.linear(part, size, dim, prior).double())
+    return tuple(views)
+
+
+def blank_prior(tensors: dict[str, Tensor]) -> parts.KernelsPrior:
+    """A prior of the shapes of ``tensors``."""
+    kernels = KernelPrior(torch.zeros_like(tensors["base.exemplars"]), 1.0)
+    if "log_heights" in tensors:
+        return parts.neighbour_prior(kernels, kernels.bandwidth)
+    return parts.ratio_prior(kernels, len({name.split(".")[1] for name in tensors if name.startswith("stages.")}))
+
+
+def of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
 
 
 def fitted(estimator: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ has never seen, so that p-values, and promises on false alarms, come from compar
 
 import argparse
 import csv
-import json
 import sys
 import warnings
 from contextlib import redirect_stdout
@@ -17,18 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array
 from tqdm import tqdm
 
 from latent_ebm.applications import ConformalCalibrator, LatentEBMDetector
+from latent_ebm.applications.detector_files import FILE_NAME, load_detector, save_detector
 from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.applications.report import Findings, make_report
 from latent_ebm.cli.errors import WrongUsage
 from latent_ebm.cli.files import check_apart, check_folder, check_output
 from latent_ebm.cli.tables import Table, check_alike, make_reader, read_table
+from latent_ebm.foreign import reading
 
 MAX_HELD_OUT, BLOCK = 1000, 1000
-FILES = ("detector.json", "detector.safetensors")  # of a saved detector
-TRAINED = "detect.json"  # beside them: what else it takes to use it
 
 Array = NDArray[np.float64]
 
@@ -104,7 +104,7 @@ def check_places(args: argparse.Namespace) -> None:
         outputs.append(check_output(args.report, (".html",), "--report"))
     if args.save is not None:
         outputs.append(check_folder(args.save))
-        if any(path.name not in (*FILES, TRAINED) for path in outputs[-1].iterdir()):
+        if any(not path.name.startswith((FILE_NAME, f".{FILE_NAME}.")) for path in outputs[-1].iterdir()):
             raise ValueError(f"--save must name a new or empty folder or one of a saved detector, got {args.save!r}")
     check_apart(outputs, [Path(args.train), Path(args.score)])
 
@@ -148,31 +148,23 @@ def load(args: argparse.Namespace) -> Trained:
     for option in ("save", "energy"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} must be left out with a saved detector, got {getattr(args, option)}")
-    path = Path(args.train) / TRAINED
-    if not path.is_file():
-        raise ValueError(f"{args.train} must be a folder that detect --save wrote, got one without {TRAINED}")
-    detector = LatentEBMDetector.load(args.train)
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+    detector, kept = load_detector(LatentEBMDetector, args.train)
+    with reading(args.train, "a detector as detect --save wrote it"):
         trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be as detect --save wrote it: {error}") from error
+        check_array(trained.normal_scores, ensure_2d=False)
     check_alpha(args.alpha, len(trained.normal_scores))
     return trained
 
 
 def save(trained: Trained, folder: Path) -> None:
     """Write the detector, and what it takes to use it, to ``folder``."""
-    trained.detector.save(folder)
-    kept = {**trained._asdict(), "normal_scores": trained.normal_scores.tolist()}
-    del kept["detector"]
-    with atomic_path(folder / TRAINED) as temporary:
-        temporary.write_text(json.dumps(kept), encoding="utf-8")
+    notes = {**trained._asdict(), "normal_scores": trained.normal_scores.tolist()}
+    save_detector(notes.pop("detector"), folder, notes)
 
 
 def is_saved(path: str) -> bool:
     """Whether ``path`` is a folder with a detector in it."""
-    return any((Path(path) / name).is_file() for name in FILES)
+    return (Path(path).expanduser() / FILE_NAME).is_file()
 
 
 def check_alpha(alpha: float, num: int) -> None:

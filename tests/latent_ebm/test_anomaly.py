@@ -1,10 +1,8 @@
 """The detector keeps scikit-learn's contracts, its scores are pure functions of a row, and its explanations add up."""
 
 import copy
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -344,97 +342,6 @@ def test_explanation_points_at_the_broken_feature() -> None:
 def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LatentEBMDetector(**options).fit(rows(20))
-
-
-@pytest.mark.parametrize("kind", ["stages", "elbo", "contamination", "images"])
-def test_a_loaded_detector_is_the_saved_one(kind: str, staged: LatentEBMDetector, tmp_path: Path) -> None:
-    X = np.tanh(rows(60, 64)) if kind == "images" else gaussian(60)
-    options = {"elbo": {"energy": "elbo"}, "contamination": {"contamination": 0.1}, "images": IMAGES}
-    detector = copy.deepcopy(staged) if kind == "stages" else quick(**options[kind]).fit(X)
-    detector.save(tmp_path / "new" / "detector")
-    assert sorted(path.name for path in (tmp_path / "new" / "detector").iterdir()) == [
-        "detector.json",
-        "detector.safetensors",
-    ]
-    twin = LatentEBMDetector.load(tmp_path / "new" / "detector")
-    assert twin.get_params() == detector.get_params()
-    assert vars(twin).keys() == vars(detector).keys()
-    assert_array_equal(twin.score_samples(X), detector.score_samples(X))
-    assert_array_equal(twin.predict(X), detector.predict(X))
-    assert_array_equal(twin.explain(X[:5]).contribution, detector.explain(X[:5]).contribution)
-    assert_array_equal(twin.partial_fit(X[:9]).score_samples(X), detector.partial_fit(X[:9]).score_samples(X))
-
-
-def test_what_a_folder_keeps_of_parameters(tmp_path: Path) -> None:
-    detector = quick(random_state=np.random.RandomState(0), latent_dim=np.int64(3), contamination=np.float64(0.1))
-    detector.fit(rows(40)).save(tmp_path)
-    loaded = LatentEBMDetector.load(str(tmp_path))
-    assert (loaded.random_state, loaded.latent_dim, loaded.contamination) == (None, 3, 0.1)
-    quick(latent_dim=2).fit(rows(40)).save(tmp_path)  # over the old one
-    assert LatentEBMDetector.load(tmp_path).latent_dim == 2
-    with pytest.raises(NotFittedError):
-        quick().save(tmp_path)
-
-
-def spoil_json(folder: Path) -> None:
-    (folder / "detector.json").write_text('{"format": ')
-
-
-def spoil_tensors(folder: Path) -> None:
-    content = bytearray((folder / "detector.safetensors").read_bytes())
-    content[-3] ^= 1
-    (folder / "detector.safetensors").write_bytes(content)
-
-
-def cut_tensors(folder: Path) -> None:
-    content = (folder / "detector.safetensors").read_bytes()
-    (folder / "detector.safetensors").write_bytes(content[: len(content) // 2])
-
-
-def edit(folder: Path, **changes: Any) -> None:
-    record = json.loads((folder / "detector.json").read_text())
-    (folder / "detector.json").write_text(json.dumps(record | changes))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "error", "message"),
-    [
-        (lambda folder: (folder / "detector.json").unlink(), FileNotFoundError, r"it has no detector\.json"),
-        (lambda folder: (folder / "detector.safetensors").unlink(), FileNotFoundError, r"no detector\.safetensors"),
-        (spoil_json, ValueError, "must be JSON"),
-        (spoil_tensors, ValueError, "damaged"),
-        (cut_tensors, ValueError, "damaged"),
-        (lambda folder: (folder / "detector.json").write_text("[1]"), ValueError, "must be of format"),
-        (lambda folder: edit(folder, format="other 7"), ValueError, "must be of format"),
-        (lambda folder: edit(folder, **{"class": "Forest"}), ValueError, "must hold a LatentEBMDetector, got a Forest"),
-        (lambda folder: edit(folder, parameters={"depth": 3}), ValueError, "as this version saves it.*depth"),
-        (lambda folder: edit(folder, numbers={}), ValueError, "as this version saves it.*n_features_in_"),
-    ],
-)
-def test_folders_that_hold_no_detector(spoil: Any, error: type[Exception], message: str, tmp_path: Path) -> None:
-    quick().fit(rows(20)).save(tmp_path)
-    spoil(tmp_path)
-    with pytest.raises(error, match=message):
-        LatentEBMDetector.load(tmp_path)
-
-
-def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        LatentEBMDetector.load(tmp_path / "nowhere")
-
-
-def test_a_write_cut_short_leaves_no_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick().fit(rows(20)).save(tmp_path)
-
-    def fail(self: Path, content: bytes) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="disk full"):
-        quick().fit(rows(30)).save(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        LatentEBMDetector.load(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["detector.safetensors"]
 
 
 def test_images_are_compared_with_their_neighbours() -> None:

@@ -1,7 +1,6 @@
 """``latent-ebm detect``: what it finds and writes, and that it writes nothing when something is wrong."""
 
 import csv
-import json
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import Image
 
 from latent_ebm.applications import LatentEBMDetector
 from latent_ebm.applications.detector_checks import ENERGIES
+from latent_ebm.applications.detector_files import load_detector, save_detector
 from latent_ebm.cli import detect, main
 from latent_ebm.cli.entry import make_parser
 from latent_ebm.files import Reader, read_images
@@ -82,9 +82,8 @@ def test_p_values_compare_with_rows_that_the_model_has_not_seen() -> None:
     seen = (np.abs(train[:, None] - fitted).max(2) < 1e-9).any(1)
     assert seen.sum() == 50
     normal = detector.score_samples(train[~seen])
-    np.testing.assert_allclose(
-        np.sort(json.loads(Path("kept/detect.json").read_text())["normal_scores"]), np.sort(normal)
-    )
+    kept = load_detector(LatentEBMDetector, "kept")[1]["normal_scores"]
+    np.testing.assert_allclose(np.sort(kept), np.sort(normal))
     scores = detector.score_samples(Reader().read(Path("new.csv")).x)
     p = (1 + (normal <= scores[:, None]).sum(1)) / 51
     np.testing.assert_allclose([float(row["p_value"]) for row in read_csv("scores.csv")], p, rtol=1e-5)
@@ -165,7 +164,7 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
         (["train.csv", "--score", "grey", *ARGS[2:]], ["grey must hold rows of a table", "images of shape (1, 8, 8)"]),
         (["mixed", "--score", "grey", *ARGS[2:]], ["one size", "8 x 8", "9 x 9", "b.png", "--size 8"]),
         (["broken", "--score", "grey", *ARGS[2:]], ["a.png must hold a plain image"]),
-        (["other", *ARGS], ["other", "detect --save"]),
+        (["other", *ARGS], ["other", "a detector as this version saves it"]),
     ],
     ids=lambda value: "-".join([value[0], *value[-1:]]).replace("/", "_").replace(" ", "_"),
 )
@@ -195,7 +194,7 @@ def make_bad_files() -> None:
     Image.new("L", (8, 8)).save("mixed/a.png")
     Image.new("L", (9, 9)).save("mixed/b.png")
     Path("broken/a.png").write_bytes(Path("grey/000.png").read_bytes()[:60])
-    Path("other/detector.json").write_text("{}")
+    Path("other/detector.safetensors").write_text("{}")
 
 
 @pytest.mark.parametrize(("option", "value"), [("--energy", "prior"), ("--save", "more")])
@@ -206,12 +205,15 @@ def test_a_kept_detector_is_not_changed(option: str, value: str, capsys: pytest.
     refused(capsys, f"{option} must be left out with a saved detector")
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"normal_scores": [1]}'])
-def test_a_damaged_folder_is_refused(content: str, capsys: pytest.CaptureFixture[str]) -> None:
-    LatentEBMDetector(random_state=0).fit(make_rows(50, seed=0)).save("kept")
-    Path("kept/detect.json").write_text(content)
+@pytest.mark.parametrize(
+    "notes", [{}, {"normal_scores": [1.0]}, {"normal_scores": ["a"]}, {"normal_scores": [[1.0]], "columns": []}]
+)
+def test_a_folder_without_scores_of_normal_rows_is_refused(
+    notes: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_detector(LatentEBMDetector(random_state=0).fit(make_rows(50, seed=0)), "kept", notes)
     assert main(["detect", "kept", *ARGS]) == 2
-    refused(capsys, "kept/detect.json must be as detect --save wrote it")
+    refused(capsys, "kept must hold a detector as detect --save wrote it")
 
 
 def test_a_failed_report_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
