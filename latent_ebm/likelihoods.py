@@ -17,6 +17,12 @@ class Likelihood(nn.Module, ABC):
     def forward(self, z: Tensor) -> Distribution:
         """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` is one number per row, its ``mean`` an image."""
 
+    def check(self, x: Tensor) -> None:
+        """Raise ``ValueError`` if an entry of ``x`` lies where ``p(x|z)`` has no density.
+
+        Once per data set or chain; ``log_prob`` does not ask again.
+        """
+
 
 def per_row(distribution: Distribution) -> Independent:
     """Sum ``log_prob`` over all but the first dimension."""
@@ -57,6 +63,13 @@ class BernoulliLikelihood(Likelihood):
     def forward(self, z: Tensor) -> Distribution:
         return per_row(Bernoulli(logits=self.decoder(z), validate_args=False))
 
+    def check(self, x: Tensor) -> None:
+        if x.is_meta or x.numel() == 0:
+            return
+        low, high = x.min().item(), x.max().item()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"x must lie in [0, 1] for a BernoulliLikelihood, got [{low:g}, {high:g}]")
+
 
 class Masked(Likelihood):
     """``likelihood`` of the observed entries only: where ``mask`` (broadcast to x) is False, x does not count.
@@ -73,6 +86,10 @@ class Masked(Likelihood):
             raise ValueError(f"mask must be a boolean tensor, got {mask.dtype}")
         self.likelihood = likelihood
         self.register_buffer("mask", mask)
+
+    def check(self, x: Tensor) -> None:
+        if not x.is_meta:
+            self.likelihood.check(x[self.mask.expand_as(x)])
 
     def forward(self, z: Tensor) -> Distribution:
         from pyro.distributions import MaskedDistribution

@@ -31,6 +31,7 @@ class LogPosterior:
     """What ``model.log_posterior(x)`` returns: the gradient of the prior is in closed form where that is known."""
 
     def __init__(self, model: "LatentModel", x: Tensor) -> None:
+        model.likelihood.check(x)
         self.model, self.x, self.prior = model, x, model.prior.stacked()
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -79,12 +80,14 @@ class LatentModel(nn.Module):
     def log_posterior(self, x: Tensor) -> LogDensity:
         """``z -> log p(x, z)``: the log-density in z of the posterior given ``x``, one chain per row of x.
 
-        With a multiple of ``len(x)`` chains, chain ``c`` belongs to row ``c % len(x)``.
+        With a multiple of ``len(x)`` chains, chain ``c`` belongs to row ``c % len(x)``. Raises ``ValueError`` for ``x``
+        outside the likelihood's support.
         """
         return LogPosterior(self, x)
 
     def energy_terms(self, x: Tensor, z: Tensor) -> EnergyTerms:
-        """The parts (batch,) of the energy of ``(x, z)``."""
+        """The parts (batch,) of the energy of ``(x, z)``. Raises ``ValueError`` outside the likelihood's support."""
+        self.likelihood.check(x)
         return EnergyTerms(-self.likelihood(z).log_prob(x), -self.prior.tilt(z), -self.prior.base.log_density(z))
 
     def decode(self, z: Tensor) -> Tensor:

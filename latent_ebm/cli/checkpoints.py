@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser
 
 from latent_ebm.data import DataModule
 from latent_ebm.denoisers import Denoiser
+from latent_ebm.foreign import reading
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
@@ -46,7 +47,16 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
         rule.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"the tensors of {path} do not fit its own config: {error}") from error
-    return rule.eval(), parts["data"]
+    return rule.eval(), restore(parts["data"], checkpoint, path)
+
+
+def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> DataModule:
+    """``data`` with the units, range and names of what the rule of its ``checkpoint`` was trained with."""
+    name = type(data).__qualname__  # where Lightning keeps the state of a data module
+    if name in checkpoint:
+        with reading(path, f"the state of its {name}"):
+            data.load_state_dict(checkpoint[name])
+    return data
 
 
 def load_denoiser(checkpoint: str) -> Denoiser:

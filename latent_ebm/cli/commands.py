@@ -3,7 +3,8 @@
 import argparse
 import csv
 import inspect
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.cli.files import check_folder, check_output
 from latent_ebm.cli.tables import make_reader
 from latent_ebm.data import DataModule
+from latent_ebm.data.ranges import compare_ranges
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
+from samplers.base import check_finite
 
 BATCH_SIZE = 500
 SPLITS = ("train", "val", "test")
@@ -34,14 +37,17 @@ def demo(args: argparse.Namespace) -> None:
 def sample(args: argparse.Namespace) -> None:
     """``latent-ebm sample``: what the model generates."""
     out = check_output(args.out, (".png", ".npz"))
-    rule, _ = load_rule(args.checkpoint, args.trust)
+    rule, data = load_rule(args.checkpoint, args.trust)
     options = generation_options(rule, {"num_steps": args.steps, "guidance": args.guidance})
     torch.manual_seed(args.seed)
     with torch.no_grad():
         found = rule.generate(args.num, **options)
+    for name, value in found.items():
+        check_finite(f"samples {name}", value, f"the weights of {args.checkpoint} may have diverged")
     if out.suffix == ".png":
-        pictures.save_grid(found["x"], out)
+        pictures.save_grid(ready(data).as_pictures(found["x"]), out)
     else:
+        found["x"] = ready(data).inverse_transform(found["x"])
         with pictures.atomic_path(out) as path, path.open("wb") as file:
             np.savez(file, **{name: value.numpy() for name, value in found.items()})  # pyright: ignore[reportArgumentType]
     print(f"{args.num} samples: {out}")
@@ -62,9 +68,11 @@ def score(args: argparse.Namespace) -> None:
     """``latent-ebm score``: the energy terms of data at inferred latents."""
     out = check_output(args.out, (".csv",))
     rule, data = load_latent_rule(args)
-    x = read_data(args, rule, data)
+    x, ids = read_data(args, rule, data)
     torch.manual_seed(args.seed)
-    write_scores(out, energy_terms(rule, x))
+    terms = energy_terms(rule, x)
+    check_finite("energies", terms.joint, f"the weights of {args.checkpoint} may have diverged")
+    write_scores(out, terms, ids)
     print(f"{len(x)} scores: {out}")
 
 
@@ -101,17 +109,36 @@ def load_latent_rule(args: argparse.Namespace) -> tuple[LatentRule, DataModule]:
     return rule, data
 
 
-def read_data(args: argparse.Namespace, rule: LatentRule, data: DataModule) -> Tensor:
-    """Rows x (n, \\*event) of the checkpoint's own ``data`` (train, val, test) or of a file, shaped as the model's.
+def read_data(args: argparse.Namespace, rule: LatentRule, data: DataModule) -> tuple[Tensor, list[str]]:
+    """Rows x (n, \\*event) of the checkpoint's own ``data`` (train, val, test) or of a file, and what they are called.
 
-    Raises ``ValueError`` if a row of the file has another number of entries than the model's data.
+    A file has the units of the training data's files. Raises ``ValueError`` if its rows have another number of entries
+    or other columns; says on stderr what was left out of it, and whether its range is odd.
     """
     name = args.data
     if name in SPLITS:
         data.prepare_data()
         data.setup()
-        return getattr(data, name).x
-    rows = torch.from_numpy(make_reader(args).read(name).x).float()
+        x = getattr(data, name).x
+        return x, [str(i) for i in range(len(x))]
+    rows = make_reader(args).read(name, ready(data).names)
+    x = shaped(torch.from_numpy(rows.x), rule, name)
+    odd = compare_ranges(x, data.low, data.high)
+    for note in [*rows.notes, *([odd] if odd else [])]:
+        print(f"latent-ebm: {name}: {note}", file=sys.stderr)
+    return data.transform(x).float(), rows.ids
+
+
+def ready(data: DataModule) -> DataModule:
+    """``data`` with the units and range of its training rows: a checkpoint's, else those of its own files."""
+    if not hasattr(data, "low"):
+        data.prepare_data()
+        data.setup()
+    return data
+
+
+def shaped(rows: Tensor, rule: LatentRule, name: str) -> Tensor:
+    """``rows`` of the file ``name`` in the shape (n, \\*event) of the model's data, else ``ValueError``."""
     with torch.no_grad():
         event = rule.model.decode(rule.model.prior.base.sample(1)).shape[1:]
     shape = [size for size in event if size > 1] or [1]  # a grey image may lack its channel axis
@@ -131,11 +158,11 @@ def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:
     return EnergyTerms(*map(torch.cat, zip(*parts(), strict=True)))
 
 
-def write_scores(path: Path, terms: EnergyTerms) -> None:
-    """A table with one line a row of the data."""
+def write_scores(path: Path, terms: EnergyTerms, ids: Sequence[str]) -> None:
+    """A table with one line a row of the data, called by ``ids``."""
     columns = {**terms._asdict(), "joint": terms.joint}
     with pictures.atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", *columns])
-        for index, row in enumerate(torch.stack(list(columns.values()), 1).tolist()):
+        for index, row in zip(ids, torch.stack(list(columns.values()), 1).tolist(), strict=True):
             writer.writerow([index, *(f"{value:.6g}" for value in row)])

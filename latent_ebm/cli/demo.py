@@ -68,7 +68,8 @@ def run_demo(out: Path, epochs: int, seed: int) -> None:
     print_table(results, data)
     draw(results, data, out)
     torch.manual_seed(seed)
-    write_scores(out / "scores.csv", energy_terms(results["density ratios"].rule, data.test.x))
+    names = [str(i) for i in range(len(data.test))]
+    write_scores(out / "scores.csv", energy_terms(results["density ratios"].rule, data.test.x), names)
     print(f"\nLook at samples.png, reconstructions.png, prior_vs_posterior.png and scores.csv in {out}/")
 
 

@@ -101,11 +101,15 @@ def add_score(commands: argparse._SubParsersAction) -> None:
     score.add_argument(
         "data",
         metavar="DATA",
-        help="file (.npz, .npy, .csv) of rows or images with the model's shape and value range, "
-        "or train, val, test: the data that the checkpoint was trained with",
+        help="file (.csv, .tsv, .npz, .npy, .parquet) of rows or images with the shape, units and columns of the training "
+        "data, or train, val, test: the data that the checkpoint was trained with",
     )
     score.add_argument(
-        "--out", required=True, metavar="FILE", help=".csv with columns index, reconstruction, tilt, base, joint"
+        "--out",
+        required=True,
+        metavar="FILE",
+        help=".csv with columns index (a row's id, else its line in the file, else its number from 0), reconstruction, tilt, "
+        "base, joint",
     )
     add_reading(score)
 

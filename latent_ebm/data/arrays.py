@@ -1,7 +1,9 @@
 """The user's own rows, from a file that ``latent_ebm.files`` can read."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +18,9 @@ class Arrays(DataModule):
 
     ``val_fraction`` and ``test_fraction`` of the rows, drawn by ``seed``, are held out. With ``standardize`` every
     column is shifted and scaled to mean 0 and variance 1 on the training rows; a constant column is only shifted.
-    ``mean`` and ``scale`` (\\*event), there after ``setup``, take ``x`` back to the units of the file by
-    ``x * scale + mean``.
+    ``mean`` and ``scale`` (\\*event), and the ``names`` of the columns if a header gives them, are there after ``setup``
+    and kept in checkpoints: a model reads and writes the units of the file, and what is read later is standardised by
+    the statistics of what it was trained with. How a file is read, and ``id`` to ``max_entries``: see ``files.Reader``.
     """
 
     mean: torch.Tensor
@@ -50,15 +53,19 @@ class Arrays(DataModule):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
     def load(self) -> tuple[Pair, Pair, Pair]:
-        rows = self.reader.read(self.path)
+        rows = self.reader.read(self.path, self.names)
+        for note in rows.notes:
+            warnings.warn(f"{self.path}: {note}", stacklevel=2)
         x = torch.from_numpy(rows.x)
         num_val, num_test = (max(1, round(f * len(x))) for f in (self.val_fraction, self.test_fraction))
         if len(x) <= num_val + num_test:
             raise ValueError(f"{self.path} must hold at least 3 rows to be split in three, got {len(x)}")
         order = torch.randperm(len(x), generator=make_generator(self.seed))
         val, test, train = order.split([num_val, num_test, len(x) - num_val - num_test])
-        self.mean, self.scale = self._statistics(x[train])
-        x = ((x - self.mean) / self.scale).float()
+        if not hasattr(self, "mean"):
+            self.mean, self.scale = self._statistics(x[train])
+            self.names = rows.names if rows.has_header else None
+        x = self.transform(x)
         label = torch.full((len(x),), -1) if rows.label is None else torch.from_numpy(rows.label)
         return (x[train], label[train]), (x[val], label[val]), (x[test], label[test])
 
@@ -68,3 +75,31 @@ class Arrays(DataModule):
         mean, scale = x.mean(0), x.std(0, correction=0)
         constant = scale <= RELATIVE_FLOOR * mean.abs().clamp(min=RELATIVE_FLOOR)
         return mean, torch.where(constant, 1.0, scale)
+
+    def transform(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows of a file (n, \\*event), standardised, in float32."""
+        return ((x.double() - self.mean) / self.scale).float()
+
+    def inverse_transform(self, x: torch.Tensor) -> torch.Tensor:
+        """Standardised rows (n, \\*event) in the units of the file, in float64."""
+        return x.double() * self.scale + self.mean
+
+    def as_pictures(self, x: torch.Tensor) -> torch.Tensor:
+        """Standardised images in [-1, 1], the range of the training images."""
+        unit = (self.inverse_transform(x) - self.low) / (self.high - self.low)
+        return 2 * unit - 1
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return {**state, "mean": self.mean, "scale": self.scale, "names": self.names} if state else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Standardise as a checkpoint says, also the rows that are loaded already."""
+        super().load_state_dict(state_dict)
+        mean, scale = state_dict["mean"].clone(), state_dict["scale"].clone()
+        if mean.shape != scale.shape or not (mean.isfinite().all() and (scale > 0).all()):
+            raise ValueError("mean and scale must have one shape, be finite, and scale positive")
+        self.mean, self.scale, self.names = mean, scale, state_dict["names"]
+        if hasattr(self, "test"):
+            del self.test
+            self.setup()

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from latent_ebm.data.ranges import range_of
 from samplers.checks import check_counts
 
 Pair = tuple[Tensor, Tensor | None]  # x (n, *event), label (n,) or None
@@ -72,12 +73,16 @@ class DataModule(LightningDataModule, ABC):
     """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after ``setup``.
 
     A subclass defines ``load``. The training loader shuffles, and drops an incomplete last batch if a whole one
-    remains.
+    remains. Checkpoints keep the range of the training rows in the units of the user's files, ``low`` and ``high`` of every
+    column or of all pixels, and the ``names`` of the columns, if a header gives them.
     """
 
     train: TensorSet
     val: TensorSet
     test: TensorSet
+    low: Tensor
+    high: Tensor
+    names: list[str] | None = None
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
@@ -94,6 +99,27 @@ class DataModule(LightningDataModule, ABC):
         """Load and split, once."""
         if not hasattr(self, "test"):
             self.train, self.val, self.test = (TensorSet(*pair) for pair in self.load())
+        if not hasattr(self, "low"):
+            self.low, self.high = range_of(self.inverse_transform(self.train.x))
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Rows in the units of the user's files, as a model sees them: as they are, unless a subclass knows better."""
+        return x
+
+    def inverse_transform(self, x: Tensor) -> Tensor:
+        """What ``transform`` was given."""
+        return x
+
+    def as_pictures(self, x: Tensor) -> Tensor:
+        """Images as a model makes them, in [-1, 1]."""
+        return x
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a model needs of its training data to read and write others, for checkpoints."""
+        return {"low": self.low, "high": self.high} if hasattr(self, "low") else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.low, self.high = state_dict["low"].clone(), state_dict["high"].clone()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         processes = self.trainer.world_size if self.trainer else 1

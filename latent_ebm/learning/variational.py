@@ -42,6 +42,7 @@ class Variational(LatentRule):
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x, _ = self.unpack(batch)
+        self.model.likelihood.check(x)
         prior, q = self.model.prior, self.posterior(x)
         z = q.rsample()
         losses = {
