@@ -6,10 +6,11 @@ only diagnostics need in an ``Info``. Every chain of the batch is independent of
 """
 
 import math
+import reprlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,11 +27,15 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What diagnostics need: ``accept_prob`` and ``accepted`` (chains,), ``noise`` injected by the step, if any."""
+    """What diagnostics need: ``accept_prob`` and ``accepted`` (chains,), ``noise`` injected by the step, if any.
+
+    ``log_ratio`` (chains,) of a Metropolis test is NaN where the density at the proposal is not a number.
+    """
 
     accept_prob: Tensor
     accepted: Tensor
     noise: Tensor | None = None
+    log_ratio: Tensor | None = None
 
 
 def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +45,7 @@ def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     ``value_and_grad(x)`` of its own, which is then used instead of automatic differentiation.
 
     Raises ``RuntimeError`` under ``torch.inference_mode``, where no gradient can be recorded, and ``ValueError`` when
-    the log-density does not return one number per chain.
+    the log-density does not return one number per chain, or a number that is detached from ``x``.
     """
     if isinstance(log_density, Recorded):
         return log_density.value_and_grad(x)
@@ -53,8 +58,7 @@ def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         value = log_density(x)
-        check_value(value, x)
-        (grad,) = torch.autograd.grad(value.sum(), x)
+        grad = differentiate(value, x)
     return value.detach(), grad
 
 
@@ -66,6 +70,24 @@ def gradient_function(log_density: LogDensity, x: Tensor) -> Callable[[Tensor], 
     """
     closed_form = getattr(log_density, "gradient_function", None)
     return (lambda x: value_and_grad(log_density, x)[1]) if closed_form is None else closed_form(x)
+
+
+def differentiate(value: Tensor, x: Tensor, *, create_graph: bool = False) -> Tensor:
+    """The gradient, like ``x`` (chains, \\*event), of ``value`` (chains,), a log-density at ``x``.
+
+    Raises ``ValueError`` for another shape of ``value``, or one without a gradient in ``x``: a constant cannot be told from
+    a value that was detached by mistake.
+    """
+    check_value(value, x)
+    total, grad = value.sum(), None
+    if value.requires_grad:
+        (grad,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True)
+    if grad is None:
+        raise ValueError(
+            "log_density must return a value with a gradient in its argument, got one that is detached from it; "
+            "write a density that is constant on purpose as 0 * x.flatten(1).sum(1)"
+        )
+    return grad
 
 
 class Recorded:
@@ -80,12 +102,11 @@ class Recorded:
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As the function ``value_and_grad``, differentiable in x (chains, \\*event) and in the density's parameters."""
         check_recording()
+        recorded = x.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
+            x = x if recorded else x.detach().requires_grad_()
             value = self.log_density(x)
-            check_value(value, x)
-            (grad,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-        return value, grad
+            return value, differentiate(value, x, create_graph=True)
 
 
 def check_recording() -> None:
@@ -123,11 +144,55 @@ def check_finite(name: str, x: Tensor, hint: str = "") -> None:
     raise FloatingPointError(f"{name} must be finite: {bad} of {len(x)} are not{hint and '; ' + hint}")
 
 
+def check_position(x: Tensor, name: str = "position") -> None:
+    """Raise ``ValueError`` unless ``x`` is a floating tensor (chains, \\*event), event not empty."""
+    if not (isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2):
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else reprlib.repr(x)
+        raise ValueError(
+            f"{name} must be a floating tensor (chains, *event) with an event of one axis or more, got {got}"
+        )
+
+
+def check_start(x: Tensor, log_density: Tensor, grad: Tensor) -> None:
+    """Check position, log-density and gradient at the start of a run, once.
+
+    Raises ``ValueError`` for a position that is not finite or where the density is zero, and ``FloatingPointError`` for a
+    density or a gradient that is not finite.
+    """
+    if x.is_meta or bool(log_density.isfinite().all() & grad.isfinite().all()):
+        return
+    count, outside = len(x), int((log_density == -math.inf).sum())
+    if bad := int((~x.isfinite()).flatten(1).any(1).sum()):
+        raise ValueError(f"position must be finite at the start: {bad} of {count} chains are not")
+    if outside:
+        raise ValueError(
+            f"position must lie inside the support at the start: log_density is -inf at {outside} of {count} chains"
+        )
+    check_finite("log_density at the start", log_density)
+    check_finite("gradient of log_density at the start", grad)
+
+
+def check_end(sampler: object, x: Tensor, log_density: Tensor, info: Any = None) -> None:
+    """Check the end of a run, once: positions, their densities, and those of the last proposals.
+
+    Raises ``FloatingPointError`` if a chain diverged, or if ``info.log_ratio`` (chains,) is NaN for most chains.
+    """
+    check_finite("position", x, f"a chain of {sampler} diverged: use a smaller step_size")
+    check_finite("log_density", log_density, f"a chain of {sampler} went where it is NaN or infinite")
+    log_ratio: Tensor | None = getattr(info, "log_ratio", None)
+    undefined = 0 if log_ratio is None or x.is_meta else int(log_ratio.isnan().sum())
+    if undefined > len(x) / 2:
+        raise FloatingPointError(
+            f"log_density must be finite along a chain: it is NaN or inf at the last proposals of {undefined} of {len(x)} "
+            f"chains of {sampler}; use a smaller step_size, or mend it there"
+        )
+
+
 def metropolis(
     old: State, new: State, log_ratio: Tensor, *, generator: torch.Generator | None, noise: Tensor | None = None
 ) -> tuple[State, Info]:
     """Accept ``new`` per chain with probability ``min(1, exp(log_ratio))``; a non-finite proposal is rejected."""
-    log_ratio = log_ratio.masked_fill(new.log_density == math.inf, -math.inf)
+    log_ratio = log_ratio.masked_fill(new.log_density == math.inf, math.nan)
     accept_prob = log_ratio.clamp(max=0.0).exp().nan_to_num(nan=0.0)
     uniform = torch.empty_like(accept_prob).uniform_(generator=generator)
     accepted = uniform < accept_prob
@@ -135,7 +200,7 @@ def metropolis(
     def choose(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(accepted.view(-1, *[1] * (a.ndim - 1)), b, a)
 
-    return State(*map(choose, old, new)), Info(accept_prob, accepted, noise)
+    return State(*map(choose, old, new)), Info(accept_prob, accepted, noise, log_ratio)
 
 
 class Sampler(ABC):
@@ -163,19 +228,22 @@ class Sampler(ABC):
     ) -> Iterator[tuple[State, Info]]:
         """Yield ``(state, info)`` after each of ``num_steps`` steps; burn-in and thinning are ``itertools.islice``.
 
-        Raises ``FloatingPointError`` at the end if a chain diverged.
+        Raises ``ValueError`` for a start that is not finite or has no density, and ``FloatingPointError`` for a log-density
+        that is not finite there, or at the end if a chain diverged or met none but undefined densities.
         """
-        state = self.init(log_density, position.detach(), generator=generator)
+        check_position(position)
+        state, info = self.init(log_density, position.detach(), generator=generator), None
+        check_start(*state[:3])
         for _ in range(self.num_steps):
             state, info = self.step(log_density, state, generator=generator)
             yield state, info
-        check_finite("position", state.position, f"a chain of {self} diverged: use a smaller step_size")
+        check_end(self, state.position, state.log_density, info)
 
     def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Position (chains, \\*event) after ``num_steps`` steps, detached.
 
-        Raises ``FloatingPointError`` if a chain diverged; warns if more chains never had a chance to move than the bad
-        luck of a sampler that accepts every other proposal explains.
+        Raises as ``run`` does; warns if more chains never had a chance to move than the bad luck of a sampler that accepts
+        every other proposal explains.
         """
         best = None
         for state, info in self.run(log_density, position, generator=generator):
@@ -196,8 +264,10 @@ class Sampler(ABC):
         """
         if not self.has_rsample:
             raise NotImplementedError(f"{self} cannot be differentiated: use one of Langevin, GradientFlow")
+        check_position(position)
         recorded = Recorded(log_density)
         state = self.init(recorded, position, generator=generator)
+        check_start(*state[:3])
         for _ in range(self.num_steps):
             state, _ = self.step(recorded, state, generator=generator)
         check_finite("position", state.position.detach(), f"a chain of {self} diverged: use a smaller step_size")

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, LogDensity, Recorded, Sampler, State, gradient_function
+from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_position, gradient_function
 from samplers.checks import check_fields
 from samplers.ode import (
     check_flow,
@@ -112,8 +112,10 @@ class GradientFlow(Sampler):
         numbers an event.
         """
         check_log_prob("log_prob0", log_prob0, x0)
-        if x0[0].numel() > self.exact_dim:
-            raise ValueError(f"x0 must have at most exact_dim = {self.exact_dim} numbers an event, got {x0[0].numel()}")
+        check_position(x0, "x0")
+        dim = x0.shape[1:].numel()
+        if dim > self.exact_dim:
+            raise ValueError(f"x0 must have at most exact_dim = {self.exact_dim} numbers an event, got {dim}")
         x, log_prob, eta = x0, log_prob0, self.horizon / self.num_steps
         for k in range(self.num_steps):
             grad, hessian = score_and_hessian(log_density, x)
@@ -156,15 +158,16 @@ class GradientFlow(Sampler):
 
     def _transport(self, log_density: LogDensity, x: Tensor, num_steps: int) -> Tensor:
         """``x`` after ``num_steps`` parts of the flow."""
+        ends = self._ends(x) * (num_steps / self.num_steps)
         gradient = gradient_function(log_density, x)
 
         def velocity(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
             return (gradient(state[0]),)  # copied by the solver, which joins the parts of a state
 
-        ends = self._ends(x) * (num_steps / self.num_steps)
         return solve(self, velocity, (x,), ends, num_steps, self._adjoint(log_density))[0]
 
     def _ends(self, x: Tensor) -> Tensor:
+        check_position(x, "x")
         return x.new_tensor([0.0, self.horizon])
 
     def _adjoint(self, log_density: LogDensity) -> nn.Module | None:

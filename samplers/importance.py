@@ -14,16 +14,30 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from samplers.base import LogDensity, Sampler, check_value, gradient_function, value_and_grad
+from samplers.base import (
+    LogDensity,
+    Sampler,
+    check_finite,
+    check_position,
+    check_value,
+    gradient_function,
+    value_and_grad,
+)
+from samplers.checks import check_counts
 
 
-def check_log_weight(log_weight: Tensor) -> None:
-    """Raise ``ValueError`` unless ``log_weight`` is a non-empty vector of finite numbers."""
+def check_log_weight(log_weight: Tensor, dim: int) -> None:
+    """Raise ``ValueError`` unless ``log_weight`` is finite or -inf (a weight of zero), and somewhere finite along ``dim``."""
     if log_weight.ndim == 0 or log_weight.numel() == 0:
         raise ValueError(f"log_weight must not be empty, got shape {tuple(log_weight.shape)}")
-    if not log_weight.is_meta and not bool(torch.isfinite(log_weight).all()):
-        bad = log_weight[~torch.isfinite(log_weight)]
-        raise ValueError(f"log_weight must be finite, got {bad[0].item()} ({len(bad)} of {log_weight.numel()} entries)")
+    if log_weight.is_meta or bool(torch.isfinite(log_weight).all()):
+        return
+    if len(bad := log_weight[log_weight.isnan() | (log_weight == math.inf)]):
+        raise ValueError(
+            f"log_weight must be finite or -inf, got {bad[0].item()} ({len(bad)} of {log_weight.numel()} entries)"
+        )
+    if not bool(log_weight.isfinite().any(dim).all()):
+        raise ValueError("log_weight must be finite somewhere, got -inf everywhere: no draw has any weight")
 
 
 def resample(
@@ -31,15 +45,14 @@ def resample(
 ) -> Tensor:
     """Systematic resampling: ``num`` rows of ``position`` (n, \\*event), row i on average ``num * w_i / sum(w)`` times.
 
-    ``log_weight`` (n,), ``num`` n if left out. Copies of a row are adjacent. Source: Kitagawa 1996. Raises
-    ``ValueError`` for weights that are empty, not finite or not one per row, or ``num < 1``.
+    ``log_weight`` (n,), -inf for rows that never come; ``num`` n if left out. Copies of a row are adjacent. Source:
+    Kitagawa 1996. Raises ``ValueError`` for weights that are empty, NaN, +inf, all -inf or not one per row, or ``num < 1``.
     """
-    check_log_weight(log_weight)
+    check_log_weight(log_weight, -1)
     if log_weight.shape != position.shape[:1]:
         raise ValueError(f"log_weight must have shape {tuple(position.shape[:1])}, got {tuple(log_weight.shape)}")
     num = len(position) if num is None else num
-    if num < 1:
-        raise ValueError(f"num must be >= 1, got {num}")
+    check_counts("resample", num=num)
     share = log_weight.double().softmax(0).cumsum(0)
     offset = share.new_empty(1).uniform_(generator=generator)
     ticks = (torch.arange(num, device=share.device) + offset) / num
@@ -50,9 +63,9 @@ def resample(
 def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
     """Kish's effective fraction ``(sum w)^2 / (n sum w^2)`` in (0, 1] along ``dim``; 1 for equal weights.
 
-    Raises ``ValueError`` for weights that are empty or not finite.
+    Raises ``ValueError`` for weights that are empty, NaN, +inf or all -inf.
     """
-    check_log_weight(log_weight)
+    check_log_weight(log_weight, dim)
     return (2 * log_mean_exp(log_weight, dim) - log_mean_exp(2 * log_weight, dim)).exp()
 
 
@@ -84,6 +97,22 @@ class Interpolated:
         return lambda x: initial(x).lerp(final(x), self.beta)
 
 
+class Living:
+    """``path`` for the chains that are ``alive`` (chains,), and ``initial`` for those that the final density rules out."""
+
+    def __init__(self, path: LogDensity, initial: LogDensity, alive: Tensor) -> None:
+        self.path, self.initial, self.alive = path, initial, alive
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.where(self.alive, self.path(x), self.initial(x))
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
+        (value, grad), (initial, initial_grad) = (value_and_grad(f, x) for f in (self.path, self.initial))
+        alive = self.alive.view(-1, *[1] * (x.ndim - 1))
+        return torch.where(self.alive, value, initial), torch.where(alive, grad, initial_grad)
+
+
 def log_ratio(initial: LogDensity, final: LogDensity, x: Tensor) -> Tensor:
     """``final(x) - initial(x)`` (chains,), without a graph."""
     with torch.no_grad():
@@ -106,15 +135,20 @@ def annealed_importance(
 
     Returns positions (chains, \\*event) and their ``log_weight`` (chains,) for ``final``: ``E[exp(log_weight)]`` is
     ``Z_final / Z_initial``. At every intermediate rung one ``sampler.sample`` is run; it must leave its target
-    invariant (MALA, HMC). ``num_rungs=1`` is plain importance sampling. Raises ``ValueError`` for ``num_rungs < 1``.
+    invariant (MALA, HMC). ``num_rungs=1`` is plain importance sampling. The ``log_weight`` of a chain that was where the
+    final density is zero is -inf. Raises ``ValueError`` for ``num_rungs < 1``, and ``FloatingPointError`` for a log-weight
+    that is NaN or +inf.
     """
-    if num_rungs < 1:
-        raise ValueError(f"num_rungs must be >= 1, got {num_rungs}")
+    check_position(position)
+    check_counts("annealed_importance", num_rungs=num_rungs)
     log_weight = log_ratio(initial, final, position) / num_rungs
     for k in range(1, num_rungs):
-        rung = Interpolated(initial, final, k / num_rungs)
+        rung, alive = Interpolated(initial, final, k / num_rungs), log_weight > -math.inf
+        if not alive.is_meta and not bool(alive.all()):
+            rung = Living(rung, initial, alive)
         position = sampler.sample(rung, position, generator=generator)
         log_weight = log_weight + log_ratio(initial, final, position) / num_rungs
+    check_finite("log_weight", log_weight.clamp(min=0), "initial must be finite at its draws, and final below +inf")
     return position.detach(), log_weight
 
 

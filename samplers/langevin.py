@@ -20,7 +20,9 @@ from samplers.base import (
     LogDensity,
     Sampler,
     State,
-    check_finite,
+    check_end,
+    check_position,
+    check_start,
     gradient_function,
     is_readable,
     metropolis,
@@ -68,18 +70,21 @@ class Langevin(Sampler):
         Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats a dimension: a step too
         large for its target need not end in infinity.
         """
+        check_position(position)
         x = position.clone()
-        noise, values, gradient = torch.empty_like(x), [], gradient_function(log_density, x)
+        noise, gradient = torch.empty_like(x), gradient_function(log_density, x)
+        start, grad = value_and_grad(log_density, x)
+        check_start(x, start, grad)
+        value = start
         for k in range(self.num_steps):
-            if k in (0, self.num_steps - 1):
-                value, grad = value_and_grad(log_density, x)
-                values.append(value)
-            else:
+            if 0 < k < self.num_steps - 1:
                 grad = gradient(x)
+            elif k:
+                value, grad = value_and_grad(log_density, x)
             x.add_(grad, alpha=self.step_size)
             x.add_(noise.normal_(generator=generator), alpha=self.noise_scale)
-        check_finite("position", x, f"a chain of {self} diverged: use a smaller step_size")
-        self._check_fall((values[0] - values[-1]).mean(), x[0].numel())
+        check_end(self, x, value)
+        self._check_fall((start - value).mean(), x.shape[1:].numel())
         return x
 
     def _check_fall(self, fall: Tensor, dim: int) -> None:

@@ -69,6 +69,8 @@ def solve(
     from torchdiffeq import odeint, odeint_adjoint
 
     x = state[0]
+    if not len(x):
+        return state
     if x.is_meta:  # solvers choose their steps by values, which meta tensors do not hold
         return tuple(a + (ends[1] - ends[0]) * b for a, b in zip(state, velocity(ends[0], state), strict=True))
     integrate: Callable[..., Any] = odeint
@@ -80,10 +82,22 @@ def solve(
     try:
         path = integrate(velocity, state, times, rtol=rtol, atol=atol, method=flow.method, options=options)
     except AssertionError as error:  # how torchdiffeq reports that steps have shrunk to nothing
+        check_departure(velocity, state, ends)
         raise FloatingPointError(f"a chain of {flow} diverged or its velocity is not smooth: {error}") from error
-    for a in (a[-1] for a in path):
+    end = tuple(a[-1] for a in path)
+    if not all(bool(a.isfinite().all()) for a in end):
+        check_departure(velocity, state, ends)
+    for a in end:
         check_finite("position and log_prob", a.detach(), f"a chain of {flow} diverged: use more steps")
-    return tuple(a[-1] for a in path)
+    return end
+
+
+def check_departure(velocity: Callable[..., Any], state: Any, ends: Tensor) -> None:
+    """Raise ``ValueError`` if the start of a lost path is not finite, ``FloatingPointError`` if its velocity there is not."""
+    if bad := sum(int((~a.isfinite()).sum()) for a in state):
+        raise ValueError(f"x and its log-density must be finite at the start: {bad} of their numbers are not")
+    for a in velocity(ends[0], state):
+        check_finite("velocity at the start", a.detach())
 
 
 def steps(flow: Flow, ends: Tensor, num_steps: int) -> tuple[Tensor, dict[str, Any]]:
@@ -120,7 +134,7 @@ def with_density(
 
 def random_signs(flow: Flow, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
     """Vectors (probes, batch, \\*event) of Hutchinson's estimate, drawn once for a whole path; None for the exact trace."""
-    if x[0].numel() <= flow.exact_dim:
+    if x.shape[1:].numel() <= flow.exact_dim:
         return None
     signs = torch.empty(flow.num_probes, *x.shape, dtype=x.dtype, device=x.device)
     return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
@@ -144,7 +158,7 @@ def jacobian_products(field: Callable[[Tensor], Tensor], x: Tensor, directions: 
     check_recording()
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = x if x.requires_grad else x.detach().requires_grad_()
+        x = x if keep and x.requires_grad else x.detach().requires_grad_()
         value = field(x)
     if not value.requires_grad:  # a constant field
         return value, torch.zeros_like(directions)

@@ -6,16 +6,28 @@ replica per rung and exchanges neighbours with probability ``min(1, exp((beta_i 
 p(x_i))))``, which leaves the product of all ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from samplers.base import Info, LogDensity, Sampler, State, check_finite, gradient_function, value_and_grad
+from samplers.base import (
+    Info,
+    LogDensity,
+    Sampler,
+    State,
+    check_end,
+    check_finite,
+    check_position,
+    check_start,
+    gradient_function,
+    value_and_grad,
+)
+from samplers.checks import check_numbers, is_a, plain
 
 
 def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
@@ -23,11 +35,13 @@ def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
     return number.view(-1, *[1] * (x.ndim - 1)) if isinstance(number, Tensor) else number
 
 
-def check_ladder(sampler: object, ladder: tuple[float, ...]) -> None:
-    """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1."""
-    steps = list(pairwise((0.0, *ladder, 1.0)))
+def check_ladder(sampler: "Annealed | ParallelTempering") -> None:
+    """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1; keep it as plain numbers."""
+    ladder = tuple(map(plain, sampler.ladder))
+    steps = list(pairwise((0.0, *ladder, 1.0))) if all(is_a(Real, beta) for beta in ladder) else [(0.0, 0.0)]
     if not all(a < b for a, b in steps[:-1]) or steps[-1][0] != 1:
         raise ValueError(f"{type(sampler).__name__}: ladder must increase from above 0 to 1, got {ladder!r}")
+    object.__setattr__(sampler, "ladder", ladder)
 
 
 class Tempered:
@@ -38,9 +52,9 @@ class Tempered:
     """
 
     def __init__(self, log_density: LogDensity, beta: float | Tensor) -> None:
-        if not isinstance(beta, Tensor) and not (math.isfinite(beta) and beta >= 0):
-            raise ValueError(f"beta must be finite and non-negative, got {beta}")
-        self.log_density, self.beta = log_density, beta
+        if not (isinstance(beta, Tensor) and beta.ndim):
+            check_numbers(self, "non-negative", beta=beta)
+        self.log_density, self.beta = log_density, plain(beta)
 
     def __call__(self, x: Tensor) -> Tensor:
         self._check(x)
@@ -76,7 +90,7 @@ class Annealed(Sampler):
     ladder: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        check_ladder(self, self.ladder)
+        check_ladder(self)
 
     @property
     def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -124,6 +138,7 @@ class TemperingInfo(NamedTuple):
     noise: Tensor | None
     swap_prob: Tensor
     swapped: Tensor
+    log_ratio: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +156,7 @@ class ParallelTempering(Sampler):
     ladder: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        check_ladder(self, self.ladder)
+        check_ladder(self)
 
     @property
     def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -162,19 +177,22 @@ class ParallelTempering(Sampler):
         chains, beta = len(state.position), self._beta(state.replicas.position)
         replicas, info = self.sampler.step(Tempered(log_density, beta), state.replicas, generator=generator)
         replicas, prob, swapped = swap(replicas, beta, len(self.ladder), state.sweep % 2, generator=generator)
-        noise = None if info.noise is None else info.noise[-chains:]
-        cold = TemperingInfo(info.accept_prob[-chains:], info.accepted[-chains:], noise, prob, swapped)
+        noise, log_ratio = (None if a is None else a[-chains:] for a in (info.noise, info.log_ratio))
+        cold = TemperingInfo(info.accept_prob[-chains:], info.accepted[-chains:], noise, prob, swapped, log_ratio)
         return cold_chain(replicas, chains, state.sweep + 1), cold
 
     def run(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
     ) -> Iterator[tuple[TemperingState, TemperingInfo]]:
         """As ``Sampler.run``; raises ``FloatingPointError`` at the end if any replica diverged."""
-        state = self.init(log_density, position.detach(), generator=generator)
+        check_position(position)
+        state, info = self.init(log_density, position.detach(), generator=generator), None
+        check_start(*state.replicas[:3])
         for _ in range(self.num_steps):
             state, info = self.step(log_density, state, generator=generator)
             yield state, info
         check_finite("replicas", state.replicas.position, f"{self} diverged: use a smaller step_size")
+        check_end(self, *state[:2], info)
 
     def _beta(self, x: Tensor) -> Tensor:
         """Inverse temperature of every row of ``x`` (rungs * chains, \\*event)."""
