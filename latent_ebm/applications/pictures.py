@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -54,16 +54,22 @@ SMALL_SIDE = 56  # images shorter than this are enlarged when saved
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed to it if the block ends well and removed if it does not.
 
-    Parent directories are made. Raises ``OSError`` where nothing can be written.
+    ``~`` is expanded; a link stays, and what it leads to is replaced. Parent directories are made, and removed again if
+    the block fails. Raises ``OSError`` where nothing can be written.
     """
-    target = Path(path)
+    target = Path(path).expanduser().resolve()
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         os.replace(temporary, target)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:

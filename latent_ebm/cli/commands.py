@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latent_ebm.applications import pictures
 from latent_ebm.cli.checkpoints import load_rule
-from latent_ebm.cli.files import check_folder, check_output
+from latent_ebm.cli.files import check_apart, check_folder, check_output
 from latent_ebm.cli.tables import make_reader
 from latent_ebm.data import DataModule
 from latent_ebm.data.ranges import compare_ranges
@@ -38,6 +38,7 @@ def sample(args: argparse.Namespace) -> None:
     """``latent-ebm sample``: what the model generates."""
     out = check_output(args.out, (".png", ".npz"))
     rule, data = load_rule(args.checkpoint, args.trust)
+    check_apart([out], [args.checkpoint, *data.files])
     options = generation_options(rule, {"num_steps": args.steps, "guidance": args.guidance})
     torch.manual_seed(args.seed)
     with torch.no_grad():
@@ -68,6 +69,7 @@ def score(args: argparse.Namespace) -> None:
     """``latent-ebm score``: the energy terms of data at inferred latents."""
     out = check_output(args.out, (".csv",))
     rule, data = load_latent_rule(args)
+    check_apart([out], [args.checkpoint, args.data, *data.files])
     x, ids = read_data(args, rule, data)
     torch.manual_seed(args.seed)
     terms = energy_terms(rule, x)
@@ -82,6 +84,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     out = check_folder(args.out)
     rule, data = load_latent_rule(args)
+    check_apart([out, *out.glob("*")], [args.checkpoint, *data.files])
     torch.manual_seed(args.seed)
     print_figures(evaluate_checkpoint(rule, data, out, args.seed, args.quick))
     print(f"written to {out}")

@@ -103,10 +103,12 @@ def check_places(args: argparse.Namespace) -> None:
     if args.report is not None:
         outputs.append(check_output(args.report, (".html",), "--report"))
     if args.save is not None:
-        outputs.append(check_folder(args.save))
-        if any(not path.name.startswith((FILE_NAME, f".{FILE_NAME}.")) for path in outputs[-1].iterdir()):
+        outputs.append(check_folder(args.save, "--save"))
+        if outputs[-1].is_dir() and any(
+            not path.name.startswith((FILE_NAME, f".{FILE_NAME}.")) for path in outputs[-1].iterdir()
+        ):
             raise ValueError(f"--save must name a new or empty folder or one of a saved detector, got {args.save!r}")
-    check_apart(outputs, [Path(args.train), Path(args.score)])
+    check_apart(outputs, [args.train, args.score])
 
 
 def read(name: str, args: argparse.Namespace, known: Table | Trained | None = None) -> Table:

@@ -19,7 +19,10 @@ LIGHTNING = {
     "predict": "energy terms of the test set of a YAML file",
 }
 DEBUG = "LATENT_EBM_DEBUG"
-EPILOG = f"""exit status: 0 success, 1 an error (one sentence on stderr), 2 wrong usage; for detect also data it cannot use.
+EPILOG = f"""Results are written when all is computed. They take the place of an older file of their name,
+never of one that is read.
+
+exit status: 0 success, 1 an error (one sentence on stderr), 2 wrong usage; for detect also data it cannot use.
 With --debug, or {DEBUG}=1 in the environment, an error shows its traceback."""
 
 
@@ -27,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the sub-command in ``argv`` (default: the process's arguments) and return the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args or os.environ.get(DEBUG, "0") not in ("", "0")
-    args = [a for a in args if a != "--debug"]
+    args = [expand_home(a) for a in args if a != "--debug"]
     try:
         return run(args)
     except SystemExit as stop:
@@ -36,6 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return report(error)
+
+
+def expand_home(argument: str) -> str:
+    """``argument``, or its part after ``=``, with ``~`` expanded as a shell would if it saw the path by itself."""
+    option, equals, value = argument.partition("=")
+    named = argument.startswith("--") and equals
+    return f"{option}={os.path.expanduser(value)}" if named else os.path.expanduser(argument)
 
 
 def run(args: list[str]) -> int:

@@ -7,7 +7,7 @@ from torch import nn
 
 from latent_ebm.applications.export import export_diffusers, export_onnx
 from latent_ebm.cli.checkpoints import load_rule
-from latent_ebm.cli.files import check_output
+from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
 from latent_ebm.learning import Denoising
@@ -17,11 +17,13 @@ from latent_ebm.learning.base import LearningRule
 def run_export(args: argparse.Namespace) -> None:
     """A one-step student to a file ``.onnx``, or a denoiser to a folder of ``diffusers``."""
     if not Path(args.out).suffix:
+        check_new(check_folder(args.out))
         rule, _ = load_rule(args.checkpoint, args.trust)
         export_diffusers(denoiser(rule), args.out)
         print(f"unet and scheduler: {args.out}")
         return
     out = check_output(args.out, (".onnx",))
+    check_apart([out], [args.checkpoint])
     rule, _ = load_rule(args.checkpoint, args.trust)
     student, latent_shape = one_step(rule)
     export_onnx(student, latent_shape, out)

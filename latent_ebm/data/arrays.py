@@ -52,6 +52,10 @@ class Arrays(DataModule):
         self.reader = Reader(id, drop, sep, header, missing, key, max_entries)
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.path]
+
     def load(self) -> tuple[Pair, Pair, Pair]:
         rows = self.reader.read(self.path, self.names)
         for note in rows.notes:

@@ -6,6 +6,7 @@ its sampler and Lightning can replace that by a distributed one.
 """
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +102,11 @@ class DataModule(LightningDataModule, ABC):
             self.train, self.val, self.test = (TensorSet(*pair) for pair in self.load())
         if not hasattr(self, "low"):
             self.low, self.high = range_of(self.inverse_transform(self.train.x))
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read, and so never written to."""
+        return []
 
     def transform(self, x: Tensor) -> Tensor:
         """Rows in the units of the user's files, as a model sees them: as they are, unless a subclass knows better."""

@@ -1,61 +1,75 @@
-"""Colour images in files: a folder with a subfolder a class, or CIFAR-10 packed into one file of JPEGs.
+"""Colour images in files: folders of them, or CIFAR-10 packed into one file of JPEGs.
 
-A folder holds ``train/CLASS/*`` and ``test/CLASS/*``, and classes are numbered in the order of their names. A packed file is
+A folder holds ``train/CLASS/*`` and ``test/CLASS/*``, or ``CLASS/*``, or images alone; the last two are split by chance, and
+images outside a folder of a class have the label -1. Classes are numbered in the order of their names. A packed file is
 an ``.npz`` with the bytes of all JPEGs end to end (``jpg_train``), the n + 1 offsets between them (``off_train``), the
 labels (``y_train``), and the same for ``test``. JPEG has changed the pixels, so that figures on such a file are of
 "CIFAR-10 (jpeg)" and not of CIFAR-10. Only images that are asked for are decoded.
 """
 
-import io
 import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from latent_ebm.data.base import DataModule, Pair, make_generator
+from latent_ebm.files import images as pictures
+from latent_ebm.files.arrays import array_names, load_array
+from latent_ebm.files.images import Encoded
+from latent_ebm.files.limits import MAX_ENTRIES
 from samplers.checks import check_counts
 
 ENVIRONMENT = "LATENT_EBM_DATA"
 PACKED = "cifar10_jpgbytes_60k.npz"
 PARTS = ("train", "test")
+TEST_FRACTION, VAL_FRACTION, MAX_VAL = 0.2, 0.1, 500  # of a folder without parts; of the training images
 
-Encoded = Path | bytes  # an image as a file, or as the content of one
+MAX_BYTES = 2**32  # of packed JPEGs
 
 
 def find_images(path: str | None) -> Path:
     """``path``, else the packed file in the folder that ``LATENT_EBM_DATA`` names or in its ``cifar10``.
 
-    Raises ``FileNotFoundError`` if that is neither an ``.npz`` file nor a folder with ``train`` and ``test``.
+    Raises ``FileNotFoundError`` if that is neither an ``.npz`` file nor a folder with images.
     """
-    named = path or os.environ.get(ENVIRONMENT, "")
-    places = [Path(named)] if path else [Path(named) / PACKED, Path(named) / "cifar10" / PACKED]
-    for place in places if named else []:
-        if (place.suffix == ".npz" and place.is_file()) or all((place / part).is_dir() for part in PARTS):
+    named = Path(path or os.environ.get(ENVIRONMENT, "")).expanduser()
+    places = [named] if path else [named / PACKED, named / "cifar10" / PACKED, named]
+    for place in places if named != Path() else []:
+        packed = place.suffix == ".npz" and place.is_file()
+        if packed or has_parts(place) or (path and place.is_dir() and pictures.find_images(place)):
             return place
-    rule = "path must name an .npz of packed JPEGs or a folder with train and test"
+    rule = "path must name an .npz of packed JPEGs or a folder with images"
     other = "" if path else f", or the environment variable {ENVIRONMENT} a folder with {PACKED}"
-    raise FileNotFoundError(f"{rule}{other}, got {named!r}")
+    raise FileNotFoundError(f"{rule}{other}, got {str(named)!r}")
+
+
+def has_parts(source: Path) -> bool:
+    """Whether ``source`` says itself which images train and which test."""
+    return source.suffix == ".npz" or all((source / part).is_dir() for part in PARTS)
 
 
 def list_images(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
-    """The encoded images of ``part`` (train or test) and their labels (n,)."""
+    """The encoded images of ``part`` (train or test), all of a folder without parts, and their labels (n,)."""
     if source.suffix == ".npz":
         return _list_packed(source, part)
-    classes = sorted(folder for folder in (source / part).iterdir() if folder.is_dir())
-    files = [(path, label) for label, folder in enumerate(classes) for path in sorted(folder.iterdir())]
-    return [path for path, _ in files], torch.tensor([label for _, label in files], dtype=torch.int64)
+    roots = [source / name for name in PARTS] if has_parts(source) else [source]
+    classes = sorted({folder.name for root in roots for folder in root.iterdir() if folder.is_dir()})
+    root = source / part if has_parts(source) else source
+    paths = pictures.find_images(root)
+    names = [path.relative_to(root).parts for path in paths]
+    label = [classes.index(name[0]) if len(name) > 1 else -1 for name in names]
+    return list(paths), torch.tensor(label, dtype=torch.int64)
 
 
 def _list_packed(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
-    with np.load(source, allow_pickle=False) as data:
-        missing = [name for stem in ("jpg", "off", "y") if (name := f"{stem}_{part}") not in data]
-        if missing:
-            raise ValueError(f"{source} must hold the arrays jpg, off and y of {part}, got no {', '.join(missing)}")
-        content, offsets, label = (data[f"{stem}_{part}"] for stem in ("jpg", "off", "y"))
+    known = array_names(source) or []
+    missing = [name for stem in ("jpg", "off", "y") if (name := f"{stem}_{part}") not in known]
+    if missing:
+        raise ValueError(f"{source} must hold the arrays jpg, off and y of {part}, got no {', '.join(missing)}")
+    content, offsets, label = (load_array(source, f"{stem}_{part}", MAX_BYTES) for stem in ("jpg", "off", "y"))
     if len(offsets) != len(label) + 1 or offsets[-1] != len(content):
         raise ValueError(
             f"off_{part} of {source} must be {len(label) + 1} offsets that end at {len(content)}, "
@@ -64,18 +78,11 @@ def _list_packed(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
     return [content[a:b].tobytes() for a, b in pairwise(offsets)], torch.from_numpy(label).long()
 
 
-def decode(images: Sequence[Encoded]) -> Tensor:
-    """Images (n, 3, H, W) in [-1, 1]. Raises ``ValueError`` unless all are of one size."""
-    from PIL import Image
-
-    arrays = []
-    for encoded in images:
-        with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
-            arrays.append(np.asarray(image.convert("RGB")))
-    shapes = {array.shape[:2] for array in arrays}
-    if len(shapes) != 1:
-        raise ValueError(f"images must be of one size, got {', '.join(map(str, sorted(shapes))) or 'none'}")
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+def decode(images: Sequence[Encoded], size: int | None = None, max_entries: int = MAX_ENTRIES) -> Tensor:
+    """Images (n, 3, H, W) in [-1, 1]; see ``latent_ebm.files.images``. Raises ``ValueError`` unless all are of one size."""
+    headers = [pictures.read_header(image, pictures.called(image, i)) for i, image in enumerate(images)]
+    x = torch.from_numpy(pictures.decode(images, headers, True, size, max_entries))
+    return x.float().div_(127.5).sub_(1)
 
 
 class Images(DataModule):
@@ -83,7 +90,9 @@ class Images(DataModule):
 
     Arguments: ``path`` of the folder or packed file (else the environment variable ``LATENT_EBM_DATA``, see
     ``find_images``); ``classes`` to keep, in all parts, all by default; of the training images, in an order drawn by
-    ``seed``, ``num_val`` validate and ``num_train`` of the others train, all by default.
+    ``seed``, ``num_val`` validate (a tenth by default, at most 500) and ``num_train`` of the others train, all by default.
+    A fifth of a folder without ``train`` and ``test`` is tested on. ``size``: pixels to which every image is resized, as
+    ``latent_ebm.files.images`` says; at most ``max_entries`` values of pixels are decoded at once.
     """
 
     def __init__(
@@ -92,33 +101,52 @@ class Images(DataModule):
         batch_size: int = 100,
         classes: Sequence[int] | None = None,
         num_train: int | None = None,
-        num_val: int = 500,
+        num_val: int | None = None,
         seed: int = 0,
+        size: int | None = None,
+        max_entries: int = MAX_ENTRIES,
     ) -> None:
         super().__init__(batch_size, seed)
-        check_counts(self, num_val=num_val)
-        if num_train is not None:
-            check_counts(self, num_train=num_train)
+        given = {"num_val": num_val, "num_train": num_train, "size": size}
+        check_counts(
+            self, **{name: value for name, value in given.items() if value is not None}, max_entries=max_entries
+        )
         self.path, self.classes, self.num_train, self.num_val = path, classes, num_train, num_val
+        self.size, self.max_entries = size, max_entries
+
+    @property
+    def files(self) -> list[Path]:
+        return [] if self.path is None else [Path(self.path).expanduser()]
 
     def load(self) -> tuple[Pair, Pair, Pair]:
         source = find_images(self.path)
         images, label = list_images(source, "train")
         index = self._pick(label)
         index = index[torch.randperm(len(index), generator=make_generator(self.seed))]
-        num_train = len(index) - self.num_val if self.num_train is None else self.num_train
-        if not 1 <= num_train <= len(index) - self.num_val:
+        if has_parts(source):
+            test_images, test_label = list_images(source, "test")
+            test = self._pick(test_label)
+        else:
+            test_images, test_label = images, label
+            test, index = index.tensor_split([round(TEST_FRACTION * len(index))])
+        val, train = self._split(index)
+        parts = [(train, images, label), (val, images, label), (test, test_images, test_label)]
+        trained, validated, tested = (
+            (decode([images[i] for i in index.tolist()], self.size, self.max_entries), label[index])
+            for index, images, label in parts
+        )
+        return trained, validated, tested
+
+    def _split(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the training images at ``index`` that validate, and those that train."""
+        num_val = min(MAX_VAL, max(1, round(VAL_FRACTION * len(index)))) if self.num_val is None else self.num_val
+        num_train = len(index) - num_val if self.num_train is None else self.num_train
+        if not 1 <= num_train <= len(index) - num_val:
             raise ValueError(
                 f"num_train + num_val must be at most the {len(index)} training images, and num_train at least 1, "
-                f"got {num_train} + {self.num_val}"
+                f"got {num_train} + {num_val}"
             )
-        parts = [(index[self.num_val :][:num_train], images, label), (index[: self.num_val], images, label)]
-        images, label = list_images(source, "test")
-        parts.append((self._pick(label), images, label))
-        train, val, test = (
-            (decode([images[i] for i in index.tolist()]), label[index]) for index, images, label in parts
-        )
-        return train, val, test
+        return index[:num_val], index[num_val:][:num_train]
 
     def _pick(self, label: Tensor) -> Tensor:
         """Positions (k,) of the images of the chosen classes."""

@@ -68,7 +68,8 @@ def find_directory(directory: str | None) -> Path | None:
     named = directory or os.environ.get(ENVIRONMENT)
     if not named:
         return None
-    candidates = [Path(named), Path(named) / "mnist"]
+    folder = Path(named).expanduser()
+    candidates = [folder, folder / "mnist"]
     for candidate in candidates:
         if all(_find(candidate, name) for name in DIGESTS):
             return candidate

@@ -8,6 +8,7 @@ What is decided by rule:
   ``size`` x ``size`` pixels, smoothed as needed (bicubic), its aspect ratio not kept.
 """
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "PA")
 PLAIN = "a plain image"
 
+Encoded = Path | bytes  # an image as a file, or as the content of one
+
 
 class Header(NamedTuple):
-    """What an image file says of itself: whether it has colours, transparency; height and width."""
+    """What an image says of itself: whether it has colours, transparency; height and width."""
 
     colour: bool
     transparent: bool
@@ -42,19 +45,14 @@ def read_images(folder: Path, size: int | None = None, max_entries: int = MAX_EN
     """Images (n, C, H, W) of a folder, by the rules of this module, called by their files.
 
     Raises ``ValueError`` unless there is an image, all are of one size and can be read, and there
-    are at most ``max_entries`` pixels and channels in all.
+    are at most ``max_entries`` values of pixels in all.
     """
     paths = find_images(folder)
     if not paths:
         raise ValueError(f"{folder} must hold images ({', '.join(SUFFIXES)}), got none")
-    headers = [read_header(path) for path in paths]
-    height, width = (size, size) if size else common_size(paths, headers)
+    headers = [read_header(path, str(path)) for path in paths]
     colour = any(header.colour for header in headers)
-    shape = (3 if colour else 1, height, width)
-    check_entries(folder, len(paths) * int(np.prod(shape)), max_entries)
-    x = np.empty((len(paths), *shape))
-    for row, path in zip(x, paths, strict=True):
-        row[:] = read_image(path, colour, size)
+    x = decode(paths, headers, colour, size, max_entries) / 127.5 - 1
     ids = [path.relative_to(folder).as_posix() for path in paths]
     return Rows(x, None, None, False, ids, "", image_notes(headers, colour, size))
 
@@ -66,30 +64,74 @@ def find_images(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         names = [n for n in files if not n.startswith(".") and n.lower().endswith(SUFFIXES)]
         found += [Path(place) / name for name in names]
+    odd = next((path for path in found if not is_utf8(str(path))), None)
+    if odd is not None:
+        raise ValueError(f"names of images must be in UTF-8, got {str(odd)!a}")
     return sorted(found)
 
 
-def common_size(paths: Sequence[Path], headers: Sequence[Header]) -> tuple[int, int]:
+def is_utf8(name: str) -> bool:
+    """Whether ``name``, as the file system gives it, can be written to a text file."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def decode(
+    images: Sequence[Encoded],
+    headers: Sequence[Header],
+    colour: bool,
+    size: int | None,
+    max_entries: int = MAX_ENTRIES,
+) -> NDArray[np.uint8]:
+    """Pixels (n, C, H, W) of ``images`` with these ``headers``, grey or with ``colour``.
+
+    Raises ``ValueError`` as ``read_images``.
+    """
+    height, width = (size, size) if size else common_size(images, headers)
+    shape = (len(images), 3 if colour else 1, height, width)
+    check_entries(f"{called(images[0], 0)} and the images beside it", int(np.prod(shape)), max_entries)
+    x = np.empty(shape, np.uint8)
+    for i, encoded in enumerate(images):
+        x[i] = read_pixels(encoded, called(encoded, i), colour, size)
+    return x
+
+
+def called(encoded: Encoded, index: int) -> str:
+    """What an image is called in a message."""
+    return f"image {index}" if isinstance(encoded, bytes) else str(encoded)
+
+
+def common_size(images: Sequence[Encoded], headers: Sequence[Header]) -> tuple[int, int]:
     """Height and width of all images. Raises ``ValueError`` if they differ."""
     sizes = [(header.height, header.width) for header in headers]
     odd = next((i for i, other in enumerate(sizes) if other != sizes[0]), None)
     if odd is not None:
         (h, w), (other_h, other_w) = sizes[0], sizes[odd]
         raise ValueError(
-            f"images must have one size (height x width), got {h} x {w} of {paths[0]} and "
-            f"{other_h} x {other_w} of {paths[odd]}; --size {min(h, w, other_h, other_w)} resizes them all"
+            f"images must have one size (height x width), got {h} x {w} of {called(images[0], 0)} and {other_h} x "
+            f"{other_w} of {called(images[odd], odd)}; --size {min(h, w, other_h, other_w)} resizes them all"
         )
     return sizes[0]
 
 
-def read_header(path: Path) -> Header:
-    """What ``path`` says of itself, before its pixels are read. Raises ``ValueError`` as ``read_images``."""
+def open_image(encoded: Encoded) -> "Image":
     from PIL import Image
 
-    check_file(path, PLAIN)
-    with reading(path, PLAIN), warnings.catch_warnings():
+    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+
+
+def read_header(encoded: Encoded, name: str) -> Header:
+    """What an image says of itself, before its pixels are read. Raises ``ValueError`` as ``read_images``."""
+    from PIL import Image
+
+    if isinstance(encoded, Path):
+        check_file(encoded, PLAIN)
+    with reading(name, PLAIN), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
+        with open_image(encoded) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"it must have at most {MAX_PIXELS:,} pixels, got {image.width} x {image.height}")
             return header_of(image)
@@ -102,25 +144,18 @@ def header_of(image: "Image") -> Header:
     return Header(image.mode in COLOUR, transparent, image.height, image.width)
 
 
-def read_image(path: Path, colour: bool, size: int | None) -> NDArray[np.float64]:
-    """Pixels (C, H, W) in [-1, 1]: put on white, as grey or RGB, resized."""
+def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> NDArray[np.uint8]:
+    """Pixels (C, H, W) of one image: put on white, as grey or RGB, resized."""
     from PIL import Image
 
-    with reading(path, PLAIN), Image.open(path) as image:
-        return pixels(image, colour, size)
-
-
-def pixels(image: "Image", colour: bool, size: int | None) -> NDArray[np.float64]:
-    """Those of ``image``, as ``read_image``'s."""
-    from PIL import Image
-
-    if header_of(image).transparent:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("RGB" if colour else "L")
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0) / 127.5 - 1
+    with reading(name, PLAIN), open_image(encoded) as image:
+        if header_of(image).transparent:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image.convert("RGB" if colour else "L")
+        if size is not None and image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BICUBIC)
+        return np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0)
 
 
 def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> list[str]:

@@ -7,7 +7,7 @@ MAX_CELL = 2**20  # bytes of one cell of a table
 MAX_PIXELS = 2**26  # of one image, before it is resized
 
 
-def check_entries(path: Path, num: int, max_entries: int) -> None:
+def check_entries(path: Path | str, num: int, max_entries: int) -> None:
     """Raise ``ValueError`` if ``path`` holds more than ``max_entries`` entries."""
     if num > max_entries:
         raise ValueError(

@@ -14,6 +14,7 @@ from latent_ebm.files.limits import MAX_ENTRIES, check_entries
 from latent_ebm.files.table import Table
 from latent_ebm.files.text import read_text
 from latent_ebm.foreign import check_file, reading
+from samplers.checks import check_counts
 
 ARRAYS, TEXTS, PARQUET = (".npz", ".npy"), (".csv", ".tsv"), ".parquet"
 MISSING = ("refuse", "drop")
@@ -61,6 +62,7 @@ class Reader:
     max_entries: int = MAX_ENTRIES
 
     def __post_init__(self) -> None:
+        check_counts(self, max_entries=self.max_entries)
         if self.missing not in MISSING:
             raise ValueError(f"missing must be {' or '.join(MISSING)}, got {self.missing!r}")
         if self.sep is not None and self.sep not in (",", ";", "\t", "tab", "\\t"):

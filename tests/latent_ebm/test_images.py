@@ -84,10 +84,11 @@ def test_the_packed_file_is_found_by_the_environment(packed: Path, monkeypatch: 
     monkeypatch.delenv("LATENT_EBM_DATA")
     with pytest.raises(FileNotFoundError, match="or the environment variable LATENT_EBM_DATA a folder with cifar10"):
         ready()
+    (packed.parent / "empty").mkdir()
     with pytest.raises(
-        FileNotFoundError, match=r"path must name an \.npz of packed JPEGs or a folder with train and test, got"
+        FileNotFoundError, match=r"path must name an \.npz of packed JPEGs or a folder with images, got"
     ):
-        ready(str(packed.parent))
+        ready(str(packed.parent / "empty"))
 
 
 def test_refusals(packed: Path, folder: Path) -> None:
@@ -96,8 +97,9 @@ def test_refusals(packed: Path, folder: Path) -> None:
     with pytest.raises(ValueError, match="at most the 12 training images, and num_train at least 1, got 12 \\+ 1"):
         ready(str(folder), num_train=12, num_val=1)
     picture(5, size=9).save(folder / "train" / "a" / "odd.png")
-    with pytest.raises(ValueError, match=r"one size, got \(8, 8\), \(9, 9\)"):
+    with pytest.raises(ValueError, match=r"one size .* got .*8 x 8 of .*odd\.png; --size 8"):
         ready(str(folder), num_val=1)
+    assert ready(str(folder), num_val=1, size=8).train.x.shape[1:] == (3, 8, 8)
     with np.load(packed) as data:
         arrays = dict(data)
     np.savez(packed, **{**arrays, "off_train": arrays["off_train"][:-1]})
@@ -106,3 +108,43 @@ def test_refusals(packed: Path, folder: Path) -> None:
     np.savez(packed, **{name: array for name, array in arrays.items() if name != "y_train"})
     with pytest.raises(ValueError, match="got no y_train"):
         ready(str(packed), num_val=1)
+
+
+@pytest.mark.parametrize("classes", ["", "ab"])
+def test_a_folder_without_parts_is_split_by_chance(tmp_path: Path, classes: str) -> None:
+    for i in range(20):
+        path = tmp_path / "flat" / classes[i % 2 : i % 2 + 1] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(10 * i).save(path)
+    data = ready(str(tmp_path / "flat"))
+    assert [len(part) for part in (data.train, data.val, data.test)] == [14, 2, 4]
+    level = {
+        i: round(float(x[0, 0, 0] + 1) * 12.75)
+        for i, x in enumerate(torch.cat([p.x for p in (data.train, data.val, data.test)]))
+    }
+    assert sorted(level.values()) == list(range(20))
+    label = torch.cat([part.label for part in (data.train, data.val, data.test)]).tolist()
+    assert label == [i % 2 if classes else -1 for i in level.values()]
+
+
+def test_classes_have_one_number_in_both_parts(folder: Path) -> None:
+    picture(200).save(folder / "train" / "a" / "more.png")
+    (folder / "test" / "0crack").mkdir()  # a class of the test images alone, first in the order of names
+    picture(100).save(folder / "test" / "0crack" / "x.png")
+    (folder / "test" / "notes.txt").write_text("no image")
+    data = ready(str(folder), num_val=1)
+    assert set(data.train.label.tolist()) == {1, 2, 3}
+    assert set(data.test.label.tolist()) == {0, 1, 2, 3}
+
+
+def test_home_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
+    data = ready("~/pictures")
+    assert len(data.train) == 11
+    assert data.files == [folder]
+
+
+def test_transparent_images_lie_on_white(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(path)
+    assert ready(str(folder), num_val=1).train.x.min() == 1
