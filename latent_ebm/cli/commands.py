@@ -15,6 +15,7 @@ from torch import Tensor
 from latent_ebm.applications import pictures
 from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output
+from latent_ebm.cli.recipes import list_recipes, read_recipe
 from latent_ebm.cli.tables import make_reader
 from latent_ebm.data import DataModule
 from latent_ebm.data.ranges import compare_ranges
@@ -102,6 +103,16 @@ def detect(args: argparse.Namespace) -> None:
     from latent_ebm.cli.detect import run_detect
 
     run_detect(args)
+
+
+def recipes(args: argparse.Namespace) -> None:
+    """``latent-ebm recipes``: the YAML files that come with the library."""
+    print(list_recipes())
+
+
+def recipe(args: argparse.Namespace) -> None:
+    """``latent-ebm recipe``: one of these files."""
+    print(read_recipe(args.name), end="")
 
 
 def load_latent_rule(args: argparse.Namespace) -> tuple[LatentRule, DataModule]:

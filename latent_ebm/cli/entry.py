@@ -80,6 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_detect(commands)
     add_export(commands)
+    add_recipes(commands)
     return parser
 
 
@@ -197,6 +198,14 @@ def add_export(commands: argparse._SubParsersAction) -> None:
         metavar="PATH",
         help="file .onnx: a one-step student, noise z to x; new folder: a diffusion model of diffusers",
     )
+
+
+def add_recipes(commands: argparse._SubParsersAction) -> None:
+    text = "list the YAML files that come with the library"
+    commands.add_parser("recipes", help=text, description=f"{text.capitalize()}.")
+    text = "print one of these YAML files, to run or to change"
+    recipe = commands.add_parser("recipe", help=text, description=f"{text.capitalize()}.")
+    recipe.add_argument("name", metavar="NAME", help="as `latent-ebm recipes` lists it, such as digits/ratio")
 
 
 def add_checkpoint_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
