@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from latent_ebm.likelihoods import Likelihood
 from latent_ebm.priors import Prior
-from samplers import LogDensity, gradient_function, value_and_grad
+from samplers import Given, LogDensity, gradient_function, value_and_grad
 
 
 class EnergyTerms(NamedTuple):
@@ -27,15 +27,20 @@ class EnergyTerms(NamedTuple):
         return self.reconstruction + self.tilt + self.base
 
 
-class LogPosterior:
+class LogPosterior(Given):
     """What ``model.log_posterior(x)`` returns: the gradient of the prior is in closed form where that is known."""
 
     def __init__(self, model: "LatentModel", x: Tensor) -> None:
+        super().__init__(model, x)
         model.likelihood.check(x)
         self.model, self.x, self.prior = model, x, model.prior.stacked()
 
     def __call__(self, z: Tensor) -> Tensor:
         return self.model.log_joint(self.rows(z), z)
+
+    def given(self, data: Tensor) -> "LogPosterior":
+        """The posterior of other ``data`` x (batch, \\*event)."""
+        return LogPosterior(self.model, data)
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Value (chains,) and gradient (chains, dim) at ``z`` (chains, dim)."""

@@ -1,6 +1,6 @@
 """Draws from a log-density or a denoiser; knows no model."""
 
-from samplers.base import Info, LogDensity, Sampler, State, gradient_function, value_and_grad
+from samplers.base import Given, Info, LogDensity, Sampler, State, gradient_function, value_and_grad
 from samplers.captured import Captured
 from samplers.chains import PersistentChains
 from samplers.diagnostics import acceptance, ess, kernel_stein_discrepancy, split_rhat
@@ -25,6 +25,7 @@ __all__ = [
     "Captured",
     "Gaussian",
     "GaussianMixture",
+    "Given",
     "GradientFlow",
     "Heun",
     "Info",

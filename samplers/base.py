@@ -38,6 +38,21 @@ class Info(NamedTuple):
     log_ratio: Tensor | None = None
 
 
+class Given(ABC):
+    """A log-density given ``data``: one of a ``family`` that stays while the data change."""
+
+    def __init__(self, family: Any, data: Tensor) -> None:
+        self.family, self.data = family, data
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """Log-density (chains,) at ``x`` (chains, \\*event)."""
+
+    @abstractmethod
+    def given(self, data: Tensor) -> "Given":
+        """The log-density of the same family given other ``data``."""
+
+
 def value_and_grad(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``log_density(x)`` (chains,) and its gradient in ``x`` (chains, \\*event), both detached.
 

@@ -13,15 +13,24 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, LogDensity, Sampler, State, check_finite
+from samplers.base import Given, Info, LogDensity, Sampler, State, check_finite
 
 
 class Graph(NamedTuple):
-    """A recorded chain: it reads ``start``, writes ``end``, both (chains, \\*event)."""
+    """A recorded chain: it reads ``start`` (chains, \\*event) and ``data``, and writes ``end``."""
 
     graph: Any  # torch.cuda.CUDAGraph, which builds of torch for the CPU lack
     start: Tensor
+    data: Tensor | None
     end: Tensor
+
+    def replay(self, position: Tensor, data: Tensor | None) -> Tensor:
+        """The end of the chain from ``position``, in memory that the next replay writes over."""
+        self.start.copy_(position)
+        if self.data is not None and data is not None:
+            self.data.copy_(data)
+        self.graph.replay()
+        return self.end
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,11 @@ class Captured(Sampler):
     """Run ``sample`` of ``sampler`` as one CUDA graph, with the same result as without.
 
     The first call for a log-density and shape runs the chain as it is, the second records it, and
-    all others replay the recording. So a log-density must live as long as its recordings are worth
-    something: a prior, not the posterior of one batch. Its parameters may change in place, as
-    optimisers and ``load_state_dict`` change them; parameters that are moved elsewhere are noticed
-    if the log-density is an ``nn.Module``. Whatever else a log-density does must not depend on
-    values that the processor reads (``.item()``, ``if tensor:``).
+    all others replay the recording. A log-density must live as long: a prior does, and of the
+    posteriors of a model, a family of ``Given``, the model. Parameters may change in place, as
+    optimisers and ``load_state_dict`` change them; parameters that move to other memory are noticed
+    if the log-density, or its family, is an ``nn.Module``. What a log-density does must not depend
+    on values that the processor reads (``.item()``, ``if tensor:``).
 
     ``run``, ``step`` and ``rsample`` are those of ``sampler``, and so is ``sample`` on other
     devices than CUDA's. Recordings are not copied or saved with the sampler.
@@ -85,35 +94,49 @@ class Captured(Sampler):
     ) -> Tensor:
         if position.device.type != "cuda":
             return self.sampler.sample(log_density, position, generator=generator)
-        precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        key = (position.shape, position.dtype, position.device, precision, generator)
-        key = (*key, *addresses(log_density))
-        graphs = self.graphs.setdefault(log_density, {})
+        given = isinstance(log_density, Given)
+        family, data = (log_density.family, log_density.data) if given else (log_density, None)
+        key = (layout(position), layout(data), precision(), generator, *addresses(family))
+        graphs = self.graphs.setdefault(family, {})
         if key not in graphs:
             graphs[key] = None
             return self.sampler.sample(log_density, position, generator=generator)
-        graph = graphs[key] or self.record(log_density, position, generator)
-        graphs[key] = graph
-        graph.start.copy_(position)
-        graph.graph.replay()
-        check_finite("position", graph.end, f"a chain of {self.sampler} diverged")
-        return graph.end.clone()
+        graphs[key] = graph = graphs[key] or self.record(log_density, position, generator)
+        end = graph.replay(position, data).clone()
+        check_finite("position", end, f"a chain of {self.sampler} diverged")
+        return end
 
     def record(self, log_density: LogDensity, position: Tensor, generator: torch.Generator | None) -> Graph:
-        """The chain of ``log_density`` for starts shaped like ``position``, recorded, not run."""
-        graph, start = torch.cuda.CUDAGraph(), position.detach().clone()
+        """The chain for starts shaped like ``position``, recorded, not run."""
+        graph, start, data = torch.cuda.CUDAGraph(), position.detach().clone(), None
         if generator is not None:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
+        # parameters that autocast has cached in low precision would be cached in the recording
+        uncached = torch.autocast("cuda", precision(), precision() is not None, False)
+        if isinstance(log_density, Given):
+            data = log_density.data.clone()
+        with uncached, torch.cuda.graph(graph):
+            if isinstance(log_density, Given) and data is not None:
+                log_density = log_density.given(data)
             end = self.sampler.sample(log_density, start, generator=generator)
-        return Graph(graph, start, end)
+        return Graph(graph, start, data, end)
 
     def __reduce__(self) -> tuple[type["Captured"], tuple[Sampler]]:
         return Captured, (self.sampler,)
 
 
-def addresses(log_density: LogDensity) -> tuple[int, ...]:
+def layout(x: Tensor | None) -> tuple[Any, ...]:
+    """What a recording takes for granted of a tensor."""
+    return () if x is None else (x.shape, x.dtype, x.device)
+
+
+def precision() -> torch.dtype | None:
+    """The precision that autocast asks for on CUDA, if it is on."""
+    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+
+
+def addresses(family: Any) -> tuple[int, ...]:
     """Where the parameters and buffers of a module lie in memory; nothing for other functions."""
-    if not isinstance(log_density, nn.Module):
+    if not isinstance(family, nn.Module):
         return ()
-    return tuple(t.data_ptr() for t in (*log_density.parameters(), *log_density.buffers()))
+    return tuple(t.data_ptr() for t in (*family.parameters(), *family.buffers()))

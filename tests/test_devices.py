@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latent_ebm import EnergyPrior, GaussianPrior
+from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.networks import EnergyMLP
 from samplers import DDIM, Ancestral, Captured, Gaussian, Heun, Langevin, LowPrecision, VPCosine
@@ -129,6 +129,24 @@ def test_a_captured_chain_is_the_plain_one(low: bool) -> None:
     sampler = Langevin(0.05, 6)
     for plain, replayed in zip(*captured(LowPrecision(sampler) if low else sampler), strict=True):
         assert torch.equal(plain, replayed)
+
+
+def test_captured_posteriors_of_new_data_are_the_plain_ones() -> None:
+    torch.manual_seed(0)
+    prior = EnergyPrior(EnergyMLP(3, (8,)), GaussianPrior(3), Langevin(0.05, 2))
+    model = LatentModel(prior, GaussianLikelihood(torch.nn.Linear(3, 4), 0.5))
+    plain, replayed = Langevin(0.05, 4), Captured(Langevin(0.05, 4))
+    for seed in range(4):
+        x, z = torch.randn(6, 4), prior.base.sample(6)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=seed % 2 == 1):
+            found = [
+                sampler.sample(model.log_posterior(x), z, generator=seeded(seed))
+                for sampler in (plain, replayed, replayed, replayed)
+            ]
+        assert all(torch.equal(found[0], other) for other in found[1:])
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1)
 
 
 def test_captured_forgets_what_it_recorded_when_copied() -> None:

@@ -23,9 +23,10 @@ from experiments.benchmarks.detector import rows
 from experiments.benchmarks.timing import available
 from experiments.common import OUTPUTS
 from experiments.gpu.timing import Times, is_cuda, peak_bytes, times
+from latent_ebm import MCMCPosterior
 from latent_ebm.applications import LatentEBMDetector
 from latent_ebm.applications.detector_model import energy
-from samplers import HMC, MALA, Captured, LowPrecision, Sampler, ess
+from samplers import HMC, MALA, Captured, Langevin, LowPrecision, Sampler, ess
 
 SIZES = {"CIFAR": (3, 32, 32), "CelebA": (3, 64, 64)}
 COMPILED = 1000  # chains with which torch.compile is compared
@@ -51,8 +52,9 @@ def chains(num: int) -> Times:
     runs = dict(chain.contestants("gelu", num))
     runs["products, captured"] = replayed(products)
     runs["latent-ebm, captured"] = partial(captured.sample, prior, z)
-    low = Captured(LowPrecision(prior.sampler))
+    low, rounded = Captured(LowPrecision(prior.sampler)), Captured(prior.sampler)
     runs["latent-ebm, captured, bfloat16"] = partial(low.sample, prior, z)
+    runs["latent-ebm, captured, TF32"] = in_tf32(partial(rounded.sample, prior, z))
     settings = (z, chain.STEP_SIZE, chain.STEPS)
     if num == COMPILED:
         overhead = peers.compiled_step(prior.log_density, *settings, mode="reduce-overhead")
@@ -60,6 +62,18 @@ def chains(num: int) -> Times:
     else:
         del runs["autograd, torch.compile"]  # compiling takes longer than all else
     return times(runs)
+
+
+def in_tf32(run: Callable[[], Any]) -> Callable[[], Any]:
+    """``run`` with products of float32 rounded to ten bits, as XLA's are by default."""
+
+    def rounded() -> Any:
+        torch.set_float32_matmul_precision("high")
+        found = run()
+        torch.set_float32_matmul_precision("highest")
+        return found
+
+    return rounded
 
 
 def replayed(run: Callable[[], Any]) -> Callable[[], Any]:
@@ -74,17 +88,30 @@ def replayed(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def posterior_steps(name: str, channels: int) -> Times:
-    """Ten steps of 100 posterior chains through a decoder; captured, what a fixed batch would cost."""
+    """Ten steps of 100 posterior chains through a decoder."""
     runs = dict(posterior.contestants(SIZES[name], channels))
     for plain in ("latent-ebm", "latent-ebm, bfloat16"):
         sample: Any = runs[plain]
-        runs[f"{plain}, captured"] = partial(Captured(sample.func.__self__).sample, *sample.args)
+        captured = Captured(sample.func.__self__)
+        runs[f"{plain}, captured"] = partial(captured.sample, *sample.args)
     return times(runs)
 
 
 def training_steps(channels: int, steps: int) -> Times:
     """A training step of batch 100 with 60 prior and so many posterior steps."""
-    return times(training.contestants(channels, SIZES["CIFAR"], steps), 7)
+    shape, posterior = SIZES["CIFAR"], Langevin(training.STEP_SIZE, steps)
+    x, low = torch.rand(training.BATCH, *shape) * 2 - 1, LowPrecision
+    chains = {"": (training.PRIOR, posterior), ", bfloat16": (low(training.PRIOR), low(posterior))}
+    runs = dict(training.contestants(channels, shape, steps))
+    for name, pair in chains.items():
+        prior, posterior = map(Captured, pair)
+        inference = MCMCPosterior(posterior)
+        rules = {
+            "mle": training.mle(prior, inference, shape, channels),
+            "ratio": training.ratio(inference, shape, channels),
+        }
+        runs |= {f"{k}, captured{name}": training.rule_step(rule, x) for k, rule in rules.items()}
+    return times(runs, 7)
 
 
 def distillation(num_steps: int, channels: int, batch_size: int) -> Times:

@@ -38,7 +38,7 @@ from latent_ebm.learning.base import LearningRule
 from latent_ebm.metrics import frechet_distance, prdc
 from latent_ebm.networks import EnergyMLP, UNet
 from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
-from samplers import DDIM, MALA, Langevin, LowPrecision, VPCosine
+from samplers import DDIM, MALA, Captured, Langevin, LowPrecision, VPCosine
 
 SHAPE, CLASSES, STEPS = (3, 32, 32), 10, (1, 4, 18, 50)
 SCHEDULE = VPCosine(log_snr_min=-7.0, log_snr_max=12.0)
@@ -82,9 +82,9 @@ def student(kind: str, denoiser: Preconditioned) -> LearningRule:
 
 def latent(kind: str, channels: int, steps: int, pool_size: int) -> LearningRule:
     """A latent model of 100 dimensions whose prior is learnt by ``mle`` or by ``ratio``."""
-    posterior = MCMCPosterior(LowPrecision(Langevin(0.005, steps)))
+    posterior = MCMCPosterior(Captured(LowPrecision(Langevin(0.005, steps))))
     if kind == "mle":
-        return mle(Langevin(0.08, 60), posterior, SHAPE, channels)
+        return mle(Captured(Langevin(0.08, 60)), posterior, SHAPE, channels)
     dim, sampler = 100, MALA(0.05, 40)
     model = LatentModel(RatioPrior(GaussianPrior(dim), [], sampler), likelihood(SHAPE, channels))
     stages = RatioStages(EnergyMLP(dim), dim, pool_size, MALA(0.05, 1), max_stages=20)

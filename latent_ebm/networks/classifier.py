@@ -114,7 +114,7 @@ def frozen_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         num_channels, height, width = x.shape[1:]
-        network = FeatureClassifier((num_channels, height, width), num_classes, channels)
+        network = FeatureClassifier((num_channels, height, width), num_classes, channels).to(x)
     fit_classifier(network, x, label, generator=torch.Generator().manual_seed(0), **options)
     return network.eval().requires_grad_(False)
 
