@@ -174,7 +174,7 @@ def check_start(x: Tensor, log_density: Tensor, grad: Tensor) -> None:
     Raises ``ValueError`` for a position that is not finite or where the density is zero, and ``FloatingPointError`` for a
     density or a gradient that is not finite.
     """
-    if x.is_meta or bool(log_density.isfinite().all() & grad.isfinite().all()):
+    if not is_readable(x) or bool(log_density.isfinite().all() & grad.isfinite().all()):
         return
     count, outside = len(x), int((log_density == -math.inf).sum())
     if bad := int((~x.isfinite()).flatten(1).any(1).sum()):
@@ -195,7 +195,7 @@ def check_end(sampler: object, x: Tensor, log_density: Tensor, info: Any = None)
     check_finite("position", x, f"a chain of {sampler} diverged: use a smaller step_size")
     check_finite("log_density", log_density, f"a chain of {sampler} went where it is NaN or infinite")
     log_ratio: Tensor | None = getattr(info, "log_ratio", None)
-    undefined = 0 if log_ratio is None or x.is_meta else int(log_ratio.isnan().sum())
+    undefined = 0 if log_ratio is None or not is_readable(x) else int(log_ratio.isnan().sum())
     if undefined > len(x) / 2:
         raise FloatingPointError(
             f"log_density must be finite along a chain: it is NaN or inf at the last proposals of {undefined} of {len(x)} "
