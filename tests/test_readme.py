@@ -2,12 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from latent_ebm.cli import main
+from latent_ebm.data import Images
+from tests.test_experiments import fake_images
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -16,6 +19,13 @@ def blocks(heading: str) -> list[str]:
     """The fenced blocks below a heading."""
     section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)[1]
     return re.findall(r"^```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def run(code: str) -> dict[str, Any]:
+    """What the names of ``code`` are after it has run."""
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
 
 
 def block(heading: str) -> str:
@@ -29,8 +39,7 @@ def test_quickstart_runs(tmp_path, monkeypatch):
     assert len(code.splitlines()) <= 15
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    names = run(code)
     assert names["images"].shape == (16, 1, 8, 8)
     assert names["energies"].shape == (16,)
     assert bool(torch.isfinite(names["energies"]).all())
@@ -46,8 +55,7 @@ def test_each_command_is_one_line_that_sets_itself_up(heading):
 def test_own_data_are_scored_in_python(tmp_path, monkeypatch):
     code = blocks("Score your own data")[1]
     monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    names = run(code)
     selected, malignant = names["selected"], names["tumours"].target[-69:] == 0
     assert selected.any()
     assert selected[malignant].mean() > 2 * selected[~malignant].mean()
@@ -66,3 +74,23 @@ def test_own_data_are_scored_by_commands(tmp_path, monkeypatch):
         assert program == "latent-ebm"
         assert main(args) == 0
     assert {path.name for path in tmp_path.iterdir()} >= {"scores.csv", "report.html", "detector"}
+
+
+def test_a_frozen_encoder_serves_a_detector(tmp_path, monkeypatch):
+    (code,) = [code for code in blocks("From the command line") if code.startswith("from ")]
+    config = str(Path("experiments/universal/vicreg.yaml").absolute())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Images, "load", fake_images)
+    small = ["max_epochs=1", "limit_train_batches=1", "enable_progress_bar=false", "precision=32-true", "logger=false"]
+    options = [f"--trainer.{option}" for option in small]
+    assert main(["fit", "--config", config, *options, "--data.batch_size=8"]) == 0
+    scores = run(code)["scores"]
+    assert scores.shape == (100,)
+    assert np.isfinite(scores).all()
+
+
+def test_every_python_block_is_run():
+    """By the tests above: one for each of these headings."""
+    sections = re.split(r"^## ", README, flags=re.MULTILINE)
+    found = [section.splitlines()[0] for section in sections for _ in re.findall("^```python$", section, re.MULTILINE)]
+    assert found == ["Quickstart", "Score your own data", "From the command line"]
