@@ -18,7 +18,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from latent_ebm.applications.anomaly import LatentEBMDetector
-from latent_ebm.applications.selection import METHODS, Method, exact, select
+from latent_ebm.applications.selection import Method, check_level, exact, select
+from samplers.checks import check_numbers
 
 
 class ConformalCalibrator(OutlierMixin, BaseEstimator):
@@ -88,11 +89,10 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         Raises ``ValueError`` for another method, and for an ``alpha`` outside [1 / (n + 1), 1), below which nothing can be
         selected, however far out.
         """
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         check_is_fitted(self)
-        alpha = self._reachable("alpha", self.alpha if alpha is None else alpha)
-        return select(self._counts(X), len(self.scores_) + 1, alpha, method)
+        size, alpha = len(self.scores_) + 1, self.alpha if alpha is None else alpha
+        check_level("alpha", alpha, size)
+        return select(self._counts(X), size, alpha, method)
 
     def infer_threshold(self, fpr: float) -> float:
         """The score below which p-values are at most ``fpr``: normal rows score there with probability at most ``fpr``.
@@ -100,7 +100,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         Raises ``ValueError`` for ``fpr`` outside [1 / (n + 1), 1), below which there is no such score.
         """
         check_is_fitted(self)
-        fpr = self._reachable("fpr", fpr)
+        check_level("fpr", fpr, len(self.scores_) + 1)
         return float(self.scores_[int(exact(fpr) * (len(self.scores_) + 1)) - 1])
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -152,24 +152,8 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         """One plus how many of the held-out rows score at most as each row of X (m, d) does."""
         return 1 + np.searchsorted(self.scores_, self.score_samples(X), side="right")
 
-    def _reachable(self, name: str, level: float) -> float:
-        least = 1 / (len(self.scores_) + 1)
-        if not (is_number(level) and least <= level < 1):
-            raise ValueError(
-                f"{name} must lie in [{least:.3g}, 1), got {level!r}: no p-value is below 1 / (n + 1) with the n = "
-                f"{len(self.scores_)} rows held out; more of them allow a smaller {name}"
-            )
-        return level
-
     def _check_parameters(self) -> None:
-        for name in ("calibration_size", "alpha"):
-            value = getattr(self, name)
-            if not (is_number(value) and 0 < value < 1):
-                raise ValueError(f"{name} must be a number in (0, 1), got {value!r}")
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        check_numbers(self, "in (0, 1)", calibration_size=self.calibration_size, alpha=self.alpha)
 
 
 def is_high_for_outliers(detector: Any) -> bool:

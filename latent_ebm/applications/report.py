@@ -8,13 +8,14 @@ import base64
 import io
 from collections.abc import Sequence
 from importlib import metadata, resources
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from latent_ebm.applications.anomaly import LatentEBMDetector
+from latent_ebm.applications.findings import Findings
 from latent_ebm.applications.pictures import new_figure, styled
 
 if TYPE_CHECKING:
@@ -24,22 +25,6 @@ NUM_FEATURES = 6  # shown of a row
 NUM_BINS, NUM_RANKS = 40, 300
 PANEL = (3.9, 3.1)
 NORMAL, NEW, LIMIT = "#7a8896", "#c2410c", "#111827"
-
-
-class Findings(NamedTuple):
-    """What a calibrated detector says of n new rows.
-
-    ``scores`` (n,), low is unusual; ``p_values`` (n,); ``selected`` (n,), true for those that stand out while at most a
-    fraction ``alpha`` of them is expected to be a false alarm; ``normal_scores`` (m,) of the held-out normal rows that the
-    p-values compare with; ``threshold``: a fraction ``alpha`` of normal rows scores below it.
-    """
-
-    scores: NDArray[np.float64]
-    p_values: NDArray[np.float64]
-    selected: NDArray[np.bool_]
-    normal_scores: NDArray[np.float64]
-    threshold: float
-    alpha: float
 
 
 def make_report(
@@ -68,6 +53,7 @@ def make_report(
             "score": float(findings.scores[i]),
             "p_value": float(findings.p_values[i]),
             "selected": bool(findings.selected[i]),
+            "beyond": bool(findings.beyond[i]),
             **extra,
         }
         for i, extra in zip(worst, show(detector, x[worst], columns), strict=True)
@@ -77,6 +63,7 @@ def make_report(
         images=detector.image_shape is not None,
         findings=findings,
         num_below=int((findings.scores < findings.threshold).sum()),
+        num_beyond=int(findings.beyond.sum()),
         figures={
             "scores": svg(scores_figure(findings)),
             "p_values": svg(p_values_figure(findings)),

@@ -8,6 +8,7 @@ bars, and every decision is that of exact arithmetic.
 
 from fractions import Fraction
 from math import ceil
+from numbers import Real
 from typing import Literal, get_args
 
 import numpy as np
@@ -25,6 +26,15 @@ def exact(level: float) -> Fraction:
     """
     near = Fraction(level).limit_denominator(MAX_DENOMINATOR)
     return near if float(near) == float(level) else Fraction(level)
+
+
+def check_level(name: str, level: float, size: int) -> None:
+    """Raise ``ValueError`` unless a p-value ``count / size`` can be at most ``level``, and ``level`` is below 1."""
+    if not (isinstance(level, Real) and not isinstance(level, bool) and 1 / size <= level < 1):
+        raise ValueError(
+            f"{name} must lie in [{1 / size:.3g}, 1), got {level!r}: no p-value is below 1 / (n + 1) with the n = "
+            f"{size - 1} rows held out; more of them allow a smaller {name}"
+        )
 
 
 def select(counts: NDArray[np.integer], size: int, level: float, method: Method = "bh") -> NDArray[np.bool_]:

@@ -155,6 +155,13 @@ def add_detect(commands: argparse._SubParsersAction) -> None:
         help="so large a part of normal rows is called an outlier, of the selected ones is a false alarm (default: 0.1)",
     )
     detect.add_argument(
+        "--folds",
+        type=positive,
+        metavar="K",
+        help="hold out every normal row once, by K fits without one of K parts each, instead of half of them in one fit: "
+        "finds more with few normal rows, but the promise on false alarms is weaker (see the report)",
+    )
+    detect.add_argument(
         "--image-shape", type=positive, nargs=3, metavar=("C", "H", "W"), help="the rows are flat images of this shape"
     )
     detect.add_argument("--size", type=positive, metavar="PIXELS", help="resize images of a folder to PIXELS x PIXELS")

@@ -253,11 +253,11 @@ def test_detector_with_decision_function_only() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": 0.0}, "alpha must be a number"),
-        ({"alpha": "small"}, "alpha must be a number"),
-        ({"calibration_size": 1.0}, "calibration_size must be a number"),
-        ({"alpha": True}, "alpha must be a number"),
-        ({"alpha": np.bool_(True)}, "alpha must be a number"),
+        ({"alpha": 0.0}, "alpha must be in"),
+        ({"alpha": "small"}, "alpha must be in"),
+        ({"calibration_size": 1.0}, "calibration_size must be in"),
+        ({"alpha": True}, "alpha must be in"),
+        ({"alpha": np.bool_(True)}, "alpha must be in"),
         ({"detector": StandardScaler()}, "detector must have score_samples"),
         ({"detector": LogisticRegression()}, "detector must say which way its decision_function points"),
     ],

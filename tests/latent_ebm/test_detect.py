@@ -11,7 +11,7 @@ from PIL import Image
 from latent_ebm.applications import LatentEBMDetector
 from latent_ebm.applications.detector_checks import ENERGIES
 from latent_ebm.applications.detector_files import load_detector, save_detector
-from latent_ebm.cli import detect, main
+from latent_ebm.cli import calibrated, detect, main
 from latent_ebm.cli.entry import make_parser
 from latent_ebm.files import Reader, read_images
 
@@ -74,6 +74,60 @@ def test_planted_rows_stand_out_and_are_explained() -> None:
     assert "100 rows of 3 columns" in page
 
 
+def test_one_row_far_out_is_named_and_the_limits_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    new = make_rows(100, seed=0)[-20:]  # as normal as can be
+    new[7, 1] = 40.0
+    write_csv("new.csv", new)
+    assert main(["detect", "train.csv", *ARGS]) == 0
+    assert not any(row["selected"] == "1" for row in read_csv("scores.csv"))
+    out = capsys.readouterr().out
+    assert out.startswith("0 of 20 stand out, 1 lies beyond every normal one (with 50 normal ones held out, 4 or more")
+    assert "with 199 a single one may be; --folds 10" in out
+    page = Path("report.html").read_text()
+    assert "<h1>1 of 20 rows lies beyond every normal row</h1>" in page
+    assert "4 or more of the 20 must lie beyond every normal row before any is selected" in page
+    write_csv("train.csv", make_rows(400, seed=0))  # 200 held out: p is 1 / 201, and .1 / 20 above it
+    assert main(["detect", "train.csv", *ARGS]) == 0
+    assert "9" in [row["row"] for row in read_csv("scores.csv") if row["selected"] == "1"]
+
+
+def test_more_rows_are_held_out_where_that_lets_one_be_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrated, "MAX_HELD_OUT", 10)
+    assert main(["detect", "train.csv", *ARGS, "--alpha", "0.9", "--save", "kept"]) == 0
+    assert len(load_detector(LatentEBMDetector, "kept")[1]["normal_scores"]) == 22  # 20 / .9, rounded up, less one
+
+
+def test_folds_hold_out_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["detect", "train.csv", *ARGS, "--folds", "4"]) == 0
+    assert min(float(row["p_value"]) for row in read_csv("scores.csv")) == pytest.approx(1 / 101, rel=1e-4)
+    assert "the model was fitted 4 times" in Path("report.html").read_text()
+    capsys.readouterr()
+    for options, words in (
+        (["--folds", "1"], ["--folds must be between 2 and the 100 rows", "got 1"]),
+        (["--folds", "4", "--save", "kept"], ["--save must be left out with --folds"]),
+    ):
+        assert main(["detect", "train.csv", *ARGS, *options]) == 2
+        refused(capsys, *words)
+
+
+def test_normal_rows_in_a_telling_order_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    drifting = make_rows(100, seed=0)
+    drifting[:, 1] += np.linspace(0, 9, 100)
+    write_csv("train.csv", drifting)
+    assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
+    assert "latent-ebm: warning: The order of the normal rows is not a random one" in capsys.readouterr().err
+    assert "The order of the normal rows is not a random one" in Path("report.html").read_text()
+    assert main(["detect", "kept", *ARGS]) == 0
+    assert "warning: The order of the normal rows" in capsys.readouterr().err
+
+
+def test_new_rows_from_elsewhere_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv("new.csv", make_rows(60, seed=1) + np.array([0, 2.0, 0]))
+    assert main(["detect", "train.csv", *ARGS]) == 0
+    assert "latent-ebm: warning: Of the 60 new rows" in capsys.readouterr().err
+    assert "come from another source than the normal ones" in Path("report.html").read_text()
+
+
 def test_p_values_compare_with_rows_that_the_model_has_not_seen() -> None:
     assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
     detector = LatentEBMDetector.load("kept")
@@ -116,7 +170,7 @@ def test_arrays_score_as_tables() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*litlogger")
 def test_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "LatentEBMDetector", small_detector)
+    monkeypatch.setattr(calibrated, "LatentEBMDetector", small_detector)
     write_images("train", 60)
     write_images("new", 5, seed=1)
     args = ["--out", "scores.csv", "--report", "report.html"]

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from latent_ebm.applications import Explanation, LatentEBMDetector
-from latent_ebm.applications.report import Findings, heat, make_report, score_range
+from latent_ebm.applications.findings import Findings
+from latent_ebm.applications.report import heat, make_report, score_range
 
 HOSTILE = "<script>document.title='taken'</script>"
 pytestmark = pytest.mark.filterwarnings("ignore:.*litlogger")
@@ -187,6 +188,26 @@ def test_nothing_found() -> None:
     assert len(page.of("h3")) == 8
     with pytest.raises(ValueError, match="columns must name all 2, got 1"):
         make_report(detector, rows[50:], found, ["a"], list("abcdefghij"), {})
+
+
+def test_rows_beyond_every_normal_one_have_a_headline_of_their_own() -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 2))
+    detector, nothing = LatentEBMDetector(random_state=0).fit(rows[:50]), np.zeros(10, bool)
+    rows[53] = 9.0
+    found = findings(detector, rows[:50], rows[50:])._replace(selected=nothing)
+    found = found._replace(p_values=np.where(np.arange(10) == 3, 1 / 51, 0.5), alpha=0.05, warnings=("Is it < so?",))
+    html = make_report(detector, rows[50:], found, ["a", "b"], list("abcdefghij"), {}, 1)
+    page = Page(html)
+    assert page.of("h1") == ["1 of 10 rows lies beyond every normal row"]
+    assert page.of("span").count("beyond every normal row") == 1
+    assert any("4 or more of the 10 must lie beyond every normal row" in text for text in page.of("p"))
+    assert any("199 normal rows held out, twice as many in the training data" in text for text in page.of("p"))
+    assert "Is it &lt; so?" in html
+    assert "is not proven" not in html
+    html = make_report(detector, rows[50:], found._replace(num_folds=7), ["a", "b"], list("abcdefghij"), {}, 1)
+    assert "the model was fitted 7 times" in html
+    assert "this is not proven" in html
+    assert "twice as many in the training data" not in html
 
 
 def test_the_same_findings_make_the_same_page() -> None:

@@ -1,0 +1,59 @@
+"""Signs that the promise of conformal p-values may not hold, as tests with a known rate of false alarms.
+
+P-values promise something of rows that are *exchangeable* with the held-out normal ones: their order must
+tell nothing, as that of draws from one source does. Two things are seen in the data themselves.
+``order_p_value`` asks whether normal rows that lie near each other in their file are alike, as those of one
+person, machine or week are: new rows will be of others. ``shift_p_value`` asks whether more of the new rows
+score low than chance and a few unusual rows explain. Held-out rows that were drawn at random need no test
+against the training rows.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import betabinom, rankdata
+from sklearn.neighbors import NearestNeighbors
+
+MAX_ROWS, MAX_COLUMNS, NUM_PERMUTATIONS = 1000, 1000, 999
+QUANTILES = (0.1, 0.25, 0.5)
+MAX_UNUSUAL = 0.1  # part of the new rows that may be unusual without a word
+FALSE_ALARMS = 0.01  # rate of each warning where all is well
+
+
+def order_p_value(x: NDArray[np.float64], seed: int = 0) -> float:
+    """The probability that rows x (n >= 2, d) in random order are as alike to their file's neighbours as they are.
+
+    A permutation test, exact if the order tells nothing. Its statistic is the mean of ``log(1 + gap)`` over rows,
+    the gap being the distance in the file between a row and its nearest neighbour in ranks of the columns. A
+    thousand rows and columns at most, drawn at random, are looked at.
+    """
+    rng = np.random.default_rng(seed)
+    place = rng.permutation(len(x))[:MAX_ROWS]
+    columns = rng.permutation(x.shape[1])[:MAX_COLUMNS]
+    ranks = rankdata(x[np.ix_(place, columns)], axis=0)
+    nearest = NearestNeighbors(n_neighbors=1).fit(ranks).kneighbors(return_distance=False)[:, 0]
+
+    def gap(place: NDArray[np.integer]) -> float:
+        return float(np.log1p(np.abs(place - place[nearest])).mean())
+
+    found = gap(place) * (1 + 1e-12)  # sums in another order may differ in the last digits
+    as_near = sum(gap(rng.permutation(place)) <= found for _ in range(NUM_PERMUTATIONS))
+    return (1 + as_near) / (1 + NUM_PERMUTATIONS)
+
+
+def shift_p_value(p_values: NDArray[np.float64], num_held_out: int) -> float:
+    """The probability of so many low conformal ``p_values`` (m,) if all rows but a tenth are normal.
+
+    Among M normal rows the number of those below the k-th of n held-out scores is beta-binomial with parameters
+    (M, k, n + 1 - k); the tenth may score anyhow. Three quantiles k / (n + 1) are looked at, and paid for by
+    Bonferroni's rule. Where the promise holds, the result is at most t with probability t at most.
+    """
+    unusual = math.ceil(MAX_UNUSUAL * len(p_values))
+    counts = np.rint(p_values * (num_held_out + 1))
+    tails = []
+    for quantile in QUANTILES:
+        k = min(max(1, round(quantile * (num_held_out + 1))), num_held_out)
+        low = int((counts <= k).sum()) - unusual
+        tails.append(float(betabinom.sf(low - 1, len(p_values) - unusual, k, num_held_out + 1 - k)))
+    return min(1.0, len(QUANTILES) * min(tails))

@@ -1,0 +1,178 @@
+"""A detector together with what it takes to say how unusual a new row is: scores of normal rows that it has not seen.
+
+Half of the training rows are held out, at most a thousand or as many as let a single new row be selected. With
+``--folds`` every row is held out once, by a detector of its own fold.
+"""
+
+import argparse
+import sys
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array
+from tqdm import tqdm
+
+from latent_ebm.applications import ConformalCalibrator, CrossConformalCalibrator, LatentEBMDetector
+from latent_ebm.applications.detector_files import FILE_NAME, load_detector, save_detector
+from latent_ebm.applications.findings import Findings, order_warnings, shift_warnings
+from latent_ebm.applications.selection import exact, rows_to_hold_out
+from latent_ebm.cli.tables import Table
+from latent_ebm.foreign import reading
+
+MAX_HELD_OUT, BLOCK = 1000, 1000
+ONLY_TO_FIT = ("save", "energy", "folds")  # options that a saved detector has no use for
+
+Array = NDArray[np.float64]
+
+
+class Trained(NamedTuple):
+    """A detector, the scores (m,) of normal rows that it has not seen, and how the rows it scores must look.
+
+    ``facts`` and ``warnings`` are for the report; ``folds`` gives p-values where there are several detectors, of
+    which ``detector`` is the one that explains.
+    """
+
+    detector: LatentEBMDetector
+    normal_scores: Array
+    columns: list[str]
+    has_header: bool
+    facts: dict[str, Any]
+    warnings: list[str]
+    folds: CrossConformalCalibrator | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) if the rows are images."""
+        return None if self.detector.image_shape is None else tuple(self.detector.image_shape)
+
+    @property
+    def noun(self) -> str:
+        """What the rows are."""
+        return "rows" if self.shape is None else "images"
+
+
+class ScoresAsRows(BaseEstimator):
+    """A detector of rows (n, 1) that are scores already, so that these are computed once."""
+
+    def fit(self, X: Array, y: None = None) -> "ScoresAsRows":
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def score_samples(self, X: Array) -> Array:
+        return X[:, 0]
+
+
+def train(args: argparse.Namespace, table: Table, num_new: int) -> Trained:
+    """Fit a detector to some rows of ``table`` and score the others, with ``num_new`` new rows in view."""
+    num = len(table.x)
+    if num < 4:
+        raise ValueError(f"{args.train} must hold at least 4 rows, got {num}")
+    if args.folds is not None and not 2 <= args.folds <= num:
+        raise ValueError(f"--folds must be between 2 and the {num} rows of {args.train}, got {args.folds}")
+    detector = LatentEBMDetector(args.energy or "joint", image_shape=table.shape, random_state=args.seed, verbose=True)
+    fit = fit_halves if args.folds is None else fit_folds
+    with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # where Lightning's bar belongs
+        warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
+        detector, scores, folds = fit(args, detector, table, num_new)
+    found = order_warnings(table.x, "rows" if table.shape is None else "images")
+    return Trained(detector, scores, table.columns, table.has_header, {"Seed": args.seed}, found, folds)
+
+
+def fit_halves(
+    args: argparse.Namespace, detector: LatentEBMDetector, table: Table, num_new: int
+) -> tuple[LatentEBMDetector, Array, None]:
+    """The fitted detector, and scores of the rows held out."""
+    wanted = max(MAX_HELD_OUT, rows_to_hold_out(num_new, args.alpha))
+    num_held_out = min(len(table.x) // 2, wanted)
+    check_alpha(args.alpha, num_held_out)
+    split = train_test_split(table.x, test_size=num_held_out, random_state=args.seed)
+    fitted, held_out = map(np.asarray, split)
+    say(f"fitting {len(fitted)} of {table.size}, {len(held_out)} are held out")
+    detector.fit(fitted)
+    return detector, scores_of(detector, held_out), None
+
+
+def fit_folds(
+    args: argparse.Namespace, detector: LatentEBMDetector, table: Table, num_new: int
+) -> tuple[LatentEBMDetector, Array, CrossConformalCalibrator]:
+    """The first of the fitted detectors, scores of all rows, and what compares new rows with them."""
+    check_alpha(args.alpha, len(table.x))
+    say(f"fitting {table.size} {args.folds} times, each time without one of {args.folds} parts")
+    folds = CrossConformalCalibrator(detector, args.folds, args.seed).fit(table.x)
+    scores = np.concatenate([calibrator.scores_ for calibrator in folds.calibrators_])
+    return folds.calibrators_[0].detector_, scores, folds
+
+
+def load(args: argparse.Namespace) -> Trained:
+    """What ``save`` wrote."""
+    for option in ONLY_TO_FIT:
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} must be left out with a saved detector, got {getattr(args, option)}")
+    detector, kept = load_detector(LatentEBMDetector, args.train)
+    with reading(args.train, "a detector as detect --save wrote it"):
+        trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
+        check_array(trained.normal_scores, ensure_2d=False)
+    check_alpha(args.alpha, len(trained.normal_scores))
+    return trained
+
+
+def save(trained: Trained, folder: Path) -> None:
+    """Write the detector, and what it takes to use it, to ``folder``."""
+    notes = {**trained._asdict(), "normal_scores": trained.normal_scores.tolist()}
+    save_detector(notes.pop("detector"), folder, notes)
+
+
+def is_saved(path: str) -> bool:
+    """Whether ``path`` is a folder with a detector in it."""
+    return (Path(path).expanduser() / FILE_NAME).is_file()
+
+
+def check_alpha(alpha: float, num: int) -> None:
+    """Raise ``ValueError`` if nothing can be found at the level ``alpha`` with ``num`` rows held out."""
+    if exact(alpha) * (num + 1) < 1:
+        raise ValueError(
+            f"--alpha must be at least {1 / (num + 1):.3g} with {num} normal rows held out, got {alpha}; "
+            f"more training rows allow a smaller one"
+        )
+
+
+def scores_of(detector: LatentEBMDetector, x: Array) -> Array:
+    """Scores (n,) of rows ``x`` (n, d), with a progress bar."""
+    blocks = [x[start : start + BLOCK] for start in range(0, len(x), BLOCK)]
+    bar = tqdm(blocks, desc="scoring", unit="block", disable=len(blocks) < 2)
+    return np.concatenate([detector.score_samples(block) for block in bar])
+
+
+def judge(trained: Trained, x: Array, alpha: float) -> Findings:
+    """How unusual new rows ``x`` (n, d) are, and which stand out at the level ``alpha``."""
+    known = ConformalCalibrator(ScoresAsRows()).calibrate(trained.normal_scores[:, None])
+    if trained.folds is None:
+        scores = scores_of(trained.detector, x)
+        calibrator, rows = known, scores[:, None]
+    else:
+        scores = trained.folds.score_samples(x)
+        calibrator, rows = trained.folds, x
+    findings = Findings(
+        scores,
+        calibrator.p_values(rows),
+        calibrator.select(rows, alpha),
+        trained.normal_scores,
+        known.infer_threshold(alpha),
+        alpha,
+        num_folds=trained.folds and trained.folds.num_folds,
+    )
+    found = (*trained.warnings, *shift_warnings(findings, trained.noun))
+    return findings._replace(warnings=found)
+
+
+def say(text: str) -> None:
+    """A line on progress."""
+    print(f"latent-ebm: {text}", file=sys.stderr)
