@@ -18,7 +18,7 @@ class StoreConfig(SaveConfigCallback):
     """Puts the whole configuration, as YAML text, into every checkpoint and, with a logger, beside its logs."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.logger is not None:
+        if trainer.logger is not None and stage == "fit":
             super().setup(trainer, pl_module, stage)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -30,7 +30,7 @@ class SampleGrid(Callback):
     """Logs ``num`` samples of the prior, and as many held-out images above their reconstructions, to TensorBoard.
 
     At validations at least ``every_n_epochs`` epochs apart, with the same noise every time and without touching the
-    training's random numbers.
+    training's random numbers. The held-out images are the first ``num`` of the first batch.
     The data must be images (1 or 3, H, W) in [-1, 1]. Raises ``ValueError`` for numbers below 1.
     """
 
@@ -40,6 +40,25 @@ class SampleGrid(Callback):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.every_n_epochs, self.num = every_n_epochs, num
         self.last_epoch = -every_n_epochs
+        self.held_out: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last_epoch = state_dict["last_epoch"]
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == dataloader_idx == 0:
+            self.held_out = batch
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = trainer.current_epoch - self.last_epoch >= self.every_n_epochs
@@ -47,16 +66,15 @@ class SampleGrid(Callback):
             return
         self.last_epoch = trainer.current_epoch
         if isinstance(trainer.logger, TensorBoardLogger) and isinstance(pl_module, LatentRule):
-            for name, x in self.pictures(trainer, pl_module).items():
+            for name, x in self.pictures(pl_module).items():
                 grid = image_grid(x)
                 layout = "HW" if grid.ndim == 2 else "HWC"
                 trainer.logger.experiment.add_image(name, grid, trainer.global_step, dataformats=layout)
 
-    def pictures(self, trainer: Trainer, rule: LatentRule) -> dict[str, Tensor]:
+    def pictures(self, rule: LatentRule) -> dict[str, Tensor]:
         """Images (n, C, H, W) by name."""
         generator = torch.Generator(rule.device).manual_seed(0)
-        x, _ = rule.unpack(next(iter(trainer.datamodule.val_dataloader())))  # pyright: ignore[reportAttributeAccessIssue]
-        x = x[: self.num].to(rule.device)
+        x = rule.unpack(self.held_out)[0][: self.num]
         z = rule.inference.sample(rule.model, x, generator=generator)
         pairs = torch.stack([x, rule.model.decode(z)], 1).flatten(0, 1)
         return {"samples": rule.model.sample(self.num, generator=generator), "reconstructions": pairs}

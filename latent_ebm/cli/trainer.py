@@ -4,13 +4,15 @@ import logging
 import warnings
 from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from latent_ebm.cli.callbacks import StoreConfig
 from latent_ebm.cli.checkpoints import read_checkpoint
-from latent_ebm.cli.files import check_folder
+from latent_ebm.cli.runs import check_places
 from latent_ebm.data import DataModule
+from latent_ebm.learning import AtomicCheckpointIO
 from latent_ebm.learning.base import LearningRule
 
 DEFAULTS = {
@@ -19,11 +21,14 @@ DEFAULTS = {
     "num_sanity_val_steps": 0,
     "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
 }
+FIT = """Train the model of a YAML file. A run never writes over another: where its folders (dirpath of the checkpoints, folder
+of the logger) hold one already, it goes on from a checkpoint of that run, --ckpt_path FILE, or is refused."""
 NOISE = (
     ".*does not have many workers.*",  # the data lie in memory
     ".*number of training batches.*is smaller than the logging interval.*",
     ".*exists and is not empty.*",  # a resumed run writes where the first one did
     ".*is not the same as the strategy's.*",
+    ".*no pre-optimization state was saved.*",  # a checkpoint holds the weights after the step, as it should
     ".*isinstance.treespec, LeafSpec.*",  # Lightning with a recent torch
 )
 
@@ -43,12 +48,16 @@ class CommandLine(LightningCLI):
             read_checkpoint(arguments["ckpt_path"])
         return {**arguments, "weights_only": True}
 
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [AtomicCheckpointIO(), *plugins]
+        return super()._instantiate_trainer({**config, "plugins": plugins}, callbacks)
+
     def before_fit(self) -> None:
-        """Fail now, not after the first epoch, if nothing can be written."""
-        check_folder(self.trainer.log_dir or self.trainer.default_root_dir)
-        for callback in self.trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath:
-                check_folder(callback.dirpath)
+        """Fail now, not after the first epoch, if nothing can be written or another run would be written over."""
+        check_places(self.trainer, self._get(self.config, "ckpt_path"))
 
 
 def run_lightning(args: list[str]) -> None:
@@ -65,7 +74,8 @@ def make_command_line(args: list[str], run: bool = True) -> CommandLine:
     """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command ``args[0]`` says."""
     strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     named = {**strict, "prog": "latent-ebm"}
-    names = CommandLine.subcommands()
+    commands: dict[str, Any] = {name: dict(strict) for name in CommandLine.subcommands()}
+    commands["fit"]["description"] = FIT
     return CommandLine(
         LearningRule,
         DataModule,
@@ -73,7 +83,7 @@ def make_command_line(args: list[str], run: bool = True) -> CommandLine:
         save_config_kwargs={"overwrite": True},
         trainer_defaults=DEFAULTS,
         seed_everything_default=0,
-        parser_kwargs={**named, **{name: dict(strict) for name in names}} if run else named,
+        parser_kwargs={**named, **commands} if run else named,
         subclass_mode_model=True,
         subclass_mode_data=True,
         args=args,

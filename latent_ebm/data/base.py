@@ -5,7 +5,10 @@ which a ``DataLoader`` asks for all rows of a batch at once, so that no Python r
 its sampler and Lightning can replace that by a distributed one.
 """
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +16,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from latent_ebm.data.ranges import range_of
 from samplers.checks import check_counts
@@ -64,6 +67,35 @@ def collate(batch: Any) -> Batch:
     return batch
 
 
+class ResumableLoader(DataLoader[Batch]):
+    """A loader that can go on in the middle of an epoch: Lightning keeps its state in checkpoints.
+
+    The order of an epoch must be a function of the epoch alone, as that of a ``DistributedSampler`` is.
+    """
+
+    taken = 0
+    resumed: dict[str, Any] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The batches of an epoch, without those taken before a checkpoint in the middle of it."""
+        resumed, self.resumed = self.resumed, None  # read at the first batch: by then the sampler knows its epoch
+        self.taken = resumed["taken"] if resumed and resumed["epoch"] == self.epoch else 0
+        for batch in islice(super().__iter__(), self.taken, None):
+            self.taken += 1
+            yield batch
+
+    @property
+    def epoch(self) -> int | None:
+        """The sampler's epoch; None for a sampler that knows none, which starts anew."""
+        return getattr(self.sampler, "epoch", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.resumed = None if state["epoch"] is None else state
+
+
 def make_generator(seed: int, *stream: int) -> torch.Generator:
     """A generator of its own for every ``(seed, *stream)``, independent of the global one."""
     state = np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)
@@ -73,8 +105,9 @@ def make_generator(seed: int, *stream: int) -> torch.Generator:
 class DataModule(LightningDataModule, ABC):
     """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after ``setup``.
 
-    A subclass defines ``load``. The training loader shuffles, and drops an incomplete last batch if a whole one
-    remains. Checkpoints keep the range of the training rows in the units of the user's files, ``low`` and ``high`` of every
+    A subclass defines ``load``. The training loader shuffles, in an order that ``seed``, the seed of ``seed_everything``
+    and the epoch decide, and drops an incomplete last batch if a whole one remains. Loaders leave the global random state
+    alone. Checkpoints keep the range of the training rows in the units of the user's files, ``low`` and ``high`` of every
     column or of all pixels, and the ``names`` of the columns, if a header gives them.
     """
 
@@ -128,15 +161,22 @@ class DataModule(LightningDataModule, ABC):
         self.low, self.high = state_dict["low"].clone(), state_dict["high"].clone()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        processes = self.trainer.world_size if self.trainer else 1
+        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        seed = self.seed + int(os.environ.get("PL_GLOBAL_SEED", "0"))  # as Lightning seeds distributed samplers
+        order = DistributedSampler(self.train, processes, rank, seed=seed)
         whole = len(self.train) // processes >= self.batch_size
-        return DataLoader(self.train, self.batch_size, shuffle=True, drop_last=whole, collate_fn=collate)
+        return ResumableLoader(**self.loading(self.train), sampler=order, drop_last=whole)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.val, self.batch_size, collate_fn=collate)
+        return DataLoader(**self.loading(self.val))
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.test, self.batch_size, collate_fn=collate)
+        return DataLoader(**self.loading(self.test))
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self.test_dataloader()
+
+    def loading(self, rows: TensorSet) -> dict[str, Any]:
+        """What the loaders of ``rows`` share, as keywords: Lightning builds loaders anew from those."""
+        own = torch.Generator()  # else every pass over a loader draws from the global random state
+        return {"dataset": rows, "batch_size": self.batch_size, "collate_fn": collate, "generator": own}

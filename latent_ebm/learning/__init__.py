@@ -1,5 +1,6 @@
 """Learning rules: one LightningModule each."""
 
+from latent_ebm.learning.checkpoint_io import AtomicCheckpointIO
 from latent_ebm.learning.denoising import Denoising
 from latent_ebm.learning.diffusion_gan import DiffusionGAN
 from latent_ebm.learning.fitting import fit_rows
@@ -12,6 +13,7 @@ from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.variational import Variational
 
 __all__ = [
+    "AtomicCheckpointIO",
     "Augment",
     "Denoising",
     "DiffusionGAN",
