@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from latent_ebm.learning.resuming import complete_batch
 from samplers import PersistentChains
 from samplers.base import check_finite
 
@@ -76,6 +77,8 @@ class LearningRule(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng = checkpoint.get("rng", {})
+        if "loops" in checkpoint:
+            complete_batch(checkpoint["loops"])
 
     def _random_modules(self) -> list[tuple[str, Any]]:
         """The modules that hold random streams: torch for the CPU, and that of the accelerator in use."""
