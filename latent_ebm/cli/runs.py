@@ -14,7 +14,7 @@ def check_places(trainer: Trainer, resumed: str | None) -> None:
     ``resumed`` is the checkpoint that the training goes on from, if any. Raises ``FileExistsError`` for a folder that holds
     another run, ``OSError`` for one that cannot be written.
     """
-    if trainer.fast_dev_run or not trainer.is_global_zero:
+    if trainer.fast_dev_run or not trainer.is_global_zero:  # pyright: ignore[reportAttributeAccessIssue]
         return
     callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
     checkpoints = [Path(callback.dirpath) for callback in callbacks]  # pyright: ignore[reportArgumentType]
@@ -30,7 +30,9 @@ def check_places(trainer: Trainer, resumed: str | None) -> None:
 def check_own(folder: Path, resumed: str | None) -> None:
     """Raise ``FileExistsError`` if ``folder`` holds checkpoints, and ``resumed`` is not one of them."""
     found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    named = resumed is not None and not Path(resumed).exists()  # "last", "best": Lightning finds it in the run's own folder
+    named = (
+        resumed is not None and not Path(resumed).exists()
+    )  # "last", "best": Lightning finds it in the run's own folder
     if found and not named and (resumed is None or Path(resumed).resolve().parent != folder.resolve()):
         raise FileExistsError(
             f"{str(folder)!r} holds another run: go on with it by --ckpt_path {found[-1]}, or move or remove that folder, "

@@ -21,8 +21,9 @@ DEFAULTS = {
     "num_sanity_val_steps": 0,
     "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
 }
-FIT = """Train the model of a YAML file. A run never writes over another: where its folders (dirpath of the checkpoints, folder
-of the logger) hold one already, it goes on from a checkpoint of that run, --ckpt_path FILE, or is refused."""
+FIT = """Train the model of a YAML file. A run never writes over another: where its folders (dirpath of
+the checkpoints, folder of the logger) hold one already, it goes on from a checkpoint of that run,
+--ckpt_path FILE, or is refused."""
 NOISE = (
     ".*does not have many workers.*",  # the data lie in memory
     ".*number of training batches.*is smaller than the logging interval.*",

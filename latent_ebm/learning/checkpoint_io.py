@@ -18,9 +18,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     Raises ``OSError`` if a checkpoint cannot be written; an older one of its name is kept.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return

@@ -1,56 +1,142 @@
 """A training that was killed goes on as if nothing had happened."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.latent_ebm.tiny import PLAIN, fit, make_config, tensors, write
+from latent_ebm.cli import main
+from latent_ebm.learning import AtomicCheckpointIO
+from tests.latent_ebm.tiny import PLAIN, fit, make_config, tensors
 
-ENTRY = "import sys; from latent_ebm.cli import main; sys.exit(main())"
+ROOT = Path(__file__).parents[2]
+KILLED = """
+import os, signal, sys, torch
+from latent_ebm.cli import main
+
+def save(content, file, save=torch.save, calls=[]):
+    save(content, file)
+    calls.append(file)
+    if len(calls) == 3:  # half of the third checkpoint is written
+        file.truncate(file.tell() // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = save
+main()
+"""
+SHORT = ["max_epochs=4", "limit_train_batches=2", "limit_val_batches=1", "check_val_every_n_epoch=1"]
 
 
-@pytest.mark.parametrize("rule", ["mle", "ratio", "em", "diffusion_gan"])
-def test_a_killed_training_ends_in_the_same_weights(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def differences(first: Path, second: Path) -> list[str]:
+    """Names of what differs between two checkpoints: weights, random states, steps."""
+    one, two = (torch.load(path, weights_only=True) for path in (first, second))
+    assert one["global_step"] == two["global_step"]
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    state = {**tensors(one["state_dict"]), "rng": one["rng"]["cpu"]}
+    other = {**two["state_dict"], "rng": two["rng"]["cpu"]}
+    return [name for name, value in state.items() if not torch.equal(value, other[name])]
+
+
+@pytest.mark.parametrize("path", ["digits/mle", "digits/ratio"])
+def test_a_killed_training_ends_in_the_same_weights(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files as they are shipped, with their pictures, and fewer batches."""
     monkeypatch.chdir(tmp_path)
-    config = make_config(rule, epochs=8)
-    assert fit(config, tmp_path) == 0
-    whole = torch.load("run/last.ckpt", weights_only=True)
-    (tmp_path / "again").mkdir()
-    monkeypatch.chdir(tmp_path / "again")
-    kill_in_training(write(config, tmp_path), Path("run/last.ckpt"))
-    killed = torch.load("run/last.ckpt", weights_only=True)
-    assert 0 < killed["epoch"] < whole["epoch"]
-    assert fit(config, tmp_path, "--ckpt_path=run/last.ckpt") == 0
-    resumed = torch.load("run/last.ckpt", weights_only=True)
-    assert resumed["global_step"] == whole["global_step"]
-    assert resumed["state_dict"].keys() == whole["state_dict"].keys()
-    assert all(torch.equal(resumed["state_dict"][name], value) for name, value in tensors(whole["state_dict"]).items())
+    checkpoint = Path(f"runs/{path}/last.ckpt")
+    config = str(ROOT / "experiments" / f"{path}.yaml")
+    short = [*(f"--trainer.{option}" for option in SHORT), *PLAIN]
+    assert main(["fit", "--config", config, *short]) == 0
+    shutil.move("runs", "whole")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", KILLED, "fit", "--config", config, *short]
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
+    assert checkpoint.with_name(".last.ckpt.tmp").exists()
+    assert main(["fit", "--config", config, *short, f"--ckpt_path={checkpoint}"]) == 0
+    assert differences(checkpoint, Path(f"whole/{path}/last.ckpt")) == []
+    assert not checkpoint.with_name(".last.ckpt.tmp").exists()
+
+
+def every_step(rule: str, **more: Any) -> dict[str, Any]:
+    """A run of two epochs of five batches that keeps a checkpoint of every step in ``run``."""
+    config = make_config(rule)
+    options = config["trainer"]["callbacks"][0]["init_args"]
+    del options["save_on_train_epoch_end"]
+    options.update(every_n_train_steps=1, save_top_k=-1, filename="{step}", **more)
+    config["trainer"].update(val_check_interval=2, logger=False)
+    return config
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize(
+    ("rule", "steps"), [("mle", (2, 5, 8)), ("ratio", (4, 5)), ("em", (3,)), ("diffusion_gan", (6,))]
+)
+def test_a_checkpoint_inside_an_epoch_resumes(
+    rule: str, steps: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle, before a validation that is due, and after the last batch."""
+    monkeypatch.chdir(tmp_path)
+    assert fit(every_step(rule), tmp_path) == 0
+    last = max(Path("run").iterdir(), key=lambda path: path.stat().st_mtime)
+    for step in steps:
+        again = f"again-{step}"
+        assert fit(every_step(rule, dirpath=again), tmp_path, f"--ckpt_path=run/step={step}.ckpt") == 0
+        assert differences(last, Path(again) / last.name) == []
     if rule == "ratio":
-        assert len(whole["state_dict"]["model.prior.weights"]) > len(killed["state_dict"]["model.prior.weights"]) > 0
+        assert len(torch.load(last, weights_only=True)["state_dict"]["model.prior.weights"]) > 1
 
 
-def kill_in_training(config: str, checkpoint: Path) -> None:
-    """Start the training of ``config`` in a process of its own and kill it after its second epoch."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", ENTRY, "fit", "--config", config, *PLAIN]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        first = wait_for_change(checkpoint, 0, process)
-        wait_for_change(checkpoint, first, process)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
+    writer, path = AtomicCheckpointIO(), tmp_path / "run" / "last.ckpt"
+    draft = path.with_name(".last.ckpt.tmp")
+    writer.save_checkpoint({"x": torch.ones(2)}, path)
+    draft.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot write the checkpoint .*last\.ckpt.*No space left"):
+        writer.save_checkpoint({"x": torch.zeros(2)}, path)
+    assert torch.equal(writer.load_checkpoint(path)["x"], torch.ones(2))
+    assert list(path.parent.iterdir()) == [path]
+    draft.write_bytes(b"what a kill left")
+    writer.save_checkpoint({"x": torch.zeros(2)}, path)
+    assert torch.equal(writer.load_checkpoint(path)["x"], torch.zeros(2))
+    assert list(path.parent.iterdir()) == [path]
 
 
-def wait_for_change(path: Path, before: int, process: subprocess.Popen) -> int:
-    """Time of the next version of ``path``."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and path.stat().st_mtime_ns != before:
-            return path.stat().st_mtime_ns
-        time.sleep(0.002)
-    raise AssertionError(f"no new {path}; exit status {process.returncode}")
+def test_a_failed_checkpoint_fails_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run/last.ckpt").mkdir(parents=True)  # what cannot be replaced by a file
+    config = make_config("mle")
+    config["trainer"]["logger"] = False
+    config["trainer"]["callbacks"][0]["init_args"]["filename"] = "last"
+    monkeypatch.setattr("latent_ebm.cli.trainer.check_places", lambda *args: None)
+    assert fit(config, tmp_path) == 1
+    assert "cannot write the checkpoint" in capsys.readouterr().err
+    assert [path.name for path in Path("run").iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_does_not_write_over_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config("mle", epochs=1)
+    assert fit(config, tmp_path) == 0
+    content = Path("run/last.ckpt").read_bytes()
+    assert fit(config, tmp_path) == 1
+    assert f"--ckpt_path {tmp_path}/run/last.ckpt, or move" in capsys.readouterr().err
+    Path("run").rename("first")
+    assert fit(config, tmp_path) == 0  # the logger makes a version of its own
+    assert {path.name for path in Path("runs/lightning_logs").iterdir()} == {"version_0", "version_1"}
+    assert fit(config, tmp_path, "--ckpt_path=first/last.ckpt") == 1
+    assert "run' holds another run" in capsys.readouterr().err
+    config["trainer"]["logger"] = {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "version": 0}}
+    Path("run").rename("second")
+    assert fit(config, tmp_path) == 1
+    assert "holds the logs of another run: move or remove" in capsys.readouterr().err
+    assert not Path("run").exists()
+    assert Path("first/last.ckpt").read_bytes() == content
