@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 ENERGIES = ("joint", "reconstruction", "prior", "elbo")
+MIN_SIDE = 8  # pixels, of images whose features are learnt
 LIMIT = 1e100  # of magnitudes whose squares, and quotients of these, are finite
 
 
@@ -15,7 +16,10 @@ def check_parameters(detector: Any) -> None:
         "energy": (detector.energy in ENERGIES, f"one of {', '.join(ENERGIES)}"),
         "contamination": (_is_fraction(detector.contamination), '"auto" or a number in (0, .5]'),
         "trim": (_is_number(detector.trim) and 0 <= detector.trim < 0.5, "a number in [0, .5)"),
-        "image_shape": (detector.image_shape is None or _is_shape(detector.image_shape), "None or three integers >= 1"),
+        "image_shape": (
+            detector.image_shape is None or _is_shape(detector.image_shape),
+            f"None or (C, H, W), H and W at least {MIN_SIDE}",
+        ),
         "latent_dim": (_is_count(detector.latent_dim, 1), "an integer >= 1"),
         "max_stages": (_is_count(detector.max_stages, 0), "an integer >= 0"),
         "max_exemplars": (_is_count(detector.max_exemplars, 2), "an integer >= 2"),
@@ -39,7 +43,9 @@ def check_magnitude(X: np.ndarray) -> None:
 
 
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 3 and all(_is_count(size, 1) for size in value)
+    if not (isinstance(value, Sequence) and len(value) == 3):
+        return False
+    return all(_is_count(size, least) for size, least in zip(value, (1, MIN_SIDE, MIN_SIDE), strict=True))
 
 
 def _is_fraction(value: Any) -> bool:

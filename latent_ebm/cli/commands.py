@@ -19,6 +19,7 @@ from latent_ebm.cli.recipes import list_recipes, read_recipe
 from latent_ebm.cli.tables import make_reader
 from latent_ebm.data import DataModule
 from latent_ebm.data.ranges import compare_ranges
+from latent_ebm.files import Rows, read_images
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
@@ -135,12 +136,19 @@ def read_data(args: argparse.Namespace, rule: LatentRule, data: DataModule) -> t
         data.setup()
         x = getattr(data, name).x
         return x, [str(i) for i in range(len(x))]
-    rows = make_reader(args).read(name, ready(data).names)
+    rows = read_file(Path(name), args, event_of(rule), ready(data).names)
     x = shaped(torch.from_numpy(rows.x), rule, name)
     odd = compare_ranges(x, data.low, data.high)
     for note in [*rows.notes, *([odd] if odd else [])]:
         print(f"latent-ebm: {name}: {note}", file=sys.stderr)
     return data.transform(x).float(), rows.ids
+
+
+def read_file(path: Path, args: argparse.Namespace, event: torch.Size, names: list[str] | None) -> Rows:
+    """What ``path`` holds, a file of rows with columns of these ``names`` or a folder of images, for data (\\*event)."""
+    if path.is_dir():
+        return read_images(path, args.size, args.max_entries, colour=event[0] == 3)
+    return make_reader(args).read(path, names)
 
 
 def ready(data: DataModule) -> DataModule:
@@ -153,12 +161,17 @@ def ready(data: DataModule) -> DataModule:
 
 def shaped(rows: Tensor, rule: LatentRule, name: str) -> Tensor:
     """``rows`` of the file ``name`` in the shape (n, \\*event) of the model's data, else ``ValueError``."""
-    with torch.no_grad():
-        event = rule.model.decode(rule.model.prior.base.sample(1)).shape[1:]
+    event = event_of(rule)
     shape = [size for size in event if size > 1] or [1]  # a grey image may lack its channel axis
     if list(rows.shape[1:]) not in ([event.numel()], shape, list(event)):
         raise ValueError(f"{name} must hold rows of the model's shape {tuple(event)}, got {tuple(rows.shape[1:])}")
     return rows.view(-1, *event)
+
+
+def event_of(rule: LatentRule) -> torch.Size:
+    """The shape of one datum of the model."""
+    with torch.no_grad():
+        return rule.model.decode(rule.model.prior.base.sample(1)).shape[1:]
 
 
 def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:

@@ -18,6 +18,7 @@ LIGHTNING = {
     "test": "held-out figures on the test set of a YAML file",
     "predict": "energy terms of the test set of a YAML file",
 }
+SIZE = "resize images of a folder to PIXELS x PIXELS, without keeping their aspect ratio"
 DEBUG = "LATENT_EBM_DEBUG"
 EPILOG = f"""Results are written when all is computed. They take the place of an older file of their name,
 never of one that is read.
@@ -112,8 +113,8 @@ def add_score(commands: argparse._SubParsersAction) -> None:
     score.add_argument(
         "data",
         metavar="DATA",
-        help="file (.csv, .tsv, .npz, .npy, .parquet) of rows or images with the shape, units and columns of the training "
-        "data, or train, val, test: the data that the checkpoint was trained with",
+        help="file (.csv, .tsv, .npz, .npy, .parquet) or folder of images, with the shape, units and columns of the training "
+        "data; or train, val, test: the data that the checkpoint was trained with",
     )
     score.add_argument(
         "--out",
@@ -122,6 +123,7 @@ def add_score(commands: argparse._SubParsersAction) -> None:
         help=".csv with columns index (a row's id, else its line in the file, else its number from 0), reconstruction, tilt, "
         "base, joint",
     )
+    score.add_argument("--size", type=positive, metavar="PIXELS", help=SIZE)
     add_reading(score)
 
 
@@ -164,7 +166,7 @@ def add_detect(commands: argparse._SubParsersAction) -> None:
     detect.add_argument(
         "--image-shape", type=positive, nargs=3, metavar=("C", "H", "W"), help="the rows are flat images of this shape"
     )
-    detect.add_argument("--size", type=positive, metavar="PIXELS", help="resize images of a folder to PIXELS x PIXELS")
+    detect.add_argument("--size", type=positive, metavar="PIXELS", help=SIZE)
     add_reading(detect)
     energies = ("joint", "reconstruction", "prior", "elbo")
     detect.add_argument("--energy", choices=energies, help="what the score is made of (default: joint)")

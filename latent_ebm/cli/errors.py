@@ -1,14 +1,20 @@
 """How the command line ends when something is wrong: one sentence on stderr and an exit status.
 
-Errors that say what is wrong (a value, a file, a number that is not finite) become a sentence. Others are bugs and keep
-their traceback.
+Errors that say what is wrong (a value, a file, a number that is not finite) become a sentence. If it is not this library's,
+as "math domain error", the sentence also says where it arose and how to see more. Other errors are bugs and keep their
+traceback.
 """
 
+import dis
 import re
 import sys
+from types import TracebackType
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
-EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, LookupError, ImportError)
+EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, LookupError, ImportError, MemoryError)
+PACKAGES = ("latent_ebm", "samplers")
+OUT_OF_MEMORY = re.compile(r"(?:tried|unable) to allocate (\d[\d.,]* ?\w+)", re.IGNORECASE)
+MAX_TEXT = 1000  # characters
 
 
 class WrongUsage(ValueError):
@@ -24,8 +30,43 @@ def report(error: BaseException) -> int:
     misconfigured = is_from("lightning.fabric.utilities.exceptions", "MisconfigurationException", error)
     if not (refused or misconfigured or isinstance(error, EXPECTED)):
         raise error
-    print(f"latent-ebm: error: {sentence(error)}", file=sys.stderr)
+    cause = error.__cause__ if isinstance(error, WrongUsage) and error.__cause__ else error
+    text = cut(sentence(error)) if refused or misconfigured or speaks(cause) else located(cause)
+    print(f"latent-ebm: error: {text}", file=sys.stderr)
     return USAGE if refused or isinstance(error, WrongUsage) else FAILURE
+
+
+def speaks(error: BaseException) -> bool:
+    """Whether ``error`` says what is wrong: this library raised it, or it names a file or module."""
+    if isinstance(error, (ImportError, WrongUsage)) or (isinstance(error, OSError) and error.filename):
+        return True
+    module, last = places(error)[-1]
+    raised = last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]  # not by what it called
+    return raised and module.split(".")[0] in PACKAGES
+
+
+def located(error: BaseException) -> str:
+    """The message of ``error``, its kind, and the function of this library that it arose in."""
+    text, memory = cut(sentence(error)), OUT_OF_MEMORY.search(str(error))
+    if memory or isinstance(error, MemoryError):
+        text = f"not enough memory{f' for {memory[1]}' if memory else ''}"
+    own = [(module, place) for module, place in places(error) if module.split(".")[0] in PACKAGES]
+    module, place = own[-1] if own else places(error)[-1]
+    kind, function = type(error).__name__, place.tb_frame.f_code.co_name
+    return f"{text} ({kind} in {module}.{function}; --debug shows the traceback)"
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
+
+
+def places(error: BaseException) -> list[tuple[str, TracebackType]]:
+    """Where ``error`` passed, the place it arose at last: modules and entries of the traceback."""
+    found, entry = [], error.__traceback__
+    while entry is not None:
+        found.append((entry.tb_frame.f_globals.get("__name__", ""), entry))
+        entry = entry.tb_next
+    return found
 
 
 def is_from(module: str, name: str, error: BaseException) -> bool:

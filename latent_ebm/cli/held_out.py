@@ -1,6 +1,7 @@
 """``latent-ebm evaluate``: the held-out figures of a checkpoint on its own data, as a table, a file and pictures."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from latent_ebm.applications.evaluation import evaluate, evaluation_figures
 from latent_ebm.applications.pictures import atomic_path, save_figure
 from latent_ebm.data import DataModule, TensorSet
 from latent_ebm.learning.latent import LatentRule
-from latent_ebm.networks.classifier import frozen_classifier
+from latent_ebm.networks.classifier import MAX_SIDE, MIN_SIDE, frozen_classifier
 
 NUM_CLASSIFIED = 20_000  # images that the feature classifier is trained on, at most
 NUM_STEPS = 400  # of its training, about
@@ -20,10 +21,13 @@ NUM_STEPS = 400  # of its training, about
 def make_features(train: TensorSet, channels: int = 16, progress: bool = False) -> Callable[[Tensor], Tensor] | None:
     """Features of images (n, C, H, W) -> (n, d): those of a classifier of ``train``'s labels; None without labels.
 
-    The classifier is the same for the same images, so that models are compared in the same space.
+    None also for images with sides that it does not take. The classifier is the same for the same images, so that models are
+    compared in the same space.
     """
     num_classes = int(train.label.max()) + 1
     if train.x.ndim != 4 or num_classes < 2 or int(train.label.min()) < 0:
+        return None
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in train.x.shape[2:]):
         return None
     x, label = train.x[:NUM_CLASSIFIED], train.label[:NUM_CLASSIFIED]
     epochs = max(2, NUM_STEPS * 100 // len(x))
@@ -36,7 +40,11 @@ def evaluate_checkpoint(rule: LatentRule, data: DataModule, out: Path, seed: int
     data.setup()
     parts = rule.model, rule.inference, data.train.x, data.test.x
     generator = torch.Generator().manual_seed(seed)
-    figures = evaluate(*parts, features=make_features(data.train), quick=quick, generator=generator)
+    features = make_features(data.train)
+    if features is None and data.train.x.ndim == 4:
+        what = f"labels and sides of {MIN_SIDE} to {MAX_SIDE} pixels"
+        print(f"latent-ebm: no figures in the features of a classifier, which needs {what}", file=sys.stderr)
+    figures = evaluate(*parts, features=features, quick=quick, generator=generator)
     with atomic_path(out / "metrics.json") as path:
         path.write_text(json.dumps(figures, indent=2) + "\n")
     pictures = {} if quick else evaluation_figures(*parts, generator=generator)

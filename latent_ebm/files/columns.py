@@ -57,7 +57,7 @@ def choose(table: Table, id: str | None, drop: Collection[str], features: Sequen
         list(rest.columns if features is None else features),
         frame[LABEL].to_numpy() if LABEL in frame else None,
         table.ids if naming is None else [str(value) for value in frame[naming]],
-        [f"column {name!r} is left out: {reason}" for name, reason in out.items()],
+        [f"column {shorten(name)} is left out: {reason}" for name, reason in out.items()],
     )
 
 
@@ -83,7 +83,7 @@ def check_present(table: Table, names: Collection[str]) -> None:
     for name in names:
         if name not in table.frame:
             raise ValueError(
-                f"{table.path} must have a column {name!r} to leave out or to name its rows, "
+                f"{table.path} must have a column {shorten(name)} to leave out or to name its rows, "
                 f"got {listing(table.frame.columns)}"
             )
 
@@ -114,7 +114,7 @@ def as_numbers(table: Table, frame: "pd.DataFrame") -> NDArray[np.float64]:
             cells = [str(cell) for cell in column]
             bad = next((i for i, cell in enumerate(cells) if not is_number(cell)), 0)
             raise ValueError(
-                f"{table.path}, {table.place(bad)}, column {str(name)!r} must be a number, got {shorten(cells[bad])}; "
+                f"{table.path}, {table.place(bad)}, column {shorten(str(name))} must be a number, got {shorten(cells[bad])}; "
                 f"--drop leaves the column out"
             )
     return frame.to_numpy(np.float64, na_value=np.nan)
@@ -122,5 +122,5 @@ def as_numbers(table: Table, frame: "pd.DataFrame") -> NDArray[np.float64]:
 
 def listing(names: Collection[str]) -> str:
     """``names`` in quotes, the first six of them."""
-    shown = ", ".join(map(repr, list(names)[:6]))
+    shown = ", ".join(map(shorten, list(names)[:6]))
     return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"

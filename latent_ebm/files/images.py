@@ -41,9 +41,12 @@ class Header(NamedTuple):
     width: int
 
 
-def read_images(folder: Path, size: int | None = None, max_entries: int = MAX_ENTRIES) -> Rows:
+def read_images(
+    folder: Path, size: int | None = None, max_entries: int = MAX_ENTRIES, colour: bool | None = None
+) -> Rows:
     """Images (n, C, H, W) of a folder, by the rules of this module, called by their files.
 
+    ``colour`` makes all of them RGB or grey; by default they are RGB if one has colours.
     Raises ``ValueError`` unless there is an image, all are of one size and can be read, and there
     are at most ``max_entries`` values of pixels in all.
     """
@@ -51,7 +54,7 @@ def read_images(folder: Path, size: int | None = None, max_entries: int = MAX_EN
     if not paths:
         raise ValueError(f"{folder} must hold images ({', '.join(SUFFIXES)}), got none")
     headers = [read_header(path, str(path)) for path in paths]
-    colour = any(header.colour for header in headers)
+    colour = any(header.colour for header in headers) if colour is None else colour
     x = decode(paths, headers, colour, size, max_entries) / 127.5 - 1
     ids = [path.relative_to(folder).as_posix() for path in paths]
     return Rows(x, None, None, False, ids, "", image_notes(headers, colour, size))
@@ -165,7 +168,8 @@ def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> li
     resized = sum((header.height, header.width) != (size, size) for header in headers) if size else 0
     counts = {
         "with transparency are put on white": transparent,
-        "of grey are read as RGB, since others have colours": grey,
+        "of grey are read as RGB": grey,
+        "with colours are made grey": 0 if colour else sum(header.colour for header in headers),
         f"are resized to {size} x {size} pixels, their aspect ratio not kept": resized,
     }
     return [f"{num} of {len(headers)} images {what}" for what, num in counts.items() if num]

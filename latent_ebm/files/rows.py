@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latent_ebm.files.arrays import read_arrays
 from latent_ebm.files.columns import choose
 from latent_ebm.files.limits import MAX_ENTRIES, check_entries
-from latent_ebm.files.table import Table
+from latent_ebm.files.table import Table, shorten
 from latent_ebm.files.text import read_text
 from latent_ebm.foreign import check_file, reading
 from samplers.checks import check_counts
@@ -128,7 +128,7 @@ class Reader:
 
 
 def column_name(rows: Rows, column: int) -> str:
-    return repr(rows.names[column]) if rows.names else f"{column + 1}"
+    return shorten(rows.names[column]) if rows.names else f"{column + 1}"
 
 
 def refuse_infinite(path: Path, rows: Rows, x: NDArray[np.float64]) -> None:

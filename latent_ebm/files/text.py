@@ -69,7 +69,7 @@ def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
         return pd.read_csv(path, index_col=False, skipinitialspace=True, low_memory=False, **options)
     except pd.errors.ParserError as error:
         text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise ValueError(f"{text[0].lower()}{text[1:]}") from error
+        raise ValueError(text.replace("Expected", "expected")) from error
     except pd.errors.ParserWarning as error:
         raise ValueError("rows must not have more cells than the header has names") from error
 

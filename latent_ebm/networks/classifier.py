@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from samplers.checks import check_counts, check_numbers
 
+MIN_SIDE, MAX_SIDE = 8, 64  # pixels of its images
+
 
 class FeatureClassifier(nn.Module):
     """Strided convolutions down to at most 4x4, one hidden layer (the features), one linear layer (the logits).
@@ -31,8 +33,9 @@ class FeatureClassifier(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, channels: int = 16) -> None:
         super().__init__()
-        if len(shape) != 3 or shape[0] < 1 or not all(8 <= side <= 64 for side in shape[1:]):
-            raise ValueError(f"shape must be (channels >= 1, height, width) sides 8 to 64, got {tuple(shape)}")
+        if len(shape) != 3 or shape[0] < 1 or not all(MIN_SIDE <= side <= MAX_SIDE for side in shape[1:]):
+            rule = f"(channels >= 1, height, width), sides {MIN_SIDE} to {MAX_SIDE}"
+            raise ValueError(f"shape must be {rule}, got {tuple(shape)}")
         check_counts(self, least=2, num_classes=num_classes)
         check_counts(self, channels=channels)
         self.shape, self.num_classes, self.feature_dim = tuple(shape), num_classes, 8 * channels

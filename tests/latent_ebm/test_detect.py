@@ -217,6 +217,7 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
         (["empty", *ARGS], ["empty must hold images"]),
         (["train.csv", "--score", "grey", *ARGS[2:]], ["grey must hold rows of a table", "images of shape (1, 8, 8)"]),
         (["mixed", "--score", "grey", *ARGS[2:]], ["one size", "8 x 8", "9 x 9", "b.png", "--size 8"]),
+        (["small", "--score", "small", *ARGS[2:]], ["image_shape", "H and W at least 8", "(1, 4, 4)"]),
         (["broken", "--score", "grey", *ARGS[2:]], ["a.png must hold a plain image"]),
         (["other", *ARGS], ["other", "a detector as this version saves it"]),
     ],
@@ -245,6 +246,7 @@ def make_bad_files() -> None:
     for folder in ("empty", "mixed", "broken", "other"):
         Path(folder).mkdir()
     write_images("grey", 3)
+    write_images("small", 20, (4, 4))
     Image.new("L", (8, 8)).save("mixed/a.png")
     Image.new("L", (9, 9)).save("mixed/b.png")
     Path("broken/a.png").write_bytes(Path("grey/000.png").read_bytes()[:60])

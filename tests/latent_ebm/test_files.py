@@ -312,6 +312,9 @@ def test_transparent_images_lie_on_white() -> None:
     assert rows.x[:, :, 0, 0].round(6).tolist() == [[1, 1, 1], [-1, -1, -1], [-0.6, -0.6, -0.6]]
     assert noted(rows, "2 of 3 images with transparency are put on white")
     assert noted(rows, "2 of 3 images of grey are read as RGB")
+    grey = read_images(Path("images"), colour=False)
+    assert grey.x.shape == (3, 1, 8, 8)
+    assert noted(grey, "1 of 3 images with colours are made grey")
 
 
 def test_sizes_are_made_one() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from latent_ebm import BernoulliLikelihood, EnergyPrior, GaussianPrior, LatentModel, Masked
 from latent_ebm.cli import main
@@ -189,3 +190,19 @@ def test_weights_that_are_not_finite_give_no_samples(folder: Path, capsys: pytes
         assert main([*command, "--out", "s.csv" if command[0] == "score" else "s.npz"]) == 1
         assert "must be finite" in capsys.readouterr().err
     assert not list(folder.glob("s.*"))
+
+
+def test_a_folder_of_images_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i in range(30):
+        path = tmp_path / "images" / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 8 * i, np.uint8)).save(path)
+    config = make_config("mle", epochs=1)
+    config["data"] = part("latent_ebm.data.Images", path="images", batch_size=10)
+    decoder = part("latent_ebm.networks.ConvDecoder", dim=2, shape=[3, 8, 8], channels=2)
+    config["model"]["init_args"]["model"]["init_args"]["likelihood"]["init_args"].update(decoder=decoder, scale=3.0)
+    assert fit(config, tmp_path) == 0
+    assert len(scores("images")) == 30
+    found = pd.read_csv("scores.csv")["index"].tolist()
+    assert found[:2] == ["a/00.png", "a/02.png"]
