@@ -5,6 +5,7 @@ r"""Files from elsewhere: one place where whatever is wrong with one becomes one
     with reading(path, "a saved detector"):           # every error of whatever parses it: "PATH must hold ...: reason"
         content = parse(path)
     record = read_json(folder / "detector.json")      # all of that for an object of JSON
+    tree = yaml.safe_load(check_yaml(text))           # text of YAML that is no larger than it looks
 
 Keep the block of ``reading`` to what parses: errors inside are taken for faults of the file. Those that name the file
 already, and those of a missing file, permission or package, pass as they are.
@@ -18,9 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
 MAX_JSON = 2**24  # bytes
 MAX_REASON = 200  # characters
+MAX_TEXT, MAX_WORD = 2**20, 4096  # characters of YAML, and of one value in it
+MAX_NODES, MAX_DEPTH = 100_000, 100  # values of YAML with aliases written out, and how deep they nest
 
 
 def check_file(path: str | os.PathLike[str], what: str = "a file") -> Path:
@@ -81,3 +86,38 @@ def read_json(
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold {what}, got a {type(content).__name__}")
     return content
+
+
+def check_yaml(text: str) -> str:
+    """``text`` as it is. Raises ``ValueError`` for YAML whose tree, with aliases written out, exceeds the limits above.
+
+    Anchors and aliases can say 10^9 values in ten lines, or name a value inside itself. Only events are looked at.
+    """
+    check_limit("have", len(text), MAX_TEXT, "characters")
+    count, anchors, parents = 0, {}, []  # anchors: (values, depth); parents: [anchor, count at its start, depth so far]
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        size = depth = 0
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in anchors:
+                raise ValueError(f"YAML must name with an alias what is complete before it, got *{event.anchor[:50]}")
+            size, depth = anchors[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            check_limit("have values of", len(event.value), MAX_WORD, "characters")
+            size, anchors[event.anchor] = 1, (1, 0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            size = 1
+            parents.append([event.anchor, count, 0])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, start, depth = parents.pop()
+            anchors[anchor] = count - start, (depth := depth + 1)
+        count += size
+        check_limit("hold", count, MAX_NODES, "values, aliases written out")
+        check_limit("nest", len(parents) + depth, MAX_DEPTH, "deep")
+        if parents:
+            parents[-1][2] = max(parents[-1][2], depth)
+    return text
+
+
+def check_limit(verb: str, size: int, limit: int, unit: str) -> None:
+    if size > limit:
+        raise ValueError(f"YAML must {verb} at most {limit:,} {unit}, got {size:,}")

@@ -5,8 +5,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from latent_ebm.foreign import check_file, check_zip, read_json, reading
+from latent_ebm.foreign import check_file, check_yaml, check_zip, read_json, reading
 
 
 def test_a_path_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +83,37 @@ def test_broken_json(content: bytes, text: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.json must h.*{text}"):
         read_json(path, max_bytes=100 if text.startswith("at most") else 10**6)
+
+
+def laughs(levels: int, width: int = 10) -> str:
+    """``width ** levels`` values in ``levels`` lines."""
+    lines = ["a0: &a0 [0]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels + 1)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (laughs(9), "YAML must hold at most 100,000 values, aliases written out, got"),
+        (laughs(99, 2), "YAML must hold at most 100,000 values"),
+        (laughs(200, 1), "YAML must nest at most 100 deep, got 101"),
+        ("a: &a [1, *a]", r"YAML must name with an alias what is complete before it, got \*a"),
+        ("a: *b", r"got \*b"),
+        ("[" * 100_000, "YAML must nest at most 100 deep, got 101"),
+        ("\n".join(" " * i + "a:" for i in range(500)), "YAML must nest at most 100 deep, got 101"),
+        ("a: " + "9" * 10**6, "YAML must have values of at most 4,096 characters, got 1,000,000"),
+        ("[" + "0," * 200_000 + "]", "YAML must hold at most 100,000 values"),
+        ("a" * 10**7, "YAML must have at most 1,048,576 characters, got 10,000,000"),
+    ],
+    ids=["laughs", "doubling", "chain", "inside", "unknown", "brackets", "indents", "digits", "list", "text"],
+)
+def test_yaml_that_is_larger_than_it_looks(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_yaml(text)
+
+
+def test_yaml_of_honest_size_passes() -> None:
+    text = "a: &a {x: [1, 2]}\nb: [*a, *a]\n<<: *a\n"
+    assert yaml.safe_load(check_yaml(text))["x"] == [1, 2]
+    assert check_yaml(laughs(3)) == laughs(3)
+    assert check_yaml("[" * 100 + "]" * 100)
