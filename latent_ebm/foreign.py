@@ -24,7 +24,7 @@ import yaml
 PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
 MAX_JSON = 2**24  # bytes
 MAX_REASON = 200  # characters
-MAX_TEXT, MAX_WORD = 2**20, 4096  # characters of YAML, and of one value in it
+MAX_TEXT, MAX_WORD = 2**20, 2048  # characters of YAML, and of one value in it
 MAX_NODES, MAX_DEPTH = 100_000, 100  # values of YAML with aliases written out, and how deep they nest
 
 
@@ -55,22 +55,28 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what ``error`` says, shortened; never empty."""
+    """The first line of what ``error`` says, and the second if the first announces it, shortened; never empty."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, MemoryError):
         return "it asks for more memory than there is"
     text = f"no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else str(error)
-    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
 
 
-def check_zip(path: str | os.PathLike[str], max_bytes: int, what: str = "a zip archive") -> None:
-    """Raise ``ValueError`` if ``path`` is no zip archive, or one whose members declare more than ``max_bytes`` in all."""
+def check_zip(path: str | os.PathLike[str], max_bytes: int, what: str = "a zip archive", whole: bool = False) -> None:
+    """Raise ``ValueError`` if ``path`` is no zip archive, or one whose members declare more than ``max_bytes`` in all.
+
+    With ``whole`` the members are read, too, and their checksums compared, for readers that do not.
+    """
     with reading(path, what), zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    if size > max_bytes:
-        raise ValueError(f"{path} must hold at most {max_bytes:,} bytes when unpacked, got {size:,}")
+        if size > max_bytes:
+            raise ValueError(f"{path} must hold at most {max_bytes:,} bytes when unpacked, got {size:,}")
+        if whole and (name := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {name} is wrong")
 
 
 def read_json(
@@ -98,9 +104,9 @@ def check_yaml(text: str) -> str:
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         size = depth = 0
         if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in anchors:
-                raise ValueError(f"YAML must name with an alias what is complete before it, got *{event.anchor[:50]}")
-            size, depth = anchors[event.anchor]
+            if any(event.anchor == anchor for anchor, *_ in parents):
+                raise ValueError(f"YAML must not hold a value inside itself, got *{event.anchor[:50]}")
+            size, depth = anchors.get(event.anchor, (0, 0))
         elif isinstance(event, yaml.ScalarEvent):
             check_limit("have values of", len(event.value), MAX_WORD, "characters")
             size, anchors[event.anchor] = 1, (1, 0)

@@ -59,7 +59,7 @@ class Schedule(ABC):
     @property
     def log_snr_range(self) -> tuple[float, float]:
         """Least (t = 1) and greatest (t = 0) log-SNR."""
-        greatest, least = self.log_snr(torch.tensor([0.0, 1.0])).tolist()
+        greatest, least = self.log_snr(torch.tensor([0.0, 1.0], device="cpu")).tolist()
         return least, greatest
 
 
@@ -88,7 +88,7 @@ class VPLinear(Schedule):
 
     @cached_property
     def _start(self) -> float:
-        return float(self._natural(torch.tensor(self.log_snr_max, dtype=torch.float64)))
+        return float(self._natural(torch.tensor(self.log_snr_max, dtype=torch.float64, device="cpu")))
 
     def log_snr(self, t: Tensor) -> Tensor:
         u = self._start + (1 - self._start) * t.double()
@@ -130,8 +130,8 @@ class VPDiscrete(Schedule):
 
     Between training steps the log-SNR is linear in t. ``betas`` is "linear", "scaled_linear" (linear in the square root) from
     ``beta_start`` to ``beta_end``, or "squaredcos_cap_v2" (a cosine, each beta at most .999; needs neither end): the names
-    of ``diffusers``. Raises ``ValueError`` for another name, fewer than two steps, or ends that are not
-    ``0 < beta_start < beta_end < 1``. Source: Ho et al. 2020, arXiv:2006.11239; Nichol & Dhariwal 2021, arXiv:2102.09672.
+    of ``diffusers``. Raises ``ValueError`` for another name, fewer than two steps or more than a million, or ends that are
+    not ``0 < beta_start < beta_end < 1``. Source: Ho et al. 2020, arXiv:2006.11239; Nichol & Dhariwal 2021, arXiv:2102.09672.
     """
 
     num_train_steps: int = 1000
@@ -142,6 +142,7 @@ class VPDiscrete(Schedule):
     def __post_init__(self) -> None:
         check_fields(self, num_train_steps="count", beta_start="positive", beta_end="positive")
         check_order("1", 1, "num_train_steps", self.num_train_steps)
+        check_order("num_train_steps", self.num_train_steps, "1,000,001", 1_000_001)
         check_order("beta_start", self.beta_start, "beta_end", self.beta_end)
         check_order("beta_end", self.beta_end, "1", 1)
         if self.betas not in BETAS:
@@ -150,15 +151,14 @@ class VPDiscrete(Schedule):
     @cached_property
     def _log_snrs(self) -> Tensor:
         """Log-SNR of every training step (num_train_steps,), decreasing."""
-        num, ends = self.num_train_steps, torch.tensor([self.beta_start, self.beta_end], dtype=torch.float64)
+        num, here = self.num_train_steps, {"dtype": torch.float64, "device": "cpu"}
         if self.betas == "squaredcos_cap_v2":
-            u = torch.linspace(0, 1, num + 1, dtype=torch.float64)
+            u = torch.linspace(0, 1, num + 1, **here)
             square = ((u + 0.008) / 1.008 * math.pi / 2).cos() ** 2
             betas = (1 - square[1:] / square[:-1]).clamp(max=0.999)
         else:
             power = 0.5 if self.betas == "scaled_linear" else 1.0
-            start, end = (ends**power).tolist()
-            betas = torch.linspace(start, end, num, dtype=torch.float64) ** (1 / power)
+            betas = torch.linspace(self.beta_start**power, self.beta_end**power, num, **here) ** (1 / power)
         log_square = (-betas).log1p().cumsum(0)
         return log_square - (-torch.expm1(log_square)).log()
 

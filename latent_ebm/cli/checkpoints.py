@@ -1,53 +1,63 @@
 """Checkpoints that explain themselves: the YAML text they hold says how to build what their tensors fill.
 
-A checkpoint may come from anywhere, so nothing in it is executed. Tensors are read without unpickling objects. A class of
-the configuration is imported only if its path lies in a package that this library is made of, or that the user trusts by
-name, and if it is a class or function *defined* there, so that no path leads through a module to what that has imported.
+A checkpoint may come from anywhere, so nothing in it is executed. Tensors are read without unpickling objects, from where
+they lie in the file, and cannot be larger than it. Of the configuration, the parts ``model`` and ``data`` are built by the
+rules of ``building``; first without memory, so that a model that its file does not hold is refused before it takes any.
 """
 
-import importlib
-import importlib.util
-import inspect
-import pickle
-import zipfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from latent_ebm.cli.building import OURS, Allowed, build
 from latent_ebm.data import DataModule
-from latent_ebm.denoisers import Denoiser
-from latent_ebm.foreign import reading
+from latent_ebm.denoisers import Denoiser, Preconditioned, load_teacher
+from latent_ebm.foreign import check_file, check_yaml, check_zip, reading
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
-PACKAGES = ("latent_ebm", "samplers", "torch.nn", "torch.optim", "lightning.pytorch")
 KEYS = ("config", "state_dict")
+WHOLE = "a whole checkpoint of plain tensors"
+MAX_CALLS = 15_000  # of PyTorch, to make a model: some ten a layer
+MAX_SHARED = 10  # times the size of their file that tensors may have in all, as some share memory
 
 
 def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule, DataModule]:
     """The learning rule of a checkpoint, with its weights and in evaluation mode, and its data module, not yet set up.
 
-    ``trust`` names packages, besides this library's, that the configuration may import from. Raises
+    ``trust`` names packages, besides this library's, whose classes the configuration may name. Raises
     ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is damaged, foreign or not trusted.
     """
+    loaders = {DENOISER_LOADER: load_nested, **TEACHER_LOADERS}
+    return load_parts(path, Allowed((*OURS, *trust), loaders))
+
+
+def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataModule]:
+    """As ``load_rule``, with the classes and loaders that are ``allowed``."""
     checkpoint = read_checkpoint(path)
+    check_tensors(checkpoint["state_dict"], path)
     config = read_config(checkpoint["config"], path)
-    check_trusted(config, (*PACKAGES, *trust))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LearningRule, "model", required=True)
-    parser.add_subclass_arguments(DataModule, "data", required=True)
-    parts = parser.instantiate(parser.parse_object(config))
-    rule = parts["model"]
-    rule.on_load_checkpoint(checkpoint)
-    try:
-        rule.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
-        raise ValueError(f"the tensors of {path} do not fit its own config: {error}") from error
-    return rule.eval(), restore(parts["data"], checkpoint, path)
+    if allowed.packages == OURS:  # others' modules may need values when they are made
+        with rehearsal():
+            fill(build(config["model"], LearningRule, "model", allowed), checkpoint, path, assign=True)
+    with torch.device("cpu"):
+        rule = build(config["model"], LearningRule, "model", allowed)
+        fill(rule, checkpoint, path)
+    return rule.eval(), restore(build(config["data"], DataModule, "data", allowed), checkpoint, path)
+
+
+def fill(rule: LearningRule, checkpoint: dict[str, Any], path: str | Path, assign: bool = False) -> None:
+    """Give ``rule`` the tensors of its ``checkpoint``, as copies or, with ``assign``, as they are."""
+    with reading(path, "the tensors of its own config"):
+        rule.on_load_checkpoint(checkpoint)
+        rule.load_state_dict(checkpoint["state_dict"], assign=assign)
 
 
 def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> DataModule:
@@ -55,8 +65,33 @@ def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> D
     name = type(data).__qualname__  # where Lightning keeps the state of a data module
     if name in checkpoint:
         with reading(path, f"the state of its {name}"):
+            for key, value in checkpoint[name].items():
+                if isinstance(value, Tensor):
+                    check_tensor(f"{key} in the {name} of {path}", value)
             data.load_state_dict(checkpoint[name])
     return data
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Make modules that take no memory, with at most ``MAX_CALLS`` calls of PyTorch."""
+    with torch.device("meta"), Budget(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*non-meta parameter.*")
+        yield
+
+
+class Budget(TorchFunctionMode):
+    """Raises ``ValueError`` when more is asked of PyTorch than any model needs to be made."""
+
+    calls = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            raise ValueError(f"model must be made with at most {MAX_CALLS:,} calls of PyTorch, got more")
+        return func(*args, **(kwargs or {}))
 
 
 def load_denoiser(checkpoint: str) -> Denoiser:
@@ -64,7 +99,29 @@ def load_denoiser(checkpoint: str) -> Denoiser:
 
     In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for another rule's checkpoint.
     """
-    rule, _ = load_rule(checkpoint)
+    return denoiser_of(load_rule(checkpoint)[0], checkpoint)
+
+
+def load_nested(checkpoint: str) -> Denoiser:
+    """As ``load_denoiser``, for a checkpoint that another checkpoint names: it may not name a third."""
+    return denoiser_of(load_parts(checkpoint, Allowed(OURS, TEACHER_LOADERS))[0], checkpoint)
+
+
+def load_whole(path: str, skeleton: Preconditioned | None = None) -> Preconditioned:
+    """As ``load_teacher``, with memory also in a rehearsal, and without its budget."""
+    with torch._C.DisableTorchFunction():
+        return load_teacher(path, skeleton)
+
+
+DENOISER_LOADER = f"{__name__}.{load_denoiser.__name__}"
+TEACHER_LOADERS = {
+    "latent_ebm.denoisers.load_teacher": load_whole,
+    "latent_ebm.denoisers.teachers.load_teacher": load_whole,
+}
+
+
+def denoiser_of(rule: LearningRule, checkpoint: str) -> Denoiser:
+    """The denoiser of ``rule``, which ``checkpoint`` holds."""
     if not isinstance(rule, Denoising):
         raise ValueError(f"{checkpoint} must hold a denoiser, that of a rule Denoising, got {type(rule).__name__}")
     return rule.denoiser.train()
@@ -79,21 +136,21 @@ def inline_denoisers(config: Any) -> Any:
         return [inline_denoisers(value) for value in config]
     if not isinstance(config, dict):
         return config
-    if config.get("class_path") == f"{__name__}.{load_denoiser.__name__}":
+    if config.get("class_path") == DENOISER_LOADER:
         path = config["init_args"]["checkpoint"]
         return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
     return {name: inline_denoisers(value) for name, value in config.items()}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors on the CPU, with ``KEYS`` there."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {str(path)!r}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-        raise ValueError(f"{path} is not a whole checkpoint of plain tensors: {reason}") from error
+    """The content of a checkpoint, with ``KEYS`` there and its tensors on the CPU, read from the file when they are used.
+
+    Raises ``FileNotFoundError``, and ``ValueError`` for what is no checkpoint or declares more than its file holds.
+    """
+    path = check_file(path, "a checkpoint")
+    check_zip(path, path.stat().st_size, WHOLE, whole=True)
+    with reading(path, WHOLE):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     missing = [key for key in KEYS if not (isinstance(checkpoint, dict) and key in checkpoint)]
     if missing:
         raise ValueError(
@@ -104,63 +161,35 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def read_config(text: Any, path: str | Path) -> dict[str, Any]:
     """The parts ``model`` and ``data`` of the YAML ``text`` of a checkpoint."""
-    try:
-        config = yaml.safe_load(text)
-        return {part: {"class_path": config[part]["class_path"], **config[part]} for part in ("model", "data")}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"the config in {path} must have a class_path in model and data") from error
+    if not isinstance(text, str):
+        raise ValueError(f"the config in {path} must be text, got a {type(text).__name__}")
+    with reading(path, "a config with the parts model and data"):
+        config = yaml.load(check_yaml(text), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return {part: config[part] for part in ("model", "data")}
 
 
-def check_trusted(config: Any, packages: Sequence[str], key: str = "config") -> None:
-    """Raise ``ValueError`` if ``config``, plain dicts, lists and scalars, names something importable from elsewhere."""
-    for place, text, is_class in walk(config, key):
-        if is_class:
-            check_defined(place, text, packages)
-        elif is_importable(text) and not is_inside(text, packages):
-            raise ValueError(refusal(place, text, packages))
+def check_tensors(state: Any, path: str | Path) -> None:
+    """Raise ``ValueError`` unless ``state`` is a dict of finite tensors that lie in the file ``path``."""
+    if not isinstance(state, dict):
+        raise ValueError(f"the state_dict of {path} must be tensors by name, got a {type(state).__name__}")
+    total = 0
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            check_tensor(f"{name} in the state_dict of {path}", value)
+            total += value.numel() * value.element_size()
+        elif not str(name).endswith("_extra_state"):
+            raise ValueError(f"{name} in the state_dict of {path} must be a tensor, got a {type(value).__name__}")
+    limit = MAX_SHARED * Path(path).expanduser().stat().st_size
+    if total > limit:
+        raise ValueError(f"the tensors of {path} must have at most {limit:,} bytes in all, got {total:,}")
 
 
-def walk(config: Any, key: str) -> Iterator[tuple[str, str, bool]]:
-    """Every string in ``config``: its key, itself, and whether it is a ``class_path``."""
-    if isinstance(config, dict):
-        for name, value in config.items():
-            if name == "class_path":
-                yield f"{key}.{name}", str(value), True
-            else:
-                yield from walk(value, f"{key}.{name}")
-    elif isinstance(config, list):
-        for i, value in enumerate(config):
-            yield from walk(value, f"{key}[{i}]")
-    elif isinstance(config, str):
-        yield key, config, False
-
-
-def check_defined(place: str, class_path: str, packages: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless ``class_path`` is a class or function that one of ``packages`` defines."""
-    module, _, name = class_path.rpartition(".")
-    if not is_inside(module, packages):
-        raise ValueError(refusal(place, class_path, packages))
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{place} must name a class, got {class_path!r}: {error}") from error
-    if not (inspect.isclass(found) or inspect.isfunction(found)) or not is_inside(found.__module__, packages):
-        raise ValueError(refusal(place, class_path, packages))
-
-
-def is_inside(path: str, packages: Sequence[str]) -> bool:
-    """Whether the dotted ``path`` is one of ``packages`` or lies in it."""
-    return any(path == package or path.startswith(f"{package}.") for package in packages)
-
-
-def is_importable(text: str) -> bool:
-    """Whether ``text`` reads as a dotted path into a module of this interpreter. Nothing is imported."""
-    parts = text.split(".")
-    return len(parts) > 1 and all(part.isidentifier() for part in parts) and bool(importlib.util.find_spec(parts[0]))
-
-
-def refusal(place: str, path: str, packages: Sequence[str]) -> str:
-    return (
-        f"{place} must lie in one of the packages {', '.join(packages)}, got {path!r}; "
-        f"if it is yours, add --trust {path.split('.')[0]}"
-    )
+def check_tensor(name: str, value: Tensor) -> None:
+    """Raise ``ValueError`` unless ``value`` is dense, no larger than its memory, and finite."""
+    if value.layout != torch.strided or value.device.type != "cpu":
+        raise ValueError(f"{name} must be a dense tensor, got {value.layout} on {value.device}")
+    size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+    if size > held:
+        raise ValueError(f"{name} must be no larger than the {held:,} bytes that are stored, got {size:,}")
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")

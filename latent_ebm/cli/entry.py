@@ -23,6 +23,9 @@ DEBUG = "LATENT_EBM_DEBUG"
 EPILOG = f"""Results are written when all is computed. They take the place of an older file of their name,
 never of one that is read.
 
+The YAML file of fit, validate, test and predict is a program: what it names is imported and run.
+A checkpoint is none: nothing in it is run.
+
 exit status: 0 success, 1 an error (one sentence on stderr), 2 wrong usage; for detect also data it cannot use.
 With --debug, or {DEBUG}=1 in the environment, an error shows its traceback."""
 

@@ -4,14 +4,19 @@ import logging
 import warnings
 from typing import Any
 
+import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from torch.optim import Optimizer
 
+from latent_ebm.cli.building import check_factory
 from latent_ebm.cli.callbacks import StoreConfig
 from latent_ebm.cli.checkpoints import read_checkpoint
 from latent_ebm.cli.runs import check_places
 from latent_ebm.data import DataModule
+from latent_ebm.foreign import check_yaml
 from latent_ebm.learning import AtomicCheckpointIO
 from latent_ebm.learning.base import LearningRule
 
@@ -24,6 +29,7 @@ DEFAULTS = {
 FIT = """Train the model of a YAML file. A run never writes over another: where its folders (dirpath of
 the checkpoints, folder of the logger) hold one already, it goes on from a checkpoint of that run,
 --ckpt_path FILE, or is refused."""
+PROGRAM = "A YAML file is a program: what it names is imported and run. Read one from a stranger before you run it."
 NOISE = (
     ".*does not have many workers.*",  # the data lie in memory
     ".*number of training batches.*is smaller than the logging interval.*",
@@ -39,6 +45,11 @@ class CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # pyright: ignore[reportArgumentType]
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse an optimiser that is a function: it would be called, and not with parameters."""
+        optimizer = "model.init_args.optimizer"
+        check_factory(optimizer, self._get(self.config, optimizer), (Optimizer,))
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint does not change the configuration."""
@@ -73,7 +84,9 @@ def run_lightning(args: list[str]) -> None:
 
 def make_command_line(args: list[str], run: bool = True) -> CommandLine:
     """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command ``args[0]`` says."""
-    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    set_loader("bounded yaml", load_yaml, (yaml.YAMLError,))
+    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": "bounded yaml"}
+    strict["epilog"] = PROGRAM
     named = {**strict, "prog": "latent-ebm"}
     commands: dict[str, Any] = {name: dict(strict) for name in CommandLine.subcommands()}
     commands["fit"]["description"] = FIT
@@ -92,3 +105,8 @@ def make_command_line(args: list[str], run: bool = True) -> CommandLine:
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
     )
+
+
+def load_yaml(text: str) -> Any:
+    """As jsonargparse reads YAML, if it is no larger than it looks."""
+    return get_loader("yaml")(check_yaml(text))

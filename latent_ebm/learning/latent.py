@@ -92,4 +92,9 @@ class LatentRule(LearningRule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.trigger is not None:
-            self.trigger.grow(len(checkpoint["state_dict"]["model.prior.weights"]))
+            state, stages = checkpoint["state_dict"], "model.prior.stages."
+            num_stages = len(state["model.prior.weights"])
+            num_stored = len({name.split(".")[3] for name in state if name.startswith(stages)})
+            if num_stages != num_stored:
+                raise ValueError(f"model.prior.weights must have an entry a stage, of {num_stored}, got {num_stages}")
+            self.trigger.grow(num_stages)

@@ -69,11 +69,11 @@ class UNet(nn.Module):
         dim, cell = 4 * channels, shape[0] * patch**2
         self.condition = Conditioning(dim, num_classes)
         self.enter = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(cell, channels, 3, padding=1))
-        self.down = blocks([channels] * depth, [channels] * depth, dim)
+        self.down = blocks(channels, channels, depth, dim)
         self.shrink = nn.Conv2d(channels, 2 * channels, 4, 2, 1)
-        self.middle = blocks([2 * channels] * 2 * depth, [2 * channels] * 2 * depth, dim)
+        self.middle = blocks(2 * channels, 2 * channels, 2 * depth, dim)
         self.grow = nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1)
-        self.up = blocks([2 * channels] * depth, [channels] * depth, dim)
+        self.up = blocks(2 * channels, channels, depth, dim)
         last = zeroed(nn.Conv2d(channels, cell, 3, padding=1))
         self.leave = nn.Sequential(nn.GroupNorm(NUM_GROUPS, channels), nn.SiLU(), last, nn.PixelShuffle(patch))
 
@@ -94,6 +94,6 @@ class UNet(nn.Module):
         return self.leave(h)
 
 
-def blocks(in_channels: Sequence[int], out_channels: Sequence[int], condition_dim: int) -> nn.ModuleList:
-    """One ``Block`` a pair of numbers of channels."""
-    return nn.ModuleList(Block(a, b, condition_dim) for a, b in zip(in_channels, out_channels, strict=True))
+def blocks(in_channels: int, out_channels: int, depth: int, condition_dim: int) -> nn.ModuleList:
+    """``depth`` blocks in a row."""
+    return nn.ModuleList(Block(in_channels, out_channels, condition_dim) for _ in range(depth))

@@ -31,6 +31,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     ("error", "text"),
     [
         (RuntimeError("\n  PytorchStreamReader failed\n at line 1"), "PytorchStreamReader failed"),
+        (RuntimeError("Error(s):\n\tMissing key.\n\tExtra key."), r"Error\(s\): Missing key\."),
         (KeyError("weights"), "no 'weights'"),
         (RecursionError("maximum recursion depth exceeded"), "it is nested too deeply"),
         (MemoryError(), "it asks for more memory than there is"),
@@ -97,15 +98,14 @@ def laughs(levels: int, width: int = 10) -> str:
         (laughs(9), "YAML must hold at most 100,000 values, aliases written out, got"),
         (laughs(99, 2), "YAML must hold at most 100,000 values"),
         (laughs(200, 1), "YAML must nest at most 100 deep, got 101"),
-        ("a: &a [1, *a]", r"YAML must name with an alias what is complete before it, got \*a"),
-        ("a: *b", r"got \*b"),
+        ("a: &a [1, *a]", r"YAML must not hold a value inside itself, got \*a"),
         ("[" * 100_000, "YAML must nest at most 100 deep, got 101"),
         ("\n".join(" " * i + "a:" for i in range(500)), "YAML must nest at most 100 deep, got 101"),
-        ("a: " + "9" * 10**6, "YAML must have values of at most 4,096 characters, got 1,000,000"),
+        ("a: " + "9" * 10**6, "YAML must have values of at most 2,048 characters, got 1,000,000"),
         ("[" + "0," * 200_000 + "]", "YAML must hold at most 100,000 values"),
         ("a" * 10**7, "YAML must have at most 1,048,576 characters, got 10,000,000"),
     ],
-    ids=["laughs", "doubling", "chain", "inside", "unknown", "brackets", "indents", "digits", "list", "text"],
+    ids=["laughs", "doubling", "chain", "inside", "brackets", "indents", "digits", "list", "text"],
 )
 def test_yaml_that_is_larger_than_it_looks(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
