@@ -21,6 +21,7 @@ from samplers.base import (
     check_position,
     check_value,
     gradient_function,
+    is_readable,
     value_and_grad,
 )
 from samplers.checks import check_counts
@@ -30,7 +31,7 @@ def check_log_weight(log_weight: Tensor, dim: int) -> None:
     """Raise ``ValueError`` unless ``log_weight`` is finite or -inf (a weight of zero), and somewhere finite along ``dim``."""
     if log_weight.ndim == 0 or log_weight.numel() == 0:
         raise ValueError(f"log_weight must not be empty, got shape {tuple(log_weight.shape)}")
-    if log_weight.is_meta or bool(torch.isfinite(log_weight).all()):
+    if not is_readable(log_weight) or bool(torch.isfinite(log_weight).all()):
         return
     if len(bad := log_weight[log_weight.isnan() | (log_weight == math.inf)]):
         raise ValueError(
@@ -144,7 +145,7 @@ def annealed_importance(
     log_weight = log_ratio(initial, final, position) / num_rungs
     for k in range(1, num_rungs):
         rung, alive = Interpolated(initial, final, k / num_rungs), log_weight > -math.inf
-        if not alive.is_meta and not bool(alive.all()):
+        if is_readable(alive) and not bool(alive.all()):
             rung = Living(rung, initial, alive)
         position = sampler.sample(rung, position, generator=generator)
         log_weight = log_weight + log_ratio(initial, final, position) / num_rungs

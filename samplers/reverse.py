@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.base import LogDensity, check_finite, normal_like
-from samplers.checks import check_fields
+from samplers.base import LogDensity, check_finite, check_position, is_readable, normal_like
+from samplers.checks import check_fields, check_numbers
 from samplers.ode import check_flow, check_log_prob, solve, with_density
+from samplers.reverse_checks import check_cleaner, check_estimate, check_schedule
 from samplers.schedules import Schedule, broadcast
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0
@@ -63,6 +64,16 @@ class ReverseSampler(ABC):
             log_snr = -2 * RHO * torch.lerp(start, end, share).log()
         return self.schedule.time(log_snr).clamp(0, 1)
 
+    def estimate(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Tensor:
+        """``denoise(x_t, t)``, an x_0 like ``x_t`` (batch, \\*event).
+
+        Raises ``ValueError`` for a denoiser of another schedule, and for an x_0 of another shape or of a wider dtype.
+        """
+        check_schedule(self.schedule, denoise)
+        x_0 = denoise(x_t, t)
+        check_estimate(x_0, x_t)
+        return x_0
+
     @abstractmethod
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
@@ -73,12 +84,18 @@ class ReverseSampler(ABC):
     def sample(self, denoise: Denoise, x_T: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Data like ``x_T`` (batch, \\*event), which is noise of scale ``sigma_1``.
 
-        ``denoise`` maps x_t (batch, \\*event) and a scalar t to x_0. Raises ``FloatingPointError`` if a sample diverged.
+        ``denoise`` maps x_t (batch, \\*event) and a scalar t to x_0. Raises ``ValueError`` for an ``x_T`` that is not
+        floating and finite, and for what ``estimate`` refuses; ``FloatingPointError`` if a sample diverged.
         """
+        check_position(x_T, "x_T")
         x = x_T
         for t, s in itertools.pairwise(self.times(x_T)):
             x = self.step(denoise, x, t, s, generator=generator)
-        check_finite("x_0", x, f"a sample of {type(self).__name__} diverged")
+        if is_readable(x) and not bool(x.isfinite().all()):
+            bad = int((~x_T.isfinite()).flatten(1).any(1).sum())
+            if bad:
+                raise ValueError(f"x_T must be finite: {bad} of {len(x_T)} rows are not")
+            check_finite("x_0", x, f"a sample of {type(self).__name__} diverged, or denoise is not finite")
         return x
 
 
@@ -92,13 +109,18 @@ def bridge(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """A draw of x_s given x_0 and x_t (batch, \\*event), for times s < t, scalars or (batch,).
+    """A draw of x_s given x_0 and x_t (batch, \\*event), for times s <= t, scalars or (batch,).
 
     With ``eta`` 1 the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; smaller, a law of the same marginals with
-    less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t / SNR_s)``.
+    less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t / SNR_s)``. Without fresh noise s may be noisier than t.
+    Raises ``ValueError`` for an s noisier than t otherwise, an ``eta`` outside [0, 1], or shapes that differ.
     """
+    check_numbers("bridge", "in [0, 1]", eta=eta)
+    check_estimate(x_0, x_t)
     log_snr_t, log_snr_s = schedule.log_snr(t), schedule.log_snr(s)
-    fresh = eta * (-torch.expm1(log_snr_t - log_snr_s)).sqrt()
+    if eta:
+        check_cleaner(log_snr_t, log_snr_s)
+    fresh = eta * (-torch.expm1(log_snr_t - log_snr_s)).clamp(min=0).sqrt()
     alpha_t, sigma_t = (broadcast(a, x_t) for a in schedule.frame(log_snr_t))
     alpha_s, sigma_s = schedule.frame(log_snr_s)
     kept = broadcast(sigma_s * (1 - fresh**2).sqrt(), x_t) * (x_t - alpha_t * x_0) / sigma_t
@@ -121,15 +143,16 @@ class Ancestral(ReverseSampler):
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        return bridge(self.schedule, denoise(x_t, t), x_t, t, s, generator=generator)
+        return bridge(self.schedule, self.estimate(denoise, x_t, t), x_t, t, s, generator=generator)
 
 
 @dataclass(frozen=True)
 class DDIM(ReverseSampler):
     """The step above with ``c = eta sqrt(1 - SNR_t / SNR_s)``: deterministic at ``eta`` 0, ancestral at 1.
 
-    Order 1. Source: Song, Meng, Ermon 2020, arXiv:2010.02502. Raises ``ValueError`` for a non-positive ``num_steps``, an
-    ``eta`` outside [0, 1] or an unknown ``grid``.
+    Order 1. At ``eta`` 0 ``step`` also goes to a noisier s, and so inverts itself up to the order. Source: Song, Meng, Ermon
+    2020, arXiv:2010.02502. Raises ``ValueError`` for a non-positive ``num_steps``, an ``eta`` outside [0, 1] or an unknown
+    ``grid``.
     """
 
     schedule: Schedule
@@ -144,7 +167,7 @@ class DDIM(ReverseSampler):
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        return bridge(self.schedule, denoise(x_t, t), x_t, t, s, self.eta, generator=generator)
+        return bridge(self.schedule, self.estimate(denoise, x_t, t), x_t, t, s, self.eta, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -165,12 +188,12 @@ class Heun(ReverseSampler):
     def step(
         self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        x_0 = denoise(x_t, t)
+        x_0 = self.estimate(denoise, x_t, t)
         x_s = bridge(self.schedule, x_0, x_t, t, s, eta=0.0)
         alpha_s, _ = self.schedule(s)
         h = 0.5 * (self.schedule.log_snr(s) - self.schedule.log_snr(t))
-        weight = broadcast(alpha_s * (1 + torch.expm1(-h) / h), x_t)  # alpha_s int_0^h exp(u - h) u / h du
-        return x_s + weight * (denoise(x_s, s) - x_0)
+        share = (1 + torch.expm1(-h) / h).where(h != 0, 0.0)  # int_0^h exp(u - h) u / h du
+        return x_s + broadcast(alpha_s * share, x_t) * (self.estimate(denoise, x_s, s) - x_0)
 
 
 @dataclass(frozen=True)
@@ -236,7 +259,7 @@ class ProbabilityFlow(ReverseSampler):
     def _noise_log_prob(self, x: Tensor) -> Tensor:
         log_scale = frame_scale(self.schedule, self.schedule.log_snr(x.new_ones(()))).log().to(x)
         square = (x * (-log_scale).exp()).flatten(1).square().sum(1)
-        return -0.5 * square - x[0].numel() * (log_scale + 0.5 * math.log(2 * math.pi))
+        return -0.5 * square - x.shape[1:].numel() * (log_scale + 0.5 * math.log(2 * math.pi))
 
     def _field(self, denoise: Denoise) -> Callable[[Tensor, Tensor], Tensor]:
         """``a (a y - D)`` at ``tau = log(sigma / alpha)`` and y (batch, \\*event)."""
@@ -245,7 +268,7 @@ class ProbabilityFlow(ReverseSampler):
             log_snr = -2 * tau.double()
             a = broadcast(log_snr.sigmoid().sqrt(), y)
             scale = broadcast(frame_scale(self.schedule, log_snr), y)
-            return a * (a * y - denoise(scale * y, self.schedule.time(log_snr).clamp(0, 1)))
+            return a * (a * y - self.estimate(denoise, scale * y, self.schedule.time(log_snr).clamp(0, 1)))
 
         return field
 
@@ -253,7 +276,8 @@ class ProbabilityFlow(ReverseSampler):
         """``(x,)`` or ``(x, log q)`` at the last of ``times``, given those at the first."""
         log_snr = self.schedule.log_snr(times)
         scale = frame_scale(self.schedule, log_snr)
-        x, dim = state[0], state[0][0].numel()
+        check_position(state[0], "x")
+        x, dim = state[0], state[0].shape[1:].numel()
         state = (x / broadcast(scale[0], x), *state[1:])
         for ends in itertools.pairwise(-0.5 * log_snr):
             state = solve(self, velocity, state, torch.stack(ends), 1)

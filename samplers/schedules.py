@@ -24,7 +24,12 @@ BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
-    """``coefficient``, a scalar or (batch,), in dtype, device and number of dimensions of ``x`` (batch, \\*event)."""
+    """``coefficient``, a scalar or (batch,), in dtype, device and number of dimensions of ``x`` (batch, \\*event).
+
+    Raises ``ValueError`` for other shapes.
+    """
+    if coefficient.ndim and coefficient.shape != x.shape[:1]:
+        raise ValueError(f"times must be a scalar or of shape {tuple(x.shape[:1])}, got {tuple(coefficient.shape)}")
     return coefficient.to(x) if coefficient.ndim == 0 else coefficient.to(x).view(-1, *[1] * (x.ndim - 1))
 
 

@@ -82,6 +82,8 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def _responsibilities(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Offsets (batch, K, dim) from the means along the axes, alpha, variances there, joint log-densities (batch, K)."""
+        if x.shape[1:] != self.means.shape[1:]:
+            raise ValueError(f"x_t must have events of shape {tuple(self.means.shape[1:])}, got {tuple(x.shape[1:])}")
         dim = self.variances.shape[1]
         flat = x.flatten(1)[:, None]
         alpha, sigma = (broadcast(a, flat) for a in self.schedule(t))

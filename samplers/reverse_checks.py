@@ -1,0 +1,38 @@
+"""What reverse samplers ask of denoisers and times."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.base import is_readable
+from samplers.schedules import Schedule
+
+
+def check_schedule(schedule: Schedule, denoise: Callable[..., Any]) -> None:
+    """Raise ``ValueError`` if ``denoise``, or what it is a ``partial`` of, has another ``schedule``."""
+    while isinstance(denoise, partial):
+        denoise = denoise.func
+    known = getattr(denoise, "schedule", schedule)
+    if known is not schedule and known != schedule:
+        raise ValueError(f"schedule must be that of the denoiser, {known}, got {schedule}")
+
+
+def check_cleaner(log_snr_t: Tensor, log_snr_s: Tensor) -> None:
+    """Raise ``ValueError`` unless the log-SNR at s is nowhere below that at t."""
+    rise = log_snr_s - log_snr_t
+    if is_readable(rise) and not bool((rise >= 0).all()):
+        raise ValueError(
+            "s must be at most t where fresh noise is drawn (eta > 0): a step to a noisier time is valid for eta = 0 only, "
+            f"got a log-SNR that falls by {-float(rise.min()):.3g}"
+        )
+
+
+def check_estimate(x_0: Any, x_t: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x_0`` has the shape of ``x_t``, in a dtype that leaves that of ``x_t`` as it is."""
+    known = isinstance(x_0, Tensor)
+    if not (known and x_0.shape == x_t.shape and torch.promote_types(x_0.dtype, x_t.dtype) == x_t.dtype):
+        got = f"{x_0.dtype} of shape {tuple(x_0.shape)}" if known else type(x_0).__name__
+        raise ValueError(f"x_0 must be like x_t, {x_t.dtype} of shape {tuple(x_t.shape)}, got {got}")
