@@ -8,8 +8,11 @@ import math
 import torch
 from torch import Tensor
 
-from latent_ebm.priors import Prior
+from latent_ebm.priors import Prior, check_latent
 from samplers import Sampler
+from samplers.base import is_readable
+from samplers.checks import check_counts
+from samplers.targets import log_sum_exp
 
 
 class KernelPrior(Prior):
@@ -27,13 +30,12 @@ class KernelPrior(Prior):
 
     def __init__(self, exemplars: Tensor, bandwidth: float | Tensor) -> None:
         super().__init__()
-        if exemplars.ndim != 2 or len(exemplars) == 0:
-            raise ValueError(f"exemplars must have shape (n >= 1, dim), got {tuple(exemplars.shape)}")
+        check_exemplars(exemplars)
         h = torch.as_tensor(bandwidth, dtype=exemplars.dtype, device=exemplars.device)
         if h.shape not in ((), (len(exemplars),)):
             raise ValueError(f"bandwidth must be a number or have shape ({len(exemplars)},), got {tuple(h.shape)}")
-        if not (h.isfinite() & (h > 0)).all():
-            raise ValueError(f"bandwidth must be positive, got {float(h.min())}")
+        if is_readable(h) and not bool((h.isfinite() & (h > 0)).all()):
+            raise ValueError(f"bandwidth must be finite and positive, got {h.unique().tolist()[:5]}")
         self.register_buffer("exemplars", exemplars.detach().clone())
         self.register_buffer("bandwidth", h.expand(len(exemplars)).clone())
         self.register_load_state_dict_post_hook(tabulate)
@@ -44,26 +46,28 @@ class KernelPrior(Prior):
         return self
 
     def log_density(self, z: Tensor) -> Tensor:
-        return self.log_kernels(z).logsumexp(1)
+        return log_sum_exp(self.log_kernels(z), 1)
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Closed form for samplers: the gradient is ``sum_i p(i|z) (z_i - z) / h_i^2``."""
         with torch.no_grad():
             terms = self.log_kernels(z)
             means = terms.softmax(1) @ self.table[:-1].mT  # under p(i|z), of centred z_i / h_i^2 and of -1 / (2 h_i^2)
-            return terms.logsumexp(1), means[:, :-1] + 2 * means[:, -1:] * (z - self.centre)
+            return log_sum_exp(terms, 1), means[:, :-1] + 2 * means[:, -1:] * (z - self.centre)
 
     def mean_shift(self, z: Tensor) -> Tensor:
         """One step (batch, dim) up the density: the mean of the exemplars, weighed by ``p(i|z) / h_i^2``."""
         return (self.log_kernels(z) - 2 * self.bandwidth.log()).softmax(1) @ self.exemplars
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        check_counts(self, least=0, num=num)
         like = self.exemplars
         i = torch.randint(len(like), (num,), generator=generator, device=like.device)
         return like[i] + self.bandwidth[i, None] * like.new_empty(num, like.shape[1]).normal_(generator=generator)
 
     def log_kernels(self, z: Tensor) -> Tensor:
         """``log N(z; z_i, h_i^2 I) / n`` (batch, n), from one product of ``(u, |u|^2, 1)``, u the centred z, and a table."""
+        check_latent(z, self.exemplars.shape[1])
         u = z - self.centre
         return torch.cat([u, u.square().sum(1, keepdim=True), torch.ones_like(u[:, :1])], 1) @ self.table
 
@@ -73,6 +77,17 @@ class KernelPrior(Prior):
         whole = terms.logsumexp(1)
         terms[:, start:end].fill_diagonal_(-math.inf)
         return whole - terms.logsumexp(1)
+
+
+def check_exemplars(exemplars: Tensor) -> None:
+    """Raise ``ValueError`` unless ``exemplars`` (n >= 1, dim >= 1) are floating and finite."""
+    if exemplars.ndim != 2 or exemplars.numel() == 0:
+        raise ValueError(f"exemplars must have shape (n >= 1, dim >= 1), got {tuple(exemplars.shape)}")
+    if not exemplars.is_floating_point():
+        raise ValueError(f"exemplars must be floating, got {exemplars.dtype}")
+    if is_readable(exemplars) and not bool(exemplars.isfinite().all()):
+        bad = int((~exemplars.isfinite()).any(1).sum())
+        raise ValueError(f"exemplars must be finite: {bad} of {len(exemplars)} rows are not")
 
 
 def tabulate(prior: KernelPrior, *_: object) -> None:
@@ -101,7 +116,10 @@ class NeighbourPrior(Prior):
         super().__init__()
         if log_heights.shape != base.bandwidth.shape:
             raise ValueError(f"log_heights must have shape ({len(base.bandwidth)},), got {tuple(log_heights.shape)}")
-        if not 1 <= num_neighbours < len(log_heights):
+        if is_readable(log_heights) and not bool(log_heights.isfinite().all()):
+            raise ValueError("log_heights must be finite, got NaN or infinite ones")
+        check_counts(self, num_neighbours=num_neighbours)
+        if num_neighbours >= len(log_heights):
             raise ValueError(f"num_neighbours must be in [1, {len(log_heights) - 1}], got {num_neighbours}")
         self.base, self.num_neighbours, self.sampler = base, num_neighbours, sampler
         self.register_buffer("log_heights", log_heights.detach().clone())
@@ -109,7 +127,7 @@ class NeighbourPrior(Prior):
         tabulate_gaps(self)
 
     def log_density(self, z: Tensor) -> Tensor:
-        return self.log_kernels(z, self.closeness(z)).logsumexp(1)
+        return log_sum_exp(self.log_kernels(z, self.closeness(z)), 1)
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.sampler.sample(self, self.base.sample(num, generator=generator), generator=generator)
@@ -131,6 +149,7 @@ class NeighbourPrior(Prior):
     @torch.no_grad()
     def closeness(self, z: Tensor) -> Tensor:
         """``-|z - z_i|^2 / 2`` (batch, n) up to a constant of each row."""
+        check_latent(z, self.base.exemplars.shape[1])
         u = z - self.base.centre
         return torch.cat([u, torch.ones_like(u[:, :1])], 1) @ self.table
 
@@ -151,8 +170,9 @@ def square_distances(a: Tensor, b: Tensor) -> Tensor:
 def distinct(rows: Tensor) -> Tensor:
     """``rows`` (n, dim) without copies, centred; rows that differ by less than distances are rounded are copies.
 
-    Raises ``ValueError`` unless two differ.
+    Raises ``ValueError`` unless all are finite and two differ.
     """
+    check_exemplars(rows)
     centred = rows - rows.mean(0)
     limits = torch.finfo(rows.dtype)
     resolution = (4 * math.sqrt(limits.eps * rows.shape[1]) * centred.abs().max()).clamp(min=limits.tiny)
@@ -171,6 +191,7 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    check_counts("leave_one_out_bandwidth", max_rows=max_rows)
     rows = distinct(exemplars)
     max_rows = min(max_rows, max(1, 16_000_000 // len(rows)))
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
@@ -194,8 +215,7 @@ def local_bandwidths(exemplars: Tensor, num_neighbours: int) -> tuple[Tensor, fl
     """
     from sklearn.neighbors import NearestNeighbors
 
-    if num_neighbours < 2:
-        raise ValueError(f"num_neighbours must be at least 2, got {num_neighbours}")
+    check_counts("local_bandwidths", least=2, num_neighbours=num_neighbours)
     dim, others, centred = exemplars.shape[1], distinct(exemplars), exemplars - exemplars.mean(0)
     search = NearestNeighbors(n_neighbors=min(num_neighbours + 1, len(others))).fit(others.numpy(force=True))
     gaps = torch.as_tensor(search.kneighbors(centred.numpy(force=True))[0])[:, 1:].to(

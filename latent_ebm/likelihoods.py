@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from samplers.base import is_readable
+from samplers.checks import check_numbers
 
 
 class Likelihood(nn.Module, ABC):
@@ -20,15 +21,25 @@ class Likelihood(nn.Module, ABC):
         """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` is one number per row, its ``mean`` an image."""
 
     def check(self, x: Tensor) -> None:
-        """Raise ``ValueError`` if an entry of ``x`` lies where ``p(x|z)`` has no density.
+        """Raise ``ValueError`` if an entry of ``x`` is not finite, or lies where ``p(x|z)`` has no density.
 
         Once per data set or chain; ``log_prob`` does not ask again.
         """
+        if is_readable(x) and not bool(x.isfinite().all()):
+            raise ValueError(f"x must be finite: {int((~x.isfinite()).sum())} of {x.numel()} entries are not")
+
+
+class PerRow(Independent):
+    """``Independent`` whose ``log_prob`` takes batches of no rows too."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        terms, num = self.base_dist.log_prob(value), self.reinterpreted_batch_ndims
+        return terms.flatten(-num).sum(-1) if num else terms
 
 
 def per_row(distribution: Distribution) -> Independent:
     """Sum ``log_prob`` over all but the first dimension."""
-    return Independent(distribution, len(distribution.batch_shape) - 1, validate_args=False)
+    return PerRow(distribution, len(distribution.batch_shape) - 1, validate_args=False)
 
 
 class GaussianLikelihood(Likelihood):
@@ -42,8 +53,7 @@ class GaussianLikelihood(Likelihood):
 
     def __init__(self, decoder: nn.Module, scale: float, learn_scale: bool = False) -> None:
         super().__init__()
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale must be finite and positive, got {scale}")
+        check_numbers(self, "positive", scale=scale)
         self.decoder = decoder
         log_scale = torch.tensor(math.log(scale))
         if learn_scale:
@@ -66,6 +76,7 @@ class BernoulliLikelihood(Likelihood):
         return per_row(Bernoulli(logits=self.decoder(z), validate_args=False))
 
     def check(self, x: Tensor) -> None:
+        super().check(x)
         if not is_readable(x) or x.numel() == 0:
             return
         low, high = x.min().item(), x.max().item()
@@ -84,8 +95,8 @@ class Masked(Likelihood):
 
     def __init__(self, likelihood: Likelihood, mask: Tensor) -> None:
         super().__init__()
-        if mask.dtype != torch.bool:
-            raise ValueError(f"mask must be a boolean tensor, got {mask.dtype}")
+        if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+            raise ValueError(f"mask must be a boolean tensor, got {getattr(mask, 'dtype', mask)}")
         self.likelihood = likelihood
         self.register_buffer("mask", mask)
 

@@ -59,7 +59,7 @@ class LogPosterior(Given):
 
     def rows(self, z: Tensor) -> Tensor:
         """The datum of every chain."""
-        copies = max(1, len(z) // len(self.x))
+        copies = max(1, len(z) // max(1, len(self.x)))
         return self.x.repeat(copies, *[1] * (self.x.ndim - 1)) if copies > 1 else self.x
 
 

@@ -66,6 +66,8 @@ class AmortizedPosterior(Posterior):
     def forward(self, x: Tensor) -> Independent:
         """The distribution ``q(z|x)`` with batch shape (batch,)."""
         parts = self.encoder(x).to(x.dtype)  # chains need more than autocast's precision
+        if parts.ndim != 2 or parts.shape[1] % 2:
+            raise ValueError(f"encoder must return shape (batch, 2 dim), mean and log std, got {tuple(parts.shape)}")
         mean, log_std = parts.chunk(2, dim=-1)
         return per_row(Normal(mean, log_std.exp(), validate_args=False))
 

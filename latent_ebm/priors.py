@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from latent_ebm.networks.energy import EnergyMLP, EnergyStack, are_alike
 from samplers import Sampler, gradient_function, log_z_bracket, value_and_grad
+from samplers.base import check_value
+from samplers.checks import check_counts, check_numbers
 from samplers.gradient_flow import score_and_laplacian
 
 
@@ -55,6 +57,12 @@ class Prior(nn.Module, ABC):
         return log_z_bracket(self.base, self, *ends, sampler, num_rungs, generator=generator)
 
 
+def check_latent(z: Tensor, dim: int) -> None:
+    """Raise ``ValueError`` unless ``z`` has shape (batch, dim)."""
+    if z.ndim != 2 or z.shape[1] != dim:
+        raise ValueError(f"z must have shape (batch, {dim}), got {tuple(z.shape)}")
+
+
 class GaussianPrior(Prior):
     """Standard normal ``N(0, I)`` in ``dim`` dimensions, normalised. Raises ``ValueError`` for ``dim < 1``."""
 
@@ -62,9 +70,8 @@ class GaussianPrior(Prior):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be >= 1, got {dim}")
-        self.register_buffer("loc", torch.zeros(dim))
+        check_counts(self, dim=dim)
+        self.register_buffer("loc", torch.zeros(int(dim)))
         self.log_norm = 0.5 * dim * math.log(2 * math.pi)
 
     @property
@@ -72,6 +79,7 @@ class GaussianPrior(Prior):
         return self
 
     def log_density(self, z: Tensor) -> Tensor:
+        check_latent(z, len(self.loc))
         return -0.5 * z.square().sum(-1) - self.log_norm
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,6 +96,7 @@ class GaussianPrior(Prior):
         return -z.detach(), z.new_full((len(z),), -z.shape[1])
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        check_counts(self, least=0, num=num)
         return self.loc.new_empty(num, len(self.loc)).normal_(generator=generator)
 
 
@@ -103,10 +112,12 @@ class EnergyPrior(Prior):
         self.network, self.base, self.sampler = network, base, sampler
 
     def log_density(self, z: Tensor) -> Tensor:
-        return self.base.log_density(z) - self.network(z)
+        return self.base.log_density(z) + self.tilt(z)
 
     def tilt(self, z: Tensor) -> Tensor:
-        return -self.network(z)
+        energy = self.network(z)
+        check_value(energy, z, "network")
+        return -energy
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the gradients of the base and of ``-E``, each in closed form where it is known."""
@@ -155,13 +166,17 @@ class RatioPrior(Prior):
         return self.log_z_steps.sum()
 
     def append(self, stage: nn.Module, weight: float = 1.0, log_z_step: float = 0.0) -> None:
-        """Add a frozen stage to the product."""
+        """Add a frozen stage to the product. Raises ``ValueError`` for numbers that are not finite."""
+        check_numbers(self, "finite", weight=weight, log_z_step=log_z_step)
         self.stages.append(stage.requires_grad_(False))
         self.weights = torch.cat([self.weights, self.weights.new_tensor([weight])])
         self.log_z_steps = torch.cat([self.log_z_steps, self.log_z_steps.new_tensor([log_z_step])])
 
     def prefix(self, num_stages: int) -> "RatioPrior":
-        """The prior ``p_k`` of the first ``num_stages`` stages, sharing their networks."""
+        """The prior ``p_k`` of the first ``num_stages`` stages, sharing their networks. ``ValueError`` if there are fewer."""
+        check_counts(self, least=0, num_stages=num_stages)
+        if num_stages > len(self.stages):
+            raise ValueError(f"num_stages must be at most {len(self.stages)}, the number of stages, got {num_stages}")
         prior = RatioPrior(self.base, self.stages[:num_stages], self.sampler)
         prior.weights, prior.log_z_steps = self.weights[:num_stages], self.log_z_steps[:num_stages]
         return prior
@@ -175,8 +190,12 @@ class RatioPrior(Prior):
         return self.base.log_density(z) + self.tilt(z)
 
     def tilt(self, z: Tensor) -> Tensor:
-        logits = (weight * stage(z) for weight, stage in zip(self.weights, self.stages, strict=True))
-        return sum(logits, z.new_zeros(z.shape[0]))  # len(z) would fix the number of rows of an exported network
+        total = z.new_zeros(z.shape[0])  # len(z) would fix the number of rows of an exported network
+        for weight, stage in zip(self.weights, self.stages, strict=True):
+            logit = stage(z)
+            check_value(logit, z, "a stage")
+            total = total + weight * logit
+        return total
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of the gradients of the base and of every stage, each in closed form where it is known."""

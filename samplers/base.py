@@ -133,11 +133,11 @@ def check_recording() -> None:
         )
 
 
-def check_value(value: Tensor, x: Tensor) -> None:
-    """Raise ``ValueError`` unless ``value``, a log-density at ``x`` (chains, \\*event), has shape (chains,)."""
+def check_value(value: Tensor, x: Tensor, name: str = "log_density") -> None:
+    """Raise ``ValueError`` unless ``value``, what ``name`` gives at ``x`` (chains, \\*event), has shape (chains,)."""
     if value.shape != x.shape[:1]:
         raise ValueError(
-            f"log_density must return shape {tuple(x.shape[:1])}, one number per chain, got {tuple(value.shape)}"
+            f"{name} must return shape {tuple(x.shape[:1])}, one number per chain, got {tuple(value.shape)}"
         )
 
 

@@ -13,6 +13,17 @@ import torch
 from torch import Tensor
 
 
+def log_sum_exp(terms: Tensor, dim: int) -> Tensor:
+    """``log sum exp(terms)`` along ``dim``, whose gradient is ``softmax(terms)``.
+
+    That of ``torch.logsumexp``, ``exp(terms - value)``, sums to the number of the largest terms where they are so far from 0
+    that the value is rounded to them.
+    """
+    top = terms.detach().amax(dim, keepdim=True)
+    top = top.masked_fill(top == -math.inf, 0.0)  # no term counts
+    return (terms - top).exp().sum(dim).log() + top.squeeze(dim)
+
+
 class Gaussian:
     """Unnormalised ``-(x - mean)^T covariance^-1 (x - mean) / 2``; ``log_z = log det(2 pi covariance) / 2``.
 
@@ -92,14 +103,13 @@ class GaussianMixture:
         return level[:, None] + pull @ d.mT - 0.5 * (self._precisions @ d.square().mT)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._terms(x - self.mean).logsumexp(0)
+        return log_sum_exp(self._terms(x - self.mean), 0)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value (num,) and gradient ``sum_k p(k|x) (means_k - x) / scales_k^2`` (num, dim) at ``x`` (num, dim)."""
         d = x - self.mean
         terms = self._terms(d)
-        value = terms.logsumexp(0)
-        share = (terms - value).exp()
+        value, share = log_sum_exp(terms, 0), terms.softmax(0)
         grad = (self._offsets * self._precisions).mT @ share - d.mT * (self._precisions.mT @ share)
         return value, grad.mT.contiguous()
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from latent_ebm.denoisers.base import Denoiser
+from samplers.checks import check_counts
 from samplers.schedules import Schedule, broadcast
+from samplers.targets import log_sum_exp
 
 UNKNOWN = -1  # the label of no class, as in the data sets
 
@@ -50,8 +52,10 @@ class GaussianMixtureDenoiser(Denoiser):
             )
         variances, axes = principal_axes(scales, means.flatten(1))
         for name, value in (("weights", weights), ("scales", variances)):
-            if not value.is_meta and not bool((value > 0).all()):
+            if not value.is_meta and not bool(((value > 0) & value.isfinite()).all()):
                 raise ValueError(f"{name} must be positive, got {value.tolist()}")
+        if not means.is_meta and not bool(means.isfinite().all()):
+            raise ValueError(f"means must be finite, got {means.tolist()}")
         buffers = {"log_weights": weights.log().log_softmax(0), "means": means, "labels": labels.to(means.device)}
         for name, value in {**buffers, "variances": variances, "axes": axes}.items():
             self.register_buffer(name, value)
@@ -68,10 +72,12 @@ class GaussianMixtureDenoiser(Denoiser):
 
     def log_prob(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:
         """Normalised log-density (batch,) of the noised data at ``x_t`` (batch, \\*event)."""
-        return self._responsibilities(x_t, t, label)[3].logsumexp(1)
+        return log_sum_exp(self._responsibilities(x_t, t, label)[3], 1)
 
     def sample(self, num: int, *, label: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, \\*event) of clean data, of class ``label`` (num,) if given."""
+        check_counts(self, least=0, num=num)
+        check_label(label, num)
         weights = self._log_weights(label).exp().expand(num, -1)
         k = torch.multinomial(weights, 1, generator=generator)[:, 0]
         noise = self.means.new_empty(num, self.variances.shape[1]).normal_(generator=generator)
@@ -84,6 +90,7 @@ class GaussianMixtureDenoiser(Denoiser):
         """Offsets (batch, K, dim) from the means along the axes, alpha, variances there, joint log-densities (batch, K)."""
         if x.shape[1:] != self.means.shape[1:]:
             raise ValueError(f"x_t must have events of shape {tuple(self.means.shape[1:])}, got {tuple(x.shape[1:])}")
+        check_label(label, x.shape[0])
         dim = self.variances.shape[1]
         flat = x.flatten(1)[:, None]
         alpha, sigma = (broadcast(a, flat) for a in self.schedule(t))
@@ -107,6 +114,13 @@ class GaussianMixtureDenoiser(Denoiser):
         if not label.is_meta and not bool(mine.any(1).all()):
             raise ValueError(f"label must be one of {sorted(set(self.labels.tolist()))}, got {label.tolist()}")
         return self.log_weights.masked_fill(~mine, -math.inf).log_softmax(1)
+
+
+def check_label(label: Tensor | None, num: int) -> None:
+    """Raise ``ValueError`` unless ``label`` is left out, or holds an integer for each of ``num`` rows or one for all."""
+    if label is not None and (label.shape not in ((num,), (1,)) or label.is_floating_point()):
+        got = f"{label.dtype} of shape {tuple(label.shape)}"
+        raise ValueError(f"label must hold integers of shape ({num},), got {got}")
 
 
 def principal_axes(scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:

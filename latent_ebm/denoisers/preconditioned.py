@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from latent_ebm.denoisers.base import Denoiser
+from samplers.checks import check_numbers
 from samplers.schedules import Schedule, broadcast
 
 Prediction = Literal["edm", "v", "eps", "x", "flow"]
@@ -45,8 +46,7 @@ class Preconditioned(Denoiser):
         super().__init__()
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
-        if not data_scale > 0:
-            raise ValueError(f"data_scale must be positive, got {data_scale}")
+        check_numbers(self, "positive", data_scale=data_scale)
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.data_scale, self.level = data_scale, level or log_sigma_level
 
@@ -54,7 +54,10 @@ class Preconditioned(Denoiser):
         log_snr = self.schedule.log_snr(t)
         c_in, c_skip, c_out = (broadcast(c, x_t) for c in self.coefficients(*self.schedule.frame(log_snr)))
         noise_level = self.level(log_snr).to(x_t).expand(x_t.shape[0])  # len() would fix the rows of an export
-        return c_skip * x_t + c_out * self.network(c_in * x_t, noise_level, **condition)
+        out = self.network(c_in * x_t, noise_level, **condition)
+        if out.shape != x_t.shape:
+            raise ValueError(f"network must return the shape {tuple(x_t.shape)} of x_t, got {tuple(out.shape)}")
+        return c_skip * x_t + c_out * out
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(c_in, c_skip, c_out)`` like ``alpha`` and ``sigma``."""

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from latent_ebm.denoisers import Denoiser
+from samplers.checks import check_numbers
 
 
 class ClassifierFree(Denoiser):
@@ -12,11 +13,12 @@ class ClassifierFree(Denoiser):
 
     ``denoiser`` knows conditions and can do without them; ``weight`` w is 1 for its own conditional law, and more for samples
     that are more typical of the condition and less varied. There is no diffusion whose scores these are, so that reverse
-    samplers do not sample from the tilted law of clean data.
+    samplers do not sample from the tilted law of clean data. Raises ``ValueError`` for a ``weight`` that is not finite.
     """
 
     def __init__(self, denoiser: Denoiser, weight: float) -> None:
         super().__init__()
+        check_numbers(self, "finite", weight=weight)
         self.denoiser, self.schedule, self.weight = denoiser, denoiser.schedule, weight
 
     def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:

@@ -260,7 +260,10 @@ def test_meta_tensors_pass() -> None:
         (lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, [0.0, 1.0, 1.0], VE()), "scales must be positive"),
         (lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, ROOTS, VE()), "scales must be symmetric if they are"),
         (lambda: Preconditioned(nn.Identity(), VE(), "noise"), "prediction must be one of edm, .*, got 'noise'"),  # pyright: ignore
-        (lambda: Preconditioned(nn.Identity(), VE(), data_scale=0.0), "data_scale must be positive, got 0.0"),
+        (
+            lambda: Preconditioned(nn.Identity(), VE(), data_scale=0.0),
+            "data_scale must be finite and positive, got 0.0",
+        ),
     ],
 )
 def test_bad_arguments(make, message: str) -> None:

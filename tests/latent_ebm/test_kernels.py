@@ -177,7 +177,7 @@ def test_copies_do_not_close_the_gaps() -> None:
     assert (few > 0).all()
     with pytest.raises(ValueError, match="two different rows"):
         local_bandwidths(z[:1].expand(9, 3), 5)
-    with pytest.raises(ValueError, match="num_neighbours must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="num_neighbours must be an integer >= 2, got 1"):
         local_bandwidths(z, 1)
 
 

@@ -166,7 +166,7 @@ def test_stages_are_sampled_in_turn() -> None:
 
 
 def test_dim_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="dim must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="dim must be an integer >= 1, got 0"):
         GaussianPrior(0)
 
 
