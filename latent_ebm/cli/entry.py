@@ -185,7 +185,9 @@ def add_reading(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drop", action="append", default=[], metavar="COLUMN", help="a column to leave out; may be repeated"
     )
-    group.add_argument("--sep", choices=(",", ";", "tab"), help="what is between the cells of a line")
+    group.add_argument(
+        "--sep", choices=(",", ";", "tab"), metavar="SEP", help='what is between the cells of a line: "," ";" or tab'
+    )
     group.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns")
     group.add_argument(
         "--missing",

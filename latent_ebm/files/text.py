@@ -43,7 +43,7 @@ def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Colle
         check_size(path, encoding, sep, max_entries)
         if not first:
             raise ValueError("it has no lines")
-    notes = [f"cells are separated by {'tabs' if sep == chr(9) else sep}"] if sep != "," else []
+    notes = [f"cells are separated by {'tabs' if sep == chr(9) else 'semicolons'}"] if sep != "," else []
     options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None}
     with reading(path, TEXT), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)

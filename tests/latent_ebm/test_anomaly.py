@@ -333,9 +333,9 @@ def test_explanation_points_at_the_broken_feature() -> None:
         ({"latent_dim": 2.0}, "latent_dim must be an integer >= 1, got 2.0"),
         ({"max_stages": -1}, "max_stages must be"),
         ({"max_exemplars": 1}, "max_exemplars must be"),
-        ({"image_shape": (8, 8)}, "image_shape must be None or three"),
-        ({"image_shape": 64}, "image_shape must be None or three"),
-        ({"image_shape": (1, 1, 5), "energy": "reconstruction"}, 'energy must not be "reconstruction" for images'),
+        ({"image_shape": (8, 8)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
+        ({"image_shape": (1, 4, 4)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
+        ({"image_shape": (1, 8, 8), "energy": "reconstruction"}, 'energy must not be "reconstruction" for images'),
         ({"image_shape": (1, 8, 8)}, r"image_shape \(1, 8, 8\), got rows of 5 numbers"),
     ],
 )
