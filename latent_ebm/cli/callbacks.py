@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latent_ebm.applications.pictures import image_grid
 from latent_ebm.cli.checkpoints import inline_denoisers
+from latent_ebm.data import DataModule
 from latent_ebm.learning.latent import LatentRule
 
 
@@ -66,8 +67,9 @@ class SampleGrid(Callback):
             return
         self.last_epoch = trainer.current_epoch
         if isinstance(trainer.logger, TensorBoardLogger) and isinstance(pl_module, LatentRule):
+            data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
             for name, x in self.pictures(pl_module).items():
-                grid = image_grid(x)
+                grid = image_grid(data.as_pictures(x) if isinstance(data, DataModule) else x)
                 layout = "HW" if grid.ndim == 2 else "HWC"
                 trainer.logger.experiment.add_image(name, grid, trainer.global_step, dataformats=layout)
 

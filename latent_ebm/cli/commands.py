@@ -48,9 +48,9 @@ def sample(args: argparse.Namespace) -> None:
     for name, value in found.items():
         check_finite(f"samples {name}", value, f"the weights of {args.checkpoint} may have diverged")
     if out.suffix == ".png":
-        pictures.save_grid(ready(data).as_pictures(found["x"]), out)
+        pictures.save_grid(data.as_pictures(found["x"]), out)
     else:
-        found["x"] = ready(data).inverse_transform(found["x"])
+        found["x"] = data.inverse_transform(found["x"])
         with pictures.atomic_path(out) as path, path.open("wb") as file:
             np.savez(file, **{name: value.numpy() for name, value in found.items()})  # pyright: ignore[reportArgumentType]
     print(f"{args.num} samples: {out}")
@@ -136,9 +136,9 @@ def read_data(args: argparse.Namespace, rule: LatentRule, data: DataModule) -> t
         data.setup()
         x = getattr(data, name).x
         return x, [str(i) for i in range(len(x))]
-    rows = read_file(Path(name), args, event_of(rule), ready(data).names)
+    rows = read_file(Path(name), args, event_of(rule), data.names)
     x = shaped(torch.from_numpy(rows.x), rule, name)
-    odd = compare_ranges(x, data.low, data.high)
+    odd = compare_ranges(x, *data.range) if data.range else None
     for note in [*rows.notes, *([odd] if odd else [])]:
         print(f"latent-ebm: {name}: {note}", file=sys.stderr)
     return data.transform(x).float(), rows.ids
@@ -149,14 +149,6 @@ def read_file(path: Path, args: argparse.Namespace, event: torch.Size, names: li
     if path.is_dir():
         return read_images(path, args.size, args.max_entries, colour=event[0] == 3)
     return make_reader(args).read(path, names)
-
-
-def ready(data: DataModule) -> DataModule:
-    """``data`` with the units and range of its training rows: a checkpoint's, else those of its own files."""
-    if not hasattr(data, "low"):
-        data.prepare_data()
-        data.setup()
-    return data
 
 
 def shaped(rows: Tensor, rule: LatentRule, name: str) -> Tensor:

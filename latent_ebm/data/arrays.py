@@ -82,20 +82,28 @@ class Arrays(DataModule):
 
     def transform(self, x: torch.Tensor) -> torch.Tensor:
         """Rows of a file (n, \\*event), standardised, in float32."""
-        return ((x.double() - self.mean) / self.scale).float()
+        self._prepare()
+        return ((x.cpu().double() - self.mean) / self.scale).float()
 
     def inverse_transform(self, x: torch.Tensor) -> torch.Tensor:
         """Standardised rows (n, \\*event) in the units of the file, in float64."""
-        return x.double() * self.scale + self.mean
+        self._prepare()
+        return x.cpu().double() * self.scale + self.mean
+
+    def _prepare(self) -> None:
+        """Know the statistics: a checkpoint's, else those of the rows of ``path``."""
+        if not hasattr(self, "mean"):
+            self.setup()
 
     def as_pictures(self, x: torch.Tensor) -> torch.Tensor:
         """Standardised images in [-1, 1], the range of the training images."""
-        unit = (self.inverse_transform(x) - self.low) / (self.high - self.low)
-        return 2 * unit - 1
+        x = self.inverse_transform(x)
+        low, high = self.range or (x.min(), x.max())
+        return 2 * (x - low) / (high - low) - 1
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        return {**state, "mean": self.mean, "scale": self.scale, "names": self.names} if state else {}
+        return {**state, "mean": self.mean, "scale": self.scale} if state else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Standardise as a checkpoint says, also the rows that are loaded already."""
@@ -103,7 +111,7 @@ class Arrays(DataModule):
         mean, scale = state_dict["mean"].clone(), state_dict["scale"].clone()
         if mean.shape != scale.shape or not (mean.isfinite().all() and (scale > 0).all()):
             raise ValueError("mean and scale must have one shape, be finite, and scale positive")
-        self.mean, self.scale, self.names = mean, scale, state_dict["names"]
+        self.mean, self.scale = mean, scale
         if hasattr(self, "test"):
             del self.test
             self.setup()

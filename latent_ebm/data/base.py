@@ -107,15 +107,14 @@ class DataModule(LightningDataModule, ABC):
 
     A subclass defines ``load``. The training loader shuffles, in an order that ``seed``, the seed of ``seed_everything``
     and the epoch decide, and drops an incomplete last batch if a whole one remains. Loaders leave the global random state
-    alone. Checkpoints keep the range of the training rows in the units of the user's files, ``low`` and ``high`` of every
-    column or of all pixels, and the ``names`` of the columns, if a header gives them.
+    alone. Checkpoints keep the ``range`` of the training rows in the units of the user's files, the least and the greatest
+    value of every column or of all pixels, and the ``names`` of the columns, if a header gives them.
     """
 
     train: TensorSet
     val: TensorSet
     test: TensorSet
-    low: Tensor
-    high: Tensor
+    range: tuple[Tensor, Tensor] | None = None
     names: list[str] | None = None
 
     def __init__(self, batch_size: int, seed: int) -> None:
@@ -133,8 +132,8 @@ class DataModule(LightningDataModule, ABC):
         """Load and split, once."""
         if not hasattr(self, "test"):
             self.train, self.val, self.test = (TensorSet(*pair) for pair in self.load())
-        if not hasattr(self, "low"):
-            self.low, self.high = range_of(self.inverse_transform(self.train.x))
+        if self.range is None:
+            self.range = range_of(self.inverse_transform(self.train.x))
 
     @property
     def files(self) -> list[Path]:
@@ -155,10 +154,17 @@ class DataModule(LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What a model needs of its training data to read and write others, for checkpoints."""
-        return {"low": self.low, "high": self.high} if hasattr(self, "low") else {}
+        return {"range": self.range, "names": self.names} if self.range else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.low, self.high = state_dict["low"].clone(), state_dict["high"].clone()
+        """Raises ``ValueError`` for what ``state_dict`` cannot have written."""
+        low, high = (end.clone() for end in state_dict["range"])
+        names = state_dict["names"]
+        if low.shape != high.shape or not (low <= high).all():
+            raise ValueError(f"range must be two tensors of one shape in order, got {low} and {high}")
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise ValueError(f"names must be None or a list of texts, got {type(names).__name__}")
+        self.range, self.names = (low, high), names
 
     def train_dataloader(self) -> DataLoader[Batch]:
         processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ PACKED = "cifar10_jpgbytes_60k.npz"
 PARTS = ("train", "test")
 TEST_FRACTION, VAL_FRACTION, MAX_VAL = 0.2, 0.1, 500  # of a folder without parts; of the training images
 
-MAX_BYTES = 2**32  # of packed JPEGs
+MAX_BYTES = 2**30  # of packed JPEGs
 
 
 def find_images(path: str | None) -> Path:
@@ -70,6 +71,9 @@ def _list_packed(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
     if missing:
         raise ValueError(f"{source} must hold the arrays jpg, off and y of {part}, got no {', '.join(missing)}")
     content, offsets, label = (load_array(source, f"{stem}_{part}", MAX_BYTES) for stem in ("jpg", "off", "y"))
+    if offsets.dtype.kind not in "iu" or label.dtype.kind not in "iu" or content.dtype != np.uint8:
+        types = f"{content.dtype}, {offsets.dtype} and {label.dtype}"
+        raise ValueError(f"jpg, off and y of {source} must be bytes, integers and integers, got {types}")
     if len(offsets) != len(label) + 1 or offsets[-1] != len(content):
         raise ValueError(
             f"off_{part} of {source} must be {len(label) + 1} offsets that end at {len(content)}, "

@@ -31,6 +31,7 @@ Bytes = NDArray[np.uint8]
 
 ENVIRONMENT = "LATENT_EBM_DATA"
 NUM_TRAIN = 60_000
+MAX_BYTES = 2**27  # of an IDX file, unpacked
 TEST_FRACTION = 0.2  # of the normals, under the pooled protocol
 DIGESTS = {  # SHA-256 of the values, without the header
     "train-images-idx3-ubyte": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
@@ -46,12 +47,13 @@ def read_idx(path: Path) -> Bytes:
     Raises ``ValueError`` unless the file is two zero bytes, the type 8, the number of axes, their sizes as big-endian
     32-bit integers and then exactly the values.
     """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
-            content = gzip.decompress(content)
+            content = file.read(MAX_BYTES + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} must be a whole gzip file: {error}") from error
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path} must hold at most {MAX_BYTES:,} bytes when unpacked")
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} must start with the IDX magic 00 00 08, got {content[:3].hex(' ') or 'nothing'}")
     start = 4 + 4 * content[3]

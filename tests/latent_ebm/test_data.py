@@ -215,6 +215,13 @@ def test_damaged_idx_files(tmp_path: Path, name: str, content: bytes, message: s
         read_idx(tmp_path / name)
 
 
+def test_a_bomb_of_an_idx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist_module, "MAX_BYTES", 1000)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(10**6)))
+    with pytest.raises(ValueError, match="at most 1,000 bytes when unpacked"):
+        read_idx(tmp_path / "bomb.gz")
+
+
 def small_mnist(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in mnist_module.DIGESTS:

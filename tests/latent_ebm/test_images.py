@@ -105,6 +105,9 @@ def test_refusals(packed: Path, folder: Path) -> None:
     np.savez(packed, **{**arrays, "off_train": arrays["off_train"][:-1]})
     with pytest.raises(ValueError, match=r"off_train of .* must be 13 offsets that end at"):
         ready(str(packed), num_val=1)
+    np.savez(packed, **{**arrays, "off_train": arrays["off_train"].astype(float)})
+    with pytest.raises(ValueError, match="must be bytes, integers and integers, got uint8, float64 and uint8"):
+        ready(str(packed), num_val=1)
     np.savez(packed, **{name: array for name, array in arrays.items() if name != "y_train"})
     with pytest.raises(ValueError, match="got no y_train"):
         ready(str(packed), num_val=1)

@@ -112,8 +112,23 @@ def test_statistics_of_a_checkpoint_hold_for_rows_loaded_before() -> None:
     for rows in (data.train, other.train):
         back = data.inverse_transform(rows.x)
         assert (back[:, 0] - 200).abs().max() < 0.1
-    with pytest.raises(ValueError, match="scale positive"):
-        data.load_state_dict({**data.state_dict(), "scale": torch.zeros(2)})
+    for key, value, said in (
+        ("scale", torch.zeros(2), "scale positive"),
+        ("range", (torch.ones(2), torch.zeros(2)), "two tensors of one shape in order"),
+        ("names", 3, "names must be None or a list of texts, got int"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            data.load_state_dict({**data.state_dict(), key: value})
+
+
+def test_checkpoints_without_statistics_take_those_of_the_file() -> None:
+    data, known = Arrays("rows.csv"), Arrays("rows.csv")
+    known.setup()
+    torch.testing.assert_close(data.inverse_transform(known.test.x), known.inverse_transform(known.test.x))
+    gone = Toy2D(num=10)
+    x = torch.ones(3, 2)
+    assert gone.inverse_transform(x) is x  # nothing is loaded where nothing is needed
+    assert not hasattr(gone, "train")
 
 
 def test_columns_are_matched_with_the_checkpoint() -> None:
