@@ -6,6 +6,8 @@ r"""Files from elsewhere: one place where whatever is wrong with one becomes one
         content = parse(path)
     record = read_json(folder / "detector.json")      # all of that for an object of JSON
     tree = yaml.safe_load(check_yaml(text))           # text of YAML that is no larger than it looks
+    with rehearsal():                                 # a model of any size without memory, to compare with its file
+        model = make(tree)
 
 Keep the block of ``reading`` to what parses: errors inside are taken for faults of the file. Those that name the file
 already, and those of a missing file, permission or package, pass as they are.
@@ -13,18 +15,22 @@ already, and those of a missing file, permission or package, pass as they are.
 
 import json
 import os
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch.overrides import TorchFunctionMode
 
 PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
 MAX_JSON = 2**24  # bytes
 MAX_REASON = 200  # characters
 MAX_TEXT, MAX_WORD = 2**20, 2048  # characters of YAML, and of one value in it
+MAX_CALLS = 15_000  # of PyTorch, to make a model: some ten a layer; the largest U-Nets of diffusers take half of that
 MAX_NODES, MAX_DEPTH = 100_000, 100  # values of YAML with aliases written out, and how deep they nest
 
 
@@ -122,6 +128,32 @@ def check_yaml(text: str) -> str:
         if parents:
             parents[-1][2] = max(parents[-1][2], depth)
     return text
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Modules made inside take no memory, and more than ``MAX_CALLS`` calls of PyTorch are a ``ValueError``.
+
+    For a model that a file describes, before it is made with the memory that it takes. Others' modules may not stand it:
+    those that need the values of tensors when they are made.
+    """
+    with torch.device("meta"), Budget(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*non-meta parameter.*")
+        yield
+
+
+class Budget(TorchFunctionMode):
+    """Counts what is asked of PyTorch, until that is more than ``MAX_CALLS``."""
+
+    calls = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            raise ValueError(f"model must be made with at most {MAX_CALLS:,} calls of PyTorch, got more")
+        return func(*args, **(kwargs or {}))
 
 
 def check_limit(verb: str, size: int, limit: int, unit: str) -> None:

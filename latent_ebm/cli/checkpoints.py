@@ -5,27 +5,25 @@ they lie in the file, and cannot be larger than it. Of the configuration, the pa
 rules of ``building``; first without memory, so that a model that its file does not hold is refused before it takes any.
 """
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from latent_ebm.cli.building import OURS, Allowed, build
 from latent_ebm.data import DataModule
-from latent_ebm.denoisers import Denoiser, Preconditioned, load_teacher
-from latent_ebm.foreign import check_file, check_yaml, check_zip, reading
+from latent_ebm.denoisers import Denoiser, load_teacher
+from latent_ebm.foreign import check_file, check_yaml, check_zip, reading, rehearsal
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
 KEYS = ("config", "state_dict")
 WHOLE = "a whole checkpoint of plain tensors"
-MAX_CALLS = 15_000  # of PyTorch, to make a model: some ten a layer
 MAX_SHARED = 10  # times the size of their file that tensors may have in all, as some share memory
 
 
@@ -35,7 +33,7 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
     ``trust`` names packages, besides this library's, whose classes the configuration may name. Raises
     ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is damaged, foreign or not trusted.
     """
-    loaders = {DENOISER_LOADER: load_nested, **TEACHER_LOADERS}
+    loaders = {DENOISER_LOADER: apart(load_nested), **TEACHER_LOADERS}
     return load_parts(path, Allowed((*OURS, *trust), loaders))
 
 
@@ -47,9 +45,8 @@ def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataMo
     if allowed.packages == OURS:  # others' modules may need values when they are made
         with rehearsal():
             fill(build(config["model"], LearningRule, "model", allowed), checkpoint, path, assign=True)
-    with torch.device("cpu"):
-        rule = build(config["model"], LearningRule, "model", allowed)
-        fill(rule, checkpoint, path)
+    rule = build(config["model"], LearningRule, "model", allowed)
+    fill(rule, checkpoint, path)
     return rule.eval(), restore(build(config["data"], DataModule, "data", allowed), checkpoint, path)
 
 
@@ -72,28 +69,6 @@ def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> D
     return data
 
 
-@contextmanager
-def rehearsal() -> Iterator[None]:
-    """Make modules that take no memory, with at most ``MAX_CALLS`` calls of PyTorch."""
-    with torch.device("meta"), Budget(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*non-meta parameter.*")
-        yield
-
-
-class Budget(TorchFunctionMode):
-    """Raises ``ValueError`` when more is asked of PyTorch than any model needs to be made."""
-
-    calls = 0
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.calls += 1
-        if self.calls > MAX_CALLS:
-            raise ValueError(f"model must be made with at most {MAX_CALLS:,} calls of PyTorch, got more")
-        return func(*args, **(kwargs or {}))
-
-
 def load_denoiser(checkpoint: str) -> Denoiser:
     """The denoiser of a checkpoint of ``Denoising``: the teacher that the YAML file of a distiller names.
 
@@ -107,17 +82,21 @@ def load_nested(checkpoint: str) -> Denoiser:
     return denoiser_of(load_parts(checkpoint, Allowed(OURS, TEACHER_LOADERS))[0], checkpoint)
 
 
-def load_whole(path: str, skeleton: Preconditioned | None = None) -> Preconditioned:
-    """As ``load_teacher``, with memory also in a rehearsal, and without its budget."""
-    with torch._C.DisableTorchFunction():
-        return load_teacher(path, skeleton)
+def apart(load: Callable[..., Denoiser]) -> Callable[..., Denoiser]:
+    """``load`` in a thread of its own, where the rules of a rehearsal do not hold."""
+
+    @wraps(load)
+    def load_apart(*args: Any, **kwargs: Any) -> Denoiser:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(load, *args, **kwargs).result()
+
+    return load_apart
 
 
 DENOISER_LOADER = f"{__name__}.{load_denoiser.__name__}"
-TEACHER_LOADERS = {
-    "latent_ebm.denoisers.load_teacher": load_whole,
-    "latent_ebm.denoisers.teachers.load_teacher": load_whole,
-}
+TEACHER_LOADERS: dict[str, Callable[..., Denoiser]] = dict.fromkeys(
+    ("latent_ebm.denoisers.load_teacher", "latent_ebm.denoisers.teachers.load_teacher"), apart(load_teacher)
+)
 
 
 def denoiser_of(rule: LearningRule, checkpoint: str) -> Denoiser:

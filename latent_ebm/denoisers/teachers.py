@@ -1,6 +1,7 @@
 r"""Trained diffusion models from disk, as denoisers: no network is asked, and nothing is unpickled."""
 
-import json
+import inspect
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,30 +11,37 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from latent_ebm.denoisers.preconditioned import Preconditioned
+from latent_ebm.foreign import check_file, read_json, reading, rehearsal
+from samplers.checks import check_counts
 from samplers.schedules import VE, Karras, Rectified, VPDiscrete
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x"}  # of diffusers, and of Preconditioned
+WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.safetensors")  # the group is a variant
 
 
 def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Preconditioned:
     """The denoiser stored at ``path``, frozen and in evaluation mode.
 
     Either a model directory of ``diffusers`` (the extra of this name), whose ``unet/`` and ``scheduler/`` say all: beta
-    schedules with predictions of eps, v or x, flow matching, or EDM. Its ``label`` is the model's ``class_labels``; other
-    conditions keep their names. Or a ``.safetensors`` file with the weights of ``skeleton.network``, as for
-    ``Preconditioned(network, Karras(), "edm", data_scale=0.5)``, which are loaded into it.
+    schedules with predictions of eps, v or x, flow matching, or EDM; what its scheduler leaves out is the default of the
+    scheduler's class. Its ``label`` is the model's ``class_labels``; other conditions keep their names. Weights of another
+    variant, as fp16, are taken if there are no others, and computed with in float32. Or a ``.safetensors`` file with the
+    weights of ``skeleton.network``, as for ``Preconditioned(network, Karras(), "edm", data_scale=0.5)``, which are loaded
+    into it.
 
-    Raises ``FileNotFoundError`` if a file is missing, ``ImportError`` without the extra, ``ValueError`` for a file without a
-    skeleton, or a model that is not one of these, and ``RuntimeError`` for weights that do not fit.
+    Raises ``FileNotFoundError`` if a file is missing, ``ImportError`` without the extra, and ``ValueError`` for a file
+    without a skeleton, one that is damaged or does not fit, or a model that is not one of these.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         denoiser = load_diffusers(path)
-    elif skeleton is None:
-        raise ValueError(f"skeleton must be given for a path that is not a directory, got None for {path}")
     else:
+        path = check_file(path, "a model directory of diffusers or a file .safetensors")
+        if skeleton is None:
+            raise ValueError(f"skeleton must be given for a path that is not a directory, got None for {path}")
         denoiser = skeleton
-        denoiser.network.load_state_dict(load_file(path))
+        with reading(path, "the weights of skeleton.network as .safetensors"):
+            denoiser.network.load_state_dict(load_file(path))
     return denoiser.eval().requires_grad_(False)
 
 
@@ -44,28 +52,77 @@ def load_diffusers(path: Path) -> Preconditioned:
     except ImportError as error:
         raise ImportError(f"loading {path} needs diffusers: pip install 'latent-ebm[diffusers]'") from error
     unet, scheduler = (read_config(path / name) for name in ("unet/config.json", "scheduler/scheduler_config.json"))
-    parts = scheduler_parts(scheduler)
-    kind = getattr(diffusers, str(unet.get("_class_name")), None)
+    kind = find_class(diffusers, unet)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
         raise ValueError(
             f"the _class_name of {path / 'unet'} must be a model of diffusers, got {unet.get('_class_name')!r}"
         )
-    network = kind.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
-        path / "unet", local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-    )
-    return Preconditioned(DiffusersNetwork(network), **parts)
+    with reading(path / "scheduler", "a scheduler whose schedule is known here"):
+        parts = scheduler_parts({**defaults(find_class(diffusers, scheduler)), **scheduler})
+    return Preconditioned(DiffusersNetwork(read_network(kind, path / "unet", unet)), **parts)
+
+
+def find_class(diffusers: Any, config: dict[str, Any]) -> Any:
+    """The class of ``diffusers`` that a ``config`` names, None if there is none of this name."""
+    return getattr(diffusers, str(config.get("_class_name")), None)
+
+
+def defaults(scheduler: Any) -> dict[str, Any]:
+    """What the class ``scheduler`` takes where its configuration is silent; nothing for None."""
+    parameters = {} if scheduler is None else inspect.signature(scheduler).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+
+
+def read_network(kind: Any, folder: Path, config: dict[str, Any]) -> nn.Module:
+    """The model of class ``kind`` in ``folder``, if all its weights are there, and no more."""
+    variant = find_variant(folder)
+    if config.get("quantization_config") is not None:
+        raise ValueError(f"{folder} must hold a model without quantization_config")
+    with reading(folder, "a model of diffusers and its weights"):
+        with rehearsal():
+            size = sum(p.numel() for p in kind.from_config(config).parameters())
+        held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        if size > held:
+            raise ValueError(f"config.json describes {size:,} weights, more than its files have bytes, {held:,}")
+        network, info = kind.from_pretrained(
+            folder,
+            variant=variant,
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+        )
+        wrong = {name: keys for name, keys in info.items() if keys}
+        if wrong:
+            raise ValueError(f"weights that do not fit, {wrong}")
+    return network
+
+
+def find_variant(folder: Path) -> str | None:
+    """The variant of the weights in ``folder``, None for plain ones. Raises ``FileNotFoundError`` if there are none."""
+    names = sorted(file.name for file in folder.iterdir())
+    variants = {match[1] for name in names if (match := WEIGHTS.fullmatch(name))}
+    if not variants:
+        raise FileNotFoundError(
+            f"{folder} must hold diffusion_pytorch_model.safetensors (pickled weights are not read), "
+            f"got {', '.join(names)}"
+        )
+    if None not in variants and len(variants) > 1:
+        raise ValueError(f"{folder} must hold plain weights or those of one variant, got {', '.join(sorted(variants))}")
+    return None if None in variants else variants.pop()
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises ``FileNotFoundError``."""
+    """The object of a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for what is none."""
     if not path.is_file():
         raise FileNotFoundError(f"path must be a model directory of diffusers, but {path} is missing")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def scheduler_parts(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of ``Preconditioned`` that say the same as the ``config`` of a scheduler of ``diffusers``."""
     name, num = str(config.get("_class_name")), config.get("num_train_timesteps", 1000)
+    check_counts("scheduler", num_train_timesteps=num)
     prediction = config.get("prediction_type", "epsilon")
     for key in ("trained_betas", "rescale_betas_zero_snr", "invert_sigmas"):
         if config.get(key):
@@ -76,7 +133,7 @@ def scheduler_parts(config: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a scheduler must have betas and predict one of {', '.join(PREDICTIONS)}, got {config}")
     if name.startswith("EDM"):
         return edm_parts(config, "edm" if prediction == "epsilon" else PREDICTIONS[prediction])
-    schedule = VPDiscrete(num, config["beta_start"], config["beta_end"], config["beta_schedule"])
+    schedule = VPDiscrete(num, *(config.get(key) for key in ("beta_start", "beta_end", "beta_schedule")))  # pyright: ignore
     return {"schedule": schedule, "prediction": PREDICTIONS[prediction], "level": schedule.position}
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from latent_ebm.cli import main
 from latent_ebm.cli.building import OURS, Allowed, build, find_class
-from latent_ebm.cli.checkpoints import MAX_CALLS, load_denoiser, load_rule
+from latent_ebm.cli.checkpoints import load_denoiser, load_rule
+from latent_ebm.foreign import MAX_CALLS
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 from tests.latent_ebm.tiny import energy, fit, langevin, make_config, part
@@ -301,6 +303,23 @@ def test_a_teacher_that_is_honest_is_loaded() -> None:
     rule, _ = load_rule("a.ckpt")
     assert isinstance(rule, Denoising)
     assert all(torch.equal(weights[name], value) for name, value in rule.state_dict().items())
+
+
+def test_a_teacher_from_a_file_is_loaded_by_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own weights come first, those of the file only shape it."""
+    config = teacher()
+    skeleton = config["model"]["init_args"]["denoiser"]
+    denoiser = build(skeleton, torch.nn.Module, "x", Allowed(OURS, {}))
+    save_file(denoiser.network.state_dict(), "net.safetensors")
+    named = part("latent_ebm.denoisers.load_teacher", path="net.safetensors", skeleton=skeleton)
+    weights = {name: value.clone().add_(1.0) for name, value in denoiser.state_dict(prefix="denoiser.").items()}
+    save(teacher(denoiser=named), state_dict=weights)
+    rule, _ = load_rule("a.ckpt")
+    assert all(torch.equal(weights[name], value) for name, value in rule.state_dict().items())
+    Path("net.safetensors").write_bytes(pickle.dumps(Bomb()))
+    refused(capsys, "net.safetensors must hold the weights of skeleton.network")
+    save(teacher(denoiser=part("latent_ebm.denoisers.load_teacher", path=JSON)), state_dict=weights)
+    refused(capsys, "path must name a model directory of diffusers")
 
 
 # Bombs

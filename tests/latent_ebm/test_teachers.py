@@ -1,6 +1,7 @@
 """Teachers from disk: the same denoiser as the arithmetic of their own scheduler, with no network and no pickle."""
 
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -151,15 +152,39 @@ def test_weights_of_a_network(tmp_path: Path) -> None:
     x, t = torch.randn(4, 3), torch.rand(4)
     torch.testing.assert_close(teacher(x, t), Preconditioned(trained, Karras(), "edm", 0.5)(x, t))
     assert not any(p.requires_grad for p in teacher.parameters())
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(
+        ValueError, match=r"network\.safetensors must hold the weights of skeleton\.network.*size mismatch"
+    ):
         load_teacher(tmp_path / "network.safetensors", Preconditioned(DenoiserMLP(2, (8,)), Karras()))
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         load_teacher(tmp_path / "none.safetensors", Preconditioned(fresh, Karras()))
 
 
 def test_a_file_needs_a_skeleton(tmp_path: Path) -> None:
+    (tmp_path / "network.safetensors").touch()
     with pytest.raises(ValueError, match="skeleton must be given for a path that is not a directory, got None"):
         load_teacher(tmp_path / "network.safetensors")
+
+
+def test_a_mistyped_path(tmp_path: Path) -> None:
+    """Is not taken for a file without a skeleton."""
+    for path in (tmp_path / "techer", "~/no such folder", tmp_path / "network.safetensors"):
+        with pytest.raises(FileNotFoundError, match="path must name a model directory of diffusers or a file"):
+            load_teacher(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 8, (2**40).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]", b"PK\3\4 no tensors"],
+    ids=["empty", "length", "long header", "list", "zip"],
+)
+def test_broken_safetensors(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors must hold the weights of skeleton\.network as \.safetensors: "
+    ):
+        load_teacher(path, Preconditioned(DenoiserMLP(3, (8,)), Karras()))
 
 
 def test_the_extra_is_asked_for(tmp_path: Path, monkeypatch) -> None:
@@ -177,6 +202,119 @@ def test_incomplete_and_foreign_directories(diffusers, tmp_path: Path) -> None:
         path.write_text(json.dumps({**config, "beta_schedule": "linear"}))
     with pytest.raises(ValueError, match="must be a model of diffusers, got 'Path'"):
         load_teacher(tmp_path)
+
+
+def edit(path: Path, **change: object) -> None:
+    """Change entries of a JSON file; None removes one."""
+    config = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    "name", ["DDPMScheduler", "LCMScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"]
+)
+def test_what_a_scheduler_leaves_out_is_the_default_of_its_class(diffusers, tmp_path: Path, name: str) -> None:
+    scheduler = getattr(diffusers, name)()
+    whole = save(diffusers, tmp_path, scheduler)
+    (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps({"_class_name": name}))
+    assert load_teacher(tmp_path).schedule == whole.schedule
+    if name == "LCMScheduler":
+        assert whole.schedule == VPDiscrete(1000, 0.00085, 0.012, "scaled_linear")
+
+
+def test_weights_of_a_variant(diffusers, tmp_path: Path) -> None:
+    """In one file or several; pickled ones are named in the refusal."""
+    whole, unet = save(diffusers, tmp_path, diffusers.DDPMScheduler()), tmp_path / "unet"
+    plain = unet / "diffusion_pytorch_model.safetensors"
+    network_of(whole).half().save_pretrained(unet, variant="fp16")  # pyright: ignore[reportCallIssue]
+    assert same_weights(load_teacher(tmp_path), whole, tolerance=1e-3)
+    plain.unlink()
+    teacher = load_teacher(tmp_path)
+    assert same_weights(teacher, whole)
+    assert {p.dtype for p in teacher.parameters()} == {torch.float32}
+    (unet / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    network_of(whole).save_pretrained(unet, variant="fp16", max_shard_size="5KB")  # pyright: ignore[reportCallIssue]
+    assert len(list(unet.glob("*.safetensors"))) > 1
+    assert same_weights(load_teacher(tmp_path), whole)
+    for part in unet.glob("*.safetensors"):
+        part.unlink()
+    (unet / "diffusion_pytorch_model.bin").touch()
+    with pytest.raises(FileNotFoundError, match=r"unet must hold .*pickled weights are not read.*got .*model\.bin"):
+        load_teacher(tmp_path)
+
+
+def same_weights(one: Preconditioned, other: Preconditioned, tolerance: float = 0.0) -> bool:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.allclose(p, q.float(), rtol=0, atol=tolerance) for p, q in pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "unet/config",
+            {"layers_per_block": 2},
+            r"unet must hold a model of diffusers and its weights: .*do not fit.*missing",
+        ),
+        ("unet/config", {"layers_per_block": 10**9}, "unet must hold a model .*at most 15,000 calls of PyTorch"),
+        (
+            "unet/config",
+            {"block_out_channels": [4 * 10**6, 8]},
+            "unet must hold a model .*more than its files have bytes",
+        ),
+        ("unet/config", {"block_out_channels": "wide"}, "unet must hold a model of diffusers and its weights: "),
+        (
+            "unet/config",
+            {"quantization_config": {"quant_method": "a"}},
+            "unet must hold a model without quantization_config",
+        ),
+        (
+            "scheduler/scheduler_config",
+            {"beta_start": "small"},
+            "scheduler must hold a scheduler .*beta_start must be finite",
+        ),
+        (
+            "scheduler/scheduler_config",
+            {"num_train_timesteps": 10**12},
+            "scheduler must hold .*num_train_steps must be finite",
+        ),
+        (
+            "scheduler/scheduler_config",
+            {"num_train_timesteps": 1.5},
+            "scheduler must hold .*num_train_timesteps must be an int",
+        ),
+        ("scheduler/scheduler_config", {"prediction_type": ["epsilon"]}, "scheduler must hold a scheduler"),
+    ],
+    ids=["more layers", "a billion layers", "wide", "word", "quantized", "betas", "steps", "fraction", "list"],
+)
+def test_edited_configurations(diffusers, saved: Path, tmp_path: Path, name: str, change: dict, message: str) -> None:
+    folder = shutil.copytree(saved, tmp_path / "model")
+    edit(folder / f"{name}.json", **change)
+    with pytest.raises(ValueError, match=message):
+        load_teacher(folder)
+
+
+def test_broken_folders(diffusers, saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "model")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="unet must hold a model of diffusers and its weights: "):
+        load_teacher(folder)
+    (folder / "unet/config.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"config\.json must hold an object of JSON, got a list"):
+        load_teacher(folder)
+    (folder / "unet/config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json must hold an object of JSON: Expecting"):
+        load_teacher(folder)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small model."""
+    diffusers = pytest.importorskip("diffusers", reason="the extra 'diffusers' is not installed")
+    path = tmp_path_factory.mktemp("teacher")
+    save(diffusers, path, diffusers.DDPMScheduler())
+    return path
 
 
 @pytest.mark.parametrize(
