@@ -19,6 +19,7 @@ from experiments import (
 )
 from experiments.benchmarks import flow, summary
 from experiments.common import FIGURES, HERE, results
+from experiments.gpu import report as gpu_report
 from experiments.tables import spread, table
 from latent_ebm.applications.pictures import new_figure, save_figure, styled
 from latent_ebm.data import Pinwheel
@@ -189,6 +190,7 @@ def main() -> None:
         stacked_digits.section,
         flow.section,
         summary.section,
+        gpu_report.section,
     )
     FIGURES.mkdir(exist_ok=True)
     head = (

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from samplers.base import as_tensor
+
 
 def log_sum_exp(terms: Tensor, dim: int) -> Tensor:
     """``log sum exp(terms)`` along ``dim``, whose gradient is ``softmax(terms)``.
@@ -32,7 +34,7 @@ class Gaussian:
     """
 
     def __init__(self, mean: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]]) -> None:
-        self.mean, self.covariance = torch.as_tensor(mean), torch.as_tensor(covariance)
+        self.mean, self.covariance = as_tensor(mean), as_tensor(covariance)
         if self.covariance.shape != 2 * self.mean.shape:
             wanted, got = tuple(2 * self.mean.shape), tuple(self.covariance.shape)
             raise ValueError(f"covariance must have shape {wanted} for a mean (dim,), got {got}")
@@ -76,7 +78,7 @@ class GaussianMixture:
         means: Tensor | Sequence[Sequence[float]],
         scales: Tensor | Sequence[float],
     ) -> None:
-        self.weights, self.means, self.scales = map(torch.as_tensor, (weights, means, scales))
+        self.weights, self.means, self.scales = map(as_tensor, (weights, means, scales))
         if self.means.ndim != 2 or self.weights.shape != self.means.shape[:1]:
             shapes = tuple(self.weights.shape), tuple(self.means.shape)
             raise ValueError(f"weights (K,) and means (K, dim) must agree in K, got shapes {shapes[0]} and {shapes[1]}")
@@ -129,7 +131,7 @@ class Banana:
     """
 
     def __init__(self, curvature: float = 1.0, scales: Tensor | Sequence[float] = (1.0, 0.5)) -> None:
-        self.curvature, self.scales = curvature, torch.as_tensor(scales)
+        self.curvature, self.scales = curvature, as_tensor(scales)
         if not math.isfinite(curvature):
             raise ValueError(f"curvature must be finite, got {curvature}")
         if self.scales.shape != (2,):

@@ -36,13 +36,15 @@ class SharedNoise(TorchDispatchMode):
 
     def draw(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the method ``name`` that fills a tensor writes into one like ``x``."""
-        empty = torch.empty(x.shape, dtype=torch.float64 if x.is_floating_point() else x.dtype)
+        dtype = torch.float64 if x.is_floating_point() else x.dtype
+        empty = torch.empty(x.shape, dtype=dtype, device="cpu")
         return getattr(empty, name)(*on_cpu(args), **plain(kwargs), generator=self.generator)
 
     def make(self, name: str, *args: Any, **kwargs: Any) -> Tensor:
         """What the function ``name`` returns."""
         dtype = {"dtype": torch.float64} if name in ("rand", "randn") else {}
-        return getattr(torch, name)(*on_cpu(args), **plain(kwargs), **dtype, generator=self.generator)
+        with torch.device("cpu"):
+            return getattr(torch, name)(*on_cpu(args), **plain(kwargs), **dtype, generator=self.generator)
 
 
 def plain(kwargs: dict[str, Any]) -> dict[str, Any]:

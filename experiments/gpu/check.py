@@ -19,7 +19,14 @@ import torch
 from experiments.common import OUTPUTS
 from experiments.gpu.speed import card
 
-TESTS = ("tests/test_devices.py", "tests/samplers", "tests/latent_ebm")
+MODELS = "denoisers denoising denoising_networks diffusion_gan distillation guidance kernels learning"
+MORE = "likelihoods metrics model networks objectives posteriors priors self_adversarial"
+LAST = "self_supervised stages ufogen_progressive"
+TESTS = (
+    "tests/test_devices.py",
+    "tests/samplers",
+    *(f"tests/latent_ebm/test_{name}.py" for name in f"{MODELS} {MORE} {LAST}".split()),
+)
 
 
 def count(report: Path) -> dict[str, float | list[str]]:
@@ -52,7 +59,7 @@ def main() -> None:
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # for deterministic mode
         command = [sys.executable, "-m", "pytest", *options, *workers, *args.tests]
         subprocess.run(command, env=environment, check=False)
-        found = {"card": card(), **count(report)}
+        found = {"card": card(args.device), **count(report)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1), flush=True)

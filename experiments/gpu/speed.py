@@ -172,6 +172,7 @@ def plan(tiny: bool) -> dict[str, Callable[[], dict[str, Any]]]:
             "ceilings": partial(ceilings, 128),
             "chain-20": partial(chains, 20),
             "posterior-CIFAR-2": partial(posterior_steps, "CIFAR", 2),
+            "training-60/2-2": partial(training_steps, 2, 2),
             "distillation-1": partial(distillation, 1, 8, 2),
             "detector-500": partial(detector, 500),
         }
@@ -183,9 +184,10 @@ def plan(tiny: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     return {**parts, "detector-1000000": partial(detector, 10**6), "ess": effective_samples}
 
 
-def card() -> dict[str, str]:
+def card(device: str) -> dict[str, str]:
     """What this was measured on."""
-    name = torch.cuda.get_device_name() if is_cuda() else platform.processor() or "CPU"
+    known = torch.device(device).type == "cuda"
+    name = torch.cuda.get_device_name() if known else platform.processor() or "CPU"
     return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
 
@@ -199,7 +201,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_default_device(args.device)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {"card": card()}
+    found: dict[str, Any] = {"card": card(args.device)}
     start = time.perf_counter()
     for name, measure in plan(args.tiny).items():
         if not name.startswith(tuple(args.tables)):

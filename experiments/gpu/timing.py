@@ -38,8 +38,10 @@ def milliseconds(run: Callable[[], Any]) -> float:
     return start.elapsed_time(end)
 
 
-def times(contestants: Contestants, rounds: int = 15) -> Times:
+def times(contestants: Contestants, rounds: int = 15, seconds: float = 5) -> Times:
     """Lowest, median and highest milliseconds of every contestant that runs here.
+
+    There are ``rounds``, or as many as begin within ``seconds``.
 
     A contestant that fails is printed and left out: its library may not know this device.
     """
@@ -51,7 +53,10 @@ def times(contestants: Contestants, rounds: int = 15) -> Times:
         except Exception as error:  # a peer may fail in any way
             print(f"{name} left out: {type(error).__name__}: {str(error)[:300]}", flush=True)
             del running[name]
-    for _ in range(rounds):
+    start = time.perf_counter()
+    for k in range(rounds):
+        if k and time.perf_counter() - start > seconds:
+            break
         for name, run in running.items():
             found.setdefault(name, []).append(milliseconds(run))
     return {name: [min(row), float(torch.tensor(row).median()), max(row)] for name, row in found.items()}

@@ -98,20 +98,22 @@ class Run:
         self.out, self.sets, self.judge, self.num = out, sets, judge, num
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         path = out / "train.json"
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"card": card()}
+        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"card": card(self.device.type)}
 
-    def fit(self, name: str, rule: LearningRule, seconds: int, batch_size: int, **options: Any) -> None:
-        """Train ``rule`` until it has had ``seconds`` in all, with more ``options`` of the trainer."""
+    def fit(
+        self, name: str, rule: LearningRule, seconds: int, batch_size: int, decay: float = 0.0, **options: Any
+    ) -> None:
+        """Train ``rule`` until it has had ``seconds`` in all; with ``decay`` it ends as its average."""
         last = self.out / f"{name}.ckpt"
         keep = ModelCheckpoint(self.out, name, save_on_train_epoch_end=True, enable_version_counter=False)
-        callbacks = [keep, *options.pop("callbacks", [])]
+        averages = [EMAWeightAveraging(use_buffers=False, decay=decay)] if decay else []
         trainer = Trainer(
             accelerator="auto",
             devices=1,
             precision="bf16-mixed" if self.device.type == "cuda" else "32-true",
             max_epochs=-1,
             max_time={"seconds": seconds},
-            callbacks=callbacks,
+            callbacks=[keep, *averages],
             logger=False,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
@@ -178,22 +180,18 @@ def main() -> None:
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)
     channels, batch_size, width, num = (8, 20, 2, 30) if args.tiny else (96, 512, 64, 2500)
-    averaged: dict[str, Any] = {
-        "callbacks": [EMAWeightAveraging(use_buffers=False, decay=0.999)],
-        "limit_val_batches": 0,
-    }
     sets = load(args.tiny)
     run = Run(args.out, sets, classifier(args.out, sets["train"], 1 if args.tiny else 6), num)
     run.tell("training images", lambda: sets["train"].x[:num])
     rule = teacher(channels)
     if args.teacher:
-        run.fit("teacher", rule, args.teacher, batch_size, **averaged)
+        run.fit("teacher", rule, args.teacher, batch_size, decay=0.999, limit_val_batches=0)
         for steps in STEPS[:2] if args.tiny else STEPS:
             run.tell(f"teacher, {steps} steps", lambda k=steps: rule.generate(num, k, 1.0)["x"])
     denoiser = deepcopy(rule.denoiser)
     for kind in ("dmd", *(f"emd-{k}" for k in EM_STEPS), "ufogen") if args.student else ():
         learner = student(kind, deepcopy(denoiser))
-        run.fit(kind, learner, args.student, batch_size // 2, **averaged)
+        run.fit(kind, learner, args.student, batch_size // 2, decay=0.99, limit_val_batches=0)
         told = {} if kind == "ufogen" else {"label": run.labels()}
         run.tell(kind, lambda rule=learner, told=told: rule.generate(num, **told)["x"])
     for kind in ("mle", "ratio") if args.latent else ():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.denoisers.base import Denoiser
+from samplers.base import as_tensor
 from samplers.checks import check_counts
 from samplers.schedules import Schedule, broadcast
 from samplers.targets import log_sum_exp
@@ -42,9 +43,9 @@ class GaussianMixtureDenoiser(Denoiser):
     ) -> None:
         super().__init__()
         self.schedule = schedule
-        means = 1.0 * torch.as_tensor(means)
-        weights, scales = (torch.as_tensor(a).to(means) for a in (weights, scales))
-        labels = torch.arange(len(means)) if labels is None else torch.as_tensor(labels)
+        means = 1.0 * as_tensor(means)
+        weights, scales = (as_tensor(a).to(means) for a in (weights, scales))
+        labels = torch.arange(len(means)) if labels is None else as_tensor(labels)
         if means.ndim < 2 or weights.shape != means.shape[:1] or labels.shape != weights.shape:
             raise ValueError(
                 "means (K, *event), weights (K,) and labels (K,) must agree in K, got shapes "

@@ -328,6 +328,7 @@ def network_rule(rule=EMDistillation, **kwargs):
     return rule(teacher, OneStep(teacher, -3.0), deepcopy(teacher).requires_grad_(), 2, ADAM, **kwargs)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("rule", [EMDistillation, DistributionMatching])
 def test_training_moves_student_and_fake_and_leaves_the_teacher(rule, tmp_path):
     module = network_rule(rule, conditional=True, fake_lr=1e-3)

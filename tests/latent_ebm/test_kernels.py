@@ -90,6 +90,7 @@ def varied() -> KernelPrior:
     return KernelPrior(kernel_prior().exemplars, WIDTHS)
 
 
+@pytest.mark.cpu
 def test_kernels_of_different_widths_are_the_mixture() -> None:
     prior, z = varied(), torch.randn(6, 2).double()
     assert grid_log_z(prior) == pytest.approx(0, abs=1e-9)

@@ -266,6 +266,7 @@ RESUMED["em distillation"] = partial(em_distillation, student_every=3)
 RESUMED["progressive"] = lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=8, stage_length=6)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("make", RESUMED.values(), ids=RESUMED.keys())
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(make, tmp_path):
     def fit(seed, ckpt=None):
@@ -337,6 +338,7 @@ def deterministic_distiller() -> EMDistillation:
     )
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize(
     ("make", "strategy", "steps", "moved"),
     [
@@ -359,6 +361,7 @@ def test_two_processes_take_the_steps_of_one_on_the_joined_batch(make, strategy,
     assert not torch.equal(start[moved], alone.state_dict()[moved])
 
 
+@pytest.mark.cpu
 def test_training_closes_stages_and_its_checkpoint_grows_the_prior(tmp_path):
     torch.manual_seed(0)
     rule = ratio()

@@ -26,6 +26,7 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
+@pytest.mark.cpu
 def test_gaussian_log_prob_is_scipys() -> None:
     decoder, z, x = linear(), normal(4, 2), normal(4, 5)
     likelihood = GaussianLikelihood(decoder, 0.3).double()
@@ -33,6 +34,7 @@ def test_gaussian_log_prob_is_scipys() -> None:
     np.testing.assert_allclose(likelihood(z).log_prob(x).detach(), expected, rtol=1e-6)
 
 
+@pytest.mark.cpu
 def test_bernoulli_log_prob_is_scipys() -> None:
     decoder, z, x = linear(), normal(4, 2), torch.randint(2, (4, 5)).double()
     chance = torch.sigmoid(decoder(z)).detach()

@@ -123,6 +123,7 @@ def test_mlp_shapes(out_shape: int | tuple[int, ...], hidden: tuple[int, ...]) -
     assert MLP(12, 5)(torch.randn(3, 3, 2, 2)).shape == (3, 5)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convnets_have_shapes_and_do_not_mix_rows(shape: tuple[int, int, int]) -> None:
     decoder, encoder = ConvDecoder(3, shape, channels=4), ConvEncoder(shape, 6, channels=4)

@@ -60,6 +60,7 @@ def grid_log_z(prior: Prior) -> float:
         return (prior(torch.cartesian_prod(axis, axis)).logsumexp(0) + 2 * math.log(18 / 399)).item()
 
 
+@pytest.mark.cpu
 def test_gaussian_log_density_is_scipys() -> None:
     z = torch.randn(6, 3).double()
     expected = stats.multivariate_normal(torch.zeros(3).numpy()).logpdf(z.numpy())

@@ -31,6 +31,7 @@ def identity(**changes: float) -> Augment:
 # ---------------------------------------------------------------------------------------------------------------- loss
 
 
+@pytest.mark.cpu
 def test_terms_are_those_of_numpy() -> None:
     z, other = draw(7, 4), 0.5 * draw(7, 4, seed=1)
     invariance = np.mean((z.numpy() - other.numpy()) ** 2)

@@ -104,6 +104,7 @@ def ddim_factor(steps: int) -> float:
     return factor
 
 
+@pytest.mark.cpu
 def test_halving_twice_keeps_the_map_of_a_gaussian(tmp_path) -> None:
     """4 -> 2 -> 1 steps: both regressions are on linear targets, so that the last student is the first teacher's map."""
     torch.manual_seed(0)
@@ -250,6 +251,7 @@ def test_ufogen_samples_in_one_step_or_few(num_steps: int, times: list[float]) -
         assert mean == pytest.approx(expected, abs=0.25)
 
 
+@pytest.mark.cpu
 def test_rules_train_and_generate(tmp_path) -> None:
     loader = DataLoader(SCALE * torch.randn(60, 1), batch_size=20)  # pyright: ignore[reportArgumentType]
     for made in (ufogen(), progressive(teacher_steps=4, stage_length=2)):

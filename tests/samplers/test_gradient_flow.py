@@ -163,6 +163,7 @@ def test_euler_step_that_folds_space_is_refused() -> None:
         GradientFlow(1.0, "euler", 9, exact_dim=2).euler_flow(gaussian(), *start(4, 3))
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("method", ["dopri5", "rk4"])
 def test_gradients_through_the_flow(method: str, adjoint: bool) -> None:

@@ -145,6 +145,7 @@ class Quartic(nn.Module):
         return -(self.w * x.square()).sum(1) - 0.25 * x.pow(4).sum(1)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("method", ["dopri5", "rk4"])
 def test_adjoint_gradients_in_all_arguments(method: str) -> None:
     module, grads = Quartic(), []

@@ -140,6 +140,7 @@ ORDERS = [(DDIM, 1, grid) for grid in GRIDS] + [(Heun, 2, grid) for grid in ("lo
 ORDERS += [(partial(ProbabilityFlow, method=method), FIXED_STEP[method], "log_snr") for method in ("midpoint", "rk4")]
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize(("make", "order", "grid"), ORDERS)
 @pytest.mark.parametrize("schedule", [VPLinear(), Karras()], ids=lambda s: type(s).__name__)
 def test_observed_order_is_the_declared_one(paths, schedule: Schedule, make, order: int, grid: str) -> None:

@@ -93,3 +93,12 @@ def test_lists_give_the_default_dtype() -> None:
 def test_bad_arguments(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_tensors_stay_where_they_are_whatever_the_default_device() -> None:
+    mean, covariance = torch.zeros(2), torch.eye(2)
+    with torch.device("meta"):
+        target = Gaussian(mean, covariance)
+        mixture = GaussianMixture(torch.ones(1, device="cpu"), mean[None], covariance[:1, 0])
+    assert not target.mean.is_meta
+    assert not mixture.means.is_meta
