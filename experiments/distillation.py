@@ -104,7 +104,7 @@ def make_rule(setting: dict[str, Any], scale: float = 0.3, num: int = SEEDS) -> 
 
 def train(rule: ScoreDistiller, rows: int, updates: int, last: float = 0.0) -> float:
     """Train at learning rates that fall linearly to ``last`` times what they were; CPU seconds."""
-    optimizer, start = rule.configure_optimizers(), time.process_time()
+    optimizer, start = rule.make_optimizers()[0], time.process_time()
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, last, updates)
     batch = torch.empty(rows, 1)
     for _ in range(updates):

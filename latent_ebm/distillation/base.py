@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.students import check_log_snr
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising
 from samplers.base import normal_like
 from samplers.schedules import broadcast
@@ -59,8 +59,9 @@ class ScoreDistiller(LearningRule):
         fake_lr: float | None = None,
         student_every: int = 1,
         conditional: bool = False,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer)
+        super().__init__(optimizer, scheduler)
         fake = deepcopy(teacher).requires_grad_() if fake is None else fake
         check_parts(teacher, student, fake, log_snr)
         self.teacher, self.student, self.fake = teacher.requires_grad_(False), student, fake
@@ -125,21 +126,18 @@ class ScoreDistiller(LearningRule):
         x = [self.student(z[rows], **{name: c[rows] for name, c in condition.items()}) for rows in parts]
         return {"x": torch.cat(x), "z": z, **condition}
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        total = super().training_step(batch, batch_idx)
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # pyright: ignore[reportAttributeAccessIssue]
-            self.log_dict({f"chain/{name}": value for name, value in self.figures.items()})
-        return total
+    def watch(self) -> dict[str, Tensor]:
+        return {f"chain/{name}": value for name, value in self.figures.items()}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Log the mean norm of the gap: zero where student and teacher are of one law, as far as ``fake`` can tell."""
+    def held_out(self, batch: Any) -> dict[str, Tensor]:
+        """The mean norm of the ``gap``: zero where student and teacher are of one law, as far as ``fake`` can tell."""
         rows, condition = self.read(batch)
         x = self.generate(rows, **condition)["x"]
-        gap = self.gap(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()
-        self.log("val/gap", gap, batch_size=rows, sync_dist=True, prog_bar=True)
+        return {"gap": self.gap(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()}
 
     def on_train_start(self) -> None:
         """Keep a teacher with dropout from being trained with it."""
+        super().on_train_start()
         self.teacher.eval()
 
     def fake_parameters(self) -> list[nn.Parameter]:
@@ -147,10 +145,10 @@ class ScoreDistiller(LearningRule):
         taken = {id(p) for p in self.student.parameters()}
         return [p for p in self.fake.parameters() if p.requires_grad and id(p) not in taken]
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
         student, fake = [p for p in self.student.parameters() if p.requires_grad], self.fake_parameters()
         group = {"params": fake} if self.fake_lr is None else {"params": fake, "lr": self.fake_lr}
-        return self.optimizer([g for g in ({"params": student}, group) if g["params"]])
+        return [self.optimizer([g for g in ({"params": student}, group) if g["params"]])]
 
 
 def check_parts(teacher: Denoiser, student: nn.Module, fake: Denoiser, log_snr: tuple[float, float]) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.base import Noise, ScoreDistiller
-from latent_ebm.learning.base import OptimizerCallable
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers import Langevin
 from samplers.base import check_recording
@@ -112,8 +112,9 @@ class EMDistillation(ScoreDistiller):
         fake_lr: float | None = None,
         student_every: int = 1,
         conditional: bool = False,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        shared = (log_snr, weight_power, fake_lr, student_every, conditional)
+        shared = (log_snr, weight_power, fake_lr, student_every, conditional, scheduler)
         super().__init__(teacher, student, fake, latent_shape, optimizer, *shared)
         if not (math.isfinite(z_step_size) and z_step_size >= 0):
             raise ValueError(f"z_step_size must be finite and non-negative, got {z_step_size}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.denoisers import Denoiser
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers.base import normal_like
 from samplers.reverse import DDIM
@@ -49,8 +49,9 @@ class Progressive(LearningRule):
         num_steps: int = 1,
         stage_length: int = 1000,
         conditional: bool = False,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer)
+        super().__init__(optimizer, scheduler)
         student = deepcopy(teacher) if student is None else student
         check_student(teacher, student)
         self.stage_count = count_halvings(teacher_steps, num_steps)
@@ -73,6 +74,7 @@ class Progressive(LearningRule):
 
     def on_train_start(self) -> None:
         """Teachers are asked as in evaluation."""
+        super().on_train_start()
         for teacher in (self.teacher, self.previous):
             teacher.eval()
 
@@ -108,11 +110,6 @@ class Progressive(LearningRule):
             raise ValueError("batch must be (x, label, ...) for a conditional student, got a tensor alone")
         return {"label": batch[1]}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        with torch.no_grad():
-            held_out = {f"val/{name}": loss for name, loss in self.losses(batch).items()}
-        self.log_dict(held_out, batch_size=len(self.unpack(batch)[0]), sync_dist=True)
-
     @torch.no_grad()
     def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM; a condition has ``num`` rows."""
@@ -125,8 +122,8 @@ class Progressive(LearningRule):
             parts.append(solver.sample(denoise, x_T[rows]))
         return {"x": torch.cat(parts), **condition}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(list(self.student.parameters()))
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer(list(self.student.parameters()))]
 
 
 def invert_step(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
-from latent_ebm.learning.base import OptimizerCallable
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers.schedules import broadcast
 
@@ -41,6 +41,7 @@ class UFOGen(AdversarialRule):
         penalty: float = 0.05,
         penalty_every: int = 1,
         critic_lr: float | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
         if not any(True for _ in teacher.parameters()):
             raise ValueError(f"teacher must have parameters to start the student from, got {type(teacher).__name__}")
@@ -48,9 +49,8 @@ class UFOGen(AdversarialRule):
             raise ValueError(f"reconstruction must be non-negative, got {reconstruction}")
         student = deepcopy(teacher).requires_grad_()
         critic = DenoiserCritic(teacher, shape) if critic is None else critic
-        super().__init__(
-            student, critic, teacher.schedule, shape, optimizer, num_steps, penalty, penalty_every, critic_lr
-        )
+        numbers = (num_steps, penalty, penalty_every, critic_lr)
+        super().__init__(student, critic, teacher.schedule, shape, optimizer, *numbers, scheduler)
         self.reconstruction = reconstruction
 
     def meet(self, x: Tensor) -> Meeting:

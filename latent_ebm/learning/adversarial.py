@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable, total_loss
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable, total_loss
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers.base import normal_like
 from samplers.schedules import Schedule, broadcast
@@ -43,6 +43,8 @@ class AdversarialRule(LearningRule):
     Raises ``ValueError`` for numbers out of range.
     """
 
+    PARTS = ("critic", "generator")
+
     def __init__(
         self,
         generator: nn.Module,
@@ -54,8 +56,9 @@ class AdversarialRule(LearningRule):
         penalty: float = 0.05,
         penalty_every: int = 1,
         critic_lr: float | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer)
+        super().__init__(optimizer, scheduler)
         self.automatic_optimization = False
         for name, count in (("num_steps", num_steps), ("penalty_every", penalty_every)):
             if count < 1:
@@ -120,12 +123,12 @@ class AdversarialRule(LearningRule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         x, _ = self.unpack(batch)
-        due = self.batches_seen % self.trainer.log_every_n_steps == 0  # pyright: ignore[reportAttributeAccessIssue]
+        due = self.logs_now
         critic, generator = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         seen = self.move(critic, self.critic_losses(x))
         seen |= self.move(generator, self.generator_losses(x))
         if due:
-            self.log_dict({f"loss/{name}": loss for name, loss in seen.items()})
+            self.log_losses(seen)
 
     def move(self, optimizer: Any, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """A step down the sum of ``losses``, which are returned as constants."""
@@ -134,10 +137,10 @@ class AdversarialRule(LearningRule):
         optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        with torch.no_grad():
-            held_out = {f"val/{name}": loss for name, loss in self.losses(batch).items()}
-        self.log_dict(held_out, batch_size=len(self.unpack(batch)[0]), sync_dist=True)
+    def on_train_epoch_end(self) -> None:
+        """Step the schedulers, as Lightning does not for rules that step their optimisers themselves."""
+        for scheduler in self.trainer.lr_scheduler_configs:
+            scheduler.scheduler.step()  # pyright: ignore[reportCallIssue]
 
     def starts(self, num: int) -> tuple[Tensor, ...]:
         """``num`` draws of ``x_T``, in parts (at most CHUNK, \\*shape)."""
@@ -145,7 +148,7 @@ class AdversarialRule(LearningRule):
         k = torch.full((num,), self.num_steps, device=like.device)
         return self.diffuse(like.new_zeros(num, *self.shape), k).split(CHUNK)
 
-    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
         critic, generator = ([p for p in m.parameters() if p.requires_grad] for m in (self.critic, self.generator))
         group = {"params": critic} if self.critic_lr is None else {"params": critic, "lr": self.critic_lr}
         return [self.optimizer([group]), self.optimizer(generator)]

@@ -2,29 +2,39 @@ r"""What every learning rule shares: losses that are summed under one optimiser,
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from latent_ebm.learning.resuming import complete_batch
+from latent_ebm.learning.resuming import adopt_settings, complete_batch, settings_of
 from samplers import PersistentChains
 from samplers.base import check_finite
 
-OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
+OptimizerCallable = Callable[[Iterable], Optimizer]
+SchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
 class LearningRule(LightningModule, ABC):
-    """A rule defines ``losses`` and ``generate``; training and resuming follow.
+    """A rule defines ``losses`` and ``generate``; training, held-out figures and resuming follow.
 
-    ``optimizer`` makes the optimiser from the trainable parameters. A batch is a tensor x, or a tuple (x, label, index).
+    A batch is a tensor x, or a tuple (x, label, index). A setting of the optimiser that is changed on resuming is obeyed.
+
+    Args:
+        optimizer: Makes the optimiser from the trainable parameters.
+        scheduler: Makes a scheduler of its learning rate, which steps after every epoch.
     """
 
-    def __init__(self, optimizer: OptimizerCallable) -> None:
+    PARTS: ClassVar[tuple[str, ...]] = ("all",)  # what each optimiser moves
+
+    def __init__(self, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None = None) -> None:
         super().__init__()
-        self.optimizer = optimizer
+        self.optimizer, self.scheduler = optimizer, scheduler
         self._rng: dict[str, Tensor] = {}
+        self._settings: dict[str, Any] = {}
 
     @abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -41,16 +51,82 @@ class LearningRule(LightningModule, ABC):
         check_finite("x", x, "remove or impute the offending rows")
         return x, index
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def held_out(self, batch: Any) -> dict[str, Tensor]:
+        """Figures of a held-out batch by name: the losses, unless a rule knows better ones."""
+        with torch.no_grad():
+            return self.losses(batch)
+
+    def watch(self) -> dict[str, Tensor]:
+        """Further figures of the last batch by name, asked for at the steps that are logged."""
+        return {}
+
+    @property
+    def batches_seen(self) -> int:
+        """Batches of training so far."""
+        return self.global_step
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether the trainer wants this step logged."""
+        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        return every > 0 and self.batches_seen % every == 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         losses = self.losses(batch)
         total = total_loss(losses)
-        every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        if self.trainer.global_step % every == 0:
-            self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()})
+        if self.logs_now:
+            self.log_losses(losses)
         return total
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer([p for p in self.parameters() if p.requires_grad])
+    def log_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's, but for a barebones trainer, which warns of every attempt to log."""
+        if not self.trainer.barebones:
+            super().log_dict(*args, **kwargs)
+
+    def log_losses(self, losses: dict[str, Tensor]) -> None:
+        """Log ``losses`` of training, and what there is to ``watch``."""
+        self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()} | self.watch())
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.logs_now:
+            part = self.PARTS[self.trainer.optimizers.index(optimizer)]
+            self.log(f"gradient/{part}", gradient_norm(optimizer))
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        self.log_held_out("val", self.held_out(batch), batch, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.log_held_out("test", self.held_out(batch), batch, dataloader_idx)
+
+    def log_held_out(self, stage: str, figures: dict[str, Tensor], batch: Any, dataloader_idx: int) -> None:
+        """Log ``figures`` of a batch as ``stage/name``; what is of another loader than the first says so."""
+        rows = len(batch if isinstance(batch, Tensor) else batch[0])
+        loader = f"/dataloader_idx_{dataloader_idx}" if dataloader_idx else ""
+        named = {f"{stage}/{name}{loader}": value for name, value in figures.items()}
+        self.log_dict(named, batch_size=rows, sync_dist=True, prog_bar=True, add_dataloader_idx=False)
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> Any:
+        """Raises ``ValueError``: most rules say nothing of a row of data."""
+        raise ValueError(f"{type(self).__name__} has nothing to predict of a row: draw samples, with latent-ebm sample")
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises ``NotImplementedError``: the parts of a rule are not in its own arguments."""
+        raise NotImplementedError(
+            f"{cls.__name__} cannot be built from a checkpoint alone: use latent_ebm.cli.checkpoints.load_rule(path) for one "
+            "of latent-ebm fit; else build the rule and load_state_dict(torch.load(path, weights_only=True)['state_dict'])"
+        )
+
+    def make_optimizers(self) -> list[Optimizer]:
+        """The optimisers, one for each of ``PARTS``."""
+        return [self.optimizer([p for p in self.parameters() if p.requires_grad])]
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        optimizers = self.make_optimizers()
+        schedulers = [] if self.scheduler is None else [self.scheduler(optimizer) for optimizer in optimizers]
+        if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
+            raise ValueError("scheduler must follow the epochs, not a figure, got ReduceLROnPlateau")
+        return optimizers, schedulers
 
     def setup(self, stage: str) -> None:
         """Keep distributed training from overwriting the chains of other processes with those of the first."""
@@ -66,8 +142,16 @@ class LearningRule(LightningModule, ABC):
             elif self.global_rank > 0:
                 module.manual_seed(torch.initial_seed() + self.global_rank)
         self._rng = {}
+        self._settings["now"] = settings_of(self.trainer.optimizers)
+
+    def on_train_start(self) -> None:
+        """Obey the settings of the optimisers that are others than those of the checkpoint."""
+        if "before" in self._settings:
+            scheduled = self.scheduler is not None
+            adopt_settings(self.trainer.optimizers, self._settings.pop("before"), self._settings["now"], scheduled)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["settings"] = self._settings.get("now", [])
         streams = {name: self.all_gather(module.get_rng_state()) for name, module in self._random_modules()}
         checkpoint["rng"] = {
             name: state.view(self.trainer.world_size, -1).cpu()
@@ -77,6 +161,8 @@ class LearningRule(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng = checkpoint.get("rng", {})
+        if "settings" in checkpoint:
+            self._settings["before"] = checkpoint["settings"]
         if "loops" in checkpoint:
             complete_batch(checkpoint["loops"])
 
@@ -91,3 +177,9 @@ def total_loss(losses: dict[str, Tensor]) -> Tensor:
     total = torch.stack(list(losses.values())).sum()
     check_finite("loss", total[None], "use a smaller learning rate or step_size")
     return total
+
+
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """Euclidean norm of the gradient of all that ``optimizer`` moves."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return torch.stack([torch.linalg.vector_norm(p.grad) for p in parameters]).norm()

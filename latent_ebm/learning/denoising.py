@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.guidance import ClassifierFree
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import denoising
 from latent_ebm.posteriors import Posterior
@@ -54,8 +54,9 @@ class Denoising(LearningRule):
         label_dropout: float = 0.1,
         model: LatentModel | None = None,
         posterior: Posterior | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer)
+        super().__init__(optimizer, scheduler)
         check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout must lie in [0, 1], got {label_dropout}")
@@ -92,10 +93,6 @@ class Denoising(LearningRule):
         label = batch[1]
         dropped = torch.rand(label.shape, device=label.device) < self.label_dropout
         return {"label": label.masked_fill(dropped, UNKNOWN)}
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        held_out = {f"val/{name}": loss for name, loss in self.losses(batch).items()}
-        self.log_dict(held_out, batch_size=len(self.unpack(batch)[0]), sync_dist=True, prog_bar=True)
 
     @torch.no_grad()
     def generate(self, num: int, num_steps: int | None = None, guidance: float | None = None) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
-from latent_ebm.learning.base import OptimizerCallable
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from samplers.reverse import bridge
 from samplers.schedules import Schedule, broadcast
 
@@ -36,8 +36,10 @@ class DiffusionGAN(AdversarialRule):
         penalty: float = 0.05,
         penalty_every: int = 1,
         critic_lr: float | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(generator, critic, schedule, shape, optimizer, num_steps, penalty, penalty_every, critic_lr)
+        numbers = (num_steps, penalty, penalty_every, critic_lr)
+        super().__init__(generator, critic, schedule, shape, optimizer, *numbers, scheduler)
         self.latent_shape = tuple(latent_shape)
 
     def meet(self, x: Tensor) -> Meeting:

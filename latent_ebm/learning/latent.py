@@ -10,12 +10,32 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.trigger import StageTrigger, staged_prior
 from latent_ebm.metrics import reconstruction_mse
 from latent_ebm.model import EnergyTerms, LatentModel
-from latent_ebm.posteriors import Posterior
+from latent_ebm.posteriors import MCMCPosterior, Posterior
+from latent_ebm.priors import EnergyPrior
+from samplers import HMC, MALA, LogDensity, Sampler
+
+
+def acceptance(name: str, sampler: Sampler, log_density: LogDensity, z: Tensor) -> dict[str, Tensor]:
+    """Mean acceptance probability of one more step from z (batch, dim), for a sampler with a Metropolis test; else nothing.
+
+    The step has noise of its own, so that to look at it does not change a training.
+    """
+    if not isinstance(sampler, (MALA, HMC)):
+        return {}
+    generator = torch.Generator(z.device).manual_seed(0)
+    _, info = sampler.step(log_density, sampler.init(log_density, z), generator=generator)
+    return {f"acceptance/{name}": info.accept_prob.mean()}
+
+
+def energies(prior: EnergyPrior, z_data: Tensor, z_model: Tensor) -> dict[str, Tensor]:
+    """Mean energies of posterior and prior draws (batch, dim)."""
+    with torch.no_grad():
+        return {f"energy/{name}": prior.network(z).mean() for name, z in {"data": z_data, "model": z_model}.items()}
 
 
 class LatentRule(LearningRule):
@@ -36,8 +56,9 @@ class LatentRule(LearningRule):
         prior_lr: float | None = None,
         stages: RatioStages | None = None,
         validation: Posterior | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer)
+        super().__init__(optimizer, scheduler)
         self.model, self.inference, self.validation, self.stages = model, inference, validation, stages
         self.prior_lr = prior_lr
         self.trigger = None if stages is None else StageTrigger(staged_prior(model), stages)
@@ -48,43 +69,48 @@ class LatentRule(LearningRule):
             raise ValueError("stages must be given to train a ratio prior, got None")
         return self.stages.loss(staged_prior(self.model), z_data)
 
+    def watch_posterior(self, posterior: Posterior, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """The acceptance of posterior chains at x (batch, \\*event) and z (batch, dim)."""
+        if not isinstance(posterior, MCMCPosterior):
+            return {}
+        return acceptance("posterior", posterior.sampler, self.model.log_posterior(x), z)
+
     def generate(self, num: int) -> dict[str, Tensor]:
         """Prior draws ``z`` (num, dim) and ``x = E[x|z]``."""
         z = self.model.prior.sample(num)
         return {"x": torch.cat([self.model.decode(part) for part in z.split(500)]), "z": z}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Log held-out reconstruction and energy; return the held-out latents."""
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Log held-out figures; return the held-out latents. Chains of ``validation`` are of the data of the first loader."""
         x, index = self.unpack(batch)
-        if self.validation is None:
+        if self.validation is None or dataloader_idx > 0:
             z = self.inference.sample(self.model, x)
         else:
             z = self.validation.sample(self.model, x, index=index)
-        terms = self.model.energy_terms(x, z)
-        held_out = {"reconstruction_mse": reconstruction_mse(x, self.model.decode(z)), "joint": terms.joint.mean()}
-        self.log_dict(
-            {f"val/{name}": value for name, value in held_out.items()}, batch_size=len(x), sync_dist=True, prog_bar=True
-        )
+        self.log_held_out("val", self.figures_at(x, z), batch, dataloader_idx)
         return z
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def held_out(self, batch: Any) -> dict[str, Tensor]:
         x, _ = self.unpack(batch)
-        z = self.inference.sample(self.model, x)
-        self.log("test/reconstruction_mse", reconstruction_mse(x, self.model.decode(z)), batch_size=len(x))
-        self.log("test/joint", self.model.energy_terms(x, z).joint.mean(), batch_size=len(x))
+        return self.figures_at(x, self.inference.sample(self.model, x))
+
+    def figures_at(self, x: Tensor, z: Tensor) -> dict[str, Any]:
+        """Reconstruction error and mean energy of x (batch, \\*event) at latents z (batch, dim)."""
+        joint = self.model.energy_terms(x, z).joint.mean()
+        return {"reconstruction_mse": reconstruction_mse(x, self.model.decode(z)), "joint": joint}
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> EnergyTerms:
         """Energy terms (batch,) at inferred latents."""
         x, _ = self.unpack(batch)
         return self.model.energy_terms(x, self.inference.sample(self.model, x))
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
         learner = self.model.prior if self.stages is None else self.stages.ratio
         prior = [p for p in learner.parameters() if p.requires_grad]
         taken = {id(p) for p in prior}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in taken]
         group = {"params": prior} if self.prior_lr is None else {"params": prior, "lr": self.prior_lr}
-        return self.optimizer([g for g in (group, {"params": rest}) if g["params"]])
+        return [self.optimizer([g for g in (group, {"params": rest}) if g["params"]])]
 
     def configure_callbacks(self) -> list[Callback]:
         return [] if self.trigger is None else [self.trigger]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from latent_ebm.learning.base import OptimizerCallable
-from latent_ebm.learning.latent import LatentRule
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.latent import LatentRule, acceptance, energies
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import contrastive, negative_log_likelihood
 from latent_ebm.posteriors import Posterior
@@ -33,8 +33,9 @@ class ShortRunMLE(LatentRule):
         prior_chains: PersistentChains | Literal["cold", "warm"] = "cold",
         inference: Posterior | None = None,
         prior_lr: float | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(model, inference or posterior, optimizer, prior_lr)
+        super().__init__(model, inference or posterior, optimizer, prior_lr, scheduler=scheduler)
         self.posterior, self.prior_chains = posterior, prior_chains
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -44,7 +45,16 @@ class ShortRunMLE(LatentRule):
         if isinstance(self.model.prior, EnergyPrior):
             z_model = self.sample_prior(self.model.prior, z_data)
             losses["prior"] = contrastive(self.model.prior, z_data, z_model)
+            self.drawn = (x, z_data, z_model)
         return losses
+
+    def watch(self) -> dict[str, Tensor]:
+        prior = self.model.prior
+        if not isinstance(prior, EnergyPrior):
+            return {}
+        x, z_data, z_model = self.drawn
+        chains = acceptance("prior", prior.sampler, prior, z_model) | self.watch_posterior(self.posterior, x, z_data)
+        return energies(prior, z_data, z_model) | chains
 
     def sample_prior(self, prior: EnergyPrior, z_data: Tensor) -> Tensor:
         """Negative samples z- (batch, dim), as many as ``z_data``."""

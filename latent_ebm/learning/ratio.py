@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from latent_ebm.learning.base import OptimizerCallable
-from latent_ebm.learning.latent import LatentRule
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.latent import LatentRule, acceptance
 from latent_ebm.learning.stages import RatioStages
+from latent_ebm.learning.trigger import staged_prior
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import negative_log_likelihood
 from latent_ebm.posteriors import Posterior
@@ -36,8 +37,9 @@ class MultiStageRatio(LatentRule):
         prior_lr: float | None = None,
         train_likelihood: bool = True,
         validation: Posterior | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(model, inference or posterior, optimizer, prior_lr, stages, validation)
+        super().__init__(model, inference or posterior, optimizer, prior_lr, stages, validation, scheduler)
         self.posterior, self.train_likelihood = posterior.requires_grad_(False), train_likelihood
         model.likelihood.requires_grad_(train_likelihood)
 
@@ -45,6 +47,12 @@ class MultiStageRatio(LatentRule):
         x, index = self.unpack(batch)
         z_data = self.posterior.sample(self.model, x, index=index)
         losses = {"ratio": self.stage_loss(z_data)}
+        self.drawn = (x, z_data)
         if self.train_likelihood:
             losses["likelihood"] = negative_log_likelihood(self.model.likelihood(z_data), x)
         return losses
+
+    def watch(self) -> dict[str, Tensor]:
+        x, z_data = self.drawn
+        prior, pool = staged_prior(self.model), self.stages.pool.particles[: len(x)]  # pyright: ignore
+        return acceptance("prior", prior.sampler, prior.stacked(), pool) | self.watch_posterior(self.posterior, x, z_data)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising_score_matching
 from latent_ebm.priors import EnergyPrior
 
@@ -17,14 +17,24 @@ class ScoreMatching(LearningRule):
     ``noise``. Source: Vincent 2011.
     """
 
-    def __init__(self, ebm: EnergyPrior, optimizer: OptimizerCallable, noise: float = 0.1) -> None:
-        super().__init__(optimizer)
+    def __init__(
+        self,
+        ebm: EnergyPrior,
+        optimizer: OptimizerCallable,
+        noise: float = 0.1,
+        scheduler: SchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler)
         if not noise > 0:
             raise ValueError(f"noise must be positive, got {noise}")
         self.ebm, self.noise = ebm, noise
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         return {"score": denoising_score_matching(self.ebm, self.unpack(batch)[0].flatten(1), self.noise)}
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
+        """The unnormalised ``log_density`` (batch,) of rows."""
+        return {"log_density": self.ebm.log_density(self.unpack(batch)[0].flatten(1))}
 
     def generate(self, num: int) -> dict[str, Tensor]:
         """Samples ``x`` (num, dim) of the density's own sampler, started at the base."""

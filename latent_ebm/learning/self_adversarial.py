@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.latent import acceptance, energies
 from latent_ebm.objectives import contrastive, nearest_neighbour_entropy
 from latent_ebm.priors import EnergyPrior
 from samplers import GradientFlow, PersistentChains
@@ -40,8 +41,9 @@ class SelfAdversarial(LearningRule):
         optimizer: OptimizerCallable,
         negatives: Negatives = "detached",
         start: PersistentChains | Literal["cold", "warm"] = "cold",
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer)
+        super().__init__(optimizer, scheduler)
         if negatives not in get_args(Negatives):
             raise ValueError(f"negatives must be one of {', '.join(get_args(Negatives))}, got {negatives!r}")
         if not isinstance(start, PersistentChains) and start not in ("cold", "warm"):
@@ -54,11 +56,16 @@ class SelfAdversarial(LearningRule):
         x = self.unpack(batch)[0].flatten(1)
         generated = self.sample_negatives(x)
         losses = {"critic": contrastive(self.ebm, x, generated.detach())}
+        self.drawn = (x, generated.detach())
         if self.negatives != "detached":
             losses["generator"] = -self.fixed_log_density(generated).mean()
         if self.negatives == "through+entropy":
             losses["entropy"] = -nearest_neighbour_entropy(generated)
         return losses
+
+    def watch(self) -> dict[str, Tensor]:
+        x, generated = self.drawn
+        return energies(self.ebm, x, generated) | acceptance("model", self.ebm.sampler, self.ebm, generated)
 
     def sample_negatives(self, x: Tensor) -> Tensor:
         """Negatives (batch, dim), as many as the data x, with their graph unless they are "detached"."""
@@ -73,15 +80,18 @@ class SelfAdversarial(LearningRule):
         constants = {name: parameter.detach() for name, parameter in self.ebm.named_parameters()}
         return torch.func.functional_call(self.ebm, constants, (x,))
 
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
+        """The unnormalised ``log_density`` (batch,) of rows."""
+        return {"log_density": self.ebm.log_density(self.unpack(batch)[0].flatten(1))}
+
     def generate(self, num: int) -> dict[str, Tensor]:
         """Samples ``x`` (num, dim) of the short-run sampler."""
         return {"x": self.ebm.sample(num)}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def held_out(self, batch: Any) -> dict[str, Tensor]:
         x = self.unpack(batch)[0].flatten(1)
         with torch.no_grad():
-            figures = self.adversaries(x, self.ebm.base.sample(len(x)))
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, batch_size=len(x), sync_dist=True)
+            return self.adversaries(x, self.ebm.base.sample(len(x)))
 
     def adversaries(self, x: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """The view of critic and generator at data x (batch, dim) and starts ``x0`` (num, dim) of the base."""

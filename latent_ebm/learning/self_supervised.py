@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from latent_ebm.learning.base import LearningRule, OptimizerCallable
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import vicreg
 
 
@@ -89,8 +89,9 @@ class VICReg(LearningRule):
         invariance: float = 25.0,
         variance: float = 25.0,
         covariance: float = 1.0,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer)
+        super().__init__(optimizer, scheduler)
         self.encoder, self.projector, self.augment = encoder, projector, augment
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
         for name, weight in self.weights.items():
@@ -107,7 +108,10 @@ class VICReg(LearningRule):
         """Raises ``ValueError``: features generate nothing."""
         raise ValueError(f"the rule must hold a generator to be sampled, got {type(self).__name__}")
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        losses = self.losses(batch)
-        losses["loss"] = torch.stack(list(losses.values())).sum()
-        self.log_dict({f"val/{name}": loss for name, loss in losses.items()}, batch_size=len(batch[0]), sync_dist=True)
+    def held_out(self, batch: Any) -> dict[str, Tensor]:
+        losses = super().held_out(batch)
+        return {**losses, "loss": torch.stack(list(losses.values())).sum()}
+
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+        """Features (batch, d) of images."""
+        return self.encoder(self.unpack(batch)[0]).flatten(1)

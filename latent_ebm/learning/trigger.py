@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -19,6 +19,21 @@ def staged_prior(model: LatentModel) -> RatioPrior:
     if not isinstance(model.prior, RatioPrior):
         raise ValueError(f"model.prior must be a RatioPrior to be trained in stages, got {type(model.prior).__name__}")
     return model.prior
+
+
+def check_validation(trainer: Trainer) -> None:
+    """Raise ``ValueError`` if a training is to end without a validation, for then no stage would ever be closed."""
+    if not trainer.enable_validation:
+        raise ValueError(
+            "limit_val_batches must leave batches of a validation set, on which it is decided when a stage is closed, "
+            f"got {trainer.limit_val_batches}"
+        )
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if every is not None and epochs is not None and 0 < epochs < every:
+        raise ValueError(
+            f"check_val_every_n_epoch must be at most max_epochs = {epochs}, for stages are closed at validations, "
+            f"got {every}"
+        )
 
 
 class StageTrigger(Callback):
@@ -37,16 +52,25 @@ class StageTrigger(Callback):
             self.prior.append(copy.deepcopy(self.stages.ratio))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if any(isinstance(c, WeightAveraging) for c in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
+        averaging = (StochasticWeightAveraging, WeightAveraging)
+        if any(isinstance(c, averaging) for c in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(
                 "callbacks must not average weights while a ratio prior grows: stages would be averaged away"
             )
+        check_validation(trainer)
         self.stages.start(self.prior)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self.held_out.append(outputs)
+        if dataloader_idx == 0:
+            self.held_out.append(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         z, self.held_out = torch.cat(self.held_out), []

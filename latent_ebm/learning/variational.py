@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from latent_ebm.learning.base import OptimizerCallable
-from latent_ebm.learning.latent import LatentRule
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.latent import LatentRule, energies
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import divergence, negative_log_likelihood
@@ -35,9 +35,10 @@ class Variational(LatentRule):
         stages: RatioStages | None = None,
         refine: Sampler | None = None,
         prior_lr: float | None = None,
+        scheduler: SchedulerCallable | None = None,
     ) -> None:
         inference = posterior if refine is None else WarmStart(posterior, refine)
-        super().__init__(model, inference, optimizer, prior_lr, stages, validation=posterior)
+        super().__init__(model, inference, optimizer, prior_lr, stages, posterior, scheduler)
         self.posterior = posterior
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -50,7 +51,13 @@ class Variational(LatentRule):
             "divergence": divergence(q, prior, z),
         }
         if isinstance(prior, EnergyPrior):
-            losses["prior"] = prior.log_density(prior.sample(len(x))).mean()
+            z_model = prior.sample(len(x))
+            losses["prior"] = prior.log_density(z_model).mean()
+            self.drawn = (z.detach(), z_model)
         if self.stages is not None:
             losses["ratio"] = self.stage_loss(z.detach())
         return losses
+
+    def watch(self) -> dict[str, Tensor]:
+        prior = self.model.prior
+        return energies(prior, *self.drawn) if isinstance(prior, EnergyPrior) else {}

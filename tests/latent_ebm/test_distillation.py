@@ -343,7 +343,7 @@ def test_training_moves_student_and_fake_and_leaves_the_teacher(rule, tmp_path):
     assert moved == {"student", "fake"}
     assert module.student.training
     assert not module.teacher.training
-    student, fake = module.configure_optimizers().param_groups
+    student, fake = module.make_optimizers()[0].param_groups
     assert (student["lr"], fake["lr"]) == (1e-2, 1e-3)
     assert module.generate(4, label=torch.arange(4))["x"].shape == (4, 2)
 
