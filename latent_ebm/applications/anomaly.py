@@ -5,6 +5,7 @@ is fitted is in ``detector_model``, and how in ``detector_fitting``; no label an
 guarantee is ``ConformalCalibrator``'s. Protocols and figures: ``experiments/RESULTS.md``.
 """
 
+import copy
 import math
 import os
 import warnings
@@ -17,7 +18,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
+from torch import Tensor, nn
 
 from latent_ebm.applications import detector_fitting as fitting
 from latent_ebm.applications import detector_model as parts
@@ -56,7 +57,11 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         gain nothing on average.
     max_exemplars : at most so many training rows, drawn at random, carry a kernel; scoring takes time in proportion.
     trim : fraction in [0, .5) of the rows that carry kernels, those that fit the others least, left out in a second fit.
-    max_steps, channels : of the training and of the width of the features of images.
+    max_steps, channels : of the training and of the width of the features of images, which are learnt from at most
+        32 x 32 averages over their pixels. Convolutions sum in another order on another number of threads: fits to
+        images agree bit for bit only on the same number.
+    encoder : a network of images (n, C, H, W) in [-1, 1] whose frozen features, (n, d) once flattened, take the
+        place of learnt ones. A detector with one cannot be saved.
     warm_start : continue from the standardisation and the networks of the last fit.
     random_state, verbose : as in scikit-learn; ``verbose`` shows a progress bar.
 
@@ -75,6 +80,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         trim: float = 0.0,
         max_steps: int = 1000,
         channels: int = 16,
+        encoder: nn.Module | None = None,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
@@ -88,6 +94,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         self.trim = trim
         self.max_steps = max_steps
         self.channels = channels
+        self.encoder = encoder
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
@@ -160,6 +167,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         from latent_ebm.applications.detector_files import save_detector
 
         check_is_fitted(self)
+        if self.encoder is not None:
+            raise ValueError(f"encoder must be None in a detector that is saved, got a {type(self.encoder).__name__}")
         save_detector(self, folder)
 
     @classmethod
@@ -191,7 +200,10 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         features = parts.blank_features(self.image_shape, int(self.latent_dim), int(self.channels))
         if self.image_shape is not None:
             fitting.fit_components(cast(parts.Components, features[0]), x.flatten(1))
-            fitting.fit_features(features[1], x.float(), self.max_steps, self.verbose)
+            if self.encoder is None:
+                fitting.fit_features(cast(nn.Sequential, features[1]), x.float(), int(self.max_steps), self.verbose)
+            else:
+                features[1] = nn.Sequential(copy.deepcopy(self.encoder), nn.Flatten())
             features[1].double().eval()
         return tuple(fitting.fit_linear(part, x, int(self.latent_dim)) for part in features)
 

@@ -39,15 +39,16 @@ TEMPERING = 0.15  # kernels are 1 / h^(tempering dim) high: 0 only compares gaps
 STAGE_EXEMPLARS = 5000  # kernels at most while stages are learnt, whose chains see them all at every step
 
 
-def fit_features(features: nn.Module, x: Tensor, max_steps: int, progress: bool) -> None:
+def fit_features(features: nn.Sequential, x: Tensor, max_steps: int, progress: bool) -> None:
     """Train the encoder of images ``x`` (n, C, H, W) in [-1, 1], in random order; its loss on a tenth stops it early."""
     from latent_ebm.learning import Augment, VICReg, fit_rows  # loads Lightning: seconds
 
-    num = features.head[-1].out_features  # pyright: ignore
+    frame, encoder = features
+    num = encoder.head[-1].out_features  # pyright: ignore
     head = nn.Sequential(nn.Linear(num, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
     views = Augment(min_area=0.6, flip=0.0, jitter=0.2, grey=0.0, turn=0.25)
-    rule = VICReg(features, head, views, lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=1e-4))
-    fit_rows(rule.train(), x, max_steps, "val/loss", progress=progress)
+    rule = VICReg(encoder, head, views, lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=1e-4))
+    fit_rows(rule.train(), in_blocks(frame, x), max_steps, "val/loss", progress=progress)
 
 
 def fit_components(components: Components, x: Tensor) -> None:

@@ -24,6 +24,7 @@ HIDDEN = (64, 64)  # of a ratio stage
 NUM_NEIGHBOURS = 20  # that decide on an image, as in LOF
 KernelsPrior = RatioPrior | NeighbourPrior
 BLOCK = 128  # rows that are scored at once
+FRAME = 32  # pixels a side that the encoder sees at most: its settings were chosen on images of 28
 
 
 class View(nn.Module):
@@ -90,11 +91,15 @@ def linear(features: nn.Module, num: int, dim: int, prior: KernelsPrior) -> View
 
 def blank_features(image_shape: Sequence[int] | None, num: int, channels: int) -> list[nn.Module]:
     """What maps rows to the features of every view: a table's rows are its features; an image has ``num`` principal
-    components of its pixels beside what they leave over, and ``num`` numbers that an encoder gives.
+    components of its pixels beside what they leave over, and ``num`` numbers that an encoder gives, which sees
+    averages over its pixels if these are more than ``FRAME`` a side.
     """
     if image_shape is None:
         return [nn.Identity()]
-    return [Components(math.prod(image_shape), num), PlacedEncoder(image_shape[0], num, channels)]
+    in_channels, height, width = image_shape
+    frame = nn.AdaptiveAvgPool2d((min(height, FRAME), min(width, FRAME)))  # does nothing to a smaller image
+    encoder = nn.Sequential(frame, PlacedEncoder(in_channels, num, channels))
+    return [Components(math.prod(image_shape), num), encoder]
 
 
 def ratio_prior(kernels: KernelPrior, num_stages: int = 0) -> RatioPrior:

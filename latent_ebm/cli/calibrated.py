@@ -7,7 +7,6 @@ Half of the training rows are held out, at most a thousand or as many as let a s
 import argparse
 import sys
 import warnings
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array
+from torch import nn
 from tqdm import tqdm
 
 from latent_ebm.applications import ConformalCalibrator, CrossConformalCalibrator, LatentEBMDetector
@@ -26,7 +26,7 @@ from latent_ebm.cli.tables import Table
 from latent_ebm.foreign import reading
 
 MAX_HELD_OUT, BLOCK = 1000, 1000
-ONLY_TO_FIT = ("save", "energy", "folds")  # options that a saved detector has no use for
+ONLY_TO_FIT = ("save", "energy", "folds", "max_steps", "encoder")  # options that a saved detector has no use for
 
 Array = NDArray[np.float64]
 
@@ -77,9 +77,16 @@ def train(args: argparse.Namespace, table: Table, num_new: int) -> Trained:
         raise ValueError(f"{args.train} must hold at least 4 rows, got {num}")
     if args.folds is not None and not 2 <= args.folds <= num:
         raise ValueError(f"--folds must be between 2 and the {num} rows of {args.train}, got {args.folds}")
-    detector = LatentEBMDetector(args.energy or "joint", image_shape=table.shape, random_state=args.seed, verbose=True)
+    detector = LatentEBMDetector(
+        args.energy or "joint",
+        image_shape=table.shape,
+        max_steps=args.max_steps or 1000,
+        encoder=args.encoder and load_encoder(args.encoder),
+        random_state=args.seed,
+        verbose=True,
+    )
     fit = fit_halves if args.folds is None else fit_folds
-    with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # where Lightning's bar belongs
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
         detector, scores, folds = fit(args, detector, table, num_new)
     found = order_warnings(table.x, "rows" if table.shape is None else "images")
@@ -111,11 +118,25 @@ def fit_folds(
     return folds.calibrators_[0].detector_, scores, folds
 
 
+def load_encoder(path: str) -> nn.Module:
+    """The encoder of a checkpoint. Raises ``ValueError`` if it has none."""
+    from latent_ebm.cli.checkpoints import load_rule
+
+    rule, _ = load_rule(path)
+    encoder = getattr(rule, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise ValueError(
+            f"--encoder must name a checkpoint with an encoder, got one of a {type(rule).__name__}: {path}"
+        )
+    return encoder
+
+
 def load(args: argparse.Namespace) -> Trained:
     """What ``save`` wrote."""
     for option in ONLY_TO_FIT:
         if getattr(args, option) is not None:
-            raise ValueError(f"--{option} must be left out with a saved detector, got {getattr(args, option)}")
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name} must be left out with a saved detector, got {getattr(args, option)}")
     detector, kept = load_detector(LatentEBMDetector, args.train)
     with reading(args.train, "a detector as detect --save wrote it"):
         trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)

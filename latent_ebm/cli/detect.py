@@ -36,8 +36,9 @@ def run_detect(args: argparse.Namespace) -> None:
 def analyse(args: argparse.Namespace) -> tuple[Trained, Table, Findings, str]:
     """What is to be written. Raises ``ValueError``, ``OSError`` or ``ImportError`` for what cannot be used."""
     check_places(args)
-    if args.folds is not None and args.save is not None:
-        raise ValueError("--save must be left out with --folds, which fits several detectors")
+    for option, what in (("folds", "fits several detectors"), ("encoder", "is no part of a saved detector")):
+        if args.save is not None and getattr(args, option) is not None:
+            raise ValueError(f"--save must be left out with --{option}, which {what}")
     if is_saved(args.train):
         trained = load(args)
         new = read(args.score, args, trained)

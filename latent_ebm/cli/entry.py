@@ -169,6 +169,12 @@ def add_detect(commands: argparse._SubParsersAction) -> None:
     detect.add_argument(
         "--image-shape", type=positive, nargs=3, metavar=("C", "H", "W"), help="the rows are flat images of this shape"
     )
+    detect.add_argument(
+        "--max-steps", type=positive, metavar="N", help="images: learn features for at most N steps (default: 1000)"
+    )
+    detect.add_argument(
+        "--encoder", metavar="CKPT", help="images: take the features of this checkpoint's encoder and learn none"
+    )
     detect.add_argument("--size", type=positive, metavar="PIXELS", help=SIZE)
     add_reading(detect)
     energies = ("joint", "reconstruction", "prior", "elbo")

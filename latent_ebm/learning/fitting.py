@@ -1,16 +1,31 @@
 """Training on rows in memory in one call, for applications that know no trainer."""
 
 import logging
+from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
+from tqdm import tqdm
 
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.learning.base import LearningRule
 
 CHECK_EVERY = 100  # steps between two looks at the rows held out
+
+
+class Bar(Callback):
+    """A bar over at most ``num_steps`` training steps, on stderr."""
+
+    def __init__(self, num_steps: int) -> None:
+        self.bar = tqdm(total=num_steps, desc="learning features, fewer steps if that is enough", unit="step")
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.bar.update()
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self.bar.close()
 
 
 def fit_rows(
@@ -26,23 +41,23 @@ def fit_rows(
     """Train ``rule`` on rows ``x`` (n >= 4, \\*event) for at most ``max_steps`` steps, in place, on the CPU.
 
     Batches are drawn with replacement. The last tenth of the rows is held out; training stops when the figure ``monitor``
-    that the rule logs on it, as "val/joint", has not fallen for ``patience`` checks. ``progress`` shows Lightning's bar. Uses
-    the global random state.
+    that the rule logs on it, as "val/joint", has not fallen for ``patience`` checks. ``progress`` shows a bar over all
+    steps, with the time that they would still take. Uses the global random state.
     """
     cut = len(x) - max(2, len(x) // 10)
     batch_size = min(batch_size, cut)
     draws = RandomSampler(range(cut), replacement=True, num_samples=min(CHECK_EVERY, max_steps) * batch_size)
     train = DataLoader(TensorSet(x[:cut]), batch_size, sampler=draws, collate_fn=collate)
     held_out = DataLoader(TensorSet(x[cut:]), 1000, collate_fn=collate)
-    logging.getLogger("lightning.pytorch").setLevel(logging.INFO if progress else logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     Trainer(
         accelerator="cpu",
         max_epochs=-1,
         max_steps=max_steps,
-        callbacks=[EarlyStopping(monitor, patience=patience, mode="min")],
+        callbacks=[EarlyStopping(monitor, patience=patience, mode="min"), *([Bar(max_steps)] if progress else [])],
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,
     ).fit(rule, train, held_out)

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -333,6 +334,12 @@ def test_explanation_points_at_the_broken_feature() -> None:
         ({"latent_dim": 2.0}, "latent_dim must be an integer >= 1, got 2.0"),
         ({"max_stages": -1}, "max_stages must be"),
         ({"max_exemplars": 1}, "max_exemplars must be"),
+        ({"max_steps": 0.5}, "max_steps must be an integer >= 1, got 0.5"),
+        ({"trim": True}, "trim must be"),
+        ({"trim": float("nan")}, "trim must be"),
+        ({"encoder": "resnet"}, "encoder must be None or an nn.Module, got 'resnet'"),
+        ({"encoder": torch.nn.Flatten()}, "encoder must be None where image_shape is, got a Flatten"),
+        ({"random_state": "x"}, "'x' cannot be used to seed"),
         ({"image_shape": (8, 8)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
         ({"image_shape": (1, 4, 4)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
         ({"image_shape": (1, 8, 8), "energy": "reconstruction"}, 'energy must not be "reconstruction" for images'),
@@ -354,6 +361,28 @@ def test_images_are_compared_with_their_neighbours() -> None:
     wide, narrow = 0.8 + 0.06 * rng.normal(size=(20, 64)), 0.2 + 0.06 * rng.normal(size=(20, 64))
     assert detector.score_samples(wide).min() > detector.score_samples(narrow).max()
     assert len(detector.views_) == 2
+
+
+def test_large_images_are_learnt_from_in_a_small_frame() -> None:
+    X = np.tanh(rows(40, 48 * 40))
+    detector = quick(**{**IMAGES, "image_shape": (1, 48, 40)}).fit(X)
+    seen: list[torch.Size] = []
+    detector.views_[1].features[1].register_forward_hook(lambda module, x, y: seen.append(x[0].shape[1:]))
+    assert np.isfinite(detector.score_samples(X)).all()
+    assert set(seen) == {(1, 32, 32)}
+
+
+def test_features_of_an_encoder_take_the_place_of_learnt_ones(tmp_path: Path) -> None:
+    X = np.tanh(rows(40, 64))
+    encoder = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Tanh())
+    detector = quick(image_shape=(1, 8, 8), latent_dim=3, encoder=encoder).fit(X)
+    assert next(encoder.parameters()).dtype == torch.float32  # the given one is left alone
+    features = detector.views_[1].features(detector._standardise(X))
+    expected = copy.deepcopy(encoder).double()(detector._standardise(X)).flatten(1)
+    assert_allclose(features.numpy(), expected.detach().numpy())
+    assert detector.explain(X[:2]).contribution.shape == (2, 64)
+    with pytest.raises(ValueError, match="encoder must be None in a detector that is saved, got a Sequential"):
+        detector.save(tmp_path)
 
 
 def test_pixels_that_are_always_dark_stand_out_when_lit() -> None:

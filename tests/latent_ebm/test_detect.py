@@ -3,9 +3,12 @@
 import csv
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from latent_ebm.applications import LatentEBMDetector
@@ -173,7 +176,7 @@ def test_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(calibrated, "LatentEBMDetector", small_detector)
     write_images("train", 60)
     write_images("new", 5, seed=1)
-    args = ["--out", "scores.csv", "--report", "report.html"]
+    args = ["--out", "scores.csv", "--report", "report.html", "--max-steps", "2"]
     assert main(["detect", "train", "--score", "new", *args]) == 0
     assert [row["row"] for row in read_csv("scores.csv")] == [f"{i:03}.png" for i in range(5)]
     assert "003.png" in Path("report.html").read_text()
@@ -187,8 +190,23 @@ def test_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         assert float(a.split(",")[1]) == pytest.approx(float(b.split(",")[1]), rel=1e-4)
 
 
+def test_an_encoder_of_a_checkpoint_sees_the_images(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    rules = [SimpleNamespace(encoder=torch.nn.Conv2d(1, 2, 8)), SimpleNamespace()]
+    monkeypatch.setattr("latent_ebm.cli.checkpoints.load_rule", lambda path: (rules.pop(0), None))
+    write_images("train", 40)
+    write_images("new", 5, seed=1)
+    args = ["detect", "train", "--score", "new", *ARGS[2:], "--encoder", "rule.ckpt"]
+    assert main(args) == 0
+    assert len(read_csv("scores.csv")) == 5
+    capsys.readouterr()
+    assert main(args) == 2
+    refused(capsys, "--encoder must name a checkpoint with an encoder", "SimpleNamespace", "rule.ckpt")
+    assert main([*args, "--save", "kept"]) == 2
+    refused(capsys, "--save must be left out with --encoder")
+
+
 def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
-    return LatentEBMDetector(energy, latent_dim=2, channels=2, max_steps=2, **settings)  # pyright: ignore
+    return LatentEBMDetector(energy, latent_dim=2, channels=2, **settings)  # pyright: ignore
 
 
 @pytest.mark.parametrize(
