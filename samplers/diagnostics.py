@@ -1,44 +1,106 @@
 r"""Diagnostics: did the chains mix, do they move, are their draws those of the target?
 
-Effective sample size and split R-hat (from ``pyro.ops.stats``) look at the chains alone and cannot see a mode that no
-chain found. The kernel Stein discrepancy compares draws with the target's score, hence needs no normaliser, no exact
-draws and no second sample.
+Effective sample size and split R-hat look at the chains alone and cannot see a mode that no chain found. The kernel Stein
+discrepancy compares draws with the target's score, hence needs no normaliser, no exact draws and no second sample.
 """
 
+import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from samplers.base import Info, LogDensity, value_and_grad
 
 
-def check_draws(draws: Tensor, least: int) -> None:
-    """Raise ``ValueError`` unless ``draws`` is (num_draws >= least, chains >= 1, \\*event)."""
-    if draws.ndim < 2 or draws.shape[0] < least or draws.shape[1] < 1:
-        raise ValueError(f"draws must have shape (num_draws >= {least}, chains >= 1, *event), got {tuple(draws.shape)}")
+def check_draws(draws: Tensor) -> None:
+    """Raise ``ValueError`` unless ``draws`` (num_draws >= 4, chains >= 1, \\*event) are finite."""
+    if draws.ndim < 2 or draws.shape[0] < 4 or draws.shape[1] < 1:
+        raise ValueError(f"draws must have shape (num_draws >= 4, chains >= 1, *event), got {tuple(draws.shape)}")
+    if not bool(draws.isfinite().all()):
+        raise ValueError(f"draws must be finite: {int((~draws.isfinite()).sum())} of {draws.numel()} numbers are not")
 
 
 def ess(draws: Tensor) -> Tensor:
-    """Effective sample size (\\*event) of ``draws`` (num_draws, chains, \\*event), all chains pooled.
+    """Bulk effective sample size (\\*event) of ``draws`` (num_draws, chains, \\*event), all chains pooled.
 
-    Initial monotone sequence estimator (Geyer 1992). Raises ``ValueError`` for fewer than 2 axes or 4 draws.
+    That of the rank-normalised halves of the chains, by the initial monotone sequence of their autocorrelations (Geyer 1992)
+    with the variance between halves counted in, so that chains that disagree have few effective draws. At most ``N log10 N``
+    of N draws, as for draws that alternate about the mean; 1 where no draw differs. Source: Vehtari et al. 2021,
+    arXiv:1903.08008. Raises ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not finite.
     """
-    check_draws(draws, 4)
-    from pyro.ops.stats import effective_sample_size
-
-    return effective_sample_size(draws, chain_dim=1, sample_dim=0)
+    check_draws(draws)
+    x = normal_scores(halves(draws))
+    num, chains = x.shape[:2]
+    between, within = chain_variances(x)
+    total = within * (num - 1) / num + between
+    rho = 1 - (within - autocovariance(x).mean(1)) / total  # (num, events)
+    rho[0] = 1
+    tau = (monotone_sum(rho) - 1).clamp(min=1 / math.log10(num * chains))
+    size = torch.where(total > 0, num * chains / tau, 1.0)
+    return size.view(draws.shape[2:]).to(draws)
 
 
 def split_rhat(draws: Tensor) -> Tensor:
-    """Split R-hat (\\*event) of ``draws`` (num_draws, chains, \\*event): 1 when half-chains agree, suspect above 1.05.
+    """Rank-normalised split R-hat (\\*event) of ``draws`` (num_draws, chains, \\*event): 1 when half-chains agree.
 
-    Source: Gelman et al. 2013. Raises ``ValueError`` for fewer than 2 axes or 4 draws.
+    Suspect above 1.01, bad above 1.1. The larger of that of the draws, which sees other means, and that of their distances
+    from the median, which sees other spreads, as of a stuck chain. Infinite where no half-chain moves. Source: Vehtari et
+    al. 2021, arXiv:1903.08008. Raises ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not finite.
     """
-    check_draws(draws, 4)
-    from pyro.ops.stats import split_gelman_rubin
+    check_draws(draws)
+    x = halves(draws)
+    middle = torch.as_tensor(np.median(x.flatten(0, 1).numpy(), axis=0))
+    found = torch.maximum(*(ratio_of_scales(normal_scores(part)) for part in (x, (x - middle).abs())))
+    return found.view(draws.shape[2:]).to(draws)
 
-    return split_gelman_rubin(draws, chain_dim=1, sample_dim=0)
+
+def halves(draws: Tensor) -> Tensor:
+    """First and last halves as chains of their own, (num_draws // 2, 2 chains, events), float64, on the CPU."""
+    x, num = draws.detach().double().cpu(), len(draws) // 2
+    x = x.unsqueeze(2).flatten(2)
+    return torch.cat([x[:num], x[-num:]], 1)
+
+
+def normal_scores(x: Tensor) -> Tensor:
+    """Normal quantiles of the ranks of ``x`` (num, chains, events) among the draws of all chains, tied ranks averaged."""
+    from scipy.stats import rankdata
+
+    flat = x.flatten(0, 1)
+    rank = torch.as_tensor(rankdata(flat.numpy(), axis=0)).to(flat)
+    return torch.special.ndtri((rank - 0.375) / (len(flat) + 0.25)).view_as(x)
+
+
+def chain_variances(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of the means of chains, and mean of their variances (events,), for ``x`` (num, chains, events)."""
+    return x.mean(0).var(0), x.var(0).mean(0)
+
+
+def ratio_of_scales(x: Tensor) -> Tensor:
+    """R-hat (events,) of chains ``x`` (num, chains, events): root of pooled over mean variance of a chain."""
+    between, within = chain_variances(x)
+    return torch.where(within > 0, (between / within + (len(x) - 1) / len(x)).sqrt(), math.inf)
+
+
+def autocovariance(x: Tensor) -> Tensor:
+    """Autocovariance of ``x`` (num, chains, events) at all lags 0 to num - 1 of the first axis, by Fourier transform."""
+    num = len(x)
+    spectrum = torch.fft.rfft(x - x.mean(0), n=2 * num, dim=0)
+    return torch.fft.irfft(spectrum.abs().square(), n=2 * num, dim=0)[:num] / num
+
+
+def monotone_sum(rho: Tensor) -> Tensor:
+    """Sum (events,) of ``rho`` (num, events) over all lags of both signs, by Geyer's initial monotone sequence.
+
+    Sums of pairs of lags, made decreasing, count until one is not positive; of that, the even lag alone if it is.
+    """
+    last = max(0, (len(rho) - 3) // 2)  # as many pairs as have a successor
+    pairs = (rho[0::2][: last + 1] + rho[1::2][: last + 1]).cummin(0).values
+    stop = torch.where((pairs <= 0).any(0), (pairs <= 0).int().argmax(0), last)
+    counted = torch.arange(last + 1)[:, None] < stop
+    edge = rho[0::2].gather(0, stop[None])[0].clamp(min=0)
+    return 2 * (pairs * counted).sum(0) + edge
 
 
 def acceptance(infos: Iterable[Info]) -> Tensor:

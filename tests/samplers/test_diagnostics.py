@@ -1,5 +1,7 @@
 """Diagnostics where the answer is known."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +17,66 @@ def autoregression(rho: float, num: int, chains: int) -> Tensor:
     for k in range(1, num):
         rows.append(rho * rows[-1] + (1 - rho**2) ** 0.5 * noise[k])
     return torch.stack(rows)
+
+
+def uniform(seed: int, num: int) -> Tensor:
+    """Numbers (num,) of a linear congruential generator, the same for every version of every library."""
+    values = itertools.accumulate(range(num), lambda s, _: (1103515245 * s + 12345) % 2**31, initial=seed)
+    return (torch.tensor(list(values)[1:], dtype=torch.float64) + 0.5) / 2**31
+
+
+def draws_of(rho: float, num: int = 120, chains: int = 4) -> Tensor:
+    """Autoregressions (num, chains) started at N(0, 1)."""
+    radius, angle = (-2 * uniform(1, num * chains).log()).sqrt(), 2 * torch.pi * uniform(78, num * chains)
+    x = (radius * angle.cos()).view(num, chains)
+    for k in range(1, num):
+        x[k] = rho * x[k - 1] + (1 - rho**2) ** 0.5 * x[k]
+    return x
+
+
+LAST = torch.arange(4) == 3
+# Draws, and the rank-normalised split R-hat and bulk effective sample size that ArviZ 0.23.4 gives for them.
+ARVIZ = {
+    "independent": (draws_of(0.0), 1.0049307, 519.69099),
+    "slow": (draws_of(0.9), 1.1139351, 30.856847),
+    "antithetic": (draws_of(-0.9), 1.0390489, 1286.9958),
+    "disagreeing": (draws_of(0.3) + 2 * LAST, 1.2975645, 11.657658),
+    "stuck": (torch.where(LAST, 0.0, draws_of(0.3)), 1.5474575, 332.00388),
+    "wide": (draws_of(0.3) * (1 + 3 * LAST), 1.2071251, 308.03643),
+    "drifting": (draws_of(0.3, 121) + torch.linspace(0, 2, 121).double()[:, None], 1.1148877, 26.46318),
+    "heavy": (draws_of(0.3) ** 3 * 100, 1.0095202, 318.23114),
+    "tied": (draws_of(0.5).round(), 1.0104142, 235.38013),
+    "single": (draws_of(0.6, 120, 1), 1.0352307, 31.942521),
+    "short": (draws_of(0.3, 7, 2), 1.2478033, 12.950175),
+}
+
+
+@pytest.mark.parametrize("name", ARVIZ)
+def test_the_values_of_arviz(name: str) -> None:
+    draws, rhat, size = ARVIZ[name]
+    assert split_rhat(draws).item() == pytest.approx(rhat, rel=1e-6)
+    assert ess(draws).item() == pytest.approx(size, rel=1e-6)
+
+
+def test_events_are_judged_one_by_one() -> None:
+    names = ("independent", "slow", "stuck", "disagreeing")
+    draws = torch.stack([ARVIZ[name][0] for name in names], 2).view(120, 4, 2, 2)
+    torch.testing.assert_close(ess(draws).flatten(), torch.tensor([ARVIZ[n][2] for n in names]).double())
+    torch.testing.assert_close(split_rhat(draws).flatten(), torch.tensor([ARVIZ[n][1] for n in names]).double())
+
+
+def test_chains_that_never_move_do_not_reassure() -> None:
+    for draws in (torch.zeros(50, 4), torch.arange(4.0).expand(50, 4)):
+        assert split_rhat(draws).item() == torch.inf
+        assert ess(draws).item() < 5
+
+
+def test_draws_must_be_finite() -> None:
+    draws = torch.zeros(8, 2, 3)
+    draws[3, 1] = torch.nan
+    for diagnostic in (ess, split_rhat):
+        with pytest.raises(ValueError, match="draws must be finite: 3 of 48 numbers are not"):
+            diagnostic(draws)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
