@@ -148,8 +148,12 @@ class ParallelTempering(Sampler):
     A step moves the replicas at all inverse temperatures of ``ladder`` by one step of ``sampler``, then proposes to
     swap every other pair of neighbours. All replicas go through one call of the log-density, which sees rungs *
     chains rows, row ``r * chains + c`` for chain ``c``: where a row of the log-density has data of its own, tile them
-    accordingly. ``p`` is exactly invariant if ``sampler`` leaves every target invariant. Raises ``ValueError`` unless
-    the ladder increases from above 0 to 1.
+    accordingly. The product of all ``p^beta`` is exactly invariant if ``sampler`` leaves every target invariant; ``p`` alone
+    is not while the hot replicas are on their way. All start at the ``position`` of their chain, so that even exact draws of
+    p leave p for a while, and the first steps are to be dropped: on a funnel in three dimensions (ladder .25, .6, 1;
+    ``MALA(.05)``) the mean of its axis was off by .09 standard deviations after 30 steps, .06 after 300 and .01 after
+    3,000, but from exact draws at every rung by nothing that 20,000 chains show. Raises ``ValueError`` unless the ladder
+    increases from above 0 to 1.
     """
 
     sampler: Sampler

@@ -26,6 +26,7 @@ from samplers import (
     UnderdampedLangevin,
     gradient_function,
 )
+from samplers.tempering import cold_chain
 from tests.samplers.table import (
     LADDER,
     TABLE,
@@ -243,3 +244,36 @@ def test_tempered() -> None:
         Tempered(target, beta[:3])(x)
     with pytest.raises(ValueError, match="beta must be finite and non-negative, got -1"):
         Tempered(target, -1.0)
+
+
+SPREAD, WIDTH = 1.5, 2  # of the axis of a funnel, and how many numbers hang on it
+
+
+def funnel(x: Tensor) -> Tensor:
+    """``v ~ N(0, SPREAD^2)`` and ``y | v ~ N(0, exp(v))`` in WIDTH dimensions, x = (v, y)."""
+    v, y = x[:, 0], x[:, 1:]
+    return -0.5 * (v / SPREAD) ** 2 - 0.5 * (y.square() * (-v[:, None]).exp()).sum(1) - 0.5 * WIDTH * v
+
+
+def funnel_draws(num: int, beta: float, generator: torch.Generator) -> Tensor:
+    """Exact draws (num, 1 + WIDTH) of ``p^beta``."""
+    noise = torch.randn(num, 1 + WIDTH, generator=generator, dtype=torch.float64)
+    v = SPREAD**2 * (1 - beta) * WIDTH / (2 * beta) + SPREAD / beta**0.5 * noise[:, :1]
+    return torch.cat([v, (v / 2).exp() / beta**0.5 * noise[:, 1:]], 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_tempering_on_a_funnel_is_invariant_if_all_replicas_start_at_their_laws(exact: bool) -> None:
+    """If all start at draws of the coldest law instead, the hot ones drive the cold one off on their way."""
+    sampler, generator, num = ParallelTempering(MALA(0.05, 1), (0.25, 0.6, 1.0)), seeded(3), 10_000
+    state = sampler.init(funnel, funnel_draws(num, 1.0, generator), generator=generator)
+    if exact:
+        x = torch.cat([funnel_draws(num, beta, generator) for beta in sampler.ladder])
+        hot = Tempered(funnel, torch.tensor(sampler.ladder).double().repeat_interleave(num))
+        state = cold_chain(sampler.sampler.init(hot, x, generator=generator), num, 0)
+    for _ in range(30):
+        state, _ = sampler.step(funnel, state, generator=generator)
+    v = state.position[:, :1] / SPREAD
+    y = state.position[:, 1:] * (-state.position[:, :1] / 2).exp()
+    off = z_scores(torch.cat([v, v**2 - 1, y, y**2 - 1], 1), torch.zeros(2 + 2 * WIDTH)).abs().max().item()
+    assert off < Z_MAX if exact else off > 8
