@@ -1,12 +1,13 @@
 """Low precision: what is rounded, what is not, and by how much the law of a chain moves."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
-from samplers import HMC, Langevin, LowPrecision
+from samplers import HMC, Langevin, LowPrecision, precision
 from tests.samplers.table import seeded
 
 DIM, STEP_SIZE = 8, 0.2
@@ -56,3 +57,35 @@ def test_a_metropolis_test_stays_one() -> None:
 def test_dtype_must_be_of_low_precision() -> None:
     with pytest.raises(ValueError, match='dtype must be "bfloat16" or "float16", got \'float32\''):
         LowPrecision(Langevin(STEP_SIZE, 3), "float32")
+
+
+@pytest.mark.parametrize(
+    ("machine", "emulated", "amx", "units", "known"),
+    [
+        ("x86_64", True, False, False, False),  # AVX512 without bfloat16, which oneDNN calls supported
+        ("x86_64", True, False, True, True),
+        ("AMD64", False, True, False, True),
+        ("aarch64", True, False, False, True),
+        ("aarch64", False, False, False, False),
+    ],
+)
+def test_emulation_is_not_taken_for_units(
+    monkeypatch: pytest.MonkeyPatch, machine: str, emulated: bool, amx: bool, units: bool, known: bool
+) -> None:
+    monkeypatch.setattr(precision.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: emulated)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units)
+    assert precision.has_units("cpu", "bfloat16") == known
+
+
+def test_a_device_without_units_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    precision.warn_if_slow.cache_clear()
+    monkeypatch.setattr(precision, "has_units", lambda device, dtype: False)
+    sampler, x = LowPrecision(Langevin(STEP_SIZE, 3)), torch.zeros(4, DIM)
+    with pytest.warns(UserWarning, match="this cpu has no units for bfloat16, .* 2 to 15 times slower"):
+        sampler.sample(rotated, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sampler.sample(rotated, x)
+    precision.warn_if_slow.cache_clear()
