@@ -22,9 +22,16 @@ class StoreConfig(SaveConfigCallback):
         if trainer.logger is not None and stage == "fit":
             super().setup(trainer, pl_module, stage)
 
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for logger in trainer.loggers:  # as hyperparameters: hparams.yaml of Lightning's own
+            logger.log_hyperparams({part: self.plain()[part] for part in ("seed_everything", "model", "data")})
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration in plain dicts, lists and scalars."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        checkpoint["config"] = yaml.safe_dump(inline_denoisers(config), sort_keys=False)
+        checkpoint["config"] = yaml.safe_dump(inline_denoisers(self.plain()), sort_keys=False)
 
 
 class SampleGrid(Callback):

@@ -7,16 +7,19 @@ rules of ``building``; first without memory, so that a model that its file does 
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from latent_ebm.cli.building import OURS, Allowed, build
-from latent_ebm.data import DataModule
+from latent_ebm.cli.modules import modules_here
+from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
 from latent_ebm.foreign import check_file, check_yaml, check_zip, reading, rehearsal
 from latent_ebm.learning import Denoising
@@ -34,7 +37,8 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
     ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is damaged, foreign or not trusted.
     """
     loaders = {DENOISER_LOADER: apart(load_nested), **TEACHER_LOADERS}
-    return load_parts(path, Allowed((*OURS, *trust), loaders))
+    with modules_here() if trust else nullcontext():
+        return load_parts(path, Allowed((*OURS, *trust), loaders))
 
 
 def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataModule]:
@@ -47,7 +51,8 @@ def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataMo
             fill(build(config["model"], LearningRule, "model", allowed), checkpoint, path, assign=True)
     rule = build(config["model"], LearningRule, "model", allowed)
     fill(rule, checkpoint, path)
-    return rule.eval(), restore(build(config["data"], DataModule, "data", allowed), checkpoint, path)
+    data = build(config["data"], LightningDataModule, "data", allowed)
+    return rule.eval(), restore(data, checkpoint, path) if isinstance(data, DataModule) else OtherData(data)
 
 
 def fill(rule: LearningRule, checkpoint: dict[str, Any], path: str | Path, assign: bool = False) -> None:

@@ -16,7 +16,7 @@ LIGHTNING = {
     "fit": "train the model of a YAML file",
     "validate": "held-out figures on the validation set of a YAML file",
     "test": "held-out figures on the test set of a YAML file",
-    "predict": "energy terms of the test set of a YAML file",
+    "predict": "a table of energy terms of the test set of a YAML file, beside the checkpoint",
 }
 SIZE = "resize images of a folder to PIXELS x PIXELS, without keeping their aspect ratio"
 DEBUG = "LATENT_EBM_DEBUG"

@@ -7,15 +7,17 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from latent_ebm.cli.building import check_factory
 from latent_ebm.cli.callbacks import StoreConfig
 from latent_ebm.cli.checkpoints import read_checkpoint
+from latent_ebm.cli.modules import modules_here
+from latent_ebm.cli.predictions import predictions_path, write_predictions
 from latent_ebm.cli.runs import check_places
-from latent_ebm.data import DataModule
 from latent_ebm.foreign import check_yaml
 from latent_ebm.learning import AtomicCheckpointIO
 from latent_ebm.learning.base import LearningRule
@@ -29,6 +31,8 @@ DEFAULTS = {
 FIT = """Train the model of a YAML file. A run never writes over another: where its folders (dirpath of
 the checkpoints, folder of the logger) hold one already, it goes on from a checkpoint of that run,
 --ckpt_path FILE, or is refused."""
+PREDICT = """Write a table of what the rule of a YAML file says of every row of the test set, energy terms for a latent model:
+NAME-predictions.csv beside the checkpoint NAME.ckpt of --ckpt_path, or predictions.csv here without one."""
 PROGRAM = "A YAML file is a program: what it names is imported and run. Read one from a stranger before you run it."
 NOISE = (
     ".*does not have many workers.*",  # the data lie in memory
@@ -47,9 +51,11 @@ class CommandLine(LightningCLI):
         self.config = parser.parse_args(args)  # pyright: ignore[reportArgumentType]
 
     def before_instantiate_classes(self) -> None:
-        """Refuse an optimiser that is a function: it would be called, and not with parameters."""
-        optimizer = "model.init_args.optimizer"
+        """Refuse an optimiser or scheduler that is a function: it would be called, and not with parameters."""
+        optimizer, scheduler = "model.init_args.optimizer", "model.init_args.scheduler"
         check_factory(optimizer, self._get(self.config, optimizer), (Optimizer,))
+        if (named := self._get(self.config, scheduler)) is not None:
+            check_factory(scheduler, named, (LRScheduler,))
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint does not change the configuration."""
@@ -65,11 +71,23 @@ class CommandLine(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [AtomicCheckpointIO(), *plugins]
-        return super()._instantiate_trainer({**config, "plugins": plugins}, callbacks)
+        logger = None if config.get("barebones") else config.get("logger")  # which the defaults name
+        return super()._instantiate_trainer({**config, "plugins": plugins, "logger": logger}, callbacks)
 
     def before_fit(self) -> None:
         """Fail now, not after the first epoch, if nothing can be written or another run would be written over."""
         check_places(self.trainer, self._get(self.config, "ckpt_path"))
+
+    def before_predict(self) -> None:
+        """Fail now if nothing can be written, or not in one place."""
+        self.predictions = predictions_path(self._get(self.config, "ckpt_path"))
+        if self.trainer.world_size > 1:
+            raise ValueError(f"trainer.devices must be 1 to predict, got {self.trainer.world_size} processes")
+
+    def after_predict(self) -> None:
+        """Write a table of what was predicted."""
+        num = write_predictions(self.predictions, self.trainer.predict_loop.predictions)
+        print(f"{num} predictions: {self.predictions}")
 
 
 def run_lightning(args: list[str]) -> None:
@@ -79,7 +97,8 @@ def run_lightning(args: list[str]) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # of what Lightning calls
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
-        make_command_line(args)
+        with modules_here():
+            make_command_line(args)
 
 
 def make_command_line(args: list[str], run: bool = True) -> CommandLine:
@@ -89,10 +108,10 @@ def make_command_line(args: list[str], run: bool = True) -> CommandLine:
     strict["epilog"] = PROGRAM
     named = {**strict, "prog": "latent-ebm"}
     commands: dict[str, Any] = {name: dict(strict) for name in CommandLine.subcommands()}
-    commands["fit"]["description"] = FIT
+    commands["fit"]["description"], commands["predict"]["description"] = FIT, PREDICT
     return CommandLine(
         LearningRule,
-        DataModule,
+        LightningDataModule,
         save_config_callback=StoreConfig if run else None,
         save_config_kwargs={"overwrite": True},
         trainer_defaults=DEFAULTS,

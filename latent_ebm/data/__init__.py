@@ -1,7 +1,7 @@
 """Data sets in memory, as Lightning data modules."""
 
 from latent_ebm.data.arrays import Arrays
-from latent_ebm.data.base import Batch, DataModule, TensorSet
+from latent_ebm.data.base import Batch, DataModule, OtherData, TensorSet
 from latent_ebm.data.digits import Digits, StackedDigits
 from latent_ebm.data.images import Images
 from latent_ebm.data.mnist import MNIST
@@ -15,6 +15,7 @@ __all__ = [
     "DataModule",
     "Digits",
     "Images",
+    "OtherData",
     "Pinwheel",
     "StackedDigits",
     "TensorSet",

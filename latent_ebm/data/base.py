@@ -186,3 +186,14 @@ class DataModule(LightningDataModule, ABC):
         """What the loaders of ``rows`` share, as keywords: Lightning builds loaders anew from those."""
         own = torch.Generator()  # else every pass over a loader draws from the global random state
         return {"dataset": rows, "batch_size": self.batch_size, "collate_fn": collate, "generator": own}
+
+
+class OtherData(DataModule):
+    """Stands for a data module that is not of this library, whose rows, files and units nothing is known of."""
+
+    def __init__(self, module: LightningDataModule) -> None:
+        super().__init__(batch_size=1, seed=0)
+        self.kind = type(module).__name__
+
+    def load(self) -> tuple[Pair, Pair, Pair]:
+        raise ValueError(f"the rows of a {self.kind} must be named by a file: it is no data module of this library")
