@@ -17,9 +17,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from latent_ebm.cli.commands import energy_terms, write_scores
 from latent_ebm.cli.demo_figures import draw
 from latent_ebm.cli.held_out import make_features
+from latent_ebm.cli.inference import energy_terms, write_scores
 from latent_ebm.data import Digits
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE
 from latent_ebm.learning.latent import LatentRule

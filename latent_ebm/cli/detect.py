@@ -50,7 +50,8 @@ def analyse(args: argparse.Namespace) -> tuple[Trained, Table, Findings, str]:
     findings = judge(trained, new.x, args.alpha)
     for warning in findings.warnings:
         say(f"warning: {warning}")
-    facts = {**trained.facts, **facts_of("New data", new), "Level (alpha)": args.alpha}
+    asked = {"Columns left out as asked": ", ".join(args.drop)} if args.drop else {}
+    facts = {**trained.facts, **facts_of("New data", new), **asked, "Level (alpha)": args.alpha}
     columns = new.columns if new.has_header else trained.columns
     html = make_report(trained.detector, new.x, findings, columns, new.called, facts) if args.report else ""
     return trained, new, findings, html

@@ -6,7 +6,8 @@ What is decided by rule, for columns that nobody asks for by name:
   and without values is left out.
 - A column called ``id``, ``index`` or ``..._id`` of whole numbers that differ in every row names
   the rows. So does a column of words (dates, codes, file names) that differ in every row.
-- A column ``label`` is the label. All others are features and must hold numbers.
+- A column ``label`` is the label; its words are classes, numbered by their names.
+- All others are features and must hold numbers.
 """
 
 import re
@@ -42,23 +43,32 @@ def choose(table: Table, id: str | None, drop: Collection[str], features: Sequen
     columns, in any order, and no others but those that are left out. Raises ``ValueError`` for
     columns that are absent, surplus or hold no numbers.
     """
+    check_different(table)
     frame, asked = table.frame, [*drop, *([] if id is None else [id])]
     if features is None:  # else another table had them
         check_present(table, asked)
-    out = {name: "as asked" for name in drop if name in frame}
-    kept = {LABEL, id, *out, *(features or ())}
-    found = {name: reason_to_leave_out(frame[name], name) for name in frame if name not in kept}
-    out |= {name: reason for name, reason in found.items() if reason}
-    naming = id if id in frame else next((n for n in found if found[n] and frame[n].is_unique), None)
+    frame = frame.drop(columns=[name for name in drop if name in frame])
+    kept = (LABEL, id, *(features or ()))
+    reasons = {name: reason_to_leave_out(frame[name], name) for name in frame if name not in kept}
+    out = {name: reason for name, reason in reasons.items() if reason}
+    naming = id if id in frame else next((name for name in out if frame[name].is_unique), None)
     rest = frame.drop(columns=[name for name in {*out, LABEL, naming} if name in frame])
-    x = as_numbers(table, rest if features is None else match(table, rest, features))
-    return Columns(
-        x,
-        list(rest.columns if features is None else features),
-        frame[LABEL].to_numpy() if LABEL in frame else None,
-        table.ids if naming is None else [str(value) for value in frame[naming]],
-        [f"column {shorten(name)} is left out: {reason}" for name, reason in out.items()],
-    )
+    rest = rest if features is None else match(table, rest, features)
+    notes = [f"column {shorten(name)} is left out: {reason}" for name, reason in out.items()]
+    label = number_classes(frame[LABEL], notes) if LABEL in frame else None
+    ids = table.ids if naming is None else [str(value) for value in frame[naming]]
+    return Columns(as_numbers(table, rest), list(rest.columns), label, ids, notes)
+
+
+def number_classes(label: "pd.Series", notes: list[str]) -> NDArray:
+    """``label`` (n,) as numbers: those that it has, or those of its words in alphabetical order."""
+    from pandas.api.types import is_numeric_dtype
+
+    if is_numeric_dtype(label) or label.isna().any():
+        return label.to_numpy()
+    classes, numbers = np.unique(label.astype(str).to_numpy(str), return_inverse=True)
+    notes.append(f"the classes of column {LABEL!r} are numbered by their names: {listing(classes.tolist())}")
+    return numbers
 
 
 def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
@@ -76,6 +86,13 @@ def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
         return None
     words = not column.isna().any() and not any(is_number(str(cell)) for cell in column)
     return "its words differ in every row, as names of rows do" if words else None
+
+
+def check_different(table: Table) -> None:
+    """Raise ``ValueError`` if two columns have one name."""
+    twice = table.frame.columns[table.frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"{table.path} must have a name of its own for every column, got {listing(twice)} twice")
 
 
 def check_present(table: Table, names: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latent_ebm.files.arrays import read_arrays
 from latent_ebm.files.columns import choose
 from latent_ebm.files.limits import MAX_ENTRIES, check_entries
-from latent_ebm.files.table import Table, shorten
+from latent_ebm.files.table import LABEL, Table, shorten
 from latent_ebm.files.text import read_text
 from latent_ebm.foreign import check_file, reading
 from samplers.checks import check_counts
@@ -136,8 +136,8 @@ def refuse_infinite(path: Path, rows: Rows, x: NDArray[np.float64]) -> None:
     if len(bad):
         row, column = map(int, bad[0])
         raise ValueError(
-            f"{path} must be finite: {len(np.unique(bad[:, 0]))} rows are not, the first is "
-            f"{rows.call(row)}, column {column_name(rows, column)}"
+            f"{path} must be finite, got {len(np.unique(bad[:, 0]))} rows that are not, the first "
+            f"is {rows.call(row)}, column {column_name(rows, column)}"
         )
 
 
@@ -147,7 +147,7 @@ def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatmen
     row, column = map(int, np.argwhere(missing)[0])
     if treatment == "refuse" or bad.all():
         raise ValueError(
-            f"{path} must be finite, without missing values: {missing.sum()} are missing in {bad.sum()} of "
+            f"{path} must be finite, without missing values: got {missing.sum()} in {bad.sum()} of "
             f"{len(bad)} rows, the first in {rows.call(row)}, column {column_name(rows, column)}; "
             f"--missing drop leaves such rows out"
         )
@@ -164,5 +164,8 @@ def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatmen
 
 def as_label(path: Path, label: NDArray, num: int) -> NDArray[np.int64]:
     if label.shape != (num,) or label.dtype.kind not in "fiub" or not np.array_equal(label, np.rint(label)):
-        raise ValueError(f"labels of {path} must be {num} integers, got {label.dtype} of shape {label.shape}")
+        raise ValueError(
+            f"labels of {path} must be {num} integers, or words in a table, none missing, got {label.dtype} of shape "
+            f"{label.shape}; a table's column can be left out by --drop {LABEL}"
+        )
     return label.astype(np.int64)

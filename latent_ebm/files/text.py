@@ -7,13 +7,15 @@ What is decided by rule:
 - Between semicolons or tabs, ``1,5`` is a number with a decimal comma, in all columns if in one.
 - The first line is a header if it holds no number, or a column ``label``, or a name that the
   caller mentions, or two or more numbers that are 0, 1, 2, ... in order. A line of words and
-  other numbers could be either: the caller must say.
+  other numbers, or one of eight and more numbers that rise above one of numbers that do not (as
+  wavelengths do), could be either: the caller must say.
 - Blank lines are skipped. Blank cells, ``NA``, ``NaN``, ``null`` and the like are missing values.
 """
 
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 TEXT = "a table of text, in UTF-8"
 SEPARATORS = {"tab": "\t", "\\t": "\t"}  # names of what a shell does not take easily
+NAMES = {"\t": "tabs", ";": "semicolons"}
+MANY = 8  # numbers in a line that rise by chance once in 40,000 lines
 DECIMAL_COMMA = r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*"
 
 
@@ -34,22 +38,14 @@ def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Colle
 
     Raises ``ValueError`` for text that is no table, is too large or could be read in two ways.
     """
-    import pandas as pd
-
+    notes: list[str] = []
     with reading(path, TEXT):
         encoding = find_encoding(path)
-        first = first_line(path, encoding)
-        sep = SEPARATORS.get(sep or "", sep) or find_separator(first)
+        sep = SEPARATORS.get(sep, sep) if sep else find_separator(first_line(path, encoding), notes)
         check_size(path, encoding, sep, max_entries)
-        if not first:
-            raise ValueError("it has no lines")
-    notes = [f"cells are separated by {'tabs' if sep == chr(9) else 'semicolons'}"] if sep != "," else []
-    options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None}
-    with reading(path, TEXT), warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
+        options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None}
         if header is None:
-            cells = parse(path, {**options, "nrows": 1, "dtype": object}).iloc[0]
-            header = is_header(path, [None if pd.isna(c) else str(c) for c in cells], mentioned, notes)
+            header = find_header(path, options, mentioned, notes)
         options["header"] = 0 if header else None
         frame = parse(path, options)
         if sep != "," and any(has_decimal_commas(frame[name]) for name in frame):
@@ -65,13 +61,15 @@ def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
     """What pandas makes of ``path``; a row with more cells than the first line is an error."""
     import pandas as pd
 
-    try:
-        return pd.read_csv(path, index_col=False, skipinitialspace=True, low_memory=False, **options)
-    except pd.errors.ParserError as error:
-        text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-        raise ValueError(text.replace("Expected", "expected")) from error
-    except pd.errors.ParserWarning as error:
-        raise ValueError("rows must not have more cells than the header has names") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, index_col=False, skipinitialspace=True, low_memory=False, **options)
+        except pd.errors.ParserError as error:
+            text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+            raise ValueError(text.replace("Expected", "expected")) from error
+        except pd.errors.ParserWarning as error:
+            raise ValueError("rows must not have more cells than the header has names") from error
 
 
 def find_encoding(path: Path) -> str:
@@ -81,17 +79,21 @@ def find_encoding(path: Path) -> str:
 
 
 def first_line(path: Path, encoding: str) -> str:
-    """The first line that is not blank, or as much of it as a cell may have; empty if there is none."""
+    """The first line that is not blank, or as much of it as a cell may have. Raises ``ValueError`` if there is none."""
     with path.open(encoding=encoding, newline=None) as file:
         while line := file.readline(MAX_CELL):
             if line.strip():
                 return line.rstrip("\n")
-    return ""
+    raise ValueError("it has no lines")
 
 
-def find_separator(line: str) -> str:
+def find_separator(line: str, notes: list[str]) -> str:
+    """What is between the cells of ``line``: by the first of tab, semicolon and comma that it has outside quotes."""
     unquoted = re.sub(r'"[^"]*"', "", line)
-    return next((sep for sep in "\t;" if sep in unquoted), ",")
+    found = next((sep for sep in NAMES if sep in unquoted), ",")
+    if found != ",":
+        notes.append(f"cells are separated by {NAMES[found]}")
+    return found
 
 
 def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
@@ -109,27 +111,36 @@ def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
             check_entries(path, entries, max_entries)
 
 
-def is_header(path: Path, cells: list[str | None], mentioned: Collection[str], notes: list[str]) -> bool:
-    """Whether the first line's ``cells``, None where missing, are names.
-
-    Raises ``ValueError`` if that cannot be told.
-    """
-    numbers = [cell for cell in cells if cell is not None and is_number(cell)]
-    words = [cell.strip() for cell in cells if cell is not None and not is_number(cell)]
+def find_header(path: Path, options: dict[str, Any], mentioned: Collection[str], notes: list[str]) -> bool:
+    """Whether the first line names the columns. Raises ``ValueError`` if that cannot be told."""
+    first, *more = parse(path, {**options, "nrows": 2, "dtype": object}).astype(object).to_numpy()
+    cells = [str(cell) for cell in first if cell == cell]  # a missing one is no number and no name
+    numbers = [cell for cell in cells if is_number(cell)]
+    words = [cell.strip() for cell in cells if not is_number(cell)]
     if not numbers or any(word in (LABEL, *mentioned) for word in words):
         return bool(words)
-    if numbers == [str(i) for i in range(len(numbers))] and len(cells) > 1:
-        notes.append(
-            f"the first line, {', '.join(numbers[:3])}{', ...' * (len(numbers) > 3)}, is taken for a header "
-            "(--header no reads it as a row)"
-        )
+    if numbers == [str(i) for i in range(len(numbers))] and len(first) > 1:
+        shown = ", ".join(numbers[:3]) + ", ..." * (len(numbers) > 3)
+        notes.append(f"the first line, {shown}, is taken for a header (--header no reads it as a row)")
         return True
     if words:
-        raise ValueError(
-            f"the first line of {path} has words and numbers, {shorten(words[0])} and {shorten(numbers[0])}: "
-            "--header must be yes if it names the columns, or no if it is a row"
-        )
+        raise unsure(path, f"words and numbers, {shorten(words[0])} and {shorten(numbers[0])}")
+    if rises(first) and more and not rises(more[0]):
+        raise unsure(path, f"numbers that rise, {first[0]} to {first[-1]}, as the second does not")
     return False
+
+
+def unsure(path: Path, what: str) -> ValueError:
+    """The error for a first line that could be a header."""
+    rule = "--header must be yes if it names the columns, or no if it is a row"
+    return ValueError(f"the first line of {path} has {what}: {rule}")
+
+
+def rises(cells: Sequence[Any]) -> bool:
+    """Whether ``cells`` are many numbers, each greater than the one before, as wavelengths over a spectrum are."""
+    texts = [str(cell).replace(",", ".", 1) for cell in cells]
+    numbers = [float(text) for text in texts if is_number(text)]
+    return MANY <= len(numbers) == len(texts) and all(a < b for a, b in pairwise(numbers))
 
 
 def has_decimal_commas(column: "pd.Series") -> bool:

@@ -441,11 +441,11 @@ def test_csv_label_column(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("a,b\n1,2\n3,x\n", "line 3, column 'b' must be a number, got 'x'"),
-        ("1,2\n3,\n", "1 are missing in 1 of 2 rows, the first in line 2, column 'column 2'"),
+        ("1,2\n3,\n", "got 1 in 1 of 2 rows, the first in line 2, column 'column 2'"),
         ("1,word\n3,4\n", "the first line .* has words and numbers, 'word' and '1': --header must be"),
         ("1,2\n3,4,5\n", "must hold a table of text, in UTF-8: expected 2 fields in line 2, saw 3"),
-        ("1,2\n\nnan,4\n5,inf\n", "must be finite: 1 rows are not, the first is line 4, column 'column 2'"),
-        ("a,label\n1,0.5\n", "labels of .* must be 1 integers, got float64"),
+        ("1,2\n\nnan,4\n5,inf\n", "must be finite, got 1 rows that are not, the first is line 4, column 'column 2'"),
+        ("a,label\n1,0.5\n", "labels of .* must be 1 integers, or words .* got float64"),
         ("a,b\n", r"must hold numbers of shape \(rows, columns\), got float64 of shape \(0, 2\)"),
         ("", "it has no lines"),
         ("1,2\n3,4\n", "must hold at least 3 rows"),
@@ -465,8 +465,8 @@ def test_csv_errors(tmp_path: Path, content: str, message: str) -> None:
         ({"X": np.zeros(5)}, r"must hold numbers of shape \(rows, columns\), got float64 of shape \(5,\)"),
         ({"X": np.array([["1", "x"]] * 4)}, "must hold numbers .* got <U1"),
         ({"X": np.array([[1, None]] * 4)}, "must hold plain arrays, not pickled or damaged ones"),
-        ({"X": np.full((4, 2), np.nan)}, "8 are missing in 4 of 4 rows, the first in row 0, column 1"),
-        ({"X": np.zeros((4, 2)), "y": np.zeros(3)}, r"must be 4 integers, got float64 of shape \(3,\)"),
+        ({"X": np.full((4, 2), np.nan)}, "got 8 in 4 of 4 rows, the first in row 0, column 1"),
+        ({"X": np.zeros((4, 2)), "y": np.zeros(3)}, r"must be 4 integers, or words .* got float64 of shape \(3,\)"),
     ],
 )
 def test_npz_errors(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:

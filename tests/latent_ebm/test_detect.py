@@ -214,7 +214,7 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
     [
         (["missing.csv", *ARGS], ["missing.csv"]),
         (["train.csv", "--score", "missing.csv", *ARGS[2:]], ["missing.csv"]),
-        (["nan.csv", *ARGS], ["nan.csv", "1 are missing in 1 of 100 rows, the first in line 5", "--missing drop"]),
+        (["nan.csv", *ARGS], ["nan.csv", "got 1 in 1 of 100 rows, the first in line 5", "--missing drop"]),
         (["word.csv", *ARGS], ["word.csv, line 3", "column 'b'", "'abc'"]),
         (["binary.csv", *ARGS], ["binary.csv must hold numbers"]),
         (["nul.csv", *ARGS], ["nul.csv"]),

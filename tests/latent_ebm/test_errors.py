@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from latent_ebm.cli import commands, main
+from latent_ebm.cli import inference, main
 from latent_ebm.cli.errors import MAX_TEXT, report
 from samplers.base import check_finite
 
@@ -41,13 +41,13 @@ def test_foreign_errors_say_where_they_arose(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(commands, "load_rule", lambda *_: act())
+    monkeypatch.setattr(inference, "load_rule", lambda *_: act())
     assert main(["sample", "x.ckpt", "--out", str(tmp_path / "x.npz")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("latent-ebm: error: ")
     assert said in line
     assert len(line) < MAX_TEXT + 120
-    assert line.endswith("in latent_ebm.cli.commands.sample; --debug shows the traceback)")
+    assert line.endswith("in latent_ebm.cli.inference.run_sample; --debug shows the traceback)")
     assert not list(tmp_path.iterdir())
 
 

@@ -68,7 +68,7 @@ def test_a_row_of_numbers_is_no_header() -> None:
 
 
 def test_a_first_row_of_missing_values_is_not_lost() -> None:
-    with pytest.raises(ValueError, match=r"2 are missing in 1 of 2 rows, the first in line 1, column 'column 1'"):
+    with pytest.raises(ValueError, match=r"got 2 in 1 of 2 rows, the first in line 1, column 'column 1'"):
         read("NA,NA\n1,2\n")
 
 
@@ -136,13 +136,40 @@ def test_numbers_that_could_be_measured_stay() -> None:
     assert read(text, id="width").ids == ["10", "11", "12"]
 
 
+def test_wavelengths_could_be_a_header() -> None:
+    names = [400 + 0.5 * i for i in range(9)]
+    spectra = pd.DataFrame(np.random.default_rng(0).random((5, 9)), columns=names)
+    with pytest.raises(ValueError, match=r"numbers that rise, 400\.0 to 404\.0, as the second does not: --header must"):
+        read(spectra.to_csv(index=False))
+    assert read(spectra.to_csv(index=False), header=True).x.shape == (5, 9)
+    sums = pd.DataFrame(np.cumsum(spectra.to_numpy(), 1))  # rows that all rise
+    assert read(sums.to_csv(index=False, header=False)).x.shape == (5, 9)
+
+
+def test_labels_of_words_are_classes() -> None:
+    rows = read("a,label\n1,good\n2,bad\n3,good\n")
+    assert rows.label is not None
+    assert (rows.label.tolist(), rows.names) == ([1, 0, 1], ["a"])
+    assert noted(rows, "numbered by their names: 'bad', 'good'")
+    text = "a,label\n1,good\n2,\n"
+    with pytest.raises(ValueError, match=r"labels of .* none missing, .* --drop label"):
+        read(text)
+    assert read(text, drop=["label"]).label is None
+
+
+def test_names_must_differ() -> None:
+    with pytest.raises(ValueError, match="a name of its own for every column, got 'a' twice"):
+        read("a,a ,b\n1,2,3\n")
+    assert read("a,a,b\n1,2,3\n").names == ["a", "a.1", "b"]
+
+
 def test_words_that_repeat_are_refused_by_name() -> None:
     text = "a,site\n1,north\n\n2,north\n"
     with pytest.raises(ValueError, match=r"line 2, column 'site' must be a number, got 'north'; --drop"):
         read(text)
     rows = read(text, drop=["site"])
     assert (rows.ids, rows.word, rows.call(1)) == (["2", "4"], "line", "line 4")
-    assert noted(rows, "'site' is left out: as asked")
+    assert rows.notes == []  # what was asked for is not told
     with pytest.raises(ValueError, match=r"must have a column 'sight' .* got 'a', 'site'"):
         read(text, drop=["sight"])
     with pytest.raises(ValueError, match="column 'b' must be a number, got 'x'"):
@@ -151,16 +178,14 @@ def test_words_that_repeat_are_refused_by_name() -> None:
 
 def test_missing_values_are_refused_or_counted() -> None:
     text = "a,b\n1,2\n,4\n5,6\n7,NA\n"
-    with pytest.raises(
-        ValueError, match=r"2 are missing in 2 of 4 rows, the first in line 3, column 'a'; --missing drop"
-    ):
+    with pytest.raises(ValueError, match=r"got 2 in 2 of 4 rows, the first in line 3, column 'a'; --missing drop"):
         read(text)
     rows = read(text, missing="drop")
     assert (rows.x.tolist(), rows.ids) == ([[1, 2], [5, 6]], ["2", "4"])
     assert noted(rows, "2 of 4 rows are left out", "line 3, line 5")
     with pytest.raises(ValueError, match="missing must be refuse or drop, got 'mean'"):
         Reader(missing="mean")
-    with pytest.raises(ValueError, match=r"2 are missing in 2 of 2 rows"):
+    with pytest.raises(ValueError, match=r"got 2 in 2 of 2 rows"):
         read("a,b\n1,\n2,\n", missing="drop")
     np.save("t.npy", np.array([[1.0, np.nan], [3, 4]]))
     assert Reader(missing="drop").read("t.npy").ids == ["1"]
@@ -269,10 +294,11 @@ def test_cut_archives(cut: int) -> None:
         (b"," * 3 * 10**6, "at most 1,000,000 entries"),
         (b"a,b\n1,2\x00\n", "NUL bytes"),
         ("größe\n1\n".encode("latin-1"), r"must hold a table of text, in UTF-8: 'utf-8' codec can't decode"),
-        (b"a,b\n1,2,3\n", "rows must not have more cells than the header has names"),
+        (b"a,b\n1,2,3\n", "expected 2 fields in line 2, saw 3"),
+        (b"a,b,c\n1,2,3\n1,2,3,4\n", "expected 3 fields in line 3, saw 4"),
         (b'a,b\n1,"2\n', "must hold a table of text"),
     ],
-    ids=["digits", "cell", "rows", "columns", "nul", "latin", "long row", "open quote"],
+    ids=["digits", "cell", "rows", "columns", "nul", "latin", "long first row", "long row", "open quote"],
 )
 def test_texts(content: bytes, message: str) -> None:
     quick(lambda: read(content, max_entries=10**6), message)

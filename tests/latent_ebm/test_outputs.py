@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from latent_ebm.applications.pictures import atomic_path
-from latent_ebm.cli import commands, main
+from latent_ebm.cli import inference, main
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from tests.latent_ebm.tiny import fit, make_config, part
 
@@ -99,7 +99,7 @@ def test_a_failed_command_leaves_nothing(folder: Path, monkeypatch: pytest.Monke
         raise OSError("no space left on device")
 
     before = content(folder)
-    monkeypatch.setattr(commands.np, "savez", fail)
+    monkeypatch.setattr(inference.np, "savez", fail)
     assert main(["sample", "run/last.ckpt", "--out", "new/deep/x.npz"]) == 1
     assert content(folder) == before
     assert not Path("new").exists()

@@ -32,8 +32,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         make_rows().to_csv("rows.csv", index=False)
+        make_rows().assign(site="north", who=range(120)).to_csv("more.csv", index=False, sep=";")
         config = make_config("mle", epochs=1)
-        config["data"] = part("latent_ebm.data.Arrays", path="rows.csv", batch_size=20)
+        options = {"drop": ["site"], "id": "who", "sep": ";", "header": True, "missing": "drop"}
+        config["data"] = part("latent_ebm.data.Arrays", path="more.csv", batch_size=20, **options)
         assert fit(config, folder) == 0
     return folder
 
@@ -97,7 +99,7 @@ def test_the_file_may_be_gone_or_have_grown(folder: Path, monkeypatch: pytest.Mo
     _, data = load_rule(folder / "run/last.ckpt")
     assert isinstance(data, Arrays)
     mean = data.mean.clone()
-    (make_rows() * 7).to_csv("rows.csv", index=False)
+    (make_rows() * 7).assign(site="south", who=range(120)).to_csv("more.csv", index=False, sep=";")
     data.setup()
     assert torch.equal(data.mean, mean)
     assert data.train.x[:, 1].std() > 4  # in units of the model's, not its own
