@@ -124,6 +124,8 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
 
     def _detector(self) -> Any:
         detector = LatentEBMDetector() if self.detector is None else self.detector
+        if isinstance(detector, type):
+            raise ValueError(f"detector must be an object, got the class {detector.__name__}")
         if hasattr(detector, "score_samples"):
             return detector
         if not hasattr(detector, "decision_function"):
@@ -150,6 +152,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
 
     def _counts(self, X: Any) -> np.ndarray:
         """One plus how many of the held-out rows score at most as each row of X (m, d) does."""
+        check_is_fitted(self)
         return 1 + np.searchsorted(self.scores_, self.score_samples(X), side="right")
 
     def _check_parameters(self) -> None:

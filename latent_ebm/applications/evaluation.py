@@ -24,6 +24,7 @@ from latent_ebm.model import LatentModel
 from latent_ebm.posteriors import Posterior
 from latent_ebm.priors import EnergyPrior, Prior, RatioPrior
 from samplers import HMC, Sampler, acceptance, ess, split_rhat
+from samplers.checks import check_counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,6 +77,8 @@ def evaluate(
         raise ValueError(
             f"train must have the event shape {tuple(test.shape[1:])} of test, got {tuple(train.shape[1:])}"
         )
+    check_counts("evaluate", num_samples=num_samples, num_long=num_long)
+    check_counts("evaluate", 0, num_nll=num_nll)
     if min(len(train), len(test), num_samples) <= NEIGHBOURS:
         sizes = len(train), len(test), num_samples
         raise ValueError(f"train, test and num_samples must be at least {NEIGHBOURS + 1}, got {sizes}")

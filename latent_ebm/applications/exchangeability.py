@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, rankdata
 from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import check_array
+
+from samplers.checks import check_counts
 
 MAX_ROWS, MAX_COLUMNS, NUM_PERMUTATIONS = 1000, 1000, 999
 QUANTILES = (0.1, 0.25, 0.5)
@@ -28,6 +31,7 @@ def order_p_value(x: NDArray[np.float64], seed: int = 0) -> float:
     the gap being the distance in the file between a row and its nearest neighbour in ranks of the columns. A
     thousand rows and columns at most, drawn at random, are looked at.
     """
+    x = check_array(x, ensure_min_samples=2)
     rng = np.random.default_rng(seed)
     place = rng.permutation(len(x))[:MAX_ROWS]
     columns = rng.permutation(x.shape[1])[:MAX_COLUMNS]
@@ -49,6 +53,8 @@ def shift_p_value(p_values: NDArray[np.float64], num_held_out: int) -> float:
     (M, k, n + 1 - k); the tenth may score anyhow. Three quantiles k / (n + 1) are looked at, and paid for by
     Bonferroni's rule. Where the promise holds, the result is at most t with probability t at most.
     """
+    check_counts("shift_p_value", num_held_out=num_held_out)
+    p_values = check_array(p_values, ensure_2d=False)
     unusual = math.ceil(MAX_UNUSUAL * len(p_values))
     counts = np.rint(p_values * (num_held_out + 1))
     tails = []

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from latent_ebm.applications.pictures import atomic_path
+from samplers.checks import check_counts
 
 Pooling = Literal["avg", "max", "none"]
 
@@ -76,11 +77,14 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Check the parameters against the first row of X. ``y`` is ignored."""
         X = validate_data(self, X, allow_nd=True, dtype=[np.float64, np.float32])
         self._n_features_out = self._features(X[:1]).shape[1]
+        self._shape = X.shape[1:]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Features (n, d) of rows X (n, \\*event)."""
         X = validate_data(self, X, reset=False, allow_nd=True, dtype=[np.float64, np.float32])
+        if X.shape[1:] != getattr(self, "_shape", X.shape[1:]):
+            raise ValueError(f"X must hold rows of shape {self._shape} as in fit, got {X.shape[1:]}")
         if self.cache_dir is None:
             return self._features(X)
         path = Path(self.cache_dir) / f"{self._key(X)}.npy"
@@ -92,8 +96,9 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def _features(self, X: np.ndarray) -> np.ndarray:
         if self.pooling not in get_args(Pooling):
             raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {self.pooling!r}")
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"batch_size must be an integer >= 1, got {self.batch_size!r}")
+        if not isinstance(self.encoder, nn.Module):
+            raise ValueError(f"encoder must be an nn.Module, got {self.encoder!r}")
+        check_counts(self, batch_size=self.batch_size)
         with evaluation(self.encoder):
             parts = [self._batch(X[i : i + self.batch_size]) for i in range(0, len(X), self.batch_size)]
         features = torch.cat(parts)
@@ -112,11 +117,15 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """What the layer says of ``x``; a module that is called more than once is taken at its last call."""
         modules = dict(self.encoder.named_modules())
         if self.layer is not None and self.layer not in modules:
-            raise ValueError(f"layer must be one of {', '.join(filter(None, modules))}, got {self.layer!r}")
+            names = ", ".join(filter(None, modules)) or "None, as the encoder has no parts"
+            raise ValueError(f"layer must be one of {names}, got {self.layer!r}")
         outputs: list[Any] = []
         hook = modules[self.layer or ""].register_forward_hook(lambda module, inputs, output: outputs.append(output))
         try:
             self.encoder(x)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"encoder must take rows of shape {tuple(x.shape[1:])}, but says: {reason}") from error
         finally:
             hook.remove()
         if not outputs or not isinstance(outputs[-1], Tensor):

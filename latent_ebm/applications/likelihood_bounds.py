@@ -23,6 +23,7 @@ from latent_ebm.model import LatentModel
 from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
 from samplers import HMC, MALA, LogDensity, Sampler, annealed_importance, log_mean_exp, value_and_grad
 from samplers.base import normal_like
+from samplers.checks import check_counts
 from samplers.importance import Interpolated
 
 ACCEPTANCE = 0.75  # below it, the steps of a datum are shortened
@@ -133,6 +134,8 @@ def nll_bracket(
     Raises ``ValueError`` if counts are too small, ``log_z`` is not in order, or ``sampler`` is neither MALA nor HMC.
     """
     check_bracket_arguments(sampler, num_chains, num_rounds, num_rungs, log_z)
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"x must be finite: {int((~x.isfinite()).sum())} of {x.numel()} entries are not")
     chains, mean = fit_posterior(model, x, sampler, num_chains=num_chains, num_rounds=num_rounds, generator=generator)
     mean, std, scale = chains.rows(mean), WIDENING * chains.rows(chains.std), chains.scale
     q = Scaled(per_row(Normal(mean, std, validate_args=False)).log_prob, scale)
@@ -155,6 +158,9 @@ def prior_log_z(
     """Bounds ``(lower, upper)`` of the log Z of ``prior``: 0 for a Gaussian, else ``prior.log_z_bracket``, in order."""
     if isinstance(prior, GaussianPrior) or (isinstance(prior, RatioPrior) and len(prior.stages) == 0):
         return 0.0, 0.0
+    check_counts("prior_log_z", num=num, num_rungs=num_rungs)
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"sampler must be a Sampler, got {sampler!r}")
     lower, upper = sorted(prior.log_z_bracket(num, sampler, num_rungs, generator=generator))
     return lower, upper
 
@@ -165,12 +171,7 @@ def check_bracket_arguments(
     """Raise ``ValueError`` for arguments of ``nll_bracket`` that break a rule."""
     if not isinstance(sampler, (HMC, MALA)):
         raise ValueError(f"sampler must be HMC or MALA, which leave their target invariant, got {sampler}")
-    for name, value, least in (
-        ("num_chains", num_chains, 2),
-        ("num_rounds", num_rounds, 2),
-        ("num_rungs", num_rungs, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_counts("nll_bracket", 2, num_chains=num_chains, num_rounds=num_rounds)
+    check_counts("nll_bracket", num_rungs=num_rungs)
     if not log_z[0] <= log_z[1]:
         raise ValueError(f"log_z must be (lower, upper) with lower <= upper, got {log_z}")

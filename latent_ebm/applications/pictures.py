@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from samplers import value_and_grad
+from samplers.checks import check_counts, check_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,13 +79,14 @@ def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
     Returns an array in [0, 1], (H', W') for C = 1 and (H', W', 3) for C = 3; values outside [-1, 1] are cut off.
     ``columns``: a square grid if left out. Raises ``ValueError`` for another shape, no image, or values not finite.
     """
+    if not isinstance(x, Tensor):
+        raise ValueError(f"x must be a tensor of images, got a {type(x).__name__}")
     if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
         raise ValueError(f"x must be images (n >= 1, 1 or 3 channels, H, W), got shape {tuple(x.shape)}")
     if not bool(x.isfinite().all()):
         raise ValueError("x must be finite, got NaN or infinite pixels")
     columns = math.ceil(math.sqrt(len(x))) if columns is None else columns
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+    check_counts("image_grid", columns=columns)
     unit = (x.detach().float().cpu().clamp(-1, 1) + 1) / 2
     framed = pad(unit, (0, 1, 0, 1), value=1.0)
     framed = pad(framed, (0, 0, 0, 0, 0, 0, 0, -len(x) % columns), value=1.0)
@@ -133,10 +135,12 @@ def new_figure(columns: int, panel: tuple[float, float], rows: int = 1) -> "tupl
 def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 40) -> "Figure":
     """Densities of several samples ``values[name]`` (n,) over common bins; ``label`` names the horizontal axis.
 
-    The bins span all values but the outermost thousandth at either end. Raises ``ValueError`` for no samples.
+    The bins span all values but the outermost thousandth at either end. Raises ``ValueError`` for no samples, and for
+    one that is empty or not finite.
     """
-    if not values:
-        raise ValueError("values must hold at least one sample, got none")
+    check_counts("histogram_figure", num_bins=num_bins)
+    if not values or not all(v.numel() and bool(v.isfinite().all()) for v in values.values()):
+        raise ValueError(f"values must hold samples of finite numbers, got {values}")
     figure, (axes,) = new_figure(1, (4.6, 2.8))
     pooled = torch.cat([value.detach().flatten().double().cpu() for value in values.values()])
     low, high = pooled.quantile(torch.tensor([0.001, 0.999], dtype=torch.float64)).tolist()
@@ -152,7 +156,12 @@ def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 40) 
 
 @styled
 def panels_figure(x: dict[str, Tensor], columns: int | None = None) -> "Figure":
-    """One panel per name: a grid of images (n, C, H, W) in [-1, 1], or points (n, d >= 2) by their first two axes."""
+    """One panel per name: a grid of images (n, C, H, W) in [-1, 1], or points (n, d >= 2) by their first two axes.
+
+    Raises ``ValueError`` for nothing to show.
+    """
+    if not x:
+        raise ValueError("x must hold at least one set of images or points, got none")
     figure, axes = new_figure(len(x), (3.0, 3.2))
     points = {name: value.detach().float().cpu() for name, value in x.items() if value.ndim == 2}
     limit = max((value[:, :2].abs().max().item() for value in points.values()), default=1.0)
@@ -169,6 +178,8 @@ def panels_figure(x: dict[str, Tensor], columns: int | None = None) -> "Figure":
 
 def grid_points(box: float, num: int) -> Tensor:
     """Points (num^2, 2) of the square [-box, box]^2, the second coordinate running fastest."""
+    check_numbers("grid_points", "positive", box=box)
+    check_counts("grid_points", num=num)
     ticks = torch.linspace(-box, box, num)
     return torch.cartesian_prod(ticks, ticks)
 

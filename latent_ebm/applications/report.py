@@ -45,6 +45,8 @@ def make_report(
     for name, names, size in (("columns", columns, x.shape[1]), ("rows", rows, len(x))):
         if len(names) != size:
             raise ValueError(f"{name} must name all {size}, got {len(names)}")
+    if len(findings.scores) != len(x):
+        raise ValueError(f"findings must be of the {len(x)} rows of x, got {len(findings.scores)} scores")
     worst = np.argsort(findings.scores, kind="stable")[:num_shown]
     show = table_cards if detector.image_shape is None else image_cards
     cards = [
