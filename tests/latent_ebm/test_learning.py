@@ -1,7 +1,11 @@
 """Learning rules: gradients of what is needed, devices, resuming, processes, and refusals."""
 
 import math
+import os
+import socket
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -337,27 +341,50 @@ def deterministic_distiller() -> EMDistillation:
     )
 
 
-@pytest.mark.cpu
-@pytest.mark.parametrize(
-    ("make", "strategy", "steps", "moved"),
-    [
-        (deterministic_rule, "ddp_spawn", 1, "model.likelihood.decoder.weight"),
-        (deterministic_gan, "ddp_spawn_find_unused_parameters_true", 4, "generator.value"),
-        (deterministic_distiller, "ddp_spawn", 2, "student.denoiser.network.layers.0.weight"),
-    ],
-    ids=["mle", "diffusion gan", "em distillation"],
-)
-def test_two_processes_take_the_steps_of_one_on_the_joined_batch(make, strategy, steps, moved, tmp_path):
-    alone, together = make(), make()
-    whole = DataLoader(TensorSet(data(20)), batch_size=20, collate_fn=collate)
+SHARED = {
+    "mle": (deterministic_rule, "ddp", 1, "model.likelihood.decoder.weight"),
+    "diffusion gan": (deterministic_gan, "ddp_find_unused_parameters_true", 4, "generator.value"),
+    "em distillation": (deterministic_distiller, "ddp", 2, "student.denoiser.network.layers.0.weight"),
+}
+
+
+def fit_steps(rule: LearningRule, folder: Path, steps: int, batch_size: int, **kwargs: Any) -> LearningRule:
+    """``rule`` after ``steps`` updates."""
+    rows = DataLoader(TensorSet(data(20)), batch_size=batch_size, collate_fn=collate)
     once = {"max_steps": steps, "enable_checkpointing": False, "limit_val_batches": 0}
-    trainer(tmp_path, **once).fit(alone, whole, whole)
-    halves = DataLoader(TensorSet(data(20)), batch_size=10, collate_fn=collate)
-    trainer(tmp_path, **once, strategy=strategy, devices=2).fit(together, halves, halves)
-    start = make().state_dict()
-    for name, value in alone.state_dict().items():
-        assert torch.allclose(value, together.state_dict()[name], atol=1e-6), name
-    assert not torch.equal(start[moved], alone.state_dict()[moved])
+    trainer(folder, **once, **kwargs).fit(rule, rows, rows)
+    return rule
+
+
+def fit_as_one_of_two(rank: int, folder: Path, port: int) -> None:
+    """What each of two processes does: every rule in turn, on its half of the batch."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
+    for name, (make, strategy, steps, _) in SHARED.items():
+        rule = fit_steps(make(), folder, steps, batch_size=10, strategy=strategy, devices=2)
+        torch.save(rule.state_dict(), folder / f"{name} {rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """The folder where two processes left the weights of all rules; starting them is what takes the time."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(fit_as_one_of_two, (folder, port), nprocs=2)
+    return folder
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("name", SHARED)
+def test_two_processes_take_the_steps_of_one_on_the_joined_batch(name, two_processes, tmp_path):
+    make, _, steps, moved = SHARED[name]
+    alone = fit_steps(make(), tmp_path, steps, batch_size=20).state_dict()
+    for rank in (0, 1):
+        together = torch.load(two_processes / f"{name} {rank}.pt")
+        for key, value in alone.items():
+            assert torch.allclose(value, together[key], atol=1e-6), key
+    assert not torch.equal(make().state_dict()[moved], alone[moved])
 
 
 @pytest.mark.cpu
