@@ -64,7 +64,7 @@ def reason(error: Exception) -> str:
     """The first line of what ``error`` says, and the second if the first announces it, shortened; never empty."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # in the words of PyTorch
         return "it asks for more memory than there is"
     text = f"no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]

@@ -1,5 +1,6 @@
 """Callbacks of the command line: checkpoints that hold their configuration, and pictures in TensorBoard."""
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,7 +32,12 @@ class StoreConfig(SaveConfigCallback):
         return yaml.safe_load(self.parser.dump(self.config, skip_none=False))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = yaml.safe_dump(inline_denoisers(self.plain()), sort_keys=False)
+        checkpoint["config"] = self.text
+
+    @cached_property
+    def text(self) -> str:
+        """The configuration, with that of the teachers that it names, whose files are read once."""
+        return yaml.safe_dump(inline_denoisers(self.plain()), sort_keys=False)
 
 
 class SampleGrid(Callback):

@@ -44,13 +44,15 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
 def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataModule]:
     """As ``load_rule``, with the classes and loaders that are ``allowed``."""
     checkpoint = read_checkpoint(path)
-    check_tensors(checkpoint["state_dict"], path)
     config = read_config(checkpoint["config"], path)
     if allowed.packages == OURS:  # others' modules may need values when they are made
         with rehearsal():
             fill(build(config["model"], LearningRule, "model", allowed), checkpoint, path, assign=True)
     rule = build(config["model"], LearningRule, "model", allowed)
     fill(rule, checkpoint, path)
+    for name, parameter in rule.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(f"{name} in the state_dict of {path} must be finite, got infinity")
     data = build(config["data"], LightningDataModule, "data", allowed)
     return rule.eval(), restore(data, checkpoint, path) if isinstance(data, DataModule) else OtherData(data)
 
@@ -140,6 +142,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a checkpoint of latent-ebm fit: it has no {' and no '.join(map(repr, missing))}"
         )
+    check_tensors(checkpoint["state_dict"], path)
     return checkpoint
 
 
@@ -152,8 +155,8 @@ def read_config(text: Any, path: str | Path) -> dict[str, Any]:
         return {part: config[part] for part in ("model", "data")}
 
 
-def check_tensors(state: Any, path: str | Path) -> None:
-    """Raise ``ValueError`` unless ``state`` is a dict of finite tensors that lie in the file ``path``."""
+def check_tensors(state: Any, path: Path) -> None:
+    """Raise ``ValueError`` unless ``state`` is a dict of tensors without NaN that lie in the file ``path``."""
     if not isinstance(state, dict):
         raise ValueError(f"the state_dict of {path} must be tensors by name, got a {type(state).__name__}")
     total = 0
@@ -163,17 +166,17 @@ def check_tensors(state: Any, path: str | Path) -> None:
             total += value.numel() * value.element_size()
         elif not str(name).endswith("_extra_state"):
             raise ValueError(f"{name} in the state_dict of {path} must be a tensor, got a {type(value).__name__}")
-    limit = MAX_SHARED * Path(path).expanduser().stat().st_size
+    limit = MAX_SHARED * path.stat().st_size
     if total > limit:
         raise ValueError(f"the tensors of {path} must have at most {limit:,} bytes in all, got {total:,}")
 
 
 def check_tensor(name: str, value: Tensor) -> None:
-    """Raise ``ValueError`` unless ``value`` is dense, no larger than its memory, and finite."""
+    """Raise ``ValueError`` unless ``value`` is dense, no larger than its memory, and without NaN."""
     if value.layout != torch.strided or value.device.type != "cpu":
         raise ValueError(f"{name} must be a dense tensor, got {value.layout} on {value.device}")
     size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
     if size > held:
         raise ValueError(f"{name} must be no larger than the {held:,} bytes that are stored, got {size:,}")
-    if not bool(torch.isfinite(value).all()):
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if bool(torch.isnan(value).any()):
+        raise ValueError(f"{name} must hold numbers, got NaN")

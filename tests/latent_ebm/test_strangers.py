@@ -395,9 +395,6 @@ def test_a_million_stages(capsys: pytest.CaptureFixture[str]) -> None:
     config["model"]["init_args"]["stages"] = part("latent_ebm.learning.RatioStages", **{**stages, "max_stages": 10**6})
     save(config, state_dict={"model.prior.weights": torch.zeros(10**6)})
     refused(capsys, "model.prior.weights must have an entry a stage, of 0, got 1000000")
-    config["model"]["init_args"]["model"]["init_args"]["prior"]["init_args"]["stages"] = [energy()] * 10**5
-    save(config)
-    refused(capsys, "a.ckpt must hold a config", "at most 1,048,576 characters")
 
 
 # Containers
@@ -450,7 +447,10 @@ def test_tensors_larger_than_their_file(capsys: pytest.CaptureFixture[str]) -> N
     [
         ({"state_dict": [torch.zeros(1)], "config": ""}, ["state_dict of a.ckpt must be tensors by name, got a list"]),
         ({"state_dict": {"a": [1]}, "config": ""}, ["a in the state_dict of a.ckpt must be a tensor, got a list"]),
-        ({"state_dict": {"a": torch.tensor([0.0, torch.nan])}, "config": ""}, ["a in the state_dict", "finite"]),
+        (
+            {"state_dict": {"a": torch.tensor([0.0, torch.nan])}, "config": ""},
+            ["a in the state_dict of a.ckpt must hold numbers, got NaN"],
+        ),
         ({"state_dict": {"a": torch.eye(2).to_sparse()}, "config": ""}, ["a in the state_dict", "dense"]),
         ({"state_dict": {}, "config": ["a"]}, ["the config in a.ckpt must be text, got a list"]),
         ({"state_dict": {}}, ["a.ckpt", "no 'config'"]),
@@ -465,6 +465,10 @@ def test_broken_contents(content: Any, words: list[str], capsys: pytest.CaptureF
 
 
 def test_tensors_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    state = build(make_config("mle")["model"], LearningRule, "model", Allowed(OURS, {})).state_dict()
+    name = next(iter(state))
+    save(make_config("mle"), state_dict={**state, name: torch.full_like(state[name], torch.inf)})
+    refused(capsys, f"{name} in the state_dict of a.ckpt must be finite, got infinity")
     save(make_config("mle"), state_dict={})
     refused(capsys, "a.ckpt must hold the tensors of its own config")
     config = make_config("ratio")
@@ -493,7 +497,7 @@ def test_what_is_no_archive(capsys: pytest.CaptureFixture[str]) -> None:
 # Training
 
 
-@pytest.mark.parametrize("optimizer", [SYSTEM, JSON, part("builtins.exec", source="1")], ids=["part", "json", "exec"])
+@pytest.mark.parametrize("optimizer", [JSON, part("builtins.exec", source="1")], ids=["json", "exec"])
 def test_an_optimiser_is_one_in_training_too(optimizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config("mle")
     config["model"]["init_args"]["optimizer"] = optimizer
