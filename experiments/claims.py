@@ -104,7 +104,8 @@ def section() -> str:
         rows.append([claim, *cells, verdict(*(sum(column) for column in zip(*counts, strict=True)))])
     for target, runs in stored.items():
         draw = draw_images if target == "digits" else draw_plane
-        save_figure(draw(target, runs[0]), FIGURES / f"self_adversarial-{target}.png")
+        if any("points" in run for run in runs[0].values()):
+            save_figure(draw(target, runs[0]), FIGURES / f"self_adversarial-{target}.png")
     parts = "\n".join(measured(target, runs) for target, runs in stored.items())
     return f"""## Training an energy is self-adversarial: `python -m experiments.self_adversarial`
 

@@ -1,12 +1,16 @@
 """What the experiments share: training from a YAML file, a clock, and results that are computed once.
 
-A result is a JSON file ``outputs/<experiment>/<name>.json`` that holds the configuration it was computed from; it is
-computed again only when that changes. A table can so be completed over several sittings: run the same command again.
+A result is a JSON file ``outputs/<experiment>/<name>.json`` that holds the configuration it was
+computed from; it is computed again only when that changes. A table can so be completed over several
+sittings: run the same command again. Outputs stay on the machine. What the report needs of them,
+all but the arrays that pictures are drawn from, is one tracked file an experiment,
+``results/<experiment>.json``, and stands in for outputs that are not there.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +23,72 @@ from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.data import DataModule
 
 HERE = Path(__file__).parent
-OUTPUTS, FIGURES = HERE / "outputs", HERE / "figures"
+OUTPUTS, RESULTS, FIGURES = HERE / "outputs", HERE / "results", HERE / "figures"
 
 
-def cached(name: str, config: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result stored under ``name`` (``experiment/run``) if it came from ``config``, else that of ``compute``."""
-    path = OUTPUTS / f"{name}.json"
-    if path.exists():
-        stored = json.loads(path.read_text())
-        if stored["config"] == json.loads(json.dumps(config)):
-            print(f"{name}: found", flush=True)
-            return stored["result"]
+def cached(
+    name: str, config: dict[str, Any], compute: Callable[[], dict[str, Any]], fresh: bool = False
+) -> dict[str, Any]:
+    """The result stored under ``name`` (``experiment/run``) if it came from ``config``, else that of ``compute``.
+
+    ``fresh`` computes it again.
+    """
+    experiment, run = name.split("/", 1)
+    stored = stored_runs(experiment).get(run)
+    if not fresh and stored is not None and stored["config"] == digest(config):
+        print(f"{name}: found", flush=True)
+        return stored["result"]
     print(f"{name}: computing", flush=True)
     result = compute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as draft:
-        draft.write_text(json.dumps({"config": config, "result": result}, indent=1) + "\n")
+    write_json(OUTPUTS / f"{name}.json", {"config": config, "result": result})
     return result
 
 
 def results(experiment: str) -> dict[str, dict[str, Any]]:
     """All stored results of an experiment by run name."""
-    paths = sorted((OUTPUTS / experiment).glob("*.json"))
-    return {path.stem: json.loads(path.read_text())["result"] for path in paths}
+    return {name: run["result"] for name, run in stored_runs(experiment).items()}
+
+
+def stored_runs(experiment: str) -> dict[str, dict[str, Any]]:
+    """``{"config": its digest, "result"}`` of every run: its output, else what is tracked of it."""
+    tracked, found = RESULTS / f"{experiment}.json", {}
+    if tracked.exists():
+        found = json.loads(tracked.read_text())
+    for path in (OUTPUTS / experiment).glob("*.json"):
+        output = json.loads(path.read_text())
+        found[path.stem] = {**output, "config": digest(output["config"])}
+    return {name: found[name] for name in sorted(found)}
+
+
+def track(experiment: str) -> None:
+    """Write to ``results`` what the report needs of an experiment's outputs."""
+    runs = {
+        name: {**run, "result": {key: v for key, v in run["result"].items() if not is_array(v)}}
+        for name, run in stored_runs(experiment).items()
+    }
+    lines = [f"{json.dumps(name)}: {json.dumps(run)}" for name, run in runs.items()]
+    RESULTS.mkdir(exist_ok=True)
+    with atomic_path(RESULTS / f"{experiment}.json") as draft:
+        draft.write_text("{" + ",\n".join(lines) + "}\n")
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is for pictures: rows of numbers, or packed images."""
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], list)
+    return isinstance(value, str) and len(value) > 1000
+
+
+def digest(config: dict[str, Any]) -> str:
+    """A short name of a configuration."""
+    return sha256(json.dumps(json.loads(json.dumps(config)), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as draft:
+        draft.write_text(json.dumps(content, indent=1) + "\n")
 
 
 class Clock(Callback):

@@ -6,6 +6,7 @@ of one-step and few-step students, by progressive distillation and by UFOGen.
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -75,8 +76,16 @@ def run(name: str, seed: int) -> dict[str, Any]:
     clock = Clock(progress)
     rule, data = train(FOLDER / f"{name}.yaml", options(seed), clock)
     x = draw(lambda: rule.generate(NUM)["x"])
-    result = {"seconds": clock.seconds, "curve": clock.curve, **measure(x), "points": points(x)}
+    result = {"seconds": clock.seconds, "curve": clock.curve, **measure(x), "width": width(x), "points": points(x)}
     return result | (few_steps(rule, data) if isinstance(rule, Denoising) else {})
+
+
+def width(x: Tensor) -> float:
+    """Root mean square distance of samples x (n, 2) to their centres, of those within 3 deviations, in that of the data."""
+    distance = torch.cdist(x, CENTRES).min(1).values / SCALE
+    cut = math.exp(-4.5)
+    expected = 2 * (1 - 4.5 * cut / (1 - cut))  # of two standard normal numbers whose norm is below 3
+    return math.sqrt(float(distance[distance < 3].square().mean()) / expected)
 
 
 def points(x: Tensor) -> list[list[float]]:

@@ -1,14 +1,12 @@
 """The section of the report on diffusion GANs and on students of few steps."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from experiments.common import FIGURES, results
-from experiments.diffusion_gan import CENTRES, NAMES, SCALE
+from experiments.diffusion_gan import NAMES
 from experiments.tables import spread, table
 from latent_ebm.applications.pictures import new_figure, save_figure, styled
 from latent_ebm.data import Toy2D
@@ -53,14 +51,6 @@ def compared(runs: list[Seed], pick: Callable[[Seed, dict[str, Any]], dict[str, 
     return table(["model", "updates", "CPU s", *FIGURES_OF.values()], rows)
 
 
-def width(run: dict[str, Any]) -> float:
-    """Root mean square distance of stored samples to their centres, of those within 3 deviations, in that of the data."""
-    distance = torch.cdist(torch.tensor(run["points"]), CENTRES).min(1).values / SCALE
-    cut = math.exp(-4.5)
-    expected = 2 * (1 - 4.5 * cut / (1 - cut))  # of two standard normal numbers whose norm is below 3
-    return math.sqrt(float(distance[distance < 3].square().mean()) / expected)
-
-
 def few(runs: list[Seed]) -> str:
     """Modes covered and share within 3 deviations, by method and number of steps."""
     rows = []
@@ -79,7 +69,9 @@ def section() -> str:
     runs = seeds()
     if not runs:
         return ""
-    save_figure(samples(runs[0]), FIGURES / "gaussian_grid.png")
+    if all("points" in run for run in runs[0].values()):
+        save_figure(samples(runs[0]), FIGURES / "gaussian_grid.png")
+    widths = [f"{ROWS[name]}: {spread(seed[name]['width'] for seed in runs)}" for name in NAMES]
     cost = {name: spread(s["diffusion"]["student_seconds"][name] for s in runs) for name in ("progressive", "UFOGen")}
     return f"""## Few steps and every mode: `python -m experiments.diffusion_gan`
 
@@ -91,7 +83,7 @@ its generator; that of the plain GAN does not, which then covers fewer modes. At
 
 {compared(runs, lambda seed, run: {**run, "updates": run["curve"][-1]["updates"]})}
 Modes can also be too narrow. The root mean square distance of samples within 3 deviations from their centre, in that of the
-data, is {"; ".join(f"{ROWS[name]}: {spread(width(seed[name]) for seed in runs)}" for name in NAMES)}.
+data, is {"; ".join(widths)}.
 
 At equal numbers of updates:
 

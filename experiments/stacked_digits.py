@@ -105,7 +105,8 @@ def section() -> str:
     runs = {name: [run for key, run in stored.items() if key.rsplit("-", 1)[0] == name] for name in (*ROWS, "data")}
     if not all(runs.values()):
         return ""
-    save_figure(draw(stored), FIGURES / "stacked_digits.png")
+    if all("samples" in run for run in stored.values()):
+        save_figure(draw(stored), FIGURES / "stacked_digits.png")
     names = {**ROWS, "data": "held-out digits"}
     accuracy = runs["data"][0]["accuracy"]
     rows = [[names[name], *(spread(run.get(key) for run in runs[name]) for key in COLUMNS)] for name in names]

@@ -59,7 +59,8 @@ def section() -> str:
     energy = [run for key, run in stored.items() if key.startswith("latent-ebm-")]
     rows.append(["latent EBM", "-", *cells(energy, COLUMNS)])
     rows.append(["training images", "-", *cells([stored["data"]], COLUMNS)])
-    save_figure(draw_samples(stored, teachers, runs), FIGURES / "mnist_diffusion-samples.png")
+    if all("samples" in run for run in stored.values()):
+        save_figure(draw_samples(stored, teachers, runs), FIGURES / "mnist_diffusion-samples.png")
     return f"""## A diffusion model of MNIST in one step: `python -m experiments.mnist_diffusion`
 
 The teacher is a U-Net of 90,000 parameters in pixel space, trained by this library for a few minutes of one core; its rows

@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from experiments import common
 from experiments.benchmarks.timing import ratios, take_turns
 from experiments.claims import count, unlike_density, verdict
 from experiments.diffusion_gan import measure
@@ -107,3 +109,24 @@ def test_claims_are_counted_where_they_can_be_asked() -> None:
     counted = count(lambda seed: unlike_density(seed["flow"]), runs)
     assert counted == (1, 2)
     assert verdict(*counted) == "The claim held in 1 of 2 runs."
+
+
+def test_what_is_tracked_stands_in_for_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "OUTPUTS", tmp_path / "outputs")
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    calls: list[int] = []
+
+    def compute() -> dict[str, Any]:
+        calls.append(1)
+        return {"kl": 0.25, "curve": [{"kl": 1.0}], "grid": [[1.0, 2.0]], "samples": "x" * 2000}
+
+    config = {"seed": 0, "steps": (1, 2)}
+    first = common.cached("toy/run-0", config, compute)
+    assert common.cached("toy/run-0", config, compute) == first
+    common.track("toy")
+    (tmp_path / "outputs" / "toy" / "run-0.json").unlink()
+    assert common.cached("toy/run-0", config, compute) == {"kl": 0.25, "curve": [{"kl": 1.0}]}
+    assert len(calls) == 1
+    common.cached("toy/run-0", {**config, "seed": 1}, compute)
+    assert len(calls) == 2
+    assert common.results("toy")["run-0"] == first

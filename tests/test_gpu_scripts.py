@@ -28,7 +28,7 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "available", lambda builders: {})
     out = tmp_path / "speed.json"
     run(speed, monkeypatch, "--device", "cpu", "--tiny", "--out", str(out))
-    found = json.loads(out.read_text())
+    found = json.loads(out.read_text())["result"]
     assert {"card", "ceilings", "chain-20", "posterior-CIFAR-2", "training-60/2-2"} < set(found)
     low, middle, high = found["chain-20"]["latent-ebm, captured"]
     assert 0 < low <= middle <= high
@@ -39,7 +39,7 @@ def test_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tests = Path(__file__).parent / "samplers" / "test_targets.py"
     with pytest.raises(SystemExit, match="0"):
         run(check, monkeypatch, "--device", "cpu", "--out", str(out), str(tests))
-    found = json.loads(out.read_text())
+    found = json.loads(out.read_text())["result"]
     assert found["passed"] > 5
     assert found["failed"] == 0
 
@@ -56,7 +56,7 @@ def test_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = ["--teacher", "1", "--student", "1", "--latent", "1"]
     for _ in range(2):  # the second time goes on from checkpoints
         run(train, monkeypatch, "--tiny", "--out", str(tmp_path), *parts)
-        found = json.loads((tmp_path / "train.json").read_text())
+        found = json.loads((tmp_path / "train.json").read_text())["result"]
         assert {"teacher", "dmd", "emd-1", "ufogen", "latent mle", "latent ratio"} < set(found)
         parts = ["--teacher", "2", "--student", "0", "--latent", "0"]
     assert found["teacher"]["seconds"] == 2

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.common import OUTPUTS, cached
+from experiments.common import cached
 
 Contestants = Mapping[str, Callable[[], Any]]
 Ratios = dict[str, tuple[float, float, float]]
@@ -69,6 +69,4 @@ def repeated(run: Callable[[], Any], times: int) -> Callable[[], None]:
 def measured(name: str, measure: Callable[[], dict[str, Any]], **config: Any) -> dict[str, Any]:
     """The result of ``measure``, stored as ``benchmarks/<name>``; computed again under ``--fresh``."""
     torch.set_num_threads(1)
-    if "--fresh" in sys.argv[1:]:
-        (OUTPUTS / "benchmarks" / f"{name}.json").unlink(missing_ok=True)
-    return cached(f"benchmarks/{name}", config, measure)
+    return cached(f"benchmarks/{name}", config, measure, fresh="--fresh" in sys.argv[1:])

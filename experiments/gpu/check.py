@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from experiments.common import OUTPUTS
+from experiments.common import OUTPUTS, write_json
 from experiments.gpu.speed import card
 
 MODELS = "denoisers denoising denoising_networks diffusion_gan distillation guidance kernels learning"
@@ -60,8 +60,7 @@ def main() -> None:
         command = [sys.executable, "-m", "pytest", *options, *workers, *args.tests]
         subprocess.run(command, env=environment, check=False)
         found = {"card": card(args.device), **count(report)}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args.out, {"config": found["card"], "result": found})
     print(json.dumps(found, indent=1), flush=True)
     sys.exit(1 if found["failed"] else 0)
 

@@ -1,10 +1,9 @@
 """The section of the report on a GPU, from the stored outputs of this package."""
 
-import json
 from collections import Counter
 from typing import Any
 
-from experiments.common import OUTPUTS
+from experiments.common import results
 from experiments.tables import table
 
 Found = dict[str, Any]
@@ -12,15 +11,10 @@ UNITS = {"chain": "chains", "posterior": "images", "training": "K0/K1", "distill
 COLUMNS = ("frechet", "precision", "recall", "coverage")
 
 
-def read(name: str) -> Found:
-    """What ``experiments.gpu.<name>`` has written, or nothing."""
-    path = OUTPUTS / "gpu" / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
 def section() -> str:
     """All tables there are."""
-    speed, check, train = read("speed"), read("check"), read("train")
+    found = results("gpu")
+    speed, check, train = (found.get(name, {}) for name in ("speed", "check", "train"))
     parts = [speed_tables(speed)] if speed else []
     parts += [tests(check)] if check else []
     parts += [training(train)] if train else []

@@ -21,7 +21,7 @@ from torch import Tensor
 from experiments.benchmarks import chain, distilling, mixing, peers, posterior, training
 from experiments.benchmarks.detector import rows
 from experiments.benchmarks.timing import available
-from experiments.common import OUTPUTS
+from experiments.common import OUTPUTS, write_json
 from experiments.gpu.timing import Times, is_cuda, peak_bytes, times
 from latent_ebm import MCMCPosterior
 from latent_ebm.applications import LatentEBMDetector
@@ -200,7 +200,6 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the script")
     args = parser.parse_args()
     torch.set_default_device(args.device)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"card": card(args.device)}
     start = time.perf_counter()
     for name, measure in plan(args.tiny).items():
@@ -211,7 +210,7 @@ def main() -> None:
             continue
         found[name] = measure()
         print(f"{time.perf_counter() - start:.0f} s {name}: {json.dumps(found[name])}", flush=True)
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(args.out, {"config": found["card"], "result": found})
         if is_cuda():
             torch.cuda.empty_cache()
 

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from experiments.benchmarks.training import adam as slow_adam
 from experiments.benchmarks.training import likelihood, mle
-from experiments.common import HERE
+from experiments.common import OUTPUTS, write_json
 from experiments.gpu.speed import card
 from latent_ebm import GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
 from latent_ebm.applications.pictures import save_grid
@@ -98,7 +98,9 @@ class Run:
         self.out, self.sets, self.judge, self.num = out, sets, judge, num
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         path = out / "train.json"
-        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"card": card(self.device.type)}
+        self.found: dict[str, Any] = (
+            json.loads(path.read_text())["result"] if path.exists() else {"card": card(self.device.type)}
+        )
 
     def fit(
         self, name: str, rule: LearningRule, seconds: int, batch_size: int, decay: float = 0.0, **options: Any
@@ -144,7 +146,7 @@ class Run:
         self.found[name] = {**self.found.get(name, {}), **entry}
         print(f"{name}: {json.dumps(self.found[name])}", flush=True)
         save_grid(x[:60].cpu(), self.out / f"{name}.png", 10)
-        (self.out / "train.json").write_text(json.dumps(self.found, indent=1) + "\n")
+        write_json(self.out / "train.json", {"config": self.found["card"], "result": self.found})
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
@@ -171,7 +173,7 @@ def classifier(out: Path, train: TensorSet, epochs: int) -> FeatureClassifier:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE / "runs" / "gpu", help="folder of all results")
+    parser.add_argument("--out", type=Path, default=OUTPUTS / "gpu", help="folder of all results")
     parser.add_argument("--teacher", type=int, default=150, help="seconds of the diffusion model")
     parser.add_argument("--student", type=int, default=40, help="seconds of every student")
     parser.add_argument("--latent", type=int, default=40, help="seconds of every latent model")
