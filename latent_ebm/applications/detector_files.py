@@ -10,7 +10,9 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,9 +53,18 @@ def save_detector(detector: Any, folder: str | os.PathLike[str], notes: dict[str
         "notes": notes or {},
     }
     text = json.dumps({**record, "sha256": fingerprint(record, tensors)}, allow_nan=False)
-    content = save(tensors, {KEY: text})
-    with atomic_path(Path(folder).expanduser() / FILE_NAME) as draft:
+    content, path = save(tensors, {KEY: text}), Path(folder).expanduser() / FILE_NAME
+    with atomic_path(path) as draft:
         draft.write_bytes(content)
+    remove_leftovers(path)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writes to ``path`` left when they were killed, an hour ago or more: none is so slow."""
+    for draft in path.parent.glob(f".{FILE_NAME}.*.tmp"):
+        with suppress(FileNotFoundError):  # another process may have finished it
+            if time.time() - draft.stat().st_mtime > 3600:
+                draft.unlink()
 
 
 def load_detector(cls: type[Detector], folder: str | os.PathLike[str]) -> tuple[Detector, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,14 +129,18 @@ def test_a_kill_leaves_the_old_detector_or_the_new_one(
     assert_is(tmp_path, new, "newer")
 
 
-def test_a_leftover_does_not_stop_the_command(tmp_path: Path) -> None:
+def test_a_leftover_does_not_stop_the_command_and_goes_in_time(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    (kept / f".{FILE_NAME}.0123456789abcdef.tmp").write_bytes(b"half")
+    for name, age in (("old", 4000), ("new", 0)):  # the new one may be another's, still being written
+        draft = kept / f".{FILE_NAME}.{name}.tmp"
+        draft.write_bytes(b"half")
+        os.utime(draft, (time.time() - age,) * 2)
     np.save(tmp_path / "x.npy", rows(40))
     train, out = str(tmp_path / "x.npy"), str(tmp_path / "out.csv")
     assert main(["detect", train, "--score", train, "--out", out, "--save", str(kept)]) == 0
     assert load_detector(LatentEBMDetector, kept)[1]["columns"]
+    assert sorted(os.listdir(kept)) == [f".{FILE_NAME}.new.tmp", FILE_NAME]
 
 
 def assert_is(folder: Path, detector: LatentEBMDetector, scores: str) -> None:
