@@ -24,6 +24,7 @@ def test_there_are_notebooks() -> None:
     assert len(FILES) >= 7
 
 
+@pytest.mark.cpu
 @every_notebook
 @pytest.mark.filterwarnings("ignore")
 def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

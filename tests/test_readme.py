@@ -76,6 +76,7 @@ def test_own_data_are_scored_by_commands(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} >= {"scores.csv", "report.html", "detector"}
 
 
+@pytest.mark.cpu
 def test_a_frozen_encoder_serves_a_detector(tmp_path, monkeypatch):
     (code,) = [code for code in blocks("From the command line") if code.startswith("from ")]
     config = str(Path("experiments/universal/vicreg.yaml").absolute())
