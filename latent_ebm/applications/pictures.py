@@ -7,6 +7,7 @@ appears under its name only when it is complete, since it is written beside it f
 import math
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -48,6 +49,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": "0.4",
     "ytick.major.width": 0.6,
 }
+MAX_PIXEL = 10.0  # beyond which images in [-1, 1] are none
 SMALL_SIDE = 56  # images shorter than this are enlarged when saved
 
 
@@ -76,7 +78,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
     """Images ``x`` (n, C, H, W) in [-1, 1] side by side, row by row, with white lines of one pixel between them.
 
-    Returns an array in [0, 1], (H', W') for C = 1 and (H', W', 3) for C = 3; values outside [-1, 1] are cut off.
+    Returns an array in [0, 1], (H', W') for C = 1 and (H', W', 3) for C = 3; values outside [-1, 1] are cut off, with a
+    warning if they are far outside.
     ``columns``: a square grid if left out. Raises ``ValueError`` for another shape, no image, or values not finite.
     """
     if not isinstance(x, Tensor):
@@ -85,6 +88,9 @@ def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
         raise ValueError(f"x must be images (n >= 1, 1 or 3 channels, H, W), got shape {tuple(x.shape)}")
     if not bool(x.isfinite().all()):
         raise ValueError("x must be finite, got NaN or infinite pixels")
+    if float(x.abs().max()) > MAX_PIXEL:
+        text = f"x should be images in [-1, 1], got [{float(x.min()):.3g}, {float(x.max()):.3g}]: in other units?"
+        warnings.warn(text, stacklevel=2)
     columns = math.ceil(math.sqrt(len(x))) if columns is None else columns
     check_counts("image_grid", columns=columns)
     unit = (x.detach().float().cpu().clamp(-1, 1) + 1) / 2

@@ -192,7 +192,10 @@ def add_reading(command: argparse.ArgumentParser) -> None:
         "--drop", action="append", default=[], metavar="COLUMN", help="a column to leave out; may be repeated"
     )
     group.add_argument(
-        "--sep", choices=(",", ";", "tab"), metavar="SEP", help='what is between the cells of a line: "," ";" or tab'
+        "--sep",
+        choices=(",", ";", "tab", "space"),
+        metavar="SEP",
+        help='what is between the cells of a line: "," ";" tab or space',
     )
     group.add_argument("--header", choices=("yes", "no"), help="whether the first line names the columns")
     group.add_argument(

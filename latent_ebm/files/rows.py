@@ -12,7 +12,7 @@ from latent_ebm.files.arrays import read_arrays
 from latent_ebm.files.columns import choose
 from latent_ebm.files.limits import MAX_ENTRIES, check_entries
 from latent_ebm.files.table import LABEL, Table, shorten
-from latent_ebm.files.text import read_text
+from latent_ebm.files.text import NAMES, SEPARATORS, read_text
 from latent_ebm.foreign import check_file, reading
 from samplers.checks import check_counts
 
@@ -47,7 +47,7 @@ class Reader:
     """Reads rows from .csv, .tsv, .parquet, .npz and .npy files, by the rules of ``text`` and ``columns``.
 
     Arguments: ``id``, the column that names the rows; ``drop``, columns to leave out; ``sep``
-    between cells ("," ";" or "tab"); ``header``, whether the first line names the columns, by rule
+    between cells ("," ";" "tab" or "space"); ``header``, whether the first line names the columns, by rule
     if left out; ``missing``, "refuse" or "drop" for rows with missing values; ``key``, the array
     of rows in an .npz, by default ``x``, if there, else ``X``; ``max_entries`` of a file, asked
     before memory is allocated. A column without a name of its own is called "column 1" and so on.
@@ -65,8 +65,8 @@ class Reader:
         check_counts(self, max_entries=self.max_entries)
         if self.missing not in MISSING:
             raise ValueError(f"missing must be {' or '.join(MISSING)}, got {self.missing!r}")
-        if self.sep is not None and self.sep not in (",", ";", "\t", "tab", "\\t"):
-            raise ValueError(f"sep must be a comma, a semicolon or tab, got {self.sep!r}")
+        if self.sep is not None and self.sep not in (*NAMES, *SEPARATORS):
+            raise ValueError(f"sep must be a comma, a semicolon, tab or space, got {self.sep!r}")
 
     def read(self, path: str | Path, features: Sequence[str] | None = None) -> Rows:
         """The rows of ``path``; with ``features``, columns of these names and in this order.
@@ -117,6 +117,8 @@ class Reader:
     def check(self, path: Path, rows: Rows) -> Rows:
         """``rows`` as finite numbers, without those with missing values if they are to be dropped."""
         x = rows.x
+        if rows.names == []:
+            raise ValueError(f"{path} must have a column of numbers, got none; {'; '.join(rows.notes)}")
         if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
             raise ValueError(f"{path} must hold numbers of shape (rows, columns), got {x.dtype} of shape {x.shape}")
         x = x.astype(np.float64)

@@ -3,7 +3,8 @@ r"""Tables in text files, as pandas, spreadsheets and instruments write them.
 What is decided by rule:
 
 - The text is UTF-8, or UTF-16 with its mark. Cells are separated by tabs if the first line has
-  one, else by semicolons if it has one, else by commas.
+  one, else by semicolons if it has one, else by commas, or by spaces if two lines have none of
+  these and the second has several numbers.
 - Between semicolons or tabs, ``1,5`` is a number with a decimal comma, in all columns if in one.
 - The first line is a header if it holds no number, or a column ``label``, or a name that the
   caller mentions, or two or more numbers that are 0, 1, 2, ... in order. A line of words and
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEXT = "a table of text, in UTF-8"
-SEPARATORS = {"tab": "\t", "\\t": "\t"}  # names of what a shell does not take easily
-NAMES = {"\t": "tabs", ";": "semicolons"}
+SPACES = r"\s+"
+SEPARATORS = {"tab": "\t", "space": SPACES}  # names of what a shell does not take easily
+NAMES = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 MANY = 8  # numbers in a line that rise by chance once in 40,000 lines
 DECIMAL_COMMA = r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*"
 
@@ -41,7 +43,7 @@ def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Colle
     notes: list[str] = []
     with reading(path, TEXT):
         encoding = find_encoding(path)
-        sep = SEPARATORS.get(sep, sep) if sep else find_separator(first_line(path, encoding), notes)
+        sep = SEPARATORS.get(sep, sep) if sep else find_separator(first_lines(path, encoding), notes)
         check_size(path, encoding, sep, max_entries)
         options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None}
         if header is None:
@@ -52,7 +54,7 @@ def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Colle
             frame = parse(path, {**options, "decimal": ","})
             notes.append("numbers have decimal commas")
         lines = line_numbers(path, encoding, sep)[int(header) :]
-    names = [str(name).strip() if header else f"column {name + 1}" for name in frame.columns]
+    names = [str(name).removeprefix("#").strip() if header else f"column {name + 1}" for name in frame.columns]
     known = lines if len(lines) == len(frame) else None
     return Table(path, frame.set_axis(names, axis=1), header, notes, known)
 
@@ -78,27 +80,32 @@ def find_encoding(path: Path) -> str:
         return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
-def first_line(path: Path, encoding: str) -> str:
-    """The first line that is not blank, or as much of it as a cell may have. Raises ``ValueError`` if there is none."""
+def first_lines(path: Path, encoding: str) -> list[str]:
+    """The first two lines that are not blank, or as much of them as a cell may have; ``ValueError`` if there is none."""
+    lines: list[str] = []
     with path.open(encoding=encoding, newline=None) as file:
-        while line := file.readline(MAX_CELL):
-            if line.strip():
-                return line.rstrip("\n")
-    raise ValueError("it has no lines")
+        while len(lines) < 2 and (line := file.readline(MAX_CELL)):
+            lines += [line] if line.strip() else []
+    if not lines:
+        raise ValueError("it has no lines")
+    return lines
 
 
-def find_separator(line: str, notes: list[str]) -> str:
-    """What is between the cells of ``line``: by the first of tab, semicolon and comma that it has outside quotes."""
-    unquoted = re.sub(r'"[^"]*"', "", line)
-    found = next((sep for sep in NAMES if sep in unquoted), ",")
+def find_separator(lines: list[str], notes: list[str]) -> str:
+    """What is between the cells of ``lines``, by the rule of this module."""
+    unquoted = [re.sub(r'"[^"]*"', "", line) for line in lines]
+    found = next((sep for sep in NAMES if sep in unquoted[0]), ",")
+    if not any(sep in line for line in unquoted for sep in NAMES):
+        cells = unquoted[-1].split()
+        found = SPACES if len(cells) > 1 and all(map(is_number, cells)) else ","
     if found != ",":
-        notes.append(f"cells are separated by {NAMES[found]}")
+        notes.append(f"cells are separated by {NAMES.get(found, 'spaces')}")
     return found
 
 
 def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
     """Raise ``ValueError`` for too many cells, too long a cell, or NUL bytes, in little memory."""
-    marks = [mark.encode() for mark in (sep, "\n", "\r")]
+    marks = [mark.encode() for mark in (" " if sep == SPACES else sep, "\n", "\r")]
     entries = 0
     with path.open("rb") as file:
         while block := file.read(MAX_CELL):

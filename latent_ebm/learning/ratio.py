@@ -55,4 +55,6 @@ class MultiStageRatio(LatentRule):
     def watch(self) -> dict[str, Tensor]:
         x, z_data = self.drawn
         prior, pool = staged_prior(self.model), self.stages.pool.particles[: len(x)]  # pyright: ignore
-        return acceptance("prior", prior.sampler, prior.stacked(), pool) | self.watch_posterior(self.posterior, x, z_data)
+        return acceptance("prior", prior.sampler, prior.stacked(), pool) | self.watch_posterior(
+            self.posterior, x, z_data
+        )

@@ -320,6 +320,10 @@ class TestPictures:
         np.testing.assert_allclose(pixels[::2, ::2], image_grid(x), atol=2 / 255)
         assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
 
+    def test_pixels_in_other_units_are_noticed(self) -> None:
+        with pytest.warns(UserWarning, match=r"x should be images in \[-1, 1\], got \[0, 255\]"):
+            image_grid(torch.linspace(0, 255, 64).view(1, 1, 8, 8))
+
     def test_a_failed_write_leaves_the_old_file_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "out.txt"
         path.write_text("old")

@@ -106,8 +106,25 @@ def test_separators_and_decimal_commas(text: str, encoding: str) -> None:
 def test_separators_can_be_said() -> None:
     assert read("a;x,b;y\n1,2\n", sep=",").names == ["a;x", "b;y"]
     assert read("1\t2\n3\t4\n", sep="tab").x.tolist() == [[1, 2], [3, 4]]
-    with pytest.raises(ValueError, match=r"sep must be a comma, a semicolon or tab, got '\|'"):
+    with pytest.raises(ValueError, match=r"sep must be a comma, a semicolon, tab or space, got '\|'"):
         Reader(sep="|")
+
+
+@pytest.mark.parametrize("header", ["", "a b"])
+def test_spaces_between_numbers(header: str) -> None:
+    np.savetxt("t.csv", [[1.5, -2], [3e-5, 4]], header=header, comments="")
+    rows = Reader().read("t.csv")
+    assert rows.x.tolist() == [[1.5, -2], [3e-5, 4]]
+    assert noted(rows, "separated by spaces")
+    assert read("body mass\n1\n2\n").names == ["body mass"]
+    assert read("a   b\n1 2\n", sep="space").names == ["a", "b"]
+    np.savetxt("t.csv", np.ones((2, 2)), header="a,b", delimiter=",")  # "# a,b"
+    assert Reader().read("t.csv").names == ["a", "b"]
+
+
+def test_a_table_without_numbers() -> None:
+    with pytest.raises(ValueError, match=r"must have a column of numbers, got none; column 'a' is left out"):
+        read("a\nx\ny\n")
 
 
 def test_points_among_decimal_commas_are_refused() -> None:
