@@ -135,9 +135,9 @@ class TestBracket:
         ("argument", "message"),
         [
             ({"sampler": Langevin(0.1, 1)}, "sampler must be HMC or MALA"),
-            ({"num_chains": 1}, "num_chains must be at least 2, got 1"),
-            ({"num_rounds": 1}, "num_rounds must be at least 2, got 1"),
-            ({"num_rungs": 0}, "num_rungs must be at least 1, got 0"),
+            ({"num_chains": 1}, "num_chains must be an integer >= 2, got 1"),
+            ({"num_rounds": 1}, "num_rounds must be an integer >= 2, got 1"),
+            ({"num_rungs": 0}, "num_rungs must be an integer >= 1, got 0"),
             ({"log_z": (1.0, 0.0)}, r"log_z must be \(lower, upper\)"),
             ({"log_z": (math.nan, 0.0)}, r"log_z must be \(lower, upper\)"),
         ],
@@ -350,5 +350,5 @@ class TestPictures:
     def test_refusals(self, x: Tensor, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             image_grid(x)
-        with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="columns must be an integer >= 1, got 0"):
             image_grid(torch.zeros(1, 1, 2, 2), columns=0)
