@@ -86,6 +86,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         ``method``: "bh" (Benjamini-Hochberg) keeps the expected part of normal rows among those selected at most
         ``alpha``; "by" (Benjamini-Yekutieli) does so under any dependence, and selects fewer; "bonferroni" keeps the
         probability of selecting any normal row at most ``alpha``; "none" that of each. ``alpha``: the calibrator's if None.
+        "bh" selects at least ``m / (alpha (n + 1))`` rows or none, and a single one only if n is about ``m / alpha``.
         Raises ``ValueError`` for another method, and for an ``alpha`` outside [1 / (n + 1), 1), below which nothing can be
         selected, however far out.
         """

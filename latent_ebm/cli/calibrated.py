@@ -77,6 +77,9 @@ def train(args: argparse.Namespace, table: Table, num_new: int) -> Trained:
         raise ValueError(f"{args.train} must hold at least 4 rows, got {num}")
     if args.folds is not None and not 2 <= args.folds <= num:
         raise ValueError(f"--folds must be between 2 and the {num} rows of {args.train}, got {args.folds}")
+    for option in ("max_steps", "encoder"):
+        if table.shape is None and getattr(args, option) is not None:
+            raise ValueError(f"--{option.replace('_', '-')} must be left out for tables, got {getattr(args, option)}")
     detector = LatentEBMDetector(
         args.energy or "joint",
         image_shape=table.shape,

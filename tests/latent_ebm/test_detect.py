@@ -108,6 +108,8 @@ def test_folds_hold_out_every_row(capsys: pytest.CaptureFixture[str]) -> None:
     for options, words in (
         (["--folds", "1"], ["--folds must be between 2 and the 100 rows", "got 1"]),
         (["--folds", "4", "--save", "kept"], ["--save must be left out with --folds"]),
+        (["--max-steps", "9"], ["--max-steps must be left out for tables, got 9"]),
+        (["--encoder", "rule.ckpt"], ["--encoder must be left out for tables, got rule.ckpt"]),
     ):
         assert main(["detect", "train.csv", *ARGS, *options]) == 2
         refused(capsys, *words)
