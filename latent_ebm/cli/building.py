@@ -225,4 +225,5 @@ def shorten(node: Any) -> str:
     """``repr(node)``, with its middle left out if that is long."""
     short = reprlib.Repr()
     short.maxstring = short.maxlong = 100
+    short.maxlevel = 2
     return short.repr(node)
