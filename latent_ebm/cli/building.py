@@ -19,6 +19,7 @@ import types
 import typing
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ KINDS = (nn.Module, Sampler, ReverseSampler, Schedule, LightningDataModule, *FAC
 COPIERS = (nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)  # make as many copies as a number says
 SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
 MAPPINGS = (dict, collections.abc.Mapping)
-PLAIN = {kind: (kind,) for kind in (bool, int, str, types.NoneType)} | {float: (float, int)}
+PLAIN = {kind: (kind,) for kind in (bool, int, str, types.NoneType)} | {float: (float, int), Path: (str,)}
 ANY = {bool, int, float, str, types.NoneType, list, dict}
 
 
@@ -69,7 +70,7 @@ def build(node: Any, hint: Any, place: str, allowed: Allowed) -> Any:
         hints = inner if is_fixed(kind) else inner[:1] * len(node)
         parts = [build(part, h, f"{place}[{i}]", allowed) for i, (part, h) in enumerate(zip(node, hints, strict=True))]
         return tuple(parts) if typing.get_origin(kind) is tuple else parts
-    return node
+    return Path(node) if kind is Path else node
 
 
 def build_part(node: dict[Any, Any], hint: Any, place: str, allowed: Allowed) -> Any:

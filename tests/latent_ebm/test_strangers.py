@@ -98,6 +98,7 @@ ATTACKS: dict[str, tuple[Callable[[Tree, Any], None], Any, list[str]]] = {
     "json": (OPTIMIZER, JSON, ["optimizer must be Callable", "os.system"]),
     "yaml": (OPTIMIZER, YAML, ["optimizer must be Callable", "builtins.exec"]),
     "json of a module": (POSTERIOR, JSON, ["posterior must be Posterior", "os.system"]),
+    "json of a scheduler": (at("scheduler"), JSON, ["scheduler must be"]),
     "json of a sampler": (SAMPLER, JSON, ["sampler must be Sampler"]),
     "json in a list": (PRIOR, part("latent_ebm.RatioPrior", base=JSON, stages=[JSON], sampler=JSON), ["base must be"]),
     "path of a yaml file": (OPTIMIZER, "evil.yaml", ["optimizer must be Callable", "'evil.yaml'"]),
@@ -116,7 +117,12 @@ ATTACKS: dict[str, tuple[Callable[[Tree, Any], None], Any, list[str]]] = {
     "init_args in a word": (OPTIMIZER, {"class_path": "torch.optim.Adam", "init_args": JSON}, ["init_args by name"]),
     "partial": (OPTIMIZER, part("functools.partial", func="os.system"), ["'functools.partial'"]),
     "argument of an optimiser": (OPTIMIZER, part("torch.optim.Adam", lr=SYSTEM), ["lr.class_path", "'os.system'"]),
-    "scheduler": (OPTIMIZER, part("torch.optim.lr_scheduler.LambdaLR", lr_lambda="os.system"), ["Optimizer"]),
+    "scheduler": (at("scheduler"), SYSTEM, ["scheduler.class_path", "'os.system'"]),
+    "scheduler for an optimiser": (
+        OPTIMIZER,
+        part("torch.optim.lr_scheduler.LambdaLR", lr_lambda="os.system"),
+        ["Optimizer"],
+    ),
     "instantiate_class": (OPTIMIZER, part("lightning.pytorch.cli.instantiate_class", init=SYSTEM), ["instantiate_cl"]),
     "load_from_checkpoint": (
         POSTERIOR,
@@ -221,6 +227,23 @@ def test_trust_is_for_classes_alone(capsys: pytest.CaptureFixture[str]) -> None:
     config["model"]["init_args"]["posterior"] = POPEN
     save(config)
     refused(capsys, "'subprocess.Popen'", trust=("subprocess", "os", "builtins"))
+
+
+def test_arguments_of_a_trusted_class() -> None:
+    """Are what they are annotated with: paths, dictionaries, pairs, parts in them, and what goes on to the base."""
+    Path("theirs.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\nfrom latent_ebm import MCMCPosterior\n"
+        "class Theirs(MCMCPosterior):\n"
+        "    def __init__(self, path: Path, sizes: dict[str, tuple[int, float]], parts: list[nn.Module], **rest):\n"
+        "        super().__init__(**rest)\n"
+        "        self.given = path, sizes, [type(part).__name__ for part in parts]\n"
+    )
+    arguments = {"path": "x.csv", "sizes": {"a": [1, 2.0]}, "parts": [part("torch.nn.ReLU")]}
+    config = make_config("mle")
+    config["model"]["init_args"]["posterior"] = part("theirs.Theirs", **arguments, sampler=langevin(1), start=CHAINS)
+    save(config)
+    given = load_rule("a.ckpt", ["theirs"])[0].posterior.given  # pyright: ignore[reportAttributeAccessIssue]
+    assert given == (Path("x.csv"), {"a": (1, 2.0)}, ["ReLU"])
 
 
 @pytest.mark.parametrize(
