@@ -11,7 +11,7 @@ from torch import Tensor
 from latent_ebm.priors import Prior, check_latent
 from samplers import Sampler
 from samplers.base import is_readable
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_numbers
 from samplers.targets import log_sum_exp
 
 
@@ -31,6 +31,8 @@ class KernelPrior(Prior):
     def __init__(self, exemplars: Tensor, bandwidth: float | Tensor) -> None:
         super().__init__()
         check_exemplars(exemplars)
+        if not isinstance(bandwidth, Tensor):
+            check_numbers(self, "positive", bandwidth=bandwidth)
         h = torch.as_tensor(bandwidth, dtype=exemplars.dtype, device=exemplars.device)
         if h.shape not in ((), (len(exemplars),)):
             raise ValueError(f"bandwidth must be a number or have shape ({len(exemplars)},), got {tuple(h.shape)}")
@@ -216,6 +218,7 @@ def local_bandwidths(exemplars: Tensor, num_neighbours: int) -> tuple[Tensor, fl
     from sklearn.neighbors import NearestNeighbors
 
     check_counts("local_bandwidths", least=2, num_neighbours=num_neighbours)
+    check_exemplars(exemplars)
     dim, others, centred = exemplars.shape[1], distinct(exemplars), exemplars - exemplars.mean(0)
     search = NearestNeighbors(n_neighbors=min(num_neighbours + 1, len(others))).fit(others.numpy(force=True))
     gaps = torch.as_tensor(search.kneighbors(centred.numpy(force=True))[0])[:, 1:].to(

@@ -101,6 +101,9 @@ class Masked(Likelihood):
         self.register_buffer("mask", mask)
 
     def check(self, x: Tensor) -> None:
+        fits = all(a in (1, b) for a, b in zip(self.mask.shape[::-1], x.shape[::-1], strict=False))
+        if self.mask.ndim > x.ndim or not fits:
+            raise ValueError(f"mask must broadcast to x, of shape {tuple(x.shape)}, got {tuple(self.mask.shape)}")
         if is_readable(x):
             self.likelihood.check(x[self.mask.expand_as(x)])
 

@@ -93,7 +93,7 @@ class LatentModel(nn.Module):
     def energy_terms(self, x: Tensor, z: Tensor) -> EnergyTerms:
         """The parts (batch,) of the energy of ``(x, z)``. Raises ``ValueError`` outside the likelihood's support."""
         self.likelihood.check(x)
-        return EnergyTerms(-self.likelihood(z).log_prob(x), -self.prior.tilt(z), -self.prior.base.log_density(z))
+        return EnergyTerms(-self.log_likelihood(x, z), -self.prior.tilt(z), -self.prior.base.log_density(z))
 
     def decode(self, z: Tensor) -> Tensor:
         """``E[x|z]`` (batch, \\*event)."""

@@ -7,13 +7,25 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
+from samplers.base import differentiate
+from samplers.checks import check_numbers
+
+
+def check_shape(name: str, value: Tensor, shape: torch.Size | tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless ``value``, called ``name``, has ``shape``: another one would broadcast."""
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+
 
 def contrastive(log_density: Callable[[Tensor], Tensor], z_data: Tensor, z_model: Tensor) -> Tensor:
     """``-(E_data[log p] - E_model[log p])``, whose gradient is that of ``-E_data[log p / Z]`` when z_model ~ p.
 
     ``log_density`` maps (batch, \\*event) to (batch,), unnormalised. Source: Hinton 2002; Pang et al., arXiv:2006.08205.
     """
-    return log_density(z_model).mean() - log_density(z_data).mean()
+    model, data = log_density(z_model), log_density(z_data)
+    check_shape("log_density(z_model)", model, z_model.shape[:1])
+    check_shape("log_density(z_data)", data, z_data.shape[:1])
+    return model.mean() - data.mean()
 
 
 def noise_contrastive(logit_data: Tensor, logit_model: Tensor) -> Tensor:
@@ -41,12 +53,13 @@ def gradient_penalty(logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(logit(x).sum(), x, create_graph=True)
+        grad = differentiate(logit(x), x, "logit", create_graph=True)
     return grad.flatten(1).square().sum(1).mean()
 
 
 def negative_log_likelihood(conditional: Distribution, x: Tensor) -> Tensor:
     """``-E[log p(x|z)]`` in nats per datum, for ``conditional = likelihood(z)`` with one z a row of x."""
+    check_shape("x", x, conditional.batch_shape + conditional.event_shape)
     return -conditional.log_prob(x).mean()
 
 
@@ -55,7 +68,9 @@ def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tens
 
     Its gradient in the parameters of p is the data half of the maximum-likelihood gradient of p.
     """
-    return (q.log_prob(z) - log_density(z)).mean()
+    value = log_density(z)
+    check_shape("log_density(z)", value, z.shape[:1])
+    return (q.log_prob(z) - value).mean()
 
 
 def denoising_score_matching(log_density: Callable[[Tensor], Tensor], x: Tensor, noise: float) -> Tensor:
@@ -63,10 +78,11 @@ def denoising_score_matching(log_density: Callable[[Tensor], Tensor], x: Tensor,
 
     ``log_density`` maps (batch, \\*event) to (batch,), unnormalised, twice differentiable. Source: Vincent 2011.
     """
+    check_numbers("denoising_score_matching", "positive", noise=noise)
     eps = torch.randn_like(x)
     with torch.enable_grad():
         blurred = (x + noise * eps).requires_grad_()
-        (score,) = torch.autograd.grad(log_density(blurred).sum(), blurred, create_graph=True)
+        score = differentiate(log_density(blurred), blurred, create_graph=True)
     return 0.5 * (noise * score + eps).flatten(1).square().sum(1).mean()
 
 
@@ -76,10 +92,13 @@ def denoising(denoise: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sig
     ``denoise`` maps noised rows (batch, \\*event) to estimates of x; ``alpha``, ``sigma`` and ``weight`` (batch,) are of the
     rows. Source: Vincent 2011; Karras et al. 2022, arXiv:2206.00364.
     """
+    for name, value in {"alpha": alpha, "sigma": sigma, "weight": weight}.items():
+        check_shape(name, value, x.shape[:1])
     shape = (-1, *[1] * (x.ndim - 1))
     alpha, sigma, weight = (a.to(x.dtype).view(shape) for a in (alpha, sigma, weight))
-    x_t = alpha * x + sigma * torch.randn_like(x)
-    return (weight * (denoise(x_t) - x).square()).mean()
+    estimate = denoise(alpha * x + sigma * torch.randn_like(x))
+    check_shape("denoise(x_t)", estimate, x.shape)
+    return (weight * (estimate - x).square()).mean()
 
 
 def regression(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -87,6 +106,8 @@ def regression(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
     The loss of the M-step of EM Distillation, Xie et al. 2024, arXiv:2405.16852.
     """
+    check_shape("target", target, x.shape)
+    check_shape("weight", weight, x.shape[:1])
     return 0.5 * (weight.to(x.dtype) * (x - target.detach()).flatten(1).square().sum(1)).mean()
 
 
@@ -95,6 +116,8 @@ def score_difference(x: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
 
     With the gap of two denoisers at noised x that is a gradient of a KL divergence: Luo et al. 2023, arXiv:2305.18455.
     """
+    check_shape("gap", gap, x.shape)
+    check_shape("weight", weight, x.shape[:1])
     return -(weight.to(x.dtype) * (x * gap.detach()).flatten(1).sum(1)).mean()
 
 
@@ -120,6 +143,7 @@ def vicreg(z: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     if len(z) < 2:
         raise ValueError(f"z must have at least two rows, got {len(z)}")
+    check_shape("other", other, z.shape)
     views = torch.stack([z, other])
     hinge = (1 - (views.var(1) + 1e-4).sqrt()).relu()
     centred = views - views.mean(1, keepdim=True)

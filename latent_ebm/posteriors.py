@@ -74,6 +74,7 @@ class AmortizedPosterior(Posterior):
     def sample(
         self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
+        model.likelihood.check(x)
         with torch.no_grad():
             q = self(x)
             return q.mean + q.stddev * normal_like(q.mean, generator)

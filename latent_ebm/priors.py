@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from latent_ebm.networks.energy import EnergyMLP, EnergyStack, are_alike
 from samplers import Sampler, gradient_function, log_z_bracket, value_and_grad
 from samplers.base import check_value
-from samplers.checks import check_counts, check_numbers
+from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.gradient_flow import score_and_laplacian
 
 
@@ -109,6 +109,7 @@ class EnergyPrior(Prior):
 
     def __init__(self, network: nn.Module, base: Prior, sampler: Sampler) -> None:
         super().__init__()
+        check_kind(self, Sampler, sampler=sampler)
         self.network, self.base, self.sampler = network, base, sampler
 
     def log_density(self, z: Tensor) -> Tensor:
@@ -156,6 +157,7 @@ class RatioPrior(Prior):
 
     def __init__(self, base: Prior, stages: Iterable[nn.Module], sampler: Sampler) -> None:
         super().__init__()
+        check_kind(self, Sampler, sampler=sampler)
         self.base, self.sampler, self.stages = base, sampler, nn.ModuleList(stages)
         self.register_buffer("weights", torch.ones(len(self.stages)))
         self.register_buffer("log_z_steps", torch.zeros(len(self.stages)))

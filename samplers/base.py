@@ -87,20 +87,20 @@ def gradient_function(log_density: LogDensity, x: Tensor) -> Callable[[Tensor], 
     return (lambda x: value_and_grad(log_density, x)[1]) if closed_form is None else closed_form(x)
 
 
-def differentiate(value: Tensor, x: Tensor, *, create_graph: bool = False) -> Tensor:
-    """The gradient, like ``x`` (chains, \\*event), of ``value`` (chains,), a log-density at ``x``.
+def differentiate(value: Tensor, x: Tensor, name: str = "log_density", *, create_graph: bool = False) -> Tensor:
+    """The gradient, like ``x`` (chains, \\*event), of ``value`` (chains,), what ``name`` gives at ``x``.
 
     Raises ``ValueError`` for another shape of ``value``, or one without a gradient in ``x``: a constant cannot be told from
     a value that was detached by mistake.
     """
-    check_value(value, x)
+    check_value(value, x, name)
     total, grad = value.sum(), None
     if value.requires_grad:
         (grad,) = torch.autograd.grad(total, x, create_graph=create_graph, allow_unused=True)
     if grad is None:
         raise ValueError(
-            "log_density must return a value with a gradient in its argument, got one that is detached from it; "
-            "write a density that is constant on purpose as 0 * x.flatten(1).sum(1)"
+            f"{name} must return a value with a gradient in its argument, got one that is detached from it; "
+            "write one that is constant on purpose as 0 * x.flatten(1).sum(1)"
         )
     return grad
 
@@ -135,6 +135,9 @@ def check_recording() -> None:
 
 def check_value(value: Tensor, x: Tensor, name: str = "log_density") -> None:
     """Raise ``ValueError`` unless ``value``, what ``name`` gives at ``x`` (chains, \\*event), has shape (chains,)."""
+    if not isinstance(value, Tensor) or value.is_complex():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} must return a tensor of real numbers, one per chain, got {got}")
     if value.shape != x.shape[:1]:
         raise ValueError(
             f"{name} must return shape {tuple(x.shape[:1])}, one number per chain, got {tuple(value.shape)}"

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from samplers.base import LogDensity, Sampler
 from samplers.checks import as_shape, check_counts
 
+INTEGERS = (torch.int64, torch.int32)
+
 
 class PersistentChains(nn.Module):
     """``num_chains`` particles of shape ``event_shape``, started from N(0, I), advanced a few at a time.
@@ -34,6 +36,7 @@ class PersistentChains(nn.Module):
 
     def pick(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Indices (num,) of particles drawn uniformly with replacement."""
+        check_counts(self, least=0, num=num)
         return torch.randint(len(self), (num,), device=self.particles.device, generator=generator)
 
     def advance(
@@ -41,8 +44,11 @@ class PersistentChains(nn.Module):
     ) -> Tensor:
         """Run ``sampler`` from the particles at ``index`` (n,), keep the result and return it (n, \\*event).
 
-        Raises ``IndexError`` for an index outside ``[0, num_chains)``.
+        Raises ``IndexError`` for an index outside ``[0, num_chains)``, ``ValueError`` for one that is not (n,) integers.
         """
+        if not (isinstance(index, Tensor) and index.dtype in INTEGERS and index.ndim == 1):
+            got = f"{index.dtype} of shape {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
+            raise ValueError(f"index must be a tensor of integers (n,), got {got}")
         if not index.is_meta and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
             raise IndexError(f"index must lie in [0, {len(self)}), got {int(index.min())} to {int(index.max())}")
         position = sampler.sample(log_density, self.particles[index], generator=generator)

@@ -56,6 +56,13 @@ def as_shape(owner: object, /, **shapes: Any) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
+def check_kind(owner: object, kind: type, /, **values: Any) -> None:
+    """Raise ``ValueError`` unless every one of ``values`` is an instance of ``kind``."""
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise ValueError(sentence(owner, name, f"a {kind.__name__}", value))
+
+
 def check_number(owner: object, name: str, rule: str, value: Any) -> None:
     number, rule = plain(value), SHORT.get(rule, rule)
     if not (is_a(Real, number) and abs(number) <= sys.float_info.max and RULES[rule](number)):

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.base import Info, LogDensity, value_and_grad
+from samplers.base import Info, LogDensity, check_position, check_start, value_and_grad
+from samplers.checks import check_kind, check_numbers
 
 
 def check_draws(draws: Tensor) -> None:
     """Raise ``ValueError`` unless ``draws`` (num_draws >= 4, chains >= 1, \\*event) are finite."""
+    check_kind("diagnostics", Tensor, draws=draws)
     if draws.ndim < 2 or draws.shape[0] < 4 or draws.shape[1] < 1:
         raise ValueError(f"draws must have shape (num_draws >= 4, chains >= 1, *event), got {tuple(draws.shape)}")
     if not bool(draws.isfinite().all()):
@@ -125,11 +127,13 @@ def kernel_stein_discrepancy(
     """
     if x.ndim < 2 or len(x) < 2:
         raise ValueError(f"x must have shape (n >= 2, *event), got {tuple(x.shape)}")
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}")
+    check_position(x, "x")
+    check_numbers("kernel_stein_discrepancy", "positive", scale=scale)
+    check_numbers("kernel_stein_discrepancy", "finite", exponent=exponent)
     if not -1 < exponent < 0:
         raise ValueError(f"exponent must lie in (-1, 0), got {exponent}")
-    _, score = value_and_grad(log_density, x)
+    value, score = value_and_grad(log_density, x)
+    check_start(x, value, score)
     x, score = x.detach().flatten(1), score.flatten(1)
     x = x - x.mean(0)  # products of centred numbers cancel less
     cross, own = score @ x.mT, (score * x).sum(1)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_position, gradient_function
+from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_finite, check_position, gradient_function
 from samplers.checks import check_fields
 from samplers.ode import (
     check_flow,
@@ -126,6 +126,8 @@ class GradientFlow(Sampler):
                     f"{float(stretch.detach().abs().max()):.3g} in step {k + 1} of {self.num_steps} with eta = {eta:.3g}"
                 )
             x, log_prob = x + eta * grad, log_prob - stretch.log1p().sum(1)
+        check_finite("position", x.detach())
+        check_finite("log_prob", log_prob.detach())
         return x, log_prob
 
     def log_prob(
@@ -144,7 +146,9 @@ class GradientFlow(Sampler):
         velocity, start = self._augmented(log_density, x, generator), (x, x.new_zeros(len(x)))
         x0, change = solve(self, velocity, start, self._ends(x).flip(0), self.num_steps, self._adjoint(log_density))
         error = self._transport(log_density, x0.detach(), self.num_steps) - x
-        return PointDensity(base_log_prob(x0) - change, x0, error.detach().flatten(1).norm(dim=1))
+        base = base_log_prob(x0)
+        check_log_prob("base_log_prob(x0)", base, x0)
+        return PointDensity(base - change, x0, error.detach().flatten(1).norm(dim=1))
 
     def _augmented(self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None) -> Callable[..., Any]:
         """The velocity of ``(x, log q)``."""

@@ -27,8 +27,8 @@ from samplers.base import (
 from samplers.checks import check_counts
 
 
-def check_log_weight(log_weight: Tensor, dim: int) -> None:
-    """Raise ``ValueError`` unless ``log_weight`` is finite or -inf (a weight of zero), and somewhere finite along ``dim``."""
+def check_log_weight(log_weight: Tensor) -> None:
+    """Raise ``ValueError`` unless ``log_weight`` is finite or -inf, a weight of zero."""
     if log_weight.ndim == 0 or log_weight.numel() == 0:
         raise ValueError(f"log_weight must not be empty, got shape {tuple(log_weight.shape)}")
     if not is_readable(log_weight) or bool(torch.isfinite(log_weight).all()):
@@ -37,7 +37,12 @@ def check_log_weight(log_weight: Tensor, dim: int) -> None:
         raise ValueError(
             f"log_weight must be finite or -inf, got {bad[0].item()} ({len(bad)} of {log_weight.numel()} entries)"
         )
-    if not bool(log_weight.isfinite().any(dim).all()):
+
+
+def check_some_weight(log_weight: Tensor, dim: int) -> None:
+    """``check_log_weight``, and raise ``ValueError`` unless it is somewhere finite along ``dim``."""
+    check_log_weight(log_weight)
+    if is_readable(log_weight) and not bool(log_weight.isfinite().any(dim).all()):
         raise ValueError("log_weight must be finite somewhere, got -inf everywhere: no draw has any weight")
 
 
@@ -49,7 +54,7 @@ def resample(
     ``log_weight`` (n,), -inf for rows that never come; ``num`` n if left out. Copies of a row are adjacent. Source:
     Kitagawa 1996. Raises ``ValueError`` for weights that are empty, NaN, +inf, all -inf or not one per row, or ``num < 1``.
     """
-    check_log_weight(log_weight, -1)
+    check_some_weight(log_weight, -1)
     if log_weight.shape != position.shape[:1]:
         raise ValueError(f"log_weight must have shape {tuple(position.shape[:1])}, got {tuple(log_weight.shape)}")
     num = len(position) if num is None else num
@@ -66,14 +71,13 @@ def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
 
     Raises ``ValueError`` for weights that are empty, NaN, +inf or all -inf.
     """
-    check_log_weight(log_weight, dim)
+    check_some_weight(log_weight, dim)
     return (2 * log_mean_exp(log_weight, dim) - log_mean_exp(2 * log_weight, dim)).exp()
 
 
 def log_mean_exp(log_weight: Tensor, dim: int = -1) -> Tensor:
-    """``log(mean(exp(log_weight)))`` along ``dim``, without overflow. Raises ``ValueError`` for an empty tensor."""
-    if log_weight.ndim == 0 or log_weight.numel() == 0:
-        raise ValueError(f"log_weight must not be empty, got shape {tuple(log_weight.shape)}")
+    """``log(mean(exp(log_weight)))`` along ``dim``, without overflow. ``ValueError`` if empty, NaN or +inf."""
+    check_log_weight(log_weight)
     return log_weight.logsumexp(dim) - math.log(log_weight.shape[dim])
 
 

@@ -8,13 +8,16 @@ it biases the law of an unadjusted chain, and a Metropolis test accepts by densi
 
 import platform
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.base import Info, LogDensity, Sampler, State
+from samplers.base import Info, LogDensity, Sampler, State, check_position
+from samplers.checks import check_kind
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class LowPrecision(Sampler):
     dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
+        check_kind(self, Sampler, sampler=self.sampler)
         if self.dtype not in ("bfloat16", "float16"):
             raise ValueError(f'dtype must be "bfloat16" or "float16", got {self.dtype!r}')
 
@@ -37,8 +41,11 @@ class LowPrecision(Sampler):
         """Steps of ``sampler``."""
         return self.sampler.num_steps
 
-    def autocast(self, x: Tensor) -> torch.autocast:
-        """The context in which log-densities of ``x`` are evaluated."""
+    def autocast(self, x: Tensor) -> AbstractContextManager[Any]:
+        """The context in which log-densities of ``x`` are evaluated; none on the meta device, which knows none."""
+        check_position(x)
+        if x.is_meta:
+            return nullcontext()
         warn_if_slow(x.device.type, self.dtype)
         return torch.autocast(x.device.type, getattr(torch, self.dtype))
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from samplers.base import LogDensity, check_finite, check_position, is_readable, normal_like
-from samplers.checks import check_fields, check_numbers
+from samplers.checks import check_fields, check_kind, check_numbers
 from samplers.ode import check_flow, check_log_prob, solve, with_density
 from samplers.reverse_checks import check_cleaner, check_estimate, check_schedule
 from samplers.schedules import Schedule, broadcast
@@ -47,6 +47,7 @@ class ReverseSampler(ABC):
     grid: str
 
     def __post_init__(self) -> None:
+        check_kind(self, Schedule, schedule=self.schedule)
         check_fields(self, num_steps="count")
         if self.grid not in GRIDS:
             raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {self.grid!r}")
@@ -254,7 +255,9 @@ class ProbabilityFlow(ReverseSampler):
         """
         velocity = with_density(self, self._field(denoise), x_0, generator)
         x_T, change = self._solve(velocity, (x_0, x_0.new_zeros(len(x_0))), self.times(x_0).flip(0))
-        return (base_log_prob or self._noise_log_prob)(x_T) - change
+        base = (base_log_prob or self._noise_log_prob)(x_T)
+        check_log_prob("base_log_prob(x_T)", base, x_T)
+        return base - change
 
     def _noise_log_prob(self, x: Tensor) -> Tensor:
         log_scale = frame_scale(self.schedule, self.schedule.log_snr(x.new_ones(()))).log().to(x)

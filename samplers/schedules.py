@@ -82,7 +82,7 @@ class VPLinear(Schedule):
     log_snr_max: float = 13.0
 
     def __post_init__(self) -> None:
-        check_fields(self, beta_min="positive", beta_max="positive")
+        check_fields(self, beta_min="positive", beta_max="positive", log_snr_max="finite")
         check_order("beta_min", self.beta_min, "beta_max", self.beta_max)
         least = -math.log(math.expm1((self.beta_min + self.beta_max) / 2))
         check_order("the log-SNR at the noisy end", least, "log_snr_max", self.log_snr_max)
@@ -115,6 +115,7 @@ class VPCosine(Schedule):
     log_snr_max: float = 15.0
 
     def __post_init__(self) -> None:
+        check_fields(self, log_snr_min="finite", log_snr_max="finite")
         check_order("log_snr_min", self.log_snr_min, "log_snr_max", self.log_snr_max)
 
     def _angle(self, log_snr: float) -> float:
@@ -252,6 +253,7 @@ class Rectified(Schedule):
     log_snr_max: float = 2 * math.log(1e4 - 1)
 
     def __post_init__(self) -> None:
+        check_fields(self, log_snr_min="finite", log_snr_max="finite")
         check_order("log_snr_min", self.log_snr_min, "log_snr_max", self.log_snr_max)
 
     def frame(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,6 +273,6 @@ class Rectified(Schedule):
 
 
 def check_order(low_name: str, low: float, high_name: str, high: float) -> None:
-    """Raise ``ValueError`` unless ``low < high``, both finite."""
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    """Raise ``ValueError`` unless ``low < high``."""
+    if not low < high:
         raise ValueError(f"{low_name} must be finite and below {high_name}, got {low} and {high}")

@@ -8,11 +8,30 @@ lived.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.base import as_tensor
+from samplers.base import as_tensor, is_readable
+from samplers.checks import check_counts, check_numbers
+
+
+def as_floating(**values: Any) -> Tensor:
+    """The one value given by name as a floating tensor. Raises ``ValueError`` unless its numbers are finite."""
+    ((name, value),) = values.items()
+    tensor = as_tensor(value)
+    if not tensor.is_floating_point():
+        tensor = tensor.to(torch.get_default_dtype())
+    if is_readable(tensor) and not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got {tensor.tolist()}")
+    return tensor
+
+
+def check_points(x: Tensor, dim: int) -> None:
+    """Raise ``ValueError`` unless ``x`` has shape (num, dim)."""
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"x must have shape (num, {dim}), got {tuple(x.shape)}")
 
 
 def log_sum_exp(terms: Tensor, dim: int) -> Tensor:
@@ -34,8 +53,8 @@ class Gaussian:
     """
 
     def __init__(self, mean: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]]) -> None:
-        self.mean, self.covariance = as_tensor(mean), as_tensor(covariance)
-        if self.covariance.shape != 2 * self.mean.shape:
+        self.mean, self.covariance = as_floating(mean=mean), as_floating(covariance=covariance)
+        if self.mean.ndim != 1 or self.covariance.shape != 2 * self.mean.shape:
             wanted, got = tuple(2 * self.mean.shape), tuple(self.covariance.shape)
             raise ValueError(f"covariance must have shape {wanted} for a mean (dim,), got {got}")
         self.scale_tril, failed = torch.linalg.cholesky_ex(self.covariance)
@@ -46,11 +65,13 @@ class Gaussian:
         self.log_z = self.scale_tril.diagonal().log().sum() + len(self.mean) / 2 * math.log(2 * math.pi)
 
     def __call__(self, x: Tensor) -> Tensor:
+        check_points(x, len(self.mean))
         d = x - self.mean
         return -0.5 * (d * (d @ self.precision)).sum(1)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value (num,) and gradient (num, dim) at ``x`` (num, dim)."""
+        check_points(x, len(self.mean))
         d = x - self.mean
         grad = -(d @ self.precision)
         return 0.5 * (d * grad).sum(1), grad
@@ -61,6 +82,7 @@ class Gaussian:
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, dim)."""
+        check_counts(self, least=0, num=num)
         noise = self.mean.new_empty(num, len(self.mean)).normal_(generator=generator)
         return self.mean + noise @ self.scale_tril.mT
 
@@ -78,7 +100,8 @@ class GaussianMixture:
         means: Tensor | Sequence[Sequence[float]],
         scales: Tensor | Sequence[float],
     ) -> None:
-        self.weights, self.means, self.scales = map(as_tensor, (weights, means, scales))
+        self.weights, self.means = as_floating(weights=weights), as_floating(means=means)
+        self.scales = as_floating(scales=scales)
         if self.means.ndim != 2 or self.weights.shape != self.means.shape[:1]:
             shapes = tuple(self.weights.shape), tuple(self.means.shape)
             raise ValueError(f"weights (K,) and means (K, dim) must agree in K, got shapes {shapes[0]} and {shapes[1]}")
@@ -105,10 +128,12 @@ class GaussianMixture:
         return level[:, None] + pull @ d.mT - 0.5 * (self._precisions @ d.square().mT)
 
     def __call__(self, x: Tensor) -> Tensor:
+        check_points(x, len(self.mean))
         return log_sum_exp(self._terms(x - self.mean), 0)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value (num,) and gradient ``sum_k p(k|x) (means_k - x) / scales_k^2`` (num, dim) at ``x`` (num, dim)."""
+        check_points(x, len(self.mean))
         d = x - self.mean
         terms = self._terms(d)
         value, share = log_sum_exp(terms, 0), terms.softmax(0)
@@ -117,7 +142,8 @@ class GaussianMixture:
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, dim)."""
-        k = torch.multinomial(self.weights, num, replacement=True, generator=generator)
+        check_counts(self, least=0, num=num)
+        k = torch.multinomial(self.weights, max(num, 1), replacement=True, generator=generator)[:num]
         noise = self.means.new_empty(num, self.means.shape[1]).normal_(generator=generator)
         return self.means[k] + self._scales[k] * noise
 
@@ -131,9 +157,8 @@ class Banana:
     """
 
     def __init__(self, curvature: float = 1.0, scales: Tensor | Sequence[float] = (1.0, 0.5)) -> None:
-        self.curvature, self.scales = curvature, as_tensor(scales)
-        if not math.isfinite(curvature):
-            raise ValueError(f"curvature must be finite, got {curvature}")
+        check_numbers(self, "finite", curvature=curvature)
+        self.curvature, self.scales = curvature, as_floating(scales=scales)
         if self.scales.shape != (2,):
             raise ValueError(f"scales must have shape (2,), got {tuple(self.scales.shape)}")
         if not self.scales.is_meta and not bool((self.scales > 0).all()):
@@ -148,6 +173,7 @@ class Banana:
 
     def unbend(self, x: Tensor) -> Tensor:
         """The standard normal numbers (num, 2) of which ``x`` (num, 2) is the image."""
+        check_points(x, 2)
         return torch.stack([x[:, 0], x[:, 1] - self._bend(x[:, 0])], 1) / self.scales
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -155,5 +181,6 @@ class Banana:
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, 2)."""
+        check_counts(self, least=0, num=num)
         u = self.scales * self.scales.new_empty(num, 2).normal_(generator=generator)
         return torch.stack([u[:, 0], u[:, 1] + self._bend(u[:, 0])], 1)

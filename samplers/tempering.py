@@ -6,7 +6,7 @@ replica per rung and exchanges neighbours with probability ``min(1, exp((beta_i 
 p(x_i))))``, which leaves the product of all ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
@@ -27,7 +27,7 @@ from samplers.base import (
     gradient_function,
     value_and_grad,
 )
-from samplers.checks import check_numbers, is_a, plain
+from samplers.checks import check_kind, check_numbers, is_a, plain
 
 
 def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
@@ -37,7 +37,8 @@ def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
 
 def check_ladder(sampler: "Annealed | ParallelTempering") -> None:
     """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1; keep it as plain numbers."""
-    ladder = tuple(map(plain, sampler.ladder))
+    check_kind(sampler, Sampler, sampler=sampler.sampler)
+    ladder = tuple(map(plain, sampler.ladder)) if isinstance(sampler.ladder, Iterable) else (sampler.ladder,)
     steps = list(pairwise((0.0, *ladder, 1.0))) if all(is_a(Real, beta) for beta in ladder) else [(0.0, 0.0)]
     if not all(a < b for a, b in steps[:-1]) or steps[-1][0] != 1:
         raise ValueError(f"{type(sampler).__name__}: ladder must increase from above 0 to 1, got {ladder!r}")

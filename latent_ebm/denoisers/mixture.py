@@ -46,7 +46,9 @@ class GaussianMixtureDenoiser(Denoiser):
         means = 1.0 * as_tensor(means)
         weights, scales = (as_tensor(a).to(means) for a in (weights, scales))
         labels = torch.arange(len(means)) if labels is None else as_tensor(labels)
-        if means.ndim < 2 or weights.shape != means.shape[:1] or labels.shape != weights.shape:
+        if labels.is_floating_point():
+            raise ValueError(f"labels must be integers, got {labels.tolist()}")
+        if means.ndim < 2 or means.numel() == 0 or weights.shape != means.shape[:1] or labels.shape != weights.shape:
             raise ValueError(
                 "means (K, *event), weights (K,) and labels (K,) must agree in K, got shapes "
                 f"{tuple(means.shape)}, {tuple(weights.shape)} and {tuple(labels.shape)}"
@@ -127,6 +129,8 @@ def check_label(label: Tensor | None, num: int) -> None:
 def principal_axes(scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
     """Variances (K, dim) along the axes (K, dim, dim) of every component, or along those of x, and then no axes."""
     num, dim = means.shape
+    if scales.ndim < 3 and not scales.is_meta and not bool((scales > 0).all()):
+        raise ValueError(f"scales must be positive, got {scales.tolist()}")
     if scales.shape in ((num,), (num, dim)):
         return (scales**2).view(num, -1).expand(num, dim).contiguous(), None
     if scales.shape != (num, dim, dim):

@@ -8,12 +8,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
-from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
+from latent_ebm import (
+    EnergyPrior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    MCMCPosterior,
+    RatioPrior,
+    objectives,
+)
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.kernels import KernelPrior, NeighbourPrior, leave_one_out_bandwidth, local_bandwidths
-from latent_ebm.likelihoods import BernoulliLikelihood
+from latent_ebm.likelihoods import BernoulliLikelihood, Masked, per_row
 from latent_ebm.networks import EnergyMLP
 from latent_ebm.posteriors import AmortizedPosterior, WarmStart
 from samplers import (
@@ -120,8 +129,13 @@ def gaps(num: Any) -> Any:
     return local_bandwidths(CENTRES, num)
 
 
-def mixture(weights: Any = (0.5, 0.5), means: Any = CENTRES[:2], scales: Any = (1.0, 1.0)) -> GaussianMixtureDenoiser:
-    return GaussianMixtureDenoiser(weights, means, scales, VE())
+NONE: Any = None
+
+
+def mixture(
+    weights: Any = (0.5, 0.5), means: Any = CENTRES[:2], scales: Any = (1.0, 1.0), labels: Any = None
+) -> GaussianMixtureDenoiser:
+    return GaussianMixtureDenoiser(weights, means, scales, VE(), labels)
 
 
 NAN = torch.where(torch.eye(4, 2) == 1, math.nan, CENTRES)
@@ -184,3 +198,51 @@ def test_networks_of_the_wrong_shape() -> None:
 def test_weights_of_numpy() -> None:
     assert ClassifierFree(mixture(), np.float32(2)).weight == 2.0  # pyright: ignore[reportArgumentType]
     assert GaussianPrior(np.int64(3)).sample(2, generator=seeded()).shape == (2, 3)  # pyright: ignore[reportArgumentType]
+
+
+ROWS, POINTS = torch.ones(4), torch.zeros(4, 2)
+
+
+def column(z: Tensor) -> Tensor:
+    return z.square().sum(1, keepdim=True)
+
+
+def plain_model() -> LatentModel:
+    return LatentModel(GaussianPrior(2), GaussianLikelihood(nn.Linear(2, 3), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda: objectives.contrastive(column, POINTS, POINTS), r"log_density\(z_model\) must have shape \(4,\)"),
+        (
+            lambda: objectives.divergence(Normal(POINTS, 1.0), column, POINTS),
+            r"log_density\(z\) must have shape \(4,\)",
+        ),
+        (lambda: objectives.denoising(lambda x: x[:, :1], POINTS, ROWS, ROWS, ROWS), r"denoise\(x_t\) must have shape"),
+        (lambda: objectives.denoising(lambda x: x, POINTS, ROWS[:3], ROWS, ROWS), r"alpha must have shape \(4,\)"),
+        (lambda: objectives.regression(POINTS, POINTS[:1], ROWS), r"target must have shape \(4, 2\), got \(1, 2\)"),
+        (lambda: objectives.regression(POINTS, POINTS, ROWS[:, None]), r"weight must have shape \(4,\), got \(4, 1\)"),
+        (lambda: objectives.score_difference(POINTS, POINTS[:, :1], ROWS), r"gap must have shape \(4, 2\)"),
+        (lambda: objectives.negative_log_likelihood(per_row(Normal(POINTS, 1.0)), POINTS[:1]), "x must have shape"),
+        (lambda: objectives.vicreg(POINTS, POINTS[:1]), r"other must have shape \(4, 2\), got \(1, 2\)"),
+        (lambda: objectives.gradient_penalty(column, POINTS), r"logit must return shape \(4,\)"),
+        (lambda: objectives.denoising_score_matching(column, POINTS, 0.5), r"log_density must return shape \(4,\)"),
+        (lambda: objectives.denoising_score_matching(column, POINTS, math.nan), "noise must be finite and positive"),
+        (lambda: objectives.gradient_penalty(lambda x: x.detach().sum(1), POINTS), "logit must return a value with a"),
+        (lambda: mixture(scales=(-1.0, 1.0)), "scales must be positive, got"),
+        (lambda: mixture(labels=(0.0, 1.0)), "labels must be integers, got"),
+        (lambda: EnergyPrior(EnergyMLP(2), GaussianPrior(2), NONE), "EnergyPrior: sampler must be a Sampler, got None"),
+        (
+            lambda: plain_model().energy_terms(torch.zeros(1, 3), POINTS),
+            r"x must have the shape \(4, 3\) of the likelihood",
+        ),
+        (
+            lambda: Masked(GaussianLikelihood(nn.Linear(2, 3), 0.5), torch.ones(2).bool()).check(torch.zeros(4, 3)),
+            r"mask must broadcast to x, of shape \(4, 3\), got \(2,\)",
+        ),
+    ],
+)
+def test_losses_and_models_do_not_broadcast(loss: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loss()

@@ -162,7 +162,7 @@ def test_stein_discrepancy_against_automatic_differentiation() -> None:
     [
         ({"x": torch.zeros(1, 2)}, r"x must have shape \(n >= 2, \*event\), got \(1, 2\)"),
         ({"x": torch.zeros(3)}, "x must have shape"),
-        ({"x": torch.zeros(3, 2), "scale": 0.0}, "scale must be positive, got 0.0"),
+        ({"x": torch.zeros(3, 2), "scale": 0.0}, "scale must be finite and positive, got 0.0"),
         ({"x": torch.zeros(3, 2), "exponent": -1.0}, r"exponent must lie in \(-1, 0\), got -1.0"),
     ],
 )

@@ -115,7 +115,7 @@ def test_no_chains_are_no_error(row: Row) -> None:
 def test_detached_densities(row: Row) -> None:
     bias = torch.zeros(1, requires_grad=True)
     for detached in (lambda x: torch.zeros(len(x)), lambda x: standard(x.detach()), lambda x: bias.expand(len(x))):
-        with pytest.raises(ValueError, match=r"log_density must return a value with a gradient .* write a density"):
+        with pytest.raises(ValueError, match=r"log_density must return a value with a gradient .* write one that"):
             row.sampler.sample(detached, torch.zeros(4, 2))
     row.sampler.sample(lambda x: 0 * x.flatten(1).sum(1), torch.zeros(4, 2), generator=seeded())
 

@@ -150,7 +150,7 @@ def test_schedules_are_values() -> None:
         (lambda: VE(0.0), "sigma_min must be finite and positive, got 0.0"),
         (lambda: VE(2.0, 1.0), "sigma_min must be finite and below sigma_max, got 2.0 and 1.0"),
         (lambda: Karras(rho=0.0), "rho must be finite and positive, got 0.0"),
-        (lambda: Rectified(-math.inf), "log_snr_min must be finite and below log_snr_max, got -inf and"),
+        (lambda: Rectified(-math.inf), "Rectified: log_snr_min must be finite, got -inf"),
     ],
 )
 def test_bad_arguments(make, message: str) -> None:
