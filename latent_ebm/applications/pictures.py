@@ -60,7 +60,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ``~`` is expanded; a link stays, and what it leads to is replaced. Parent directories are made, and removed again if
     the block fails. Raises ``OSError`` where nothing can be written.
     """
-    target = Path(path).expanduser().resolve()
+    target = Path(os.path.realpath(Path(path).expanduser()))
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")

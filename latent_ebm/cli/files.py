@@ -31,7 +31,7 @@ def check_output(path: str | Path, suffixes: Sequence[str], option: str = "--out
         raise ValueError(f"{option} must name a regular file or a new one, got {str(path)!r}")
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(f"{option} must name a file that may be replaced, but {str(path)!r} is write-protected")
-    check_folder(path.resolve().parent, option)
+    check_folder(real(path).parent, option)
     return path
 
 
@@ -74,11 +74,16 @@ def check_apart(outputs: Sequence[Path], inputs: Sequence[str | Path]) -> None:
     """Raise ``ValueError`` if one of ``outputs`` is one of ``inputs``, by whatever name, or an image in a folder of these."""
     for path in outputs:
         for read in map(Path, inputs):
-            image = path.suffix.lower() in SUFFIXES and path.exists() and read.resolve() in path.resolve().parents
+            image = path.suffix.lower() in SUFFIXES and path.exists() and real(read) in real(path).parents
             if image or is_same(path, read):
                 raise ValueError(f"{str(path)!r} must not be written to, for it is read")
 
 
+def real(path: Path) -> Path:
+    """Where ``path`` leads over links, as far as these lead anywhere."""
+    return Path(os.path.realpath(path))
+
+
 def is_same(a: Path, b: Path) -> bool:
     """Whether two paths lead to one file, over links of both kinds, or would."""
-    return a.resolve() == b.resolve() or (a.exists() and b.exists() and a.samefile(b))
+    return real(a) == real(b) or (a.exists() and b.exists() and a.samefile(b))

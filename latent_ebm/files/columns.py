@@ -5,7 +5,8 @@ What is decided by rule, for columns that nobody asks for by name:
 - The first column, if it has no name, is the index that pandas writes. A column without a name
   and without values is left out.
 - A column called ``id``, ``index`` or ``..._id`` of whole numbers that differ in every row names
-  the rows. So does a column of words (dates, codes, file names) that differ in every row.
+  the rows. So does a column of words (dates, codes, file names) that differ in every row, unless
+  they are numbers with a unit.
 - A column ``label`` is the label; its words are classes, numbered by their names.
 - All others are features and must hold numbers.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAME_OF_IDS = re.compile(r"(.*[_ ])?id|index", re.IGNORECASE)
+MEASURED = re.compile(r"(?P<before>[$€£¥]?) ?[+-]?(\d{1,3}([., ]\d{3})+|\d+)([.,]\d+)? ?(?P<after>\D*)")
 UNNAMED = re.compile(r"Unnamed: (\d+)(\.\d+)?")  # what pandas calls a column without a name
 
 
@@ -84,8 +86,16 @@ def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
         return "its whole numbers differ in every row, and it is called an id"
     if is_numeric_dtype(column) or is_bool_dtype(column) or not column.is_unique:
         return None
-    words = not column.isna().any() and not any(is_number(str(cell)) for cell in column)
-    return "its words differ in every row, as names of rows do" if words else None
+    cells = [str(cell) for cell in column]
+    if column.isna().any() or any(map(is_number, cells)) or are_measured(cells):
+        return None
+    return "its words differ in every row, as names of rows do"
+
+
+def are_measured(cells: list[str]) -> bool:
+    """Whether all ``cells`` are numbers with one unit, as 5 %, 1,234,567 or $ 3: no names of rows."""
+    units = {found.group("before", "after") if (found := MEASURED.fullmatch(cell.strip())) else None for cell in cells}
+    return len(units) == 1 and None not in units
 
 
 def check_different(table: Table) -> None:

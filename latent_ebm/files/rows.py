@@ -147,6 +147,12 @@ def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatmen
     """``rows`` but those with missing values. Raises ``ValueError`` unless that is asked for and leaves some."""
     bad = np.asarray(missing.any(1))
     row, column = map(int, np.argwhere(missing)[0])
+    void = np.flatnonzero(missing.all(0))
+    if rows.names and len(void):
+        raise ValueError(
+            f"{path} must have a value in every column, got none in column {column_name(rows, int(void[0]))}; "
+            f"--drop leaves the column out"
+        )
     if treatment == "refuse" or bad.all():
         raise ValueError(
             f"{path} must be finite, without missing values: got {missing.sum()} in {bad.sum()} of "

@@ -1,7 +1,9 @@
 """Files of rows: what is decided by rule, what is said of it, and what is refused before it costs memory."""
 
+import csv
 import io
 import os
+import re
 import struct
 import time
 import tracemalloc
@@ -203,7 +205,7 @@ def test_missing_values_are_refused_or_counted() -> None:
     with pytest.raises(ValueError, match="missing must be refuse or drop, got 'mean'"):
         Reader(missing="mean")
     with pytest.raises(ValueError, match=r"got 2 in 2 of 2 rows"):
-        read("a,b\n1,\n2,\n", missing="drop")
+        read("a,b\n1,\n,2\n", missing="drop")
     np.save("t.npy", np.array([[1.0, np.nan], [3, 4]]))
     assert Reader(missing="drop").read("t.npy").ids == ["1"]
 
@@ -217,6 +219,26 @@ def test_columns_are_matched_by_name() -> None:
         read("d,c,e\n1,2,5\n", features=["c", "d"])
     assert read("d,c,e\n1,2,5\n", features=["c", "d"], drop=["e", "absent"]).x.tolist() == [[2, 1]]
     assert read("index,a\n1,2\n", features=["index", "a"]).names == ["index", "a"]  # one was trained on
+
+
+@pytest.mark.parametrize("cells", ["5 %,6 %,7.5 %", "$3,$4,$5", '"1,234,567","2,000,000","3,1"', "2 mm,3 mm,4 mm"])
+def test_numbers_with_a_unit_are_no_names(cells: str) -> None:
+    first, *_ = next(csv.reader([cells]))
+    table = pd.DataFrame({"a": next(csv.reader([cells])), "b": [1, 2, 3]})
+    with pytest.raises(ValueError, match=f"line 2, column 'a' must be a number, got '{re.escape(first)}'"):
+        read(table.to_csv(index=False))
+    for names in (
+        ["12A", "13B", "5C"],
+        ["s1", "s2", "s3"],
+        ["05.01.2024", "06.01.2024", "07.01.2024"],
+        ["1:30", "2:30", "3:30"],
+    ):
+        assert read(table.assign(a=names).to_csv(index=False)).ids == names
+
+
+def test_a_column_without_values() -> None:
+    with pytest.raises(ValueError, match="got none in column 'b'; --drop leaves the column out"):
+        read("a,b\n1,\n2,\n", missing="drop")
 
 
 def test_lines_are_those_of_the_file() -> None:

@@ -22,6 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config["data"] = part("latent_ebm.data.Arrays", path="data.csv", batch_size=20)
         assert fit(config, folder) == 0
         Path("soft.csv").symlink_to("data.csv")
+        Path("loop.csv").symlink_to("loop.csv")
         os.link("data.csv", "hard.csv")
         os.link("run/last.ckpt", "ckpt.csv")
         np.savez("data.npz", X=np.zeros((5, 2)))
@@ -47,6 +48,7 @@ def content(folder: Path) -> dict[Path, bytes]:
         (["score", "CKPT", "soft.csv", "--out", "hard.csv"], "'hard.csv' must not be written to"),
         (["score", "CKPT", "test", "--out", "data.csv"], "must not be written to"),
         (["score", "ckpt.csv", "test", "--out", "ckpt.csv"], "must not be written to"),
+        (["score", "CKPT", "loop.csv", "--out", "new/s.csv"], "there is no 'loop.csv'"),
         (["score", "CKPT", "test", "--out", "pipe.csv"], "--out must name a regular file or a new one"),
         (["score", "CKPT", "test", "--out", "data.csv/s.csv"], "data.csv': Not a directory"),
         (["score", "CKPT", "test", "--out", f"new/{'n' * 252}.csv"], "at most 255 bytes"),
