@@ -98,7 +98,8 @@ def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]
         "Ratio stages": len(getattr(detector.views_[0].prior, "stages", ())),
         "Version of latent-ebm": metadata.version("latent-ebm"),
     }
-    return {**fitted, **{f"Parameter {name}": value for name, value in detector.get_params().items()}}
+    parameters = {**detector.get_params(), "encoder": detector.encoder and type(detector.encoder).__name__}
+    return {**fitted, **{f"Parameter {name}": value for name, value in parameters.items()}}
 
 
 def table_cards(

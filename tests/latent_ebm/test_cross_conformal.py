@@ -1,5 +1,6 @@
 """Cross-conformal p-values: by their definition, within their promise, and able to say more from few normal rows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from latent_ebm.applications import ConformalCalibrator, CrossConformalCalibrator, LatentEBMDetector
 
@@ -20,6 +22,11 @@ class Distance(BaseEstimator):
 
     def score_samples(self, X: Any) -> np.ndarray:
         return -np.linalg.norm(np.asarray(X) - self.X_.mean(0), axis=1)
+
+
+@parametrize_with_checks([CrossConformalCalibrator(LatentEBMDetector(), num_folds=2)])
+def test_scikit_learn_estimator(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)
 
 
 def draw(num: int, seed: int) -> np.ndarray:
