@@ -245,13 +245,14 @@ def evaluation_figures(
     num_samples: int = 1000,
     num_shown: int = 64,
     multiples: Sequence[int] = MULTIPLES,
+    show: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> "dict[str, Figure]":
     """Figures by name for a prior with a chain: ``energies``, ``long_run``; none for a Gaussian.
 
     ``energies``: histograms of the learned energy at posterior draws of ``train`` and ``test`` (n, \\*event) and at
     prior draws, ``num_samples`` each. ``long_run``: ``num_shown`` decoded ends of chains at every multiple of their
-    length (a thousand, if data are vectors).
+    length (a thousand, if data are vectors), as ``show`` maps them: images to [-1, 1], vectors to their units.
     """
     prior = model.prior
     if not isinstance(prior, (EnergyPrior, RatioPrior)):
@@ -265,5 +266,6 @@ def evaluation_figures(
         energies = {name: -prior.tilt(draws) for name, draws in z.items()}
     shown = num_samples if test.ndim == 2 else num_shown
     ends = long_run_draws(prior, shown, multiples=multiples, generator=generator)
-    panels = {f"{multiple} x its length": decode(model, draws) for multiple, draws in ends.items()}
+    decoded = {f"{multiple} x its length": decode(model, draws) for multiple, draws in ends.items()}
+    panels = decoded if show is None else {name: show(x) for name, x in decoded.items()}
     return {"energies": histogram_figure(energies, "learned energy (nats)"), "long_run": panels_figure(panels)}

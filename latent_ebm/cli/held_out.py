@@ -47,7 +47,8 @@ def evaluate_checkpoint(rule: LatentRule, data: DataModule, out: Path, seed: int
     figures = evaluate(*parts, features=features, quick=quick, generator=generator)
     with atomic_path(out / "metrics.json") as path:
         path.write_text(json.dumps(figures, indent=2) + "\n")
-    pictures = {} if quick else evaluation_figures(*parts, generator=generator)
+    show = data.as_pictures if data.train.x.ndim == 4 else data.inverse_transform
+    pictures = {} if quick else evaluation_figures(*parts, show=show, generator=generator)
     for name, figure in pictures.items():
         save_figure(figure, out / f"{name}.png")
     return figures

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,7 +287,12 @@ class TestFigures:
     def test_figures_are_drawn_and_saved(self, make, tmp_path: Path) -> None:
         model = make()
         x = model.sample(30)
-        figures = evaluation_figures(model, INFERENCE, x[:15], x[15:], num_samples=50, num_shown=6, multiples=(1, 2))
+        settings: dict[str, Any] = {"num_samples": 50, "num_shown": 6, "multiples": (1, 2)}
+        shown: list[torch.Size] = []
+        figures = evaluation_figures(
+            model, INFERENCE, x[:15], x[15:], **settings, show=lambda x: shown.append(x.shape) or x.clamp(-1, 1)
+        )
+        assert len(shown) == 2  # in the units that the caller shows
         assert set(figures) == {"energies", "long_run"}
         assert len(figures["long_run"].axes) == 2
         save_figure(figures["energies"], tmp_path / "new" / "energies.pdf")
