@@ -14,6 +14,7 @@ from latent_ebm.applications.pictures import image_grid
 from latent_ebm.cli.checkpoints import inline_denoisers
 from latent_ebm.data import DataModule
 from latent_ebm.learning.latent import LatentRule
+from samplers.checks import check_counts
 
 
 class StoreConfig(SaveConfigCallback):
@@ -49,9 +50,7 @@ class SampleGrid(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 1, num: int = 64) -> None:
-        for name, value in {"every_n_epochs": every_n_epochs, "num": num}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_counts(self, every_n_epochs=every_n_epochs, num=num)
         self.every_n_epochs, self.num = every_n_epochs, num
         self.last_epoch = -every_n_epochs
         self.held_out: Any = None

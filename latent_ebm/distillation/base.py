@@ -19,6 +19,7 @@ from latent_ebm.distillation.students import check_log_snr
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising
 from samplers.base import normal_like
+from samplers.checks import as_shape, check_counts, check_numbers
 from samplers.schedules import broadcast
 
 CHUNK = 500  # samples that are made at once
@@ -36,15 +37,24 @@ class Noise(NamedTuple):
 class ScoreDistiller(LearningRule):
     """Trains ``student`` against a frozen ``teacher`` by a rule's ``student_loss``, and ``fake`` on the student's samples.
 
-    ``student`` maps z (batch, \\*latent_shape) ~ N(0, I) to x, and gets the teacher's conditions as keywords:
-    ``OneStep(teacher)`` or any other network. ``fake`` is a ``Denoiser`` of the teacher's schedule, by default a copy of the
-    teacher. Noise levels are uniform in log-SNR over ``log_snr``, and the divergence at each counts ``(sigma / alpha)^(2
-    weight_power)`` times. ``fake_lr`` is the learning rate of ``fake``, if it differs. ``fake`` moves at every step and the
-    student at every ``student_every``-th; in several processes that needs Lightning's strategy
-    "ddp_find_unused_parameters_true" unless it is 1. A ``conditional`` student is told the ``label`` of every row. Average
-    weights with ``EMAWeightAveraging``. Gradient checkpointing of a student must be of the non-reentrant kind.
+    In several processes Lightning's strategy "ddp_find_unused_parameters_true" is needed, unless ``student_every`` is 1.
+    Average weights with ``EMAWeightAveraging``. Gradient checkpointing of a student must be of the non-reentrant kind.
 
-    Raises ``ValueError`` for schedules that differ, noise levels outside of them, or numbers out of range.
+    Args:
+        teacher: The frozen denoiser of the data.
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets conditions as keywords.
+        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy of the teacher.
+        latent_shape: The shape of z.
+        optimizer: Makes the optimiser from groups of parameters.
+        log_snr: Noise levels are uniform in log-SNR between these.
+        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)`` times.
+        fake_lr: The learning rate of ``fake``, if it differs.
+        student_every: ``fake`` moves at every step, and the student at every so many.
+        conditional: Whether the student is told the label of every row.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For schedules that differ, noise levels outside of them, or numbers out of range.
     """
 
     def __init__(
@@ -65,12 +75,14 @@ class ScoreDistiller(LearningRule):
         fake = deepcopy(teacher).requires_grad_() if fake is None else fake
         check_parts(teacher, student, fake, log_snr)
         self.teacher, self.student, self.fake = teacher.requires_grad_(False), student, fake
-        self.latent_shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+        check_numbers(self, "non-negative", weight_power=weight_power, fake_lr=fake_lr or 0)
+        check_counts(self, student_every=student_every)
+        self.latent_shape = as_shape(self, latent_shape=latent_shape)
         self.log_snr, self.weight_power, self.fake_lr = log_snr, weight_power, fake_lr
         self.student_every, self.conditional = student_every, conditional
         self.figures: dict[str, Tensor] = {}
-        if student_every < 1 or (student_every > 1 and not self.fake_parameters()):
-            raise ValueError(f"student_every must be >= 1, and 1 if fake has no parameters, got {student_every}")
+        if student_every > 1 and not self.fake_parameters():
+            raise ValueError(f"student_every must be 1 if fake has no parameters, got {student_every}")
 
     @abstractmethod
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:

@@ -16,6 +16,19 @@ class DistributionMatching(ScoreDistiller):
     The part of DMD that needs no data and no discriminator. It seeks modes: what a student never visits is not missed.
     Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et al. 2023, arXiv:2305.16213 (VSD); Yin et al. 2023,
     arXiv:2311.18828 (DMD).
+
+    Args:
+        teacher: The frozen denoiser of the data.
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets conditions as keywords.
+        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy of the teacher.
+        latent_shape: The shape of z.
+        optimizer: Makes the optimiser from groups of parameters.
+        log_snr: Noise levels are uniform in log-SNR between these.
+        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)`` times.
+        fake_lr: The learning rate of ``fake``, if it differs.
+        student_every: ``fake`` moves at every step, and the student at every so many.
+        conditional: Whether the student is told the label of every row.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:

@@ -28,6 +28,7 @@ from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers import Langevin
 from samplers.base import check_recording
+from samplers.checks import check_numbers
 from samplers.schedules import broadcast
 
 
@@ -87,14 +88,30 @@ class JointPosterior:
 class EMDistillation(ScoreDistiller):
     """Forward KL, integrated over noise levels, of the teacher's data to the student, by EM; see ``ScoreDistiller``.
 
-    ``sampler`` runs the E-step: its ``step_size`` is that of eps, which has curvatures of order one at every noise level, and
-    its ``num_steps`` K moves the student from mode seeking, K = 1, to maximum likelihood. ``z_step_size`` must be small where
-    g is steep: .03 was stable for toys and .16 was not. ``cancel_noise`` lowers the variance of the gradient at a bias that
-    grows with ``z_step_size``; without it a long chain's E-step is exact up to the bias of Langevin dynamics. A
-    ``weight_power`` of 1, the paper's, weighs squared errors in x alike at all noise levels.
+    A ``weight_power`` of 1, the paper's, weighs squared errors in x alike at all noise levels. Source: Xie et al. 2024,
+    arXiv:2405.16852.
 
-    Raises ``ValueError`` for a negative ``z_step_size``, ``FloatingPointError`` if a chain diverges. Source: Xie et al.
-    2024, arXiv:2405.16852.
+    Args:
+        teacher: The frozen denoiser of the data.
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets conditions as keywords.
+        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy of the teacher.
+        latent_shape: The shape of z.
+        optimizer: Makes the optimiser from groups of parameters.
+        sampler: Runs the E-step. Its ``step_size`` is that of eps, which has curvatures of order one at every noise level, and
+            its ``num_steps`` K moves the student from mode seeking, K = 1, to maximum likelihood.
+        z_step_size: The step of z, small where g is steep: .03 was stable for toys and .16 was not.
+        cancel_noise: Lowers the variance of the gradient at a bias that grows with ``z_step_size``; without it a long chain's
+            E-step is exact up to the bias of Langevin dynamics.
+        log_snr: Noise levels are uniform in log-SNR between these.
+        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)`` times.
+        fake_lr: The learning rate of ``fake``, if it differs.
+        student_every: ``fake`` moves at every step, and the student at every so many.
+        conditional: Whether the student is told the label of every row.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For numbers out of range.
+        FloatingPointError: If a chain diverges.
     """
 
     def __init__(
@@ -116,8 +133,7 @@ class EMDistillation(ScoreDistiller):
     ) -> None:
         shared = (log_snr, weight_power, fake_lr, student_every, conditional, scheduler)
         super().__init__(teacher, student, fake, latent_shape, optimizer, *shared)
-        if not (math.isfinite(z_step_size) and z_step_size >= 0):
-            raise ValueError(f"z_step_size must be finite and non-negative, got {z_step_size}")
+        check_numbers(self, "non-negative", z_step_size=z_step_size)
         self.sampler, self.z_step_size, self.cancel_noise = sampler, z_step_size, cancel_noise
 
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:

@@ -21,6 +21,7 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers.base import normal_like
+from samplers.checks import as_shape, check_counts
 from samplers.reverse import DDIM
 from samplers.schedules import Schedule, broadcast
 
@@ -30,13 +31,24 @@ CHUNK = 500  # samples that are drawn at once
 class Progressive(LearningRule):
     """Distils ``teacher``, as DDIM of ``teacher_steps``, into ``student`` of ``num_steps``, at rows x of the given ``shape``.
 
-    Every ``stage_length`` updates the student, a copy of the teacher if none is given, becomes the teacher and the number of
-    steps is halved, until ``num_steps`` is reached; ``teacher_steps`` is that times a power of two. The first teacher may be
-    any denoiser of the student's schedule: a ``ClassifierFree`` one has its guidance distilled, for which the student is to
-    be ``conditional`` and told the label of every row. The rows may be samples of the teacher or its training data.
+    Every ``stage_length`` updates the student becomes the teacher and the number of steps is halved, until ``num_steps`` is
+    reached. The rows may be samples of the teacher or its training data. Source: Salimans & Ho 2022, arXiv:2202.00512; Meng
+    et al. 2023, arXiv:2210.03142, for guidance.
 
-    Raises ``ValueError`` for schedules that differ, a student without parameters, or numbers out of range. Source:
-    Salimans & Ho 2022, arXiv:2202.00512; Meng et al. 2023, arXiv:2210.03142, for guidance.
+    Args:
+        teacher: The first teacher, any denoiser of the student's schedule: of a ``ClassifierFree`` one the guidance is
+            distilled, for which the student is to be conditional.
+        student: The denoiser that learns; null: a copy of the teacher.
+        shape: The shape of an event.
+        optimizer: Makes the optimiser from the trainable parameters.
+        teacher_steps: The number of steps of the first teacher: ``num_steps`` times a power of two.
+        num_steps: The number of steps of the last student.
+        stage_length: The number of updates between two halvings.
+        conditional: Whether the student is told the label of every row.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For schedules that differ, a student without parameters, or numbers out of range.
     """
 
     def __init__(
@@ -54,12 +66,12 @@ class Progressive(LearningRule):
         super().__init__(optimizer, scheduler)
         student = deepcopy(teacher) if student is None else student
         check_student(teacher, student)
+        check_counts(self, teacher_steps=teacher_steps, num_steps=num_steps, stage_length=stage_length)
+        teacher_steps, num_steps = int(teacher_steps), int(num_steps)
         self.stage_count = count_halvings(teacher_steps, num_steps)
-        if stage_length < 1:
-            raise ValueError(f"stage_length must be an integer >= 1, got {stage_length}")
         self.teacher, self.student = teacher.requires_grad_(False), student.requires_grad_()
         self.previous = deepcopy(student).requires_grad_(False)
-        self.shape, self.num_steps, self.stage_length = tuple(shape), num_steps, stage_length
+        self.shape, self.num_steps, self.stage_length = as_shape(self, shape=shape), num_steps, stage_length
         self.conditional = conditional
 
     @property

@@ -16,18 +16,30 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
+from samplers.checks import check_numbers
 from samplers.schedules import broadcast
 
 
 class UFOGen(AdversarialRule):
     """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see ``AdversarialRule``.
 
-    ``reconstruction`` is the weight of ``E[KL(q(x_k | x_{k-1}) || q(x_k | x'_{k-1}))] / dim``, where x_{k-1} and x'_{k-1} are
-    made of x_0 and of the guess with the same noise: a squared error of the guess, ``alpha_k^2 / 2 v_k`` times. The critic
-    is a ``DenoiserCritic`` of the teacher, which starts at logit 0, if none is given. The rows may be samples of the teacher
-    or the data that it was trained on.
+    The rows may be samples of the teacher or the data that it was trained on. Source: arXiv:2311.09257.
 
-    Raises ``ValueError`` for a teacher without parameters, or numbers out of range. Source: arXiv:2311.09257.
+    Args:
+        teacher: The denoiser that the student starts from.
+        critic: The network that tells noised guesses from noised data; null for a ``DenoiserCritic`` of the teacher.
+        shape: The shape of an event.
+        optimizer: Makes the optimiser from the trainable parameters.
+        reconstruction: The weight of ``E[KL(q(x_k | x_{k-1}) || q(x_k | x'_{k-1}))] / dim``, where x_{k-1} and x'_{k-1} are
+            made of x_0 and of the guess with the same noise: a squared error of the guess, ``alpha_k^2 / 2 v_k`` times.
+        num_steps: The number T of steps of noise.
+        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1, arXiv:1801.04406).
+        penalty_every: The penalty is taken at every so many batches, and is as many times larger (arXiv:1912.04958).
+        critic_lr: The learning rate of the critic, if it differs.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For a teacher without parameters, or numbers out of range.
     """
 
     def __init__(
@@ -45,8 +57,7 @@ class UFOGen(AdversarialRule):
     ) -> None:
         if not any(True for _ in teacher.parameters()):
             raise ValueError(f"teacher must have parameters to start the student from, got {type(teacher).__name__}")
-        if not reconstruction >= 0:
-            raise ValueError(f"reconstruction must be non-negative, got {reconstruction}")
+        check_numbers(type(self).__name__, "non-negative", reconstruction=reconstruction)
         student = deepcopy(teacher).requires_grad_()
         critic = DenoiserCritic(teacher, shape) if critic is None else critic
         numbers = (num_steps, penalty, penalty_every, critic_lr)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable, total_loss
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers.base import normal_like
+from samplers.checks import as_shape, check_counts, check_numbers
 from samplers.schedules import Schedule, broadcast
 
 CHUNK = 500  # samples that are drawn at once
@@ -33,14 +34,24 @@ class Meeting(NamedTuple):
 class AdversarialRule(LearningRule):
     """Trains ``generator`` and ``critic`` at the ``num_steps`` T steps of a ``schedule``; a rule says how they ``meet``.
 
-    Events have the given ``shape``. At every batch the critic moves and then the generator, each under an optimiser of its
-    own, so that a batch counts as two of ``trainer.global_step``, and several processes need Lightning's strategy
-    "ddp_find_unused_parameters_true". ``critic_lr`` is the learning rate of the critic, if it differs. ``penalty`` g adds
-    ``g / 2 E|grad f|^2`` at real x to the critic's loss (R1, Mescheder et al. 2018, arXiv:1801.04406), for every
-    ``penalty_every``-th batch and as many times larger (Karras et al. 2020, arXiv:1912.04958). Average weights with
-    Lightning's ``EMAWeightAveraging``.
+    At every batch the critic moves and then the generator, each under an optimiser of its own, so that a batch counts as two
+    of ``trainer.global_step``, and several processes need Lightning's strategy "ddp_find_unused_parameters_true". Average
+    weights with Lightning's ``EMAWeightAveraging``.
 
-    Raises ``ValueError`` for numbers out of range.
+    Args:
+        generator: The network that makes a guess at x_0.
+        critic: The network that tells the guesses, under noise, from the data.
+        schedule: The noise.
+        shape: The shape of an event.
+        optimizer: Makes the optimiser from the trainable parameters.
+        num_steps: The number T of steps of noise.
+        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1, arXiv:1801.04406).
+        penalty_every: The penalty is taken at every so many batches, and is as many times larger (arXiv:1912.04958).
+        critic_lr: The learning rate of the critic, if it differs.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For numbers out of range.
     """
 
     PARTS = ("critic", "generator")
@@ -60,12 +71,10 @@ class AdversarialRule(LearningRule):
     ) -> None:
         super().__init__(optimizer, scheduler)
         self.automatic_optimization = False
-        for name, count in (("num_steps", num_steps), ("penalty_every", penalty_every)):
-            if count < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {count}")
-        if not penalty >= 0:
-            raise ValueError(f"penalty must be non-negative, got {penalty}")
-        self.generator, self.critic, self.schedule, self.shape = generator, critic, schedule, tuple(shape)
+        check_counts(self, num_steps=num_steps, penalty_every=penalty_every)
+        check_numbers(self, "non-negative", penalty=penalty, critic_lr=critic_lr or 0)
+        self.generator, self.critic, self.schedule = generator, critic, schedule
+        self.shape = as_shape(self, shape=shape)
         self.num_steps, self.critic_lr = num_steps, critic_lr
         self.penalty, self.penalty_every = penalty, penalty_every
 

@@ -121,9 +121,12 @@ class LearningRule(LightningModule, ABC):
         """The optimisers, one for each of ``PARTS``."""
         return [self.optimizer([p for p in self.parameters() if p.requires_grad])]
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+    def configure_optimizers(self) -> Any:
+        """What Lightning asks for: an optimiser, or several, and their schedulers if there are any."""
         optimizers = self.make_optimizers()
-        schedulers = [] if self.scheduler is None else [self.scheduler(optimizer) for optimizer in optimizers]
+        if self.scheduler is None:
+            return optimizers if len(optimizers) > 1 else optimizers[0]
+        schedulers = [self.scheduler(optimizer) for optimizer in optimizers]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
             raise ValueError("scheduler must follow the epochs, not a figure, got ReduceLROnPlateau")
         return optimizers, schedulers

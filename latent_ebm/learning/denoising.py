@@ -20,6 +20,7 @@ from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerC
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import denoising
 from latent_ebm.posteriors import Posterior
+from samplers.checks import as_shape, check_counts, check_numbers
 from samplers.reverse import ReverseSampler
 from samplers.schedules import broadcast
 
@@ -29,17 +30,28 @@ CHUNK = 500  # samples that are drawn at once
 
 
 class Denoising(LearningRule):
-    """Trains ``denoiser`` on rows x of a given event ``shape``; ``reverse`` draws samples with it.
+    """Trains ``denoiser`` on rows x; ``reverse`` draws samples with it.
 
-    The log-SNR of a row is drawn from a "normal" law cut off at the ends of the schedule, ``log_snr`` its mean and
-    standard deviation (of EDM: 2.4 and 2.4), or from a "uniform" one, ``log_snr`` its ends. With ``num_classes`` the denoiser
-    is told the ``label`` of a row, but for a share ``label_dropout`` of them, so that it knows the marginal law too, as
-    classifier-free guidance needs (arXiv:2207.12598). Average weights with Lightning's ``EMAWeightAveraging``.
+    With ``num_classes`` the denoiser is told the ``label`` of a row, but for a share ``label_dropout`` of them, so that it
+    knows the marginal law too, as classifier-free guidance needs (arXiv:2207.12598). With a trained ``model`` and a
+    ``posterior`` the denoiser learns the law of the latents drawn for x, and samples are decoded: latent diffusion (Vahdat
+    et al. 2021, arXiv:2106.05931). Average weights with Lightning's ``EMAWeightAveraging``.
 
-    With a trained ``model`` and a ``posterior`` the denoiser learns the law of the latents drawn for x (``shape`` is theirs),
-    and samples are decoded: latent diffusion (Vahdat et al. 2021, arXiv:2106.05931). Both are held fixed.
+    Args:
+        denoiser: The network, with its schedule.
+        reverse: The sampler from noise to data, of the same schedule.
+        shape: The shape of an event, or of a latent.
+        optimizer: Makes the optimiser from the trainable parameters.
+        noise: The law of the log-SNR of a row: "normal", cut off at the ends of the schedule, or "uniform".
+        log_snr: Mean and standard deviation of a normal law (of EDM: 2.4 and 2.4), or the ends of a uniform one.
+        num_classes: The number of labels that the denoiser is told.
+        label_dropout: The share of rows whose label is left out.
+        model: The latent model whose latents are learnt, held fixed.
+        posterior: What draws its latents, held fixed.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
-    Raises ``ValueError`` for numbers out of range, or one of ``model`` and ``posterior`` alone.
+    Raises:
+        ValueError: For numbers out of range, schedules that differ, or one of ``model`` and ``posterior`` alone.
     """
 
     def __init__(
@@ -58,11 +70,14 @@ class Denoising(LearningRule):
     ) -> None:
         super().__init__(optimizer, scheduler)
         check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"label_dropout must lie in [0, 1], got {label_dropout}")
+        check_numbers(self, "in [0, 1]", label_dropout=label_dropout)
+        if num_classes is not None:
+            check_counts(self, num_classes=num_classes)
+        if reverse.schedule != denoiser.schedule:
+            raise ValueError(f"reverse must have the schedule {denoiser.schedule} of denoiser, got {reverse.schedule}")
         if (model is None) != (posterior is None):
             raise ValueError(f"model and posterior must be given together, got {model} and {posterior}")
-        self.denoiser, self.reverse, self.shape = denoiser, reverse, tuple(shape)
+        self.denoiser, self.reverse, self.shape = denoiser, reverse, as_shape(self, shape=shape)
         self.noise, self.log_snr = noise, log_snr
         self.num_classes, self.label_dropout = num_classes, label_dropout
         self.model, self.posterior = model, posterior
@@ -126,6 +141,7 @@ def check_noise(noise: str, log_snr: tuple[float, float], log_snr_range: tuple[f
     if noise not in get_args(Noise):
         raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
     (first, second), (least, greatest) = log_snr, log_snr_range
+    check_numbers("Denoising", "finite", **{"log_snr[0]": first, "log_snr[1]": second})
     if noise == "uniform" and not least <= first < second <= greatest:
         raise ValueError(f"log_snr must be ends in order within [{least:.4g}, {greatest:.4g}], got {log_snr}")
     if noise == "normal" and not (least <= first <= greatest and second > 0):

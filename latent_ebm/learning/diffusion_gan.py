@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
+from samplers.checks import as_shape
 from samplers.reverse import bridge
 from samplers.schedules import Schedule, broadcast
 
@@ -22,6 +23,19 @@ class DiffusionGAN(AdversarialRule):
     """Trains ``generator(x_k, t, z) -> x_0`` against ``critic(x_{k-1}, t, x_k) -> logit`` (batch,); see ``AdversarialRule``.
 
     ``t = k / T`` (batch,), and z (batch, \\*latent_shape) ~ N(0, I) is drawn anew for every step. Source: arXiv:2112.07804.
+
+    Args:
+        generator: The network that makes a guess at x_0.
+        critic: The network that tells steps to guesses from steps to data.
+        schedule: The noise.
+        shape: The shape of an event.
+        latent_shape: The shape of z.
+        optimizer: Makes the optimiser from the trainable parameters.
+        num_steps: The number T of steps of noise.
+        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1, arXiv:1801.04406).
+        penalty_every: The penalty is taken at every so many batches, and is as many times larger (arXiv:1912.04958).
+        critic_lr: The learning rate of the critic, if it differs.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
     def __init__(
@@ -40,7 +54,7 @@ class DiffusionGAN(AdversarialRule):
     ) -> None:
         numbers = (num_steps, penalty, penalty_every, critic_lr)
         super().__init__(generator, critic, schedule, shape, optimizer, *numbers, scheduler)
-        self.latent_shape = tuple(latent_shape)
+        self.latent_shape = as_shape(self, latent_shape=latent_shape)
 
     def meet(self, x: Tensor) -> Meeting:
         k = self.draw_steps(x)

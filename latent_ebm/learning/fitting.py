@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.learning.base import LearningRule
+from samplers.checks import check_counts
 
 CHECK_EVERY = 100  # steps between two looks at the rows held out
 
@@ -44,6 +45,7 @@ def fit_rows(
     that the rule logs on it, as "val/joint", has not fallen for ``patience`` checks. ``progress`` shows a bar over all
     steps, with the time that they would still take. Uses the global random state.
     """
+    check_counts("fit_rows", max_steps=max_steps, batch_size=batch_size, patience=patience)
     cut = len(x) - max(2, len(x) // 10)
     batch_size = min(batch_size, cut)
     draws = RandomSampler(range(cut), replacement=True, num_samples=min(CHECK_EVERY, max_steps) * batch_size)

@@ -20,9 +20,17 @@ from samplers import PersistentChains
 class ShortRunMLE(LatentRule):
     """Trains a ``model`` with an energy prior (or with a Gaussian one, which has nothing to learn) by maximum likelihood.
 
-    ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data. The prior's chains for z-
-    start "cold" at the base, "warm" at the posterior draws (contrastive divergence), or continue ``PersistentChains``.
-    ``optimizer`` and ``prior_lr``: see ``LatentRule``. Source: arXiv:2006.08205.
+    Source: arXiv:2006.08205.
+
+    Args:
+        model: The latent model, with an energy prior or a Gaussian one.
+        posterior: Draws z+ in training.
+        optimizer: Makes the optimiser from groups of parameters.
+        prior_chains: The prior's chains for z- start "cold" at the base, "warm" at the posterior draws (contrastive
+            divergence), or continue ``PersistentChains``.
+        inference: Draws latents of held-out data; the posterior, if left out.
+        prior_lr: The learning rate of the prior, if it differs.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
     def __init__(
@@ -36,6 +44,8 @@ class ShortRunMLE(LatentRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(model, inference or posterior, optimizer, prior_lr, scheduler=scheduler)
+        if not isinstance(prior_chains, PersistentChains) and prior_chains not in ("cold", "warm"):
+            raise ValueError(f'prior_chains must be "cold", "warm" or PersistentChains, got {prior_chains!r}')
         self.posterior, self.prior_chains = posterior, prior_chains
 
     def losses(self, batch: Any) -> dict[str, Tensor]:

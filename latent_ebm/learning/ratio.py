@@ -20,11 +20,22 @@ from latent_ebm.posteriors import Posterior
 class MultiStageRatio(LatentRule):
     """Trains a ``model`` with a ``RatioPrior`` by the ``stages`` of density-ratio estimation.
 
-    ``posterior`` draws z+ in training, ``inference`` (default: the same) on held-out data, or ``validation`` on the
-    validation set, which decides when a stage is closed: its draws should be as close to the posterior as those of
-    training, and a chain for each of its data is the cheap way to it. Set the trainer's ``val_check_interval``. With
-    ``train_likelihood=False`` only the prior learns. ``optimizer`` and ``prior_lr`` (of the classifier): see
-    ``LatentRule``. Raises ``ValueError`` for another prior. Source: arXiv:2209.08739.
+    Set the trainer's ``val_check_interval``: stages are closed at validations. Source: arXiv:2209.08739.
+
+    Args:
+        model: The latent model, with a ratio prior.
+        posterior: Draws z+ in training.
+        stages: The open stage: its classifier and its pool.
+        optimizer: Makes the optimiser from groups of parameters.
+        inference: Draws latents of held-out data; the posterior, if left out.
+        prior_lr: The learning rate of the classifier, if it differs.
+        train_likelihood: False if only the prior is to learn.
+        validation: Draws latents of the validation set, on which it is decided when a stage is closed; ``inference``, if left
+            out. Its draws should be as close to the posterior as those of training: a chain for each datum is a cheap way.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For another prior, or a negative ``prior_lr``.
     """
 
     def __init__(

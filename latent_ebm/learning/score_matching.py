@@ -7,14 +7,23 @@ from torch import Tensor
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising_score_matching
 from latent_ebm.priors import EnergyPrior
+from samplers.checks import check_numbers
 
 
 class ScoreMatching(LearningRule):
     """Trains the density ``ebm`` on rows x, flattened to (batch, dim), so that its score is that of blurred data.
 
-    ``noise`` is the standard deviation of the blur, in the units of x. The energy's additive constant gets no gradient; in
-    several processes use Lightning's strategy "ddp_find_unused_parameters_true". Raises ``ValueError`` for a non-positive
-    ``noise``. Source: Vincent 2011.
+    The energy's additive constant gets no gradient; in several processes use Lightning's strategy
+    "ddp_find_unused_parameters_true". Source: Vincent 2011.
+
+    Args:
+        ebm: The density of x.
+        optimizer: Makes the optimiser from the trainable parameters.
+        noise: The standard deviation of the blur, in the units of x.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For a ``noise`` that is not positive.
     """
 
     def __init__(
@@ -25,8 +34,7 @@ class ScoreMatching(LearningRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
-        if not noise > 0:
-            raise ValueError(f"noise must be positive, got {noise}")
+        check_numbers(self, "positive", noise=noise)
         self.ebm, self.noise = ebm, noise
 
     def losses(self, batch: Any) -> dict[str, Tensor]:

@@ -23,16 +23,22 @@ Negatives = Literal["detached", "through", "through+entropy"]
 class SelfAdversarial(LearningRule):
     """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives that its own ``sampler`` makes.
 
-    ``negatives`` "detached" is the rule of energy-based models. "through" adds the generator's loss
-    ``E[U(F(x_0))]`` at fixed U, differentiated through the dynamics, and "through+entropy" the entropy of its samples
-    too, by nearest neighbours: improved contrastive divergence (Du et al. 2021, arXiv:2012.01316). Chains ``start`` "cold" at
-    the base, "warm" at the data (contrastive divergence), or continue ``PersistentChains`` (detached only).
-
     Held-out data log the view of critic and generator: ``gap`` = E[U(F(x_0))] - E_data[U], ``displacement`` = E|F(x_0) -
     x_0|, ``noise`` injected along a path, and for a ``GradientFlow`` of (``slope``, ``correlation``) of its log-density
     against ``-U``, which are 1 for a model that samples from itself, and its ``contraction``, E[log p_T - log p_0].
 
-    Raises ``ValueError`` for unknown names, or negatives that cannot be had from the ``start``.
+    Args:
+        ebm: The density of x.
+        optimizer: Makes the optimiser from the trainable parameters.
+        negatives: "detached" is the rule of energy-based models. "through" adds the generator's loss ``E[U(F(x_0))]`` at
+            fixed U, differentiated through the dynamics, and "through+entropy" the entropy of its samples too, by nearest
+            neighbours: improved contrastive divergence (Du et al. 2021, arXiv:2012.01316).
+        start: Chains start "cold" at the base, "warm" at the data (contrastive divergence), or continue
+            ``PersistentChains`` (detached only).
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For unknown names, or negatives that cannot be had from the ``start``.
     """
 
     def __init__(

@@ -13,16 +13,24 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import vicreg
+from samplers.checks import check_numbers
 
 
 class Augment(nn.Module):
     """A random view of every image: crop, turn, mirror, colours, noise; (batch, C, H, W) in [-1, 1] to the same.
 
-    Arguments: the crop covers an area uniform in [``min_area``, 1] of the image, is turned by up to ``turn`` radians either
-    way, and resized to the whole; ``flip`` is the probability of its mirror image; brightness, contrast and saturation change
-    by up to ``jitter``, with probability ``grey`` no colour is left, ``noise`` is the standard deviation of Gaussian noise.
     All images of a batch are drawn at once.
-    Raises ``ValueError`` for a number outside its range.
+
+    Args:
+        min_area: The crop covers an area uniform in [``min_area``, 1] of the image, and is resized to the whole.
+        flip: The probability of the mirror image.
+        jitter: Brightness, contrast and saturation change by up to this.
+        grey: The probability that no colour is left.
+        noise: The standard deviation of Gaussian noise.
+        turn: The crop is turned by up to this many radians either way.
+
+    Raises:
+        ValueError: For a number outside its range.
     """
 
     def __init__(
@@ -35,14 +43,9 @@ class Augment(nn.Module):
         turn: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < min_area <= 1:
-            raise ValueError(f"min_area must be in (0, 1], got {min_area}")
-        for name, value in {"flip": flip, "jitter": jitter, "grey": grey}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
-        for name, value in {"noise": noise, "turn": turn}.items():
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        check_numbers(self, "in (0, 1]", min_area=min_area)
+        check_numbers(self, "in [0, 1]", flip=flip, jitter=jitter, grey=grey)
+        check_numbers(self, "non-negative", noise=noise, turn=turn)
         self.min_area, self.flip, self.jitter, self.grey, self.noise = min_area, flip, jitter, grey, noise
         self.turn = turn
 
@@ -75,9 +78,20 @@ class Augment(nn.Module):
 class VICReg(LearningRule):
     """Trains ``encoder`` on images (batch, C, H, W) in [-1, 1] so that its features agree between views and do not collapse.
 
-    ``projector`` maps features to the embeddings of which the loss is taken and is of no use afterwards. ``augment`` makes a
-    random view of every image. ``invariance``, ``variance`` and ``covariance`` weigh the terms of ``objectives.vicreg``; a
-    ``loss/variance`` that stays near its weight says that embeddings have collapsed. Source: arXiv:2105.04906.
+    A ``loss/variance`` that stays near its weight says that embeddings have collapsed. Source: arXiv:2105.04906.
+
+    Args:
+        encoder: Maps images to features.
+        projector: Maps features to the embeddings of which the loss is taken; of no use afterwards.
+        augment: Makes a random view of every image.
+        optimizer: Makes the optimiser from the trainable parameters.
+        invariance: The weight of the distance between the embeddings of two views.
+        variance: The weight of the term that asks every coordinate to vary.
+        covariance: The weight of the term that asks no coordinate to repeat another.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For a negative weight.
     """
 
     def __init__(
@@ -94,9 +108,7 @@ class VICReg(LearningRule):
         super().__init__(optimizer, scheduler)
         self.encoder, self.projector, self.augment = encoder, projector, augment
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
-        for name, weight in self.weights.items():
-            if not weight >= 0:
-                raise ValueError(f"{name} must be at least 0, got {weight}")
+        check_numbers(self, "non-negative", **self.weights)
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x = self.unpack(batch)[0]

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from latent_ebm.objectives import noise_contrastive
 from latent_ebm.priors import RatioPrior
 from samplers import PersistentChains, Sampler, effective_sample_size, log_mean_exp, resample
+from samplers.checks import check_counts, check_numbers
 
 NO_GAP = 2 * math.log(2)  # the classifier's loss where both laws are the same
 
@@ -40,10 +41,20 @@ def zero_last_layer(network: nn.Module) -> None:
 class RatioStages(nn.Module):
     """The open stage: its classifier ``ratio`` (logit: z (batch, dim) -> (batch,)) and its pool of prior draws.
 
-    ``pool_size`` particles, the last fifth of them held out; ``refresh`` moves drawn particles before they are used
-    (None: not at all). At most ``max_stages`` are closed. A stage closes when the mean held-out loss of the last
-    ``patience`` checks is no longer ``min_drop`` below that of the ``patience`` before, and both the gap
-    ``2 log 2 - loss`` and the gain (see ``check``) exceed ``tolerance`` nats. Raises ``ValueError`` for numbers out of range.
+    Args:
+        ratio: The classifier.
+        dim: The dimension of z.
+        pool_size: The number of particles, the last fifth of them held out.
+        refresh: Moves drawn particles before they are used; null: not at all.
+        max_stages: At most so many stages are closed.
+        patience: A stage closes when the mean held-out loss of the last ``patience`` checks is no longer ``min_drop`` below
+            that of the ``patience`` before, and both the gap ``2 log 2 - loss`` and the gain (see ``check``) are worth it.
+        min_drop: See ``patience``, in nats.
+        tolerance: What gap and gain must exceed for a stage to be worth adding, in nats.
+        min_ess: A stage enters with the largest weight that leaves this part of the pool's effective sample size.
+
+    Raises:
+        ValueError: For numbers out of range.
     """
 
     def __init__(
@@ -59,12 +70,10 @@ class RatioStages(nn.Module):
         min_ess: float = 0.2,
     ) -> None:
         super().__init__()
-        if not 0 < min_ess <= 1:
-            raise ValueError(f"min_ess must lie in (0, 1], got {min_ess}")
-        counts = {"pool_size": (pool_size, 5), "max_stages": (max_stages, 1), "patience": (patience, 1)}
-        for name, (value, least) in counts.items():
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_numbers(self, "in (0, 1]", min_ess=min_ess)
+        check_numbers(self, "non-negative", min_drop=min_drop, tolerance=tolerance)
+        check_counts(self, dim=dim, max_stages=max_stages, patience=patience)
+        check_counts(self, least=5, pool_size=pool_size)
         zero_last_layer(ratio)
         self.ratio, self.pool, self.refresh = ratio, PersistentChains(pool_size, dim), refresh
         self.max_stages, self.patience, self.min_drop = max_stages, patience, min_drop

@@ -23,8 +23,16 @@ class Variational(LatentRule):
     """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``, by the evidence bound.
 
     A ``RatioPrior`` learns in ``stages`` at the encoder's draws; for NCP-VAE give the trained posterior and likelihood to
-    ``MultiStageRatio(train_likelihood=False)`` with one stage. ``refine`` carries held-out latents on from the encoder's
-    mean (default: they are draws of the encoder). ``optimizer``, ``prior_lr``: see ``LatentRule``.
+    ``MultiStageRatio(train_likelihood=False)`` with one stage.
+
+    Args:
+        model: The latent model.
+        posterior: The encoder.
+        optimizer: Makes the optimiser from groups of parameters.
+        stages: The open stage of a ratio prior: its classifier and its pool.
+        refine: Carries held-out latents on from the encoder's mean; if left out they are draws of the encoder.
+        prior_lr: The learning rate of the prior, if it differs.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
     def __init__(

@@ -234,5 +234,5 @@ def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("num", [0, -1])
 def test_pictures_need_numbers(num: int) -> None:
-    with pytest.raises(ValueError, match=f"num must be at least 1, got {num}"):
+    with pytest.raises(ValueError, match=f"num must be an integer >= 1, got {num}"):
         SampleGrid(num=num)

@@ -266,7 +266,7 @@ def test_networks_of_images() -> None:
     ("kwargs", "message"),
     [
         ({"num_steps": 0}, "num_steps must be an integer >= 1, got 0"),
-        ({"penalty": -1.0}, "penalty must be non-negative, got -1"),
+        ({"penalty": -1.0}, "penalty must be finite and non-negative, got -1"),
         ({"penalty_every": 0}, "penalty_every must be an integer >= 1, got 0"),
     ],
 )

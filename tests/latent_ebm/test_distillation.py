@@ -441,7 +441,7 @@ def test_refusals():
         make(log_snr=(2.0, 2.0))
     with pytest.raises(ValueError, match="z_step_size must be finite and non-negative, got -1"):
         make(z_step_size=-1.0)
-    with pytest.raises(ValueError, match="student_every must be >= 1"):
+    with pytest.raises(ValueError, match="student_every must be an integer >= 1"):
         make(student_every=0)
     with pytest.raises(ValueError, match="batch must be"):
         make(conditional=True).losses(torch.zeros(4, 1))

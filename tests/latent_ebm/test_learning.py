@@ -82,7 +82,8 @@ def mle_persistent() -> ShortRunMLE:
 
 def ratio(**kwargs) -> MultiStageRatio:
     posterior = MCMCPosterior(Langevin(0.01, 3))
-    eager = stages(refresh=MALA(0.1, 1), patience=1, min_drop=1.0, tolerance=-1.0, max_stages=3)
+    eager = stages(refresh=MALA(0.1, 1), patience=1, min_drop=1.0, max_stages=3)
+    eager.tolerance = -1.0
     return MultiStageRatio(ratio_model(), posterior, eager, ADAM, **kwargs)
 
 

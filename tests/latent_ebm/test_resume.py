@@ -69,6 +69,7 @@ def every_step(rule: str, **more: Any) -> dict[str, Any]:
     del options["save_on_train_epoch_end"]
     options.update(every_n_train_steps=1, save_top_k=-1, filename="{step}", **more)
     config["trainer"].update(val_check_interval=2, logger=False)
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.1  # by which a stage of ratios closes
     return config
 
 

@@ -142,7 +142,7 @@ def test_rules_train_log_and_generate(tmp_path) -> None:
         before = made.ebm.network.get_parameter("a").item()
         loader = DataLoader(data(100), batch_size=50)  # pyright: ignore[reportArgumentType]
         trainer = Trainer(inference_mode=False, max_epochs=3, default_root_dir=tmp_path, **quiet)
-        trainer.fit(made, loader, loader if isinstance(made, SelfAdversarial) else None)
+        trainer.fit(made, loader, loader)
         assert made.ebm.network.get_parameter("a").item() < before, "the data are wider than the model"
         assert made.generate(7)["x"].shape == (7, 2)
         if isinstance(made, SelfAdversarial):
@@ -159,7 +159,7 @@ def test_rules_train_log_and_generate(tmp_path) -> None:
             lambda: rule(negatives="through", start=PersistentChains(3, 2)),
             'negatives must be "detached" with persistent',
         ),
-        (lambda: ScoreMatching(rule().ebm, ADAM, noise=0.0), "noise must be positive, got 0.0"),
+        (lambda: ScoreMatching(rule().ebm, ADAM, noise=0.0), "noise must be finite and positive, got 0.0"),
     ],
 )
 def test_bad_arguments(make, message: str) -> None:

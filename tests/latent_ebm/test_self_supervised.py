@@ -126,7 +126,7 @@ def test_colours_change_per_image_and_grey_takes_them_away() -> None:
         ({"min_area": 0.0}, r"min_area must be in \(0, 1\], got 0.0"),
         ({"flip": 1.5}, r"flip must be in \[0, 1\], got 1.5"),
         ({"jitter": -0.1}, r"jitter must be in \[0, 1\], got -0.1"),
-        ({"noise": -1.0}, "noise must be at least 0, got -1.0"),
+        ({"noise": -1.0}, "noise must be finite and non-negative, got -1.0"),
     ],
 )
 def test_augment_rejects(changes: dict[str, float], message: str) -> None:
@@ -180,7 +180,7 @@ def test_the_rule_weighs_its_terms_and_generates_nothing() -> None:
     noisy = VICReg(nn.Flatten(), nn.Identity(), identity(noise=0.1), torch.optim.Adam, invariance=1.0)
     views = torch.zeros(5000, 1, 2, 2)  # of which two differ by noise of variance 2 * .1^2
     assert noisy.losses(views)["invariance"].item() == pytest.approx(0.02, rel=0.05)
-    with pytest.raises(ValueError, match="covariance must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="covariance must be finite and non-negative, got -1"):
         rule(covariance=-1.0)
     with pytest.raises(ValueError, match="to be sampled, got VICReg"):
         rule().generate(3)

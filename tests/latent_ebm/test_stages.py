@@ -279,11 +279,11 @@ def test_extra_state_goes_through_a_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ({"min_ess": 0.0}, r"min_ess must lie in \(0, 1\], got 0\.0"),
-        ({"min_ess": 1.5}, r"min_ess must lie in \(0, 1\], got 1\.5"),
-        ({"pool_size": 4}, r"pool_size must be at least 5, got 4"),
-        ({"max_stages": 0}, r"max_stages must be at least 1, got 0"),
-        ({"patience": 0}, r"patience must be at least 1, got 0"),
+        ({"min_ess": 0.0}, r"min_ess must be in \(0, 1\], got 0\.0"),
+        ({"min_ess": 1.5}, r"min_ess must be in \(0, 1\], got 1\.5"),
+        ({"pool_size": 4}, r"pool_size must be an integer >= 5, got 4"),
+        ({"max_stages": 0}, r"max_stages must be an integer >= 1, got 0"),
+        ({"patience": 0}, r"patience must be an integer >= 1, got 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(argument: dict[str, float], message: str) -> None:

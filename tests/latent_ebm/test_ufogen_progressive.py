@@ -276,7 +276,7 @@ def test_head_of_the_critic() -> None:
     ("make", "message"),
     [
         (lambda: ufogen(mixture()), "teacher must have parameters to start the student from, got GaussianMixture"),
-        (lambda: ufogen(reconstruction=-1.0), "reconstruction must be non-negative, got -1"),
+        (lambda: ufogen(reconstruction=-1.0), "reconstruction must be finite and non-negative, got -1"),
         (lambda: ufogen().generate(1, 5), "num_steps must lie in 1 to 4, got 5"),
         (lambda: progressive(mixture()), "student must be another denoiser than the teacher, with parameters"),
         (lambda: progressive(Table(), Table(VPLinear())), "student must have the schedule VPCosine.* got VPLinear"),

@@ -36,7 +36,7 @@ def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
         more = {"prior_chains": part("samplers.PersistentChains", num_chains=30, event_shape=2)}
     else:
         prior = part("latent_ebm.RatioPrior", base=base, stages=[], sampler=langevin(3))
-        stages = {"patience": 1, "min_drop": 1.0, "tolerance": -1.0, "max_stages": 8, "refresh": langevin(1)}
+        stages = {"patience": 1, "min_drop": 1.0, "tolerance": 0.0, "max_stages": 8, "refresh": langevin(1)}
         more = {"stages": {"ratio": energy(), "dim": 2, "pool_size": 50, **stages}}
     chains = part("samplers.PersistentChains", num_chains=100, event_shape=2)
     rule_args = {
