@@ -179,7 +179,7 @@ def test_the_law_of_latents_is_learnt_and_decoded():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"label_dropout must lie in \[0, 1\], got 1\.5"):
+    with pytest.raises(ValueError, match=r"label_dropout must be in \[0, 1\], got 1\.5"):
         rule(label_dropout=1.5)
     with pytest.raises(ValueError, match="noise must be one of normal, uniform, got 'cauchy'"):
         rule(noise="cauchy")

@@ -104,7 +104,7 @@ def test_the_help_of_a_rule_describes_every_argument() -> None:
     """jsonargparse takes its help from there."""
     for rule in {type(make()) for make in RULES.values()} | {Augment, RatioStages}:
         described = {p.arg_name: p.description for p in parse(rule.__doc__ or "").params}
-        assert list(described) == list(inspect.signature(rule).parameters), rule
+        assert set(described) == set(inspect.signature(rule).parameters), rule
         assert all(described.values()), rule
 
 
