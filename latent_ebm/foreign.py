@@ -15,6 +15,7 @@ already, and those of a missing file, permission or package, pass as they are.
 
 import json
 import os
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ MAX_JSON = 2**24  # bytes
 MAX_REASON = 200  # characters
 MAX_TEXT, MAX_WORD = 2**20, 2048  # characters of YAML, and of one value in it
 MAX_CALLS = 15_000  # of PyTorch, to make a model: some ten a layer; the largest U-Nets of diffusers take half of that
+MAX_GROWTH = 10  # values of a pickle for each of its bytes
 MAX_NODES, MAX_DEPTH = 100_000, 100  # values of YAML with aliases written out, and how deep they nest
 
 
@@ -83,6 +85,31 @@ def check_zip(path: str | os.PathLike[str], max_bytes: int, what: str = "a zip a
             raise ValueError(f"{path} must hold at most {max_bytes:,} bytes when unpacked, got {size:,}")
         if whole and (name := archive.testzip()) is not None:
             raise ValueError(f"the checksum of {name} is wrong")
+
+
+def check_pickle(content: bytes) -> None:
+    """Raise ``ValueError`` for a pickle whose tuples, written out, have more than ``MAX_GROWTH`` values a byte.
+
+    A tuple that holds another one twice, forty deep, is a hundred bytes long, and as a key of a dictionary takes years.
+    Only operations are looked at, with the sizes of what they leave on the stack; nothing is unpickled.
+    """
+    stack, marks, memo, total = [], [], {}, 0
+    for operation, argument, _ in pickletools.genops(content):
+        name, before = operation.name, operation.stack_before
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name.endswith("PUT"):
+            memo[argument] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[argument])
+        else:
+            end = marks.pop() if pickletools.markobject in before else len(stack)
+            start = end - sum(kind not in (pickletools.markobject, pickletools.stackslice) for kind in before)
+            taken = 1 + sum(stack[start:])
+            stack[start:] = [taken if name.startswith("TUPLE") else 1] * len(operation.stack_after)
+        total += stack[-1] if stack else 0
+        if total > MAX_GROWTH * len(content):
+            raise ValueError(f"its tuples must have at most {MAX_GROWTH} values a byte when written out, got more")
 
 
 def read_json(

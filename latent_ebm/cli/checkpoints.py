@@ -5,6 +5,7 @@ they lie in the file, and cannot be larger than it. Of the configuration, the pa
 rules of ``building``; first without memory, so that a model that its file does not hold is refused before it takes any.
 """
 
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from latent_ebm.cli.building import OURS, Allowed, build
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
-from latent_ebm.foreign import check_file, check_yaml, check_zip, reading, rehearsal
+from latent_ebm.foreign import check_file, check_pickle, check_yaml, check_zip, reading, rehearsal
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
@@ -136,6 +137,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = check_file(path, "a checkpoint")
     check_zip(path, path.stat().st_size, WHOLE, whole=True)
     with reading(path, WHOLE):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    check_pickle(archive.read(name))
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     missing = [key for key in KEYS if not (isinstance(checkpoint, dict) and key in checkpoint)]
     if missing:

@@ -465,6 +465,14 @@ def test_tensors_larger_than_their_file(capsys: pytest.CaptureFixture[str]) -> N
     refused(capsys, "the tensors of a.ckpt must have at most")
 
 
+def test_a_key_that_takes_years(capsys: pytest.CaptureFixture[str]) -> None:
+    """A tuple of twice a tuple of twice ..., as the key of a dictionary."""
+    levels = b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(100))
+    save(make_config("mle"))
+    rewrite(lambda name, content: b"\x80\x02}K\x01" + levels + b"K\x01s." if name.endswith("data.pkl") else content)
+    refused(capsys, "a.ckpt must hold a whole checkpoint", "tuples must have at most 10 values a byte")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
