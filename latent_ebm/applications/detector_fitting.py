@@ -78,9 +78,12 @@ def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> View:
 def principal(x: Tensor, max_dim: int) -> tuple[Tensor, Tensor, float]:
     """Mean (d,) and principal axes (dim <= max_dim, d) of rows x (n, d), and the variance that each other axis leaves."""
     mean = x.mean(0)
-    _, singular, axes = torch.linalg.svd(torch.linalg.qr(x - mean, mode="r").R, full_matrices=False)
+    wide = x.shape[1] > len(x)  # as large images are: the smaller side decides the cost
+    q, r = torch.linalg.qr((x - mean).mT) if wide else torch.linalg.qr(x - mean, mode="r")
+    _, singular, axes = torch.linalg.svd(r.mT if wide else r, full_matrices=False)
     dim = max(1, min(int((singular > 1e-6 * singular[0]).sum()), max_dim))
-    return mean, axes[:dim], float(singular[dim:].square().sum()) / (len(x) * max(1, x.shape[1] - dim))
+    axes = axes[:dim] @ q.mT if wide else axes[:dim]
+    return mean, axes, float(singular[dim:].square().sum()) / (len(x) * max(1, x.shape[1] - dim))
 
 
 def layer(network: nn.Module) -> nn.Linear:

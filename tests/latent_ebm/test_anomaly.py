@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from latent_ebm import RatioPrior
 from latent_ebm.applications import LatentEBMDetector
 from latent_ebm.applications.detector_checks import ENERGIES
+from latent_ebm.applications.detector_fitting import principal
 from latent_ebm.kernels import KernelPrior
 from samplers import MALA
 
@@ -361,6 +362,16 @@ def test_images_are_compared_with_their_neighbours() -> None:
     wide, narrow = 0.8 + 0.06 * rng.normal(size=(20, 64)), 0.2 + 0.06 * rng.normal(size=(20, 64))
     assert detector.score_samples(wide).min() > detector.score_samples(narrow).max()
     assert len(detector.views_) == 2
+
+
+@pytest.mark.parametrize("shape", [(30, 7), (7, 30), (9, 9)])
+def test_principal_components_of_tall_and_wide_rows(shape: tuple[int, int]) -> None:
+    x = torch.as_tensor(np.random.default_rng(0).normal(size=shape))
+    mean, axes, left = principal(x, 4)
+    _, singular, expected = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    assert_allclose((axes @ expected[:4].mT).abs().numpy(), np.eye(4), atol=1e-9)
+    assert_allclose(mean.numpy(), x.mean(0).numpy())
+    assert left == pytest.approx(float(singular[4:].square().sum()) / shape[0] / (shape[1] - 4))
 
 
 def test_large_images_are_learnt_from_in_a_small_frame() -> None:
