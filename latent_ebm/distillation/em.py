@@ -97,8 +97,8 @@ class EMDistillation(ScoreDistiller):
         fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy of the teacher.
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from groups of parameters.
-        sampler: Runs the E-step. Its ``step_size`` is that of eps, which has curvatures of order one at every noise level, and
-            its ``num_steps`` K moves the student from mode seeking, K = 1, to maximum likelihood.
+        sampler: Runs the E-step. Its ``step_size`` is that of eps, which has curvatures of order one at every noise level,
+            and its ``num_steps`` K moves the student from mode seeking, K = 1, to maximum likelihood.
         z_step_size: The step of z, small where g is steep: .03 was stable for toys and .16 was not.
         cancel_noise: Lowers the variance of the gradient at a bias that grows with ``z_step_size``; without it a long chain's
             E-step is exact up to the bias of Langevin dynamics.
