@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from samplers.base import LogDensity, check_finite, check_position, is_readable, normal_like
-from samplers.checks import check_fields, check_kind, check_numbers
+from samplers.checks import check_fields, check_kind
 from samplers.ode import check_flow, check_log_prob, solve, with_density
 from samplers.reverse_checks import check_cleaner, check_estimate, check_schedule
 from samplers.schedules import Schedule, broadcast
@@ -116,17 +116,19 @@ def bridge(
     less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t / SNR_s)``. Without fresh noise s may be noisier than t.
     Raises ``ValueError`` for an s noisier than t otherwise, an ``eta`` outside [0, 1], or shapes that differ.
     """
-    check_numbers("bridge", "in [0, 1]", eta=eta)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be in [0, 1], got {eta}")
     check_estimate(x_0, x_t)
     log_snr_t, log_snr_s = schedule.log_snr(t), schedule.log_snr(s)
-    if eta:
-        check_cleaner(log_snr_t, log_snr_s)
-    fresh = eta * (-torch.expm1(log_snr_t - log_snr_s)).clamp(min=0).sqrt()
     alpha_t, sigma_t = (broadcast(a, x_t) for a in schedule.frame(log_snr_t))
     alpha_s, sigma_s = schedule.frame(log_snr_s)
-    kept = broadcast(sigma_s * (1 - fresh**2).sqrt(), x_t) * (x_t - alpha_t * x_0) / sigma_t
-    x_s = broadcast(alpha_s, x_t) * x_0 + kept
-    return x_s + broadcast(sigma_s * fresh, x_t) * normal_like(x_t, generator) if eta else x_s
+    mean, eps = broadcast(alpha_s, x_t) * x_0, (x_t - alpha_t * x_0) / sigma_t
+    if eta == 0:
+        return mean + broadcast(sigma_s, x_t) * eps
+    check_cleaner(log_snr_t, log_snr_s)
+    fresh = eta * (-torch.expm1(log_snr_t - log_snr_s)).sqrt()
+    kept = broadcast(sigma_s * (1 - fresh**2).sqrt(), x_t) * eps
+    return mean + kept + broadcast(sigma_s * fresh, x_t) * normal_like(x_t, generator)
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ def check_schedule(schedule: Schedule, denoise: Callable[..., Any]) -> None:
 
 
 def check_cleaner(log_snr_t: Tensor, log_snr_s: Tensor) -> None:
-    """Raise ``ValueError`` unless the log-SNR at s is nowhere below that at t."""
-    rise = log_snr_s - log_snr_t
-    if is_readable(rise) and not bool((rise >= 0).all()):
+    """Raise ``ValueError`` if the log-SNR at s is anywhere below that at t."""
+    if is_readable(log_snr_s) and bool((log_snr_s < log_snr_t).any()):
         raise ValueError(
             "s must be at most t where fresh noise is drawn (eta > 0): a step to a noisier time is valid for eta = 0 only, "
-            f"got a log-SNR that falls by {-float(rise.min()):.3g}"
+            f"got log-SNRs that fall by up to {float((log_snr_t - log_snr_s).max()):.3g}"
         )
 
 

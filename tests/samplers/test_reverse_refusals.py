@@ -119,7 +119,7 @@ def test_stochastic_steps_do_not_go_to_noisier_times(t: Tensor) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x, t: bridge(VE(), x, x, t, t, eta=1.5), r"bridge: eta must be in \[0, 1\], got 1.5"),
+        (lambda x, t: bridge(VE(), x, x, t, t, eta=1.5), r"eta must be in \[0, 1\], got 1.5"),
         (lambda x, t: bridge(VE(), x[:1], x, t, t), "x_0 must be like x_t"),
         (lambda x, t: bridge(VE(), x, x, t.expand(3), t), r"times must be a scalar or of shape \(4,\), got \(3,\)"),
     ],
