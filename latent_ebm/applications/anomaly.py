@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from latent_ebm.applications import detector_fitting as fitting
 from latent_ebm.applications import detector_model as parts
-from latent_ebm.applications.detector_checks import check_magnitude, check_parameters
+from latent_ebm.applications.detector_checks import LIMIT, check_magnitude, check_parameters
 from latent_ebm.kernels import NeighbourPrior
 from samplers import value_and_grad
 
@@ -180,8 +180,11 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
 
     def _fit_model(self, x: Tensor, again: bool) -> None:
         """Views and their priors from standardised rows."""
-        if bool((x == x[0]).all()):
-            raise ValueError("X must hold at least two different rows, besides what trim leaves out, got copies of one")
+        if float((x - x[0]).abs().max()) < 1 / LIMIT:
+            raise ValueError(
+                "X must hold at least two different rows, besides what trim leaves out, got copies of one, or rows that "
+                f"differ by less than {1 / LIMIT:.0e}"
+            )
         if not again:
             self.views_ = self._fit_views(x[torch.randperm(len(x))])
         x = x[torch.randperm(len(x))]
@@ -275,9 +278,14 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return x if self.image_shape is None else x.view(-1, *self.image_shape)
 
     def _check_columns(self, X: np.ndarray) -> None:
-        """Raise ``ValueError`` for numbers too large, or rows that are not images of ``image_shape``."""
+        """Raise ``ValueError`` for numbers too large, too few columns, or rows that are no images of ``image_shape``."""
         check_magnitude(X)
         if self.image_shape is None:
+            if self.energy == "reconstruction" and self.latent_dim >= X.shape[1]:
+                raise ValueError(
+                    f'energy must not be "reconstruction" for {X.shape[1]} columns, of which codes of latent_dim = '
+                    f"{self.latent_dim} numbers leave nothing out"
+                )
             return
         if math.prod(self.image_shape) != X.shape[1]:
             raise ValueError(

@@ -24,8 +24,9 @@ def exact(level: float) -> Fraction:
 
     It has a denominator up to ten million and rounds to ``level``; else it is the binary number.
     """
+    level = float(level)  # numpy's float32 is no float to Fraction
     near = Fraction(level).limit_denominator(MAX_DENOMINATOR)
-    return near if float(near) == float(level) else Fraction(level)
+    return near if float(near) == level else Fraction(level)
 
 
 def check_level(name: str, level: float, size: int) -> None:

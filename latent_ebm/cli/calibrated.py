@@ -77,7 +77,7 @@ def train(args: argparse.Namespace, table: Table, num_new: int) -> Trained:
         raise ValueError(f"{args.train} must hold at least 4 rows, got {num}")
     if args.folds is not None and not 2 <= args.folds <= num:
         raise ValueError(f"--folds must be between 2 and the {num} rows of {args.train}, got {args.folds}")
-    for option in ("max_steps", "encoder"):
+    for option in ("max_steps", "encoder", "size"):
         if table.shape is None and getattr(args, option) is not None:
             raise ValueError(f"--{option.replace('_', '-')} must be left out for tables, got {getattr(args, option)}")
     detector = LatentEBMDetector(
@@ -142,6 +142,8 @@ def load(args: argparse.Namespace) -> Trained:
             raise ValueError(f"--{name} must be left out with a saved detector, got {getattr(args, option)}")
     detector, kept = load_detector(LatentEBMDetector, args.train)
     with reading(args.train, "a detector as detect --save wrote it"):
+        if "normal_scores" not in kept:
+            raise ValueError("it was saved in Python, without scores of held-out normal rows")
         trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
         check_array(trained.normal_scores, ensure_2d=False)
     check_alpha(args.alpha, len(trained.normal_scores))

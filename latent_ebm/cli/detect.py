@@ -13,7 +13,7 @@ from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.applications.report import make_report
 from latent_ebm.cli.calibrated import Trained, is_saved, judge, load, save, say, train
 from latent_ebm.cli.errors import WrongUsage
-from latent_ebm.cli.files import check_apart, check_folder, check_output
+from latent_ebm.cli.files import check_apart, check_folder, check_output, real
 from latent_ebm.cli.tables import Table, check_alike, make_reader, read_table
 
 
@@ -68,7 +68,10 @@ def check_places(args: argparse.Namespace) -> None:
             not path.name.startswith((FILE_NAME, f".{FILE_NAME}.")) for path in outputs[-1].iterdir()
         ):
             raise ValueError(f"--save must name a new or empty folder or one of a saved detector, got {args.save!r}")
-    check_apart(outputs, [args.train, args.score])
+        if any(real(outputs[-1]) == real(path).parent for path in outputs[:-1]):
+            raise ValueError(f"--save must name a folder of its own, got {args.save!r}, where other results are to go")
+    inputs = [args.train, args.score, *([] if args.encoder is None else [args.encoder])]
+    check_apart(outputs, inputs)
 
 
 def read(name: str, args: argparse.Namespace, known: Table | Trained | None = None) -> Table:

@@ -93,7 +93,7 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
     demo = commands.add_parser("demo", help=text, description=f"{text.capitalize()}. Needs no data and no GPU.")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the figures and scores (default: demo)")
     demo.add_argument("--epochs", type=positive, default=40, help="passes over the data for every prior (default: 40)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
+    demo.add_argument("--seed", type=seed, default=0, help="seed of everything (default: 0)")
 
 
 def add_sample(commands: argparse._SubParsersAction) -> None:
@@ -179,7 +179,7 @@ def add_detect(commands: argparse._SubParsersAction) -> None:
     add_reading(detect)
     energies = ("joint", "reconstruction", "prior", "elbo")
     detect.add_argument("--energy", choices=energies, help="what the score is made of (default: joint)")
-    detect.add_argument("--seed", type=int, default=0, help="seed of everything (default: 0)")
+    detect.add_argument("--seed", type=seed, default=0, help="seed of everything (default: 0)")
 
 
 def add_reading(command: argparse.ArgumentParser) -> None:
@@ -234,7 +234,7 @@ def add_recipes(commands: argparse._SubParsersAction) -> None:
 def add_checkpoint_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint written by latent-ebm fit")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the random numbers (default: 0)")
     parser.add_argument(
         "--trust",
         action="append",
@@ -243,6 +243,13 @@ def add_checkpoint_command(commands: argparse._SubParsersAction, name: str, text
         help="a package of yours that the checkpoint may import classes from; may be repeated",
     )
     return parser
+
+
+def seed(text: str) -> int:
+    """A seed from 0 to 2**32 - 1, which all that draw random numbers take."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 1}, got {text!r}")
+    return int(text)
 
 
 def fraction(text: str) -> float:

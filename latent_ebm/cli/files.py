@@ -73,7 +73,7 @@ def check_name(path: Path, option: str) -> None:
 def check_apart(outputs: Sequence[Path], inputs: Sequence[str | Path]) -> None:
     """Raise ``ValueError`` if one of ``outputs`` is one of ``inputs``, by whatever name, or an image in a folder of these."""
     for path in outputs:
-        for read in map(Path, inputs):
+        for read in (Path(name).expanduser() for name in inputs):
             image = path.suffix.lower() in SUFFIXES and path.exists() and real(read) in real(path).parents
             if image or is_same(path, read):
                 raise ValueError(f"{str(path)!r} must not be written to, for it is read")

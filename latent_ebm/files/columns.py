@@ -2,10 +2,11 @@
 
 What is decided by rule, for columns that nobody asks for by name:
 
-- The first column, if it has no name, is the index that pandas writes. A column without a name
-  and without values is left out.
+- The first columns, if they have no names, are the index that pandas writes. A column without a
+  name and without values is left out.
 - A column called ``id``, ``index`` or ``..._id`` of whole numbers that differ in every row names
-  the rows. So does a column of words (dates, codes, file names) that differ in every row, unless
+  the rows, and so does a first column of eight and more that count them, by one from each to the
+  next. So does a column of words (dates, codes, file names) that differ in every row, unless
   they are numbers with a unit.
 - A column ``label`` is the label; its words are classes, numbered by their names.
 - All others are features and must hold numbers.
@@ -13,6 +14,7 @@ What is decided by rule, for columns that nobody asks for by name:
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAME_OF_IDS = re.compile(r"(.*[_ ])?id|index", re.IGNORECASE)
-MEASURED = re.compile(r"(?P<before>[$€£¥]?) ?[+-]?(\d{1,3}([., ]\d{3})+|\d+)([.,]\d+)? ?(?P<after>\D*)")
+MEASURED = re.compile(
+    r"(?P<before>[$€£¥<>≤≥]?)\s?[+−-]?(\d{1,3}([., \u00a0\u202f'’]\d{3})+|\d+)([.,]\d+)?\s?"
+    r"(?P<after>\D*|\w*[^\W\d][23])"
+)
+FEW = 8  # rows that may count up by chance
 UNNAMED = re.compile(r"Unnamed: (\d+)(\.\d+)?")  # what pandas calls a column without a name
 
 
@@ -52,13 +58,14 @@ def choose(table: Table, id: str | None, drop: Collection[str], features: Sequen
     frame = frame.drop(columns=[name for name in drop if name in frame])
     kept = (LABEL, id, *(features or ()))
     reasons = {name: reason_to_leave_out(frame[name], name) for name in frame if name not in kept}
+    reasons |= reasons_of_the_first(frame, kept, 2 if features else FEW)
     out = {name: reason for name, reason in reasons.items() if reason}
-    naming = id if id in frame else next((name for name in out if frame[name].is_unique), None)
+    naming = id if id in frame else next((name for name in out if differs(frame[name])), None)
     rest = frame.drop(columns=[name for name in {*out, LABEL, naming} if name in frame])
     rest = rest if features is None else match(table, rest, features)
     notes = [f"column {shorten(name)} is left out: {reason}" for name, reason in out.items()]
     label = number_classes(frame[LABEL], notes) if LABEL in frame else None
-    ids = table.ids if naming is None else [str(value) for value in frame[naming]]
+    ids = table.ids if naming is None else names_of_rows(table, frame[naming], naming)
     return Columns(as_numbers(table, rest), list(rest.columns), label, ids, notes)
 
 
@@ -77,19 +84,47 @@ def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
     """Why the rules leave ``column`` out; ``None`` for a feature."""
     from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
 
-    unnamed = UNNAMED.fullmatch(name)
-    if unnamed and unnamed[1] == "0":
-        return "it has no name, as the index that pandas writes"
     if column.isna().all():
-        return "it has neither a name nor values" if unnamed else None
+        return "it has neither a name nor values" if UNNAMED.fullmatch(name) else None
     if is_integer_dtype(column) and NAME_OF_IDS.fullmatch(name) and column.is_unique:
         return "its whole numbers differ in every row, and it is called an id"
-    if is_numeric_dtype(column) or is_bool_dtype(column) or not column.is_unique:
+    if is_numeric_dtype(column) or is_bool_dtype(column) or not differs(column):
         return None
     cells = [str(cell) for cell in column]
     if column.isna().any() or any(map(is_number, cells)) or are_measured(cells):
         return None
     return "its words differ in every row, as names of rows do"
+
+
+def reasons_of_the_first(frame: "pd.DataFrame", kept: Collection[str | None], least: int) -> dict[str, str]:
+    """Why the rules leave out the first columns, by name: an index, or one that counts ``least`` rows or more."""
+    from pandas.api.types import is_integer_dtype
+
+    unnamed = list(takewhile(UNNAMED.fullmatch, frame.columns))
+    if unnamed:
+        return dict.fromkeys(unnamed, "it has no name, as the index that pandas writes")
+    first = frame.iloc[:, 0] if frame.shape[1] > 1 else None
+    if first is None or first.name in kept or len(first) < least or not is_integer_dtype(first):
+        return {}
+    if not (first.diff().iloc[1:] == 1).all():
+        return {}
+    return {str(first.name): "it is the first, and its whole numbers count the rows"}
+
+
+def differs(column: "pd.Series") -> bool:
+    """Whether the cells of ``column`` differ in every row; lists and the like are compared as they are written."""
+    return bool((column.astype(str) if column.dtype == object else column).is_unique)
+
+
+def names_of_rows(table: Table, column: "pd.Series", name: str) -> list[str]:
+    """The cells of ``column``, which names the rows. Raises ``ValueError`` for a missing one, as totals have."""
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"{table.path}, {table.place(int(missing.argmax()))}, column {shorten(name)} must name the row, got nothing: "
+            f"a second header or a line of totals must be deleted; --drop leaves the column out"
+        )
+    return [str(value) for value in column]
 
 
 def are_measured(cells: list[str]) -> bool:
@@ -134,17 +169,28 @@ def match(table: Table, rest: "pd.DataFrame", features: Sequence[str]) -> "pd.Da
 
 def as_numbers(table: Table, frame: "pd.DataFrame") -> NDArray[np.float64]:
     """The cells of ``frame``, NaN where they are missing. Raises ``ValueError`` for a word."""
-    from pandas.api.types import is_numeric_dtype
+    import pandas as pd
 
     for name, column in frame.items():
-        if not is_numeric_dtype(column) and not column.isna().all():
-            cells = [str(cell) for cell in column]
-            bad = next((i for i, cell in enumerate(cells) if not is_number(cell)), 0)
-            raise ValueError(
-                f"{table.path}, {table.place(bad)}, column {shorten(str(name))} must be a number, got {shorten(cells[bad])}; "
-                f"--drop leaves the column out"
-            )
+        if not pd.api.types.is_numeric_dtype(column) and not column.isna().all():
+            values = [None if isinstance(cell, str) else cell for cell in column.astype(object)]
+            numbers = np.asarray(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce"))
+            bad = np.flatnonzero(pd.isna(numbers) & column.notna())
+            if len(bad):
+                worst = next((i for i in bad if not is_number(str(column.iloc[i]))), bad[0])
+                raise not_a_number(table, frame, str(name), int(worst))
+            frame = frame.assign(**{str(name): numbers})
     return frame.to_numpy(np.float64, na_value=np.nan)
+
+
+def not_a_number(table: Table, frame: "pd.DataFrame", name: str, row: int) -> ValueError:
+    """The error for a word in ``row``, from 0, of the column ``name``."""
+    cell, others = str(frame[name].iloc[row]), [str(cell) for cell in frame.iloc[row].dropna()]
+    words = not any(map(is_number, others)) and len(frame) > 1
+    way = "delete the line if it holds units or other headers" if words else "--drop leaves the column out"
+    return ValueError(
+        f"{table.path}, {table.place(row)}, column {shorten(name)} must be a number, got {shorten(cell)}; {way}"
+    )
 
 
 def listing(names: Collection[str]) -> str:

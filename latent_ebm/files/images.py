@@ -4,6 +4,8 @@ What is decided by rule:
 
 - Files that end like an image count, also in subfolders; hidden files and folders do not.
 - Transparent images are put on white. Grey images among coloured ones are read as coloured.
+- Images are turned as their EXIF data say, and so as viewers show them. Of several pages or
+  pictures in one file the first is read.
 - Images of several sizes are refused unless ``size`` is given. Then every image is resized to
   ``size`` x ``size`` pixels, smoothed as needed (bicubic), its aspect ratio not kept.
 """
@@ -28,15 +30,18 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "PA")
 PLAIN = "a plain image"
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF
 
 Encoded = Path | bytes  # an image as a file, or as the content of one
 
 
 class Header(NamedTuple):
-    """What an image says of itself: whether it has colours, transparency; height and width."""
+    """What an image says of itself: colours, transparency, to be turned, one of several; height and width, once turned."""
 
     colour: bool
     transparent: bool
+    turned: bool
+    several: bool
     height: int
     width: int
 
@@ -141,18 +146,29 @@ def read_header(encoded: Encoded, name: str) -> Header:
 
 
 def header_of(image: "Image") -> Header:
+    from PIL import Image
+
     if image.mode not in (*GREY, *COLOUR):
         raise ValueError(f"it must have 8 bits of grey or RGB, got mode {image.mode}")
     transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    return Header(image.mode in COLOUR, transparent, image.height, image.width)
+    orientation = Image.Image.getexif(image).get(ORIENTATION, 1)  # that of PNG images would read all pixels
+    sideways = orientation in SIDEWAYS and image.format != "TIFF"  # which Pillow turns by itself
+    height, width = (image.width, image.height) if sideways else (image.height, image.width)
+    several = getattr(image, "n_frames", 1) > 1
+    return Header(image.mode in COLOUR, transparent, orientation in (2, 3, 4, *SIDEWAYS), several, height, width)
 
 
 def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> NDArray[np.uint8]:
-    """Pixels (C, H, W) of one image: put on white, as grey or RGB, resized."""
-    from PIL import Image
+    """Pixels (C, H, W) of one image: turned, put on white, as grey or RGB, resized."""
+    from PIL import Image, ImageOps
 
-    with reading(name, PLAIN), open_image(encoded) as image:
-        if header_of(image).transparent:
+    content = (
+        encoded if isinstance(encoded, bytes) else encoded.read_bytes()
+    )  # Pillow maps turned files of TIFF wrongly
+    with reading(name, PLAIN), open_image(content) as image:
+        header = header_of(image)
+        image = ImageOps.exif_transpose(image) if header.turned and image.format != "TIFF" else image
+        if header.transparent:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
         image = image.convert("RGB" if colour else "L")
@@ -168,6 +184,8 @@ def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> li
     resized = sum((header.height, header.width) != (size, size) for header in headers) if size else 0
     counts = {
         "with transparency are put on white": transparent,
+        "are turned as their EXIF data say": sum(header.turned for header in headers),
+        "have several pictures, of which the first is read": sum(header.several for header in headers),
         "of grey are read as RGB": grey,
         "with colours are made grey": 0 if colour else sum(header.colour for header in headers),
         f"are resized to {size} x {size} pixels, their aspect ratio not kept": resized,

@@ -118,7 +118,7 @@ class Reader:
         """``rows`` as finite numbers, without those with missing values if they are to be dropped."""
         x = rows.x
         if rows.names == []:
-            raise ValueError(f"{path} must have a column of numbers, got none; {'; '.join(rows.notes)}")
+            raise ValueError("; ".join((f"{path} must have a column of numbers, got none", *rows.notes)))
         if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
             raise ValueError(f"{path} must hold numbers of shape (rows, columns), got {x.dtype} of shape {x.shape}")
         x = x.astype(np.float64)

@@ -2,9 +2,11 @@ r"""Tables in text files, as pandas, spreadsheets and instruments write them.
 
 What is decided by rule:
 
-- The text is UTF-8, or UTF-16 with its mark. Cells are separated by tabs if the first line has
-  one, else by semicolons if it has one, else by commas, or by spaces if two lines have none of
-  these and the second has several numbers.
+- The text is UTF-8, or UTF-16 with its mark, else Windows-1252, as spreadsheets write it.
+- Above the table may stand ``sep=;``, as spreadsheets read it, and comments that begin with ``#``
+  or ``%``. The last of these is the header if it has a name for each number of the next line.
+- Cells are separated by tabs if the first line has one, else by semicolons if it has one, else by
+  commas, or by spaces if two lines have none of these and the second has several numbers.
 - Between semicolons or tabs, ``1,5`` is a number with a decimal comma, in all columns if in one.
 - The first line is a header if it holds no number, or a column ``label``, or a name that the
   caller mentions, or two or more numbers that are 0, 1, 2, ... in order. A line of words and
@@ -13,6 +15,7 @@ What is decided by rule:
 - Blank lines are skipped. Blank cells, ``NA``, ``NaN``, ``null`` and the like are missing values.
 """
 
+import codecs
 import re
 import warnings
 from collections.abc import Collection, Sequence
@@ -27,12 +30,14 @@ from latent_ebm.foreign import reading
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT = "a table of text, in UTF-8"
+TEXT = "a table of text"
 SPACES = r"\s+"
 SEPARATORS = {"tab": "\t", "space": SPACES}  # names of what a shell does not take easily
 NAMES = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 MANY = 8  # numbers in a line that rise by chance once in 40,000 lines
 DECIMAL_COMMA = r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*"
+SAYS_SEPARATOR = re.compile(r'"?sep=(.)"?')
+COMMENT = ("#", "%")
 
 
 def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Collection[str], max_entries: int) -> Table:
@@ -42,21 +47,25 @@ def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Colle
     """
     notes: list[str] = []
     with reading(path, TEXT):
-        encoding = find_encoding(path)
-        sep = SEPARATORS.get(sep, sep) if sep else find_separator(first_lines(path, encoding), notes)
+        encoding = find_encoding(path, notes)
+        above, said, names = find_table(path, encoding, notes, header)
+        sep = sep or said or find_separator(first_lines(path, encoding, above), notes)
+        sep = SEPARATORS.get(sep, sep)
         check_size(path, encoding, sep, max_entries)
-        options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None}
+        options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None, "skiprows": above}
         if header is None:
-            header = find_header(path, options, mentioned, notes)
+            header = not names and find_header(path, options, mentioned, notes)
         options["header"] = 0 if header else None
         frame = parse(path, options)
         if sep != "," and any(has_decimal_commas(frame[name]) for name in frame):
             frame = parse(path, {**options, "decimal": ","})
             notes.append("numbers have decimal commas")
-        lines = line_numbers(path, encoding, sep)[int(header) :]
-    names = [str(name).removeprefix("#").strip() if header else f"column {name + 1}" for name in frame.columns]
+        lines = line_numbers(path, encoding, sep, above)[int(header) :]
     known = lines if len(lines) == len(frame) else None
-    return Table(path, frame.set_axis(names, axis=1), header, notes, known)
+    if not names:
+        names = [str(name).strip() if header else f"column {name + 1}" for name in frame.columns]
+        return Table(path, frame.set_axis(names, axis=1), header, notes, known)
+    return Table(path, frame.set_axis(names, axis=1), True, notes, known)
 
 
 def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
@@ -69,21 +78,66 @@ def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
             return pd.read_csv(path, index_col=False, skipinitialspace=True, low_memory=False, **options)
         except pd.errors.ParserError as error:
             text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-            raise ValueError(text.replace("Expected", "expected")) from error
+            raise ValueError(
+                f"{text.replace('Expected', 'expected')}; titles above the table and notes below it must be deleted"
+            ) from error
         except pd.errors.ParserWarning as error:
             raise ValueError("rows must not have more cells than the header has names") from error
 
 
-def find_encoding(path: Path) -> str:
-    """UTF-16 if the file begins with a mark of that, else UTF-8."""
+def find_encoding(path: Path, notes: list[str]) -> str:
+    """UTF-16 if the file begins with a mark of that, else UTF-8, else Windows-1252."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
-        return "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        block = file.read(MAX_CELL)
+        if block[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        try:
+            while block:
+                decoder.decode(block)
+                block = file.read(MAX_CELL)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            notes.append("the text is not UTF-8 and is read as Windows-1252")
+            return "cp1252"
+    return "utf-8-sig"
 
 
-def first_lines(path: Path, encoding: str) -> list[str]:
+def find_table(path: Path, encoding: str, notes: list[str], header: bool | None) -> tuple[int, str | None, list[str]]:
+    """How many lines stand above the table, the separator if one of them says it, and the names in the last of them if
+    it has some, unless ``header`` is false or says that they come below.
+    """
+    above, said = [], None
+    with path.open(encoding=encoding, newline=None) as file:
+        while line := file.readline(MAX_CELL):
+            found = None if above else SAYS_SEPARATOR.fullmatch(line.strip("\r\n"))
+            if not found and not line.startswith(COMMENT):
+                break
+            said = found[1] if found else said
+            above.append(line.strip())
+    names = names_in(above[-1], line, said) if above and header is None else []
+    left_out = above[: len(above) - bool(names)]
+    if left_out:
+        shown = ", ".join(map(shorten, left_out[:3])) + ", ..." * (len(left_out) > 3)
+        notes.append(f"what stands above the table is left out: {shown}")
+    return len(above), said, names
+
+
+def names_in(comment: str, line: str, sep: str | None) -> list[str]:
+    """The names in ``comment``, if it has one for each cell of the ``line`` below it and that holds a number; else none."""
+    sep = SEPARATORS.get(sep or "", sep) or find_separator([line], [])
+    pattern = sep if sep == SPACES else re.escape(sep)
+    names, cells = re.split(pattern, comment.lstrip("#% ")), re.split(pattern, line.strip())
+    matches = comment.startswith(COMMENT) and len(names) == len(cells) and any(map(is_number, cells))
+    return [name.strip().strip('"') for name in names] if matches else []
+
+
+def first_lines(path: Path, encoding: str, above: int = 0) -> list[str]:
     """The first two lines that are not blank, or as much of them as a cell may have; ``ValueError`` if there is none."""
     lines: list[str] = []
     with path.open(encoding=encoding, newline=None) as file:
+        for _ in range(above):
+            file.readline()
         while len(lines) < 2 and (line := file.readline(MAX_CELL)):
             lines += [line] if line.strip() else []
     if not lines:
@@ -160,11 +214,13 @@ def has_decimal_commas(column: "pd.Series") -> bool:
     return bool(cells.str.fullmatch(DECIMAL_COMMA).all() and cells.str.contains(",").any())
 
 
-def line_numbers(path: Path, encoding: str, sep: str) -> list[int]:
-    """The lines, from 1, on which rows begin: not blank, nor inside a quoted cell."""
+def line_numbers(path: Path, encoding: str, sep: str, above: int) -> list[int]:
+    """The lines, from 1, on which rows begin: below those ``above``, not blank, nor inside a quoted cell."""
     blank, quoted, lines = " \t\r\n".replace(sep, ""), False, []
     with path.open(encoding=encoding, newline=None) as file:
         for number, line in enumerate(file, 1):
+            if number <= above:
+                continue
             if not quoted and line.strip(blank):
                 lines.append(number)
             quoted ^= bool(line.count('"') % 2)

@@ -344,12 +344,20 @@ def test_explanation_points_at_the_broken_feature() -> None:
         ({"image_shape": (8, 8)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
         ({"image_shape": (1, 4, 4)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
         ({"image_shape": (1, 8, 8), "energy": "reconstruction"}, 'energy must not be "reconstruction" for images'),
+        ({"energy": "reconstruction", "latent_dim": 5}, 'energy must not be "reconstruction" for 5 columns, of which'),
         ({"image_shape": (1, 8, 8)}, r"image_shape \(1, 8, 8\), got rows of 5 numbers"),
     ],
 )
 def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LatentEBMDetector(**options).fit(rows(20))
+
+
+def test_numbers_without_squares_are_refused() -> None:
+    for size, message in ((1e-170, "rows that differ by less than 1e-100"), (1e101, "magnitude at most 1e")):
+        with pytest.raises(ValueError, match=message):
+            LatentEBMDetector().fit(rows(20) * size)
+    assert_allclose(*(LatentEBMDetector().fit(rows(20) * s).score_samples(rows(5) * s) for s in (1, 1e-150)), rtol=1e-6)
 
 
 def test_images_are_compared_with_their_neighbours() -> None:

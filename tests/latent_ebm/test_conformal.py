@@ -125,6 +125,7 @@ def test_rows_exactly_at_the_bar_are_selected() -> None:
     assert select(counts + 1, 1000, 0.1, "bh").sum() == 0
     calibrator = calibrated(np.arange(999.0))
     assert calibrator.select(counts[:, None] - 1.5, 0.1).sum() == 17
+    assert calibrator.select(counts[:, None] - 1.5, np.float32(0.1)).sum() == 17  # pyright: ignore[reportArgumentType]
 
 
 def test_decisions_are_those_of_rational_arithmetic() -> None:

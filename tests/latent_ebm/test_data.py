@@ -443,7 +443,7 @@ def test_csv_label_column(tmp_path: Path) -> None:
         ("a,b\n1,2\n3,x\n", "line 3, column 'b' must be a number, got 'x'"),
         ("1,2\n3,\n", "got 1 in 1 of 2 rows, the first in line 2, column 'column 2'"),
         ("1,word\n3,4\n", "the first line .* has words and numbers, 'word' and '1': --header must be"),
-        ("1,2\n3,4,5\n", "must hold a table of text, in UTF-8: expected 2 fields in line 2, saw 3"),
+        ("1,2\n3,4,5\n", "must hold a table of text: expected 2 fields in line 2, saw 3"),
         ("1,2\n\nnan,4\n5,inf\n", "must be finite, got 1 rows that are not, the first is line 4, column 'column 2'"),
         ("a,label\n1,0.5\n", "labels of .* must be 1 integers, or words .* got float64"),
         ("a,b\n", r"must hold numbers of shape \(rows, columns\), got float64 of shape \(0, 2\)"),

@@ -234,6 +234,14 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
         (["train.csv", *ARGS[:2], "--out", "train.csv"], ["train.csv", "must not be written to"]),
         (["train.csv", *ARGS[:2], "--out", "link.csv"], ["link.csv", "must not be written to"]),
         (["train.csv", *ARGS, "--save", "empty/.."], ["--save must name a new or empty folder"]),
+        (
+            ["train.csv", *ARGS[:2], "--out", "kept/scores.csv", "--save", "kept"],
+            ["--save must name a folder of its own"],
+        ),
+        (["train.csv", *ARGS, "--size", "8"], ["--size must be left out for tables"]),
+        (["train.csv", *ARGS, "--energy", "reconstruction"], ['energy must not be "reconstruction"', "3 columns"]),
+        (["train.csv", *ARGS, "--drop=flow", f"--drop={COLUMNS[1]}", "--drop=heat"], ["a column of numbers, got none"]),
+        (["plain", *ARGS], ["plain must hold a detector as detect --save wrote it", "it was saved in Python"]),
         (["empty", *ARGS], ["empty must hold images"]),
         (["train.csv", "--score", "grey", *ARGS[2:]], ["grey must hold rows of a table", "images of shape (1, 8, 8)"]),
         (["mixed", "--score", "grey", *ARGS[2:]], ["one size", "8 x 8", "9 x 9", "b.png", "--size 8"]),
@@ -271,6 +279,7 @@ def make_bad_files() -> None:
     Image.new("L", (9, 9)).save("mixed/b.png")
     Path("broken/a.png").write_bytes(Path("grey/000.png").read_bytes()[:60])
     Path("other/detector.safetensors").write_text("{}")
+    LatentEBMDetector().fit(rows).save("plain")
 
 
 @pytest.mark.parametrize(("option", "value"), [("--energy", "prior"), ("--save", "more")])

@@ -94,6 +94,10 @@ def test_home_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert main(["score", "~/run/last.ckpt", "~/data.npz", "--out=~/home.csv"]) == 0
     assert Path("home.csv").is_file()
     assert not Path("~").exists()
+    before = Path("home.csv").read_text()
+    for args in (["score", "~/run/last.ckpt", "~/home.csv"], ["detect", "~/home.csv", "--score", "~/data.npz"]):
+        assert main([*args, "--out=~/home.csv"]) > 0
+    assert Path("home.csv").read_text() == before
 
 
 def test_a_failed_command_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
