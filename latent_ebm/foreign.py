@@ -88,14 +88,17 @@ def check_zip(path: str | os.PathLike[str], max_bytes: int, what: str = "a zip a
 
 
 def check_pickle(content: bytes) -> None:
-    """Raise ``ValueError`` for a pickle whose tuples, written out, have more than ``MAX_GROWTH`` values a byte.
+    """Raise ``ValueError`` for a pickle whose tuples, written out, have more than ``MAX_GROWTH`` values a byte, or of bytes.
 
-    A tuple that holds another one twice, forty deep, is a hundred bytes long, and as a key of a dictionary takes years.
+    A tuple that holds another one twice, forty deep, is a hundred bytes long, and as a key of a dictionary takes years. So
+    do some encodings of a long text, and ``bytearray`` makes as many bytes as a number says.
     Only operations are looked at, with the sizes of what they leave on the stack; nothing is unpickled.
     """
     stack, marks, memo, total = [], [], {}, 0
     for operation, argument, _ in pickletools.genops(content):
         name, before = operation.name, operation.stack_before
+        if name == "GLOBAL" and str(argument).endswith((" bytearray", " encode")):
+            raise ValueError("it must hold no bytes")
         if name == "MARK":
             marks.append(len(stack))
         elif name.endswith("PUT"):

@@ -6,9 +6,9 @@ rules of ``building``; first without memory, so that a model that its file does 
 """
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,16 @@ from latent_ebm.cli.building import OURS, Allowed, build
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
-from latent_ebm.foreign import check_file, check_pickle, check_yaml, check_zip, reading, rehearsal
+from latent_ebm.foreign import check_file, check_pickle, check_yaml, check_zip, reading, reason, rehearsal
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
 KEYS = ("config", "state_dict")
+PROGRESS = {  # what a training goes on with, besides
+    **{"epoch": int, "global_step": int, "pytorch-lightning_version": str},
+    **{"loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list},
+}
+OWN_PROGRESS = {"settings": list, "rng": dict}  # which older checkpoints may lack
 WHOLE = "a whole checkpoint of plain tensors"
 MAX_SHARED = 10  # times the size of their file that tensors may have in all, as some share memory
 
@@ -65,14 +70,24 @@ def fill(rule: LearningRule, checkpoint: dict[str, Any], path: str | Path, assig
         rule.load_state_dict(checkpoint["state_dict"], assign=assign)
 
 
+@contextmanager
+def applied(path: str | Path) -> Iterator[None]:
+    """What its model raises where its parts do not fit, as an argument that is missing, is said of the file ``path``."""
+    try:
+        yield
+    except (TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(f"{path} must hold a model whose parts fit each other: {reason(error)}") from error
+
+
 def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> DataModule:
     """``data`` with the units, range and names of what the rule of its ``checkpoint`` was trained with."""
     name = type(data).__qualname__  # where Lightning keeps the state of a data module
     if name in checkpoint:
         with reading(path, f"the state of its {name}"):
             for key, value in checkpoint[name].items():
-                if isinstance(value, Tensor):
-                    check_tensor(f"{key} in the {name} of {path}", value)
+                for part in value if isinstance(value, tuple) else (value,):
+                    if isinstance(part, Tensor):
+                        check_tensor(f"{key} in the {name} of {path}", part)
             data.load_state_dict(checkpoint[name])
     return data
 
@@ -151,6 +166,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def check_progress(checkpoint: dict[str, Any], path: str | Path, resumed: bool) -> None:
+    """Raise ``ValueError`` if a part of its progress is of another kind, or missing where a training is ``resumed``."""
+    for name, kind in {**PROGRESS, **OWN_PROGRESS}.items():
+        needed = name in checkpoint or (resumed and name in PROGRESS)
+        if needed and not isinstance(checkpoint.get(name), kind):
+            got = type(checkpoint[name]).__name__ if name in checkpoint else "none"
+            raise ValueError(f"{path} must hold {name}, of kind {kind.__name__}, for a training to go on, got {got}")
+    for name, states in checkpoint.get("rng", {}).items():
+        if not (isinstance(states, Tensor) and states.dtype == torch.uint8 and states.ndim == 2):
+            raise ValueError(
+                f"{path} must hold rng, states of random streams, got a {type(states).__name__} for {name}"
+            )
+
+
 def read_config(text: Any, path: str | Path) -> dict[str, Any]:
     """The parts ``model`` and ``data`` of the YAML ``text`` of a checkpoint."""
     if not isinstance(text, str):
@@ -177,9 +206,9 @@ def check_tensors(state: Any, path: Path) -> None:
 
 
 def check_tensor(name: str, value: Tensor) -> None:
-    """Raise ``ValueError`` unless ``value`` is dense, no larger than its memory, and without NaN."""
-    if value.layout != torch.strided or value.device.type != "cpu":
-        raise ValueError(f"{name} must be a dense tensor, got {value.layout} on {value.device}")
+    """Raise ``ValueError`` unless ``value`` is dense and real, no larger than its memory, and without NaN."""
+    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+        raise ValueError(f"{name} must be a dense tensor of real numbers, got {value.dtype} on {value.device}")
     size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
     if size > held:
         raise ValueError(f"{name} must be no larger than the {held:,} bytes that are stored, got {size:,}")

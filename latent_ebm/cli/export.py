@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from latent_ebm.applications.export import export_diffusers, export_onnx
-from latent_ebm.cli.checkpoints import load_rule
+from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
@@ -19,14 +19,16 @@ def run_export(args: argparse.Namespace) -> None:
     if not Path(args.out).suffix:
         check_new(check_folder(args.out))
         rule, _ = load_rule(args.checkpoint, args.trust)
-        export_diffusers(denoiser(rule), args.out)
+        with applied(args.checkpoint):
+            export_diffusers(denoiser(rule), args.out)
         print(f"unet and scheduler: {args.out}")
         return
     out = check_output(args.out, (".onnx",))
     check_apart([out], [args.checkpoint])
     rule, _ = load_rule(args.checkpoint, args.trust)
     student, latent_shape = one_step(rule)
-    export_onnx(student, latent_shape, out)
+    with applied(args.checkpoint):
+        export_onnx(student, latent_shape, out)
     print(f"input z (batch, {', '.join(map(str, latent_shape))}), output x: {out}")
 
 

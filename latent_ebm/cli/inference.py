@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.applications import pictures
-from latent_ebm.cli.checkpoints import load_rule
+from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output
 from latent_ebm.cli.tables import make_reader
 from latent_ebm.data import DataModule
@@ -35,7 +35,7 @@ def run_sample(args: argparse.Namespace) -> None:
     check_apart([out], [args.checkpoint, *data.files])
     options = generation_options(rule, {"num_steps": args.steps, "guidance": args.guidance})
     torch.manual_seed(args.seed)
-    with torch.no_grad():
+    with torch.no_grad(), applied(args.checkpoint):
         found = rule.generate(args.num, **options)
     for name, value in found.items():
         check_finite(f"samples {name}", value, f"the weights of {args.checkpoint} may have diverged")
@@ -64,9 +64,10 @@ def run_score(args: argparse.Namespace) -> None:
     out = check_output(args.out, (".csv",))
     rule, data = load_latent_rule(args)
     check_apart([out], [args.checkpoint, args.data, *data.files])
-    x, ids = read_data(args, rule, data)
-    torch.manual_seed(args.seed)
-    terms = energy_terms(rule, x)
+    with applied(args.checkpoint):
+        x, ids = read_data(args, rule, data)
+        torch.manual_seed(args.seed)
+        terms = energy_terms(rule, x)
     check_finite("energies", terms.joint, f"the weights of {args.checkpoint} may have diverged")
     write_scores(out, terms, ids)
     print(f"{len(x)} scores: {out}")
@@ -80,7 +81,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     rule, data = load_latent_rule(args)
     check_apart([out, *out.glob("*")], [args.checkpoint, *data.files])
     torch.manual_seed(args.seed)
-    print_figures(evaluate_checkpoint(rule, data, out, args.seed, args.quick))
+    with applied(args.checkpoint):
+        figures = evaluate_checkpoint(rule, data, out, args.seed, args.quick)
+    print_figures(figures)
     print(f"written to {out}")
 
 

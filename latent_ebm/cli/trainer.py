@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from latent_ebm.cli.building import check_factory
 from latent_ebm.cli.callbacks import StoreConfig
-from latent_ebm.cli.checkpoints import read_checkpoint
+from latent_ebm.cli.checkpoints import check_progress, read_checkpoint
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.cli.predictions import predictions_path, write_predictions
 from latent_ebm.cli.runs import check_places
@@ -63,7 +63,8 @@ class CommandLine(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         if arguments.get("ckpt_path") not in (None, "best", "last"):
-            read_checkpoint(arguments["ckpt_path"])
+            path = arguments["ckpt_path"]
+            check_progress(read_checkpoint(path), path, resumed=subcommand == "fit")
         return {**arguments, "weights_only": True}
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:

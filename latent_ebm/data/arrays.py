@@ -82,18 +82,20 @@ class Arrays(DataModule):
 
     def transform(self, x: torch.Tensor) -> torch.Tensor:
         """Rows of a file (n, \\*event), standardised, in float32."""
-        self._prepare()
+        self._prepare(x)
         return ((x.cpu().double() - self.mean) / self.scale).float()
 
     def inverse_transform(self, x: torch.Tensor) -> torch.Tensor:
         """Standardised rows (n, \\*event) in the units of the file, in float64."""
-        self._prepare()
+        self._prepare(x)
         return x.cpu().double() * self.scale + self.mean
 
-    def _prepare(self) -> None:
-        """Know the statistics: a checkpoint's, else those of the rows of ``path``."""
+    def _prepare(self, x: torch.Tensor) -> None:
+        """Know the statistics of rows like ``x``: a checkpoint's, else those of the rows of ``path``."""
         if not hasattr(self, "mean"):
             self.setup()
+        if x.shape[1:] != self.mean.shape:
+            raise ValueError(f"x must have the shape (n, *{tuple(self.mean.shape)}) of the data, got {tuple(x.shape)}")
 
     def as_pictures(self, x: torch.Tensor) -> torch.Tensor:
         """Standardised images in [-1, 1], the range of the training images."""

@@ -92,6 +92,7 @@ class Progressive(LearningRule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make the student its own teacher where a stage begins."""
+        super().on_train_batch_start(batch, batch_idx)
         if self.stage > 0 and self.global_step == self.stage * self.stage_length:
             self.previous.load_state_dict(self.student.state_dict())
 

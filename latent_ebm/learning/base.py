@@ -35,6 +35,7 @@ class LearningRule(LightningModule, ABC):
         self.optimizer, self.scheduler = optimizer, scheduler
         self._rng: dict[str, Tensor] = {}
         self._settings: dict[str, Any] = {}
+        self._resumed_in_batch = False
 
     @abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -167,7 +168,16 @@ class LearningRule(LightningModule, ABC):
         if "settings" in checkpoint:
             self._settings["before"] = checkpoint["settings"]
         if "loops" in checkpoint:
-            complete_batch(checkpoint["loops"])
+            self._resumed_in_batch = complete_batch(checkpoint["loops"])
+
+    def on_validation_start(self) -> None:
+        """Lightning counts the batch that a checkpoint has completed again after its validation, in the steps of the logs."""
+        if self._resumed_in_batch:
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
+        self._resumed_in_batch = False
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._resumed_in_batch = False
 
     def _random_modules(self) -> list[tuple[str, Any]]:
         """The modules that hold random streams: torch for the CPU, and that of the accelerator in use."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from latent_ebm.objectives import noise_contrastive
 from latent_ebm.priors import RatioPrior
 from samplers import PersistentChains, Sampler, effective_sample_size, log_mean_exp, resample
-from samplers.checks import check_counts, check_numbers
+from samplers.checks import check_counts, check_kind, check_numbers
 
 NO_GAP = 2 * math.log(2)  # the classifier's loss where both laws are the same
 
@@ -158,7 +158,12 @@ class RatioStages(nn.Module):
         return {"curve": self.curve, "gain": self.gain, "filled": self.filled}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.curve, self.gain, self.filled = list(state["curve"]), state["gain"], state["filled"]
+        curve, gain, filled = (state[name] for name in ("curve", "gain", "filled"))
+        check_kind(self, list, curve=curve)
+        check_kind(self, bool, filled=filled)
+        for figure in (gain, *curve):
+            check_numbers(self, "finite", curve_and_gain=figure)
+        self.curve, self.gain, self.filled = list(curve), gain, filled
 
 
 def largest_weight(logit: Tensor, min_ess: float) -> float:

@@ -34,9 +34,11 @@ SHORT = ["max_epochs=4", "limit_train_batches=2", "limit_val_batches=1", "check_
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """Names of what differs between two checkpoints: weights, random states, steps."""
+    """Names of what differs between two checkpoints: weights, random states, steps, those of the logs too."""
     one, two = (torch.load(path, weights_only=True) for path in (first, second))
     assert one["global_step"] == two["global_step"]
+    counts = [c["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] for c in (one, two)]
+    assert counts[0] == counts[1]
     assert one["state_dict"].keys() == two["state_dict"].keys()
     state = {**tensors(one["state_dict"]), "rng": one["rng"]["cpu"]}
     other = {**two["state_dict"], "rng": two["rng"]["cpu"]}

@@ -17,7 +17,7 @@ from latent_ebm.cli.building import OURS, Allowed, build, find_class
 from latent_ebm.cli.checkpoints import load_denoiser, load_rule
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule, OptimizerCallable
-from tests.latent_ebm.tiny import energy, fit, langevin, make_config, part
+from tests.latent_ebm.tiny import PLAIN, energy, fit, langevin, make_config, part, write
 
 Tree = dict[str, Any]
 TOUCH = "touch canary"
@@ -486,6 +486,10 @@ def test_a_key_that_takes_years(capsys: pytest.CaptureFixture[str]) -> None:
             ["a in the state_dict of a.ckpt must hold numbers, got NaN"],
         ),
         ({"state_dict": {"a": torch.eye(2).to_sparse()}, "config": ""}, ["a in the state_dict", "dense"]),
+        (
+            {"state_dict": {"a": torch.zeros(2) * 1j}, "config": ""},
+            ["a in the state_dict", "dense tensor of real numbers"],
+        ),
         ({"state_dict": {}, "config": ["a"]}, ["the config in a.ckpt must be text, got a list"]),
         ({"state_dict": {}}, ["a.ckpt", "no 'config'"]),
         ([1], ["a.ckpt", "no 'config' and no 'state_dict'"]),
@@ -509,6 +513,82 @@ def test_tensors_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     config["model"]["init_args"]["stages"] = part("latent_ebm.learning.RatioStages", ratio=energy(), dim=2)
     save(config)
     refused(capsys, "a.ckpt must hold the tensors of its own config: no 'model.prior.weights'")
+
+
+def operations(module: str, name: str, *arguments: bytes) -> bytes:
+    """A pickle that calls a function."""
+    return b"\x80\x02c" + f"{module}\n{name}\n(".encode() + b"".join(arguments) + b"tR."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        operations("builtins", "bytearray", b"\x8a\x05" + (10**10).to_bytes(5, "little")),
+        operations("_codecs", "encode", pickle.dumps("\u4e00" * 10, 2)[2:-1], pickle.dumps("punycode", 2)[2:-1]),
+    ],
+    ids=["ten gigabytes", "an encoding that takes years"],
+)
+def test_bytes_that_a_pickle_makes(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    save(make_config("mle"))
+    rewrite(lambda name, old: content if name.endswith("data.pkl") else old)
+    refused(capsys, "a.ckpt must hold a whole checkpoint of plain tensors: it must hold no bytes")
+
+
+def ratio_config() -> Tree:
+    config = make_config("ratio")
+    config["model"]["init_args"]["stages"] = part(
+        "latent_ebm.learning.RatioStages", **config["model"]["init_args"]["stages"]
+    )
+    return config
+
+
+def test_the_state_of_stages_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thousand million checks of one number would be as many objects."""
+    state = build(ratio_config()["model"], LearningRule, "model", Allowed(OURS, {})).state_dict()
+    good = {"curve": [], "gain": 0.0, "filled": False}
+    for name, value in {"curve": torch.zeros(1).expand(10**8), "gain": "x", "filled": [1]}.items():
+        save(ratio_config(), state_dict={**state, "stages._extra_state": {**good, name: value}})
+        refused(capsys, "a.ckpt must hold the tensors of its own config: RatioStages: ", "must be")
+
+
+def test_the_state_of_data_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    wide = torch.zeros(1).expand(10**9)
+    save(make_config("mle"), Toy2D={"range": (wide, wide), "names": None})
+    refused(capsys, "range in the Toy2D of a.ckpt must be no larger than the 4 bytes that are stored")
+    config = {**make_config("mle"), "data": part("latent_ebm.data.Arrays", path="none.csv")}
+    ends = torch.zeros(2), torch.ones(2)
+    for shape in ((40, 1, 1), (7,)):
+        state = {"range": ends, "names": None, "mean": torch.zeros(shape), "scale": torch.ones(shape)}
+        save(config, Arrays=state)
+        refused(capsys, f"x must have the shape (n, *{shape}) of the data, got (2, 2)")
+
+
+@pytest.mark.parametrize(
+    "network", [part("torch.nn.Bilinear", in1_features=2, in2_features=2, out_features=1)], ids=str
+)
+def test_parts_that_do_not_fit_each_other(network: Tree, capsys: pytest.CaptureFixture[str]) -> None:
+    config = make_config("mle")
+    NETWORK(config, network)
+    rule = build(config["model"], LearningRule, "model", Allowed(OURS, {}))
+    save(config, state_dict=rule.state_dict())
+    refused(capsys, "a.ckpt must hold a model whose parts fit each other: Bilinear.forward() missing 1 required")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_progress_of_another_kind(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a training goes on with is looked at before it starts."""
+    config = make_config("mle")
+    config["trainer"]["logger"] = False
+    arguments = ["--config", write(config, Path()), *PLAIN, "--ckpt_path=a.ckpt"]
+    whole = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": "2.5", "loops": {}, "callbacks": {}}
+    whole.update(optimizer_states=[], lr_schedulers=[])
+    for name, value in {"loops": "x", "callbacks": [1], "optimizer_states": None, "rng": {"cpu": "x"}}.items():
+        save(config, **{**whole, name: value})
+        assert main([command, *arguments]) == 1
+        error = capsys.readouterr().err
+        assert name in error
+        assert "a.ckpt must hold" in error
+    assert not Path("run").exists()
 
 
 def test_a_flipped_bit(capsys: pytest.CaptureFixture[str]) -> None:
