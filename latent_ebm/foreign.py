@@ -167,7 +167,9 @@ def rehearsal() -> Iterator[None]:
     For a model that a file describes, before it is made with the memory that it takes. Others' modules may not stand it:
     those that need the values of tensors when they are made.
     """
-    with torch.device("meta"), Budget(), warnings.catch_warnings():
+    # a refusal can come while PyTorch puts gradients back on: so they are put back at last, out of the budget
+    grads = torch.set_grad_enabled(torch.is_grad_enabled())
+    with grads, torch.device("meta"), Budget(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*non-meta parameter.*")
         yield
 

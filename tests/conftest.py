@@ -5,6 +5,8 @@ than they give. Elsewhere, tests with the mark ``cpu`` are left out: they train 
 the CPU, compare with numpy, or have tolerances for the CPU's bits and random numbers.
 """
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -37,3 +39,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("cpu"):
             item.add_marker(elsewhere)
+
+
+@pytest.fixture(autouse=True)
+def gradients_are_left_on() -> Iterator[None]:
+    """What turns gradients off and fails must not leave them off for the rest of the program."""
+    yield
+    left_on = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert left_on
