@@ -78,7 +78,8 @@ def read(name: str, args: argparse.Namespace, known: Table | Trained | None = No
     """The rows or images that the user calls ``name``, which must be of the kind of those that are ``known`` already."""
     features = known.columns if known is not None and known.has_header else None
     shape = args.image_shape and tuple(args.image_shape)
-    table = read_table(Path(name), shape, make_reader(args), args.size, features)
+    colour = True if known is not None and known.shape and known.shape[0] == 3 else None  # grey images may be read so
+    table = read_table(Path(name), shape, make_reader(args), args.size, features, colour)
     if known is not None:
         check_alike(table, known.columns, known.shape)
     for note in table.notes:

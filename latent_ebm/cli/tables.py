@@ -58,15 +58,16 @@ def read_table(
     reader: Reader = DEFAULT,
     size: int | None = None,
     features: Sequence[str] | None = None,
+    colour: bool | None = None,
 ) -> Table:
     """What ``path`` holds: a folder of images, or a file of rows; rows of three axes or with ``image_shape`` are images.
 
-    ``reader`` reads files of rows, ``size`` resizes images of a folder, and ``features`` are the columns that a file with
+    ``reader`` reads files of rows, ``size`` and ``colour`` are those of ``read_images``, and ``features`` are the columns that a file with
     a header must have, in any order. Raises ``ValueError`` for anything else, and if ``image_shape`` (C, H, W) is not that
     of the images.
     """
     path = path.expanduser()
-    rows = read_images(path, size, reader.max_entries) if path.is_dir() else reader.read(path, features)
+    rows = read_images(path, size, reader.max_entries, colour) if path.is_dir() else reader.read(path, features)
     x = rows.x
     shape = image_shape if x.ndim == 2 else (1, *x.shape[1:])[-3:]
     if x.ndim > 4 or (image_shape is not None and (np.prod(image_shape) != x[0].size or shape != image_shape)):

@@ -5,8 +5,9 @@ What is decided by rule:
 - The text is UTF-8, or UTF-16 with its mark, else Windows-1252, as spreadsheets write it.
 - Above the table may stand ``sep=;``, as spreadsheets read it, and comments that begin with ``#``
   or ``%``. The last of these is the header if it has a name for each number of the next line.
-- Cells are separated by tabs if the first line has one, else by semicolons if it has one, else by
-  commas, or by spaces if two lines have none of these and the second has several numbers.
+- Cells are separated by tabs, semicolons or commas: the first of these that the first two lines
+  have as many of, else that the first line has; or by spaces if two lines have none of these and
+  the second has several numbers.
 - Between semicolons or tabs, ``1,5`` is a number with a decimal comma, in all columns if in one.
 - The first line is a header if it holds no number, or a column ``label``, or a name that the
   caller mentions, or two or more numbers that are 0, 1, 2, ... in order. A line of words and
@@ -148,7 +149,9 @@ def first_lines(path: Path, encoding: str, above: int = 0) -> list[str]:
 def find_separator(lines: list[str], notes: list[str]) -> str:
     """What is between the cells of ``lines``, by the rule of this module."""
     unquoted = [re.sub(r'"[^"]*"', "", line) for line in lines]
-    found = next((sep for sep in NAMES if sep in unquoted[0]), ",")
+    counts = {sep: [line.count(sep) for line in unquoted] for sep in NAMES}
+    alike = [sep for sep, (first, *more) in counts.items() if first and more in ([], [first])]
+    found = next((sep for sep in (*alike, *NAMES) if counts[sep][0]), ",")
     if not any(sep in line for line in unquoted for sep in NAMES):
         cells = unquoted[-1].split()
         found = SPACES if len(cells) > 1 and all(map(is_number, cells)) else ","

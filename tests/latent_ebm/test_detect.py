@@ -16,6 +16,7 @@ from latent_ebm.applications.detector_checks import ENERGIES
 from latent_ebm.applications.detector_files import load_detector, save_detector
 from latent_ebm.cli import calibrated, detect, main
 from latent_ebm.cli.entry import make_parser
+from latent_ebm.cli.tables import read_table
 from latent_ebm.files import Reader, read_images
 
 COLUMNS = ["flow", "pressure <b>bold</b>", "heat"]
@@ -183,6 +184,8 @@ def test_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert [row["row"] for row in read_csv("scores.csv")] == [f"{i:03}.png" for i in range(5)]
     assert "003.png" in Path("report.html").read_text()
     assert capsys.readouterr().out.count("\n") == 1
+    table = read_table(Path("new"), colour=True)  # grey images to be scored by a detector of coloured ones
+    assert (table.shape, table.notes) == ((3, 8, 8), ["5 of 5 images of grey are read as RGB"])
     folder = Path("scores.csv").read_text().splitlines()
     np.save("train.npy", read_images(Path("train")).x[:, 0] * 100 + 7)  # another range of values
     np.save("new.npy", read_images(Path("new")).x.reshape(5, 64) * 100 + 7)

@@ -36,6 +36,11 @@ def test_the_separator_that_a_line_says() -> None:
     assert read("sep=\t\na b\tc,d\n1\t2\n").names == ["a b", "c,d"]
 
 
+def test_separators_inside_names() -> None:
+    assert read("a;x,b\n1,2\n").names == ["a;x", "b"]
+    assert read("a, m;b\n1,5;2\n").x.tolist() == [[1.5, 2]]
+
+
 @pytest.mark.parametrize("mark", ["#", "# ", "%"])
 def test_the_last_comment_may_be_the_header(mark: str) -> None:
     rows = read(f"# run 7\n{mark}a,b\n1,2\n3,4\n")
