@@ -64,7 +64,7 @@ def make_report(
         cards=cards,
         images=detector.image_shape is not None,
         findings=findings,
-        num_below=int((findings.scores < findings.threshold).sum()),
+        num_outliers=int((findings.p_values <= findings.alpha).sum()),
         num_beyond=int(findings.beyond.sum()),
         figures={
             "scores": svg(scores_figure(findings)),
@@ -189,7 +189,8 @@ def scores_figure(findings: Findings) -> "Figure":
         counts, _ = np.histogram(np.clip(values, low, high), bins)
         axes.stairs(100 * counts / len(values), bins, label=label, color=colour, fill=True, alpha=0.3)
         axes.stairs(100 * counts / len(values), bins, color=colour, linewidth=1.2)
-    axes.axvline(findings.threshold, color=LIMIT, linestyle="--", linewidth=1, label="threshold")
+    if not findings.num_folds:  # whose scores no single threshold divides
+        axes.axvline(findings.threshold, color=LIMIT, linestyle="--", linewidth=1, label="threshold")
     beyond = int((findings.scores < low).sum())
     if beyond:
         axes.set_title(f"first bar: {beyond} new rows, and lower", fontsize="small", color="0.3")

@@ -62,9 +62,9 @@ def read_table(
 ) -> Table:
     """What ``path`` holds: a folder of images, or a file of rows; rows of three axes or with ``image_shape`` are images.
 
-    ``reader`` reads files of rows, ``size`` and ``colour`` are those of ``read_images``, and ``features`` are the columns that a file with
-    a header must have, in any order. Raises ``ValueError`` for anything else, and if ``image_shape`` (C, H, W) is not that
-    of the images.
+    ``reader`` reads files of rows, ``size`` and ``colour`` are those of ``read_images``, and ``features`` are the
+    columns that a file with a header must have, in any order. Raises ``ValueError`` for anything else,
+    and if ``image_shape`` (C, H, W) is not that of the images.
     """
     path = path.expanduser()
     rows = read_images(path, size, reader.max_entries, colour) if path.is_dir() else reader.read(path, features)

@@ -204,7 +204,11 @@ def test_rows_beyond_every_normal_one_have_a_headline_of_their_own() -> None:
     assert any("199 normal rows held out, twice as many in the training data" in text for text in page.of("p"))
     assert "Is it &lt; so?" in html
     assert "is not proven" not in html
-    html = make_report(detector, rows[50:], found._replace(num_folds=7), ["a", "b"], list("abcdefghij"), {}, 1)
+    found = found._replace(num_folds=7, threshold=1e9)  # scores of several fits, which no threshold divides
+    html = make_report(detector, rows[50:], found, ["a" * 3000, "b"], list("abcdefghij"), {}, 1)
+    assert "<b>1</b>is an outlier by itself" in html  # as p-values say
+    assert "a" * 101 not in html
+    assert "below the threshold" not in html
     assert "the model was fitted 7 times" in html
     assert "this is not proven" in html
     assert "twice as many in the training data" not in html
