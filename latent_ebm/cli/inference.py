@@ -119,6 +119,8 @@ def read_file(path: Path, args: argparse.Namespace, event: torch.Size, names: li
     """What ``path`` holds, a file of rows with columns of these ``names`` or a folder of images, for data (\\*event)."""
     if path.is_dir():
         return read_images(path, args.size, args.max_entries, colour=event[0] == 3)
+    if args.size is not None:
+        raise ValueError(f"--size must be left out for files of rows, got {args.size}")
     return make_reader(args).read(path, names)
 
 

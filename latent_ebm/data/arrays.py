@@ -10,7 +10,7 @@ import torch
 from latent_ebm.data.base import DataModule, Pair, make_generator
 from latent_ebm.files import MAX_ENTRIES, Reader
 
-RELATIVE_FLOOR = 1e-6
+RELATIVE_FLOOR = 1e-12  # of a deviation to its mean: below, it is what rounding leaves
 
 
 class Arrays(DataModule):
@@ -77,8 +77,7 @@ class Arrays(DataModule):
         if not self.standardize:
             return torch.zeros_like(x[0]), torch.ones_like(x[0])
         mean, scale = x.mean(0), x.std(0, correction=0)
-        constant = scale <= RELATIVE_FLOOR * mean.abs().clamp(min=RELATIVE_FLOOR)
-        return mean, torch.where(constant, 1.0, scale)
+        return mean, torch.where(scale <= RELATIVE_FLOOR * mean.abs(), 1.0, scale)
 
     def transform(self, x: torch.Tensor) -> torch.Tensor:
         """Rows of a file (n, \\*event), standardised, in float32."""

@@ -67,10 +67,21 @@ def test_rows_of_a_file_score_as_those_of_the_test_split(capsys: pytest.CaptureF
     assert pd.read_csv("scores.csv")["index"].tolist() == list(range(len(frame)))  # of pandas' index
 
 
+def test_small_and_shifted_columns_are_not_constant(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(100, 2))
+    np.save(tmp_path / "x.npy", np.column_stack([1e9 + 100 * noise[:, 0], 1e-13 * noise[:, 1], np.full(100, 0.1)]))
+    data = Arrays(str(tmp_path / "x.npy"))
+    data.setup()
+    torch.testing.assert_close(data.train.x.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), rtol=1e-4, atol=1e-6)
+    assert data.scale[2] == 1
+
+
 def test_columns_of_other_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     make_rows().rename(columns={"time": "hour"}).to_csv("new.csv", index=False)
     assert main(["score", "run/last.ckpt", "new.csv", "--out", "scores.csv"]) == 1
     assert "columns of the training data, got no 'time' among 'hour', 'height'" in capsys.readouterr().err
+    assert main(["score", "run/last.ckpt", "new.csv", "--out", "scores.csv", "--size", "8"]) == 1
+    assert "--size must be left out for files of rows, got 8" in capsys.readouterr().err
 
 
 def test_samples_have_the_units_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
