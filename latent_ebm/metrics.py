@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from samplers.base import LogDensity
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind
 
 BLOCK_ROWS = 128
 GRID_ROWS = 16384
@@ -175,6 +175,7 @@ def reconstruction_mse(x: Tensor, x_hat: Tensor) -> float:
     Raises:
         ValueError: the shapes differ, x is empty, or an entry is not finite.
     """
+    check_kind("reconstruction_mse", Tensor, x=x, x_hat=x_hat)
     if x.shape != x_hat.shape or x.numel() == 0:
         raise ValueError(f"x_hat must have the shape of a non-empty x, got {tuple(x_hat.shape)} for {tuple(x.shape)}")
     _finite("x", x)
@@ -194,6 +195,7 @@ def auroc_auprc(score_anomaly: Tensor, is_anomaly: Tensor) -> dict[str, float]:
     Raises:
         ValueError: shapes differ from (n,), a score is not finite, a label is not 0 or 1, or one class is missing.
     """
+    check_kind("auroc_auprc", Tensor, score_anomaly=score_anomaly, is_anomaly=is_anomaly)
     if score_anomaly.ndim != 1 or score_anomaly.shape != is_anomaly.shape:
         raise ValueError(
             "score_anomaly and is_anomaly must both have shape (n,), "
@@ -212,6 +214,8 @@ def auroc_auprc(score_anomaly: Tensor, is_anomaly: Tensor) -> dict[str, float]:
 
 
 def _finite(name: str, value: Tensor) -> None:
+    if value.is_complex():
+        raise ValueError(f"{name} must be real, got {value.dtype}")
     finite = value.isfinite()
     if not bool(finite.all()):
         raise ValueError(f"{name} must be finite, got {int((~finite).sum())} NaN or infinite entries")
@@ -219,6 +223,7 @@ def _finite(name: str, value: Tensor) -> None:
 
 def _matrix(name: str, value: Tensor, min_rows: int) -> Tensor:
     """The float64 copy of a valid (n, d) set."""
+    check_kind("metrics", Tensor, **{name: value})
     if value.ndim != 2 or value.shape[1] == 0 or value.is_complex():
         raise ValueError(f"{name} must be a real matrix (n, d), got shape {tuple(value.shape)} of {value.dtype}")
     if len(value) < min_rows:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from latent_ebm.likelihoods import Likelihood
 from latent_ebm.priors import Prior
 from samplers import Given, LogDensity, gradient_function, value_and_grad
+from samplers.checks import check_kind
 
 
 class EnergyTerms(NamedTuple):
@@ -68,6 +69,8 @@ class LatentModel(nn.Module):
 
     def __init__(self, prior: Prior, likelihood: Likelihood) -> None:
         super().__init__()
+        check_kind(self, Prior, prior=prior)
+        check_kind(self, Likelihood, likelihood=likelihood)
         self.prior, self.likelihood = prior, likelihood
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from latent_ebm.likelihoods import per_row
 from latent_ebm.model import LatentModel
 from samplers import PersistentChains, Sampler
 from samplers.base import normal_like
+from samplers.checks import check_kind
 
 
 class Posterior(nn.Module, ABC):
@@ -38,6 +39,7 @@ class MCMCPosterior(Posterior):
 
     def __init__(self, sampler: Sampler, start: PersistentChains | Literal["cold", "zero"] = "cold") -> None:
         super().__init__()
+        check_kind(self, Sampler, sampler=sampler)
         if not isinstance(start, PersistentChains) and start not in ("cold", "zero"):
             raise ValueError(f'start must be "cold", "zero" or PersistentChains, got {start!r}')
         self.sampler, self.start = sampler, start
@@ -88,6 +90,8 @@ class WarmStart(Posterior):
 
     def __init__(self, amortized: AmortizedPosterior, sampler: Sampler) -> None:
         super().__init__()
+        check_kind(self, AmortizedPosterior, amortized=amortized)
+        check_kind(self, Sampler, sampler=sampler)
         self.amortized, self.sampler = amortized, sampler
 
     def sample(

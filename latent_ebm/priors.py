@@ -110,6 +110,7 @@ class EnergyPrior(Prior):
     def __init__(self, network: nn.Module, base: Prior, sampler: Sampler) -> None:
         super().__init__()
         check_kind(self, Sampler, sampler=sampler)
+        check_kind(self, Prior, base=base)
         self.network, self.base, self.sampler = network, base, sampler
 
     def log_density(self, z: Tensor) -> Tensor:
@@ -158,6 +159,7 @@ class RatioPrior(Prior):
     def __init__(self, base: Prior, stages: Iterable[nn.Module], sampler: Sampler) -> None:
         super().__init__()
         check_kind(self, Sampler, sampler=sampler)
+        check_kind(self, Prior, base=base)
         self.base, self.sampler, self.stages = base, sampler, nn.ModuleList(stages)
         self.register_buffer("weights", torch.ones(len(self.stages)))
         self.register_buffer("log_z_steps", torch.zeros(len(self.stages)))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from samplers.base import Given, Info, LogDensity, Sampler, State, check_finite
+from samplers.checks import check_kind
 
 
 class Graph(NamedTuple):
@@ -52,6 +53,9 @@ class Captured(Sampler):
     graphs: WeakKeyDictionary[Any, dict[Any, Graph | None]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
+
+    def __post_init__(self) -> None:
+        check_kind(self, Sampler, sampler=self.sampler)
 
     @property
     def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -18,6 +18,8 @@ from samplers.checks import check_kind, check_numbers
 def check_draws(draws: Tensor) -> None:
     """Raise ``ValueError`` unless ``draws`` (num_draws >= 4, chains >= 1, \\*event) are finite."""
     check_kind("diagnostics", Tensor, draws=draws)
+    if draws.is_complex():
+        raise ValueError(f"draws must be real, got {draws.dtype}")
     if draws.ndim < 2 or draws.shape[0] < 4 or draws.shape[1] < 1:
         raise ValueError(f"draws must have shape (num_draws >= 4, chains >= 1, *event), got {tuple(draws.shape)}")
     if not bool(draws.isfinite().all()):

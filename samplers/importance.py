@@ -24,11 +24,14 @@ from samplers.base import (
     is_readable,
     value_and_grad,
 )
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind
 
 
 def check_log_weight(log_weight: Tensor) -> None:
-    """Raise ``ValueError`` unless ``log_weight`` is finite or -inf, a weight of zero."""
+    """Raise ``ValueError`` unless ``log_weight`` is a tensor of real numbers, finite or -inf, a weight of zero."""
+    check_kind("importance", Tensor, log_weight=log_weight)
+    if log_weight.is_complex():
+        raise ValueError(f"log_weight must be real, got {log_weight.dtype}")
     if log_weight.ndim == 0 or log_weight.numel() == 0:
         raise ValueError(f"log_weight must not be empty, got shape {tuple(log_weight.shape)}")
     if not is_readable(log_weight) or bool(torch.isfinite(log_weight).all()):

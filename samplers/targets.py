@@ -18,9 +18,11 @@ from samplers.checks import check_counts, check_numbers
 
 
 def as_floating(**values: Any) -> Tensor:
-    """The one value given by name as a floating tensor. Raises ``ValueError`` unless its numbers are finite."""
+    """The one value given by name as a floating tensor. Raises ``ValueError`` unless its numbers are real and finite."""
     ((name, value),) = values.items()
     tensor = as_tensor(value)
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be real, got {tensor.dtype}")
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
     if is_readable(tensor) and not bool(tensor.isfinite().all()):

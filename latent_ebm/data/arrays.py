@@ -9,6 +9,7 @@ import torch
 
 from latent_ebm.data.base import DataModule, Pair, make_generator
 from latent_ebm.files import MAX_ENTRIES, Reader
+from samplers.checks import check_kind
 
 RELATIVE_FLOOR = 1e-12  # of a deviation to its mean: below, it is what rounding leaves
 
@@ -43,6 +44,7 @@ class Arrays(DataModule):
         max_entries: int = MAX_ENTRIES,
     ) -> None:
         super().__init__(batch_size, seed)
+        check_kind(self, bool, standardize=standardize)
         for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")

@@ -134,7 +134,7 @@ class MNIST(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        if heldout is not None and heldout not in range(10):
+        if heldout is not None and (isinstance(heldout, bool) or heldout not in range(10)):
             raise ValueError(f"heldout must be a digit 0 to 9 or None, got {heldout!r}")
         if split not in ("standard", "pooled"):
             raise ValueError(f"split must be standard or pooled, got {split!r}")

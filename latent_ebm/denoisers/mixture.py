@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latent_ebm.denoisers.base import Denoiser
 from samplers.base import as_tensor
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind
 from samplers.schedules import Schedule, broadcast
 from samplers.targets import log_sum_exp
 
@@ -42,6 +42,7 @@ class GaussianMixtureDenoiser(Denoiser):
         labels: Tensor | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_kind(self, Schedule, schedule=schedule)
         self.schedule = schedule
         means = 1.0 * as_tensor(means)
         weights, scales = (as_tensor(a).to(means) for a in (weights, scales))

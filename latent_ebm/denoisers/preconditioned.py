@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from latent_ebm.denoisers.base import Denoiser
-from samplers.checks import check_numbers
+from samplers.checks import check_kind, check_numbers
 from samplers.schedules import Schedule, broadcast
 
 Prediction = Literal["edm", "v", "eps", "x", "flow"]
@@ -47,6 +47,7 @@ class Preconditioned(Denoiser):
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
         check_numbers(self, "positive", data_scale=data_scale)
+        check_kind(self, Schedule, schedule=schedule)
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.data_scale, self.level = data_scale, level or log_sigma_level
 

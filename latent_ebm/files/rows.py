@@ -14,7 +14,7 @@ from latent_ebm.files.limits import MAX_ENTRIES, check_entries
 from latent_ebm.files.table import LABEL, Table, shorten
 from latent_ebm.files.text import NAMES, SEPARATORS, read_text
 from latent_ebm.foreign import check_file, reading
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind
 
 ARRAYS, TEXTS, PARQUET = (".npz", ".npy"), (".csv", ".tsv"), ".parquet"
 MISSING = ("refuse", "drop")
@@ -63,6 +63,12 @@ class Reader:
 
     def __post_init__(self) -> None:
         check_counts(self, max_entries=self.max_entries)
+        words = {"id": self.id, "key": self.key}
+        check_kind(self, str, **{name: word for name, word in words.items() if word is not None})
+        if self.header is not None:
+            check_kind(self, bool, header=self.header)
+        if isinstance(self.drop, str):
+            raise ValueError(f"drop must be a list of names of columns, got {self.drop!r}")
         if self.missing not in MISSING:
             raise ValueError(f"missing must be {' or '.join(MISSING)}, got {self.missing!r}")
         if self.sep is not None and self.sep not in (*NAMES, *SEPARATORS):

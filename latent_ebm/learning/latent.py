@@ -18,7 +18,7 @@ from latent_ebm.model import EnergyTerms, LatentModel
 from latent_ebm.posteriors import MCMCPosterior, Posterior
 from latent_ebm.priors import EnergyPrior
 from samplers import HMC, MALA, LogDensity, Sampler
-from samplers.checks import check_numbers
+from samplers.checks import check_kind, check_numbers
 
 
 def acceptance(name: str, sampler: Sampler, log_density: LogDensity, z: Tensor) -> dict[str, Tensor]:
@@ -62,7 +62,8 @@ class LatentRule(LearningRule):
         super().__init__(optimizer, scheduler)
         self.model, self.inference, self.validation, self.stages = model, inference, validation, stages
         self.prior_lr = prior_lr
-        check_numbers(self, "non-negative", prior_lr=prior_lr or 0)
+        check_kind(self, LatentModel, model=model)
+        check_numbers(self, "non-negative", prior_lr=0 if prior_lr is None else prior_lr)
         self.trigger = None if stages is None else StageTrigger(staged_prior(model), stages)
 
     def stage_loss(self, z_data: Tensor) -> Tensor:
