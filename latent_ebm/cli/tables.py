@@ -75,7 +75,8 @@ def read_table(
         raise ValueError(f"{path} must hold {wanted}, got rows of shape {x.shape[1:]}")
     flat = x.reshape(len(x), -1)
     columns = rows.names or [f"column {j + 1}" for j in range(flat.shape[1])]
-    return Table(flat, path, columns, rows.ids, shape, rows.has_header, rows.word, rows.notes)
+    notes = [*rows.notes, *([] if rows.label is None else ["its labels are left out"])]
+    return Table(flat, path, columns, rows.ids, shape, rows.has_header, rows.word, notes)
 
 
 def check_alike(new: Table, columns: list[str], shape: tuple[int, ...] | None) -> None:

@@ -186,8 +186,8 @@ def as_numbers(table: Table, frame: "pd.DataFrame") -> NDArray[np.float64]:
 def not_a_number(table: Table, frame: "pd.DataFrame", name: str, row: int) -> ValueError:
     """The error for a word in ``row``, from 0, of the column ``name``."""
     cell, others = str(frame[name].iloc[row]), [str(cell) for cell in frame.iloc[row].dropna()]
-    words = not any(map(is_number, others)) and len(frame) > 1
-    way = "delete the line if it holds units or other headers" if words else "--drop leaves the column out"
+    stray = not any(map(is_number, others)) and any(is_number(str(cell)) for cell in frame[name].dropna())
+    way = "delete the line if it is no row, as one of units" if stray else "--drop leaves the column out"
     return ValueError(
         f"{table.path}, {table.place(row)}, column {shorten(name)} must be a number, got {shorten(cell)}; {way}"
     )

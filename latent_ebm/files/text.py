@@ -37,7 +37,7 @@ SEPARATORS = {"tab": "\t", "space": SPACES}  # names of what a shell does not ta
 NAMES = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 MANY = 8  # numbers in a line that rise by chance once in 40,000 lines
 DECIMAL_COMMA = r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*"
-SAYS_SEPARATOR = re.compile(r'"?sep=(.)"?')
+SAYS_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 COMMENT = ("#", "%")
 
 
@@ -79,9 +79,8 @@ def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
             return pd.read_csv(path, index_col=False, skipinitialspace=True, low_memory=False, **options)
         except pd.errors.ParserError as error:
             text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-            raise ValueError(
-                f"{text.replace('Expected', 'expected')}; titles above the table and notes below it must be deleted"
-            ) from error
+            advice = "; titles above the table and notes below it must be deleted" if "Expected" in text else ""
+            raise ValueError(f"{text.replace('Expected', 'expected')}{advice}") from error
         except pd.errors.ParserWarning as error:
             raise ValueError("rows must not have more cells than the header has names") from error
 
@@ -106,22 +105,22 @@ def find_encoding(path: Path, notes: list[str]) -> str:
 
 def find_table(path: Path, encoding: str, notes: list[str], header: bool | None) -> tuple[int, str | None, list[str]]:
     """How many lines stand above the table, the separator if one of them says it, and the names in the last of them if
-    it has some, unless ``header`` is false or says that they come below.
+    it has some, unless ``header`` is false.
     """
-    above, said = [], None
+    number, above, said = 0, [], None
     with path.open(encoding=encoding, newline=None) as file:
         while line := file.readline(MAX_CELL):
             found = None if above else SAYS_SEPARATOR.fullmatch(line.strip("\r\n"))
-            if not found and not line.startswith(COMMENT):
+            if line.strip() and not found and not line.startswith(COMMENT):
                 break
-            said = found[1] if found else said
-            above.append(line.strip())
-    names = names_in(above[-1], line, said) if above and header is None else []
+            number, said = number + 1, found[1] if found else said
+            above += [line.strip()] if line.strip() else []
+    names = names_in(above[-1], line, said) if above and header is not False else []
     left_out = above[: len(above) - bool(names)]
     if left_out:
         shown = ", ".join(map(shorten, left_out[:3])) + ", ..." * (len(left_out) > 3)
         notes.append(f"what stands above the table is left out: {shown}")
-    return len(above), said, names
+    return number, said, names
 
 
 def names_in(comment: str, line: str, sep: str | None) -> list[str]:
@@ -129,7 +128,8 @@ def names_in(comment: str, line: str, sep: str | None) -> list[str]:
     sep = SEPARATORS.get(sep or "", sep) or find_separator([line], [])
     pattern = sep if sep == SPACES else re.escape(sep)
     names, cells = re.split(pattern, comment.lstrip("#% ")), re.split(pattern, line.strip())
-    matches = comment.startswith(COMMENT) and len(names) == len(cells) and any(map(is_number, cells))
+    matches = comment.startswith(COMMENT) and len(names) == len(cells)
+    matches &= any(map(is_number, cells)) and not any(map(is_number, names))
     return [name.strip().strip('"') for name in names] if matches else []
 
 

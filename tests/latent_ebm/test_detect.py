@@ -76,6 +76,8 @@ def test_planted_rows_stand_out_and_are_explained() -> None:
     assert ">line 9<" in first
     assert first.index("pressure &lt;b&gt;bold") < min(first.find("flow") % 10**6, first.find("heat") % 10**6)
     assert "100 rows of 3 columns" in page
+    write_csv("train.csv", np.column_stack([make_rows(100, seed=0), np.arange(100) % 2]), [*COLUMNS, "label"])
+    assert read_table(Path("train.csv")).notes == ["its labels are left out"]
 
 
 def test_one_row_far_out_is_named_and_the_limits_are_said(capsys: pytest.CaptureFixture[str]) -> None:

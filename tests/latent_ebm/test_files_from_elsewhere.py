@@ -22,7 +22,7 @@ def read(content: str | bytes, sep: str | None = None, features: list[str] | Non
 
 
 @pytest.mark.parametrize(
-    "above", ["sep=;\n", '"sep=;"\r\n', "# instrument, 7; 8\n# 2024-05-01\n", "% a; b\n% written by hand\n\n"]
+    "above", ["SEP=;\n", '"sep=;"\r\n', "# instrument, 7; 8\n# 2024-05-01\n", "% a; b\n% written by hand\n\n"]
 )
 def test_what_stands_above_a_table(above: str) -> None:
     rows = read(f"{above}a;b\n1,5;2\n-3;4,25\n")
@@ -46,6 +46,8 @@ def test_the_last_comment_may_be_the_header(mark: str) -> None:
     rows = read(f"# run 7\n{mark}a,b\n1,2\n3,4\n")
     assert rows.x.tolist() == [[1, 2], [3, 4]]
     assert (rows.names, rows.has_header, rows.call(0)) == (["a", "b"], True, "line 3")
+    assert read("\n# a,b\n\n1,2\n").names == ["a", "b"]
+    assert read("#5,6\n1,2\n").names == ["column 1", "column 2"]
     np.savetxt("t.csv", [[1, 2], [3, 4]], header="x y")
     assert Reader().read("t.csv").names == ["x", "y"]
     assert read("# x y z\n1 2\n3 4\n").x.tolist() == [[1, 2], [3, 4]]
@@ -61,9 +63,13 @@ def test_text_of_spreadsheets_that_is_not_utf_8() -> None:
 
 def test_lines_that_are_no_rows() -> None:
     with pytest.raises(
-        ValueError, match="line 2, column 'a' must be a number, got 'mm'; delete the line if it holds un"
+        ValueError, match="line 2, column 'a' must be a number, got 'mm'; delete the line if it is no row"
     ):
         read("a,b\nmm,kg\n1,2\n")
+    with pytest.raises(ValueError, match="line 4, column 'a' must be a number, got '# end'; delete the line"):
+        read("a,b\n1,2\n\n# end\n")
+    with pytest.raises(ValueError, match="line 2, column 'a' must be a number, got '5%'; --drop"):
+        read("a,b\n5%,6%\n7%,8%\n")
     with pytest.raises(ValueError, match="expected 1 fields in line 3, saw 2; titles above the table"):
         read("Results\n\na,b\n1,2\n")
     two = pd.DataFrame([[1.0, 2], [3, 4]], columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 2)]))
