@@ -54,8 +54,10 @@ def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Colle
         sep = SEPARATORS.get(sep, sep)
         check_size(path, encoding, sep, max_entries)
         options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None, "skiprows": above}
-        if header is None:
-            header = not names and find_header(path, options, mentioned, notes)
+        if names:
+            header = False  # of what is parsed
+        elif header is None:
+            header = find_header(path, options, mentioned, notes)
         options["header"] = 0 if header else None
         frame = parse(path, options)
         if sep != "," and any(has_decimal_commas(frame[name]) for name in frame):

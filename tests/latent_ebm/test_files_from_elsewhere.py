@@ -48,6 +48,9 @@ def test_the_last_comment_may_be_the_header(mark: str) -> None:
     assert (rows.names, rows.has_header, rows.call(0)) == (["a", "b"], True, "line 3")
     assert read("\n# a,b\n\n1,2\n").names == ["a", "b"]
     assert read("#5,6\n1,2\n").names == ["column 1", "column 2"]
+    read("# a,b\n1,2\n")
+    assert [len(Reader(header=header).read("t.csv").x) for header in (True, False)] == [1, 1]
+    assert Reader(header=True).read("t.csv").names == ["a", "b"]
     np.savetxt("t.csv", [[1, 2], [3, 4]], header="x y")
     assert Reader().read("t.csv").names == ["x", "y"]
     assert read("# x y z\n1 2\n3 4\n").x.tolist() == [[1, 2], [3, 4]]
