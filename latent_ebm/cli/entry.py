@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes an exit of
+            return report(stop.__context__)
         return stop.code if isinstance(stop.code, int) else USAGE if stop.code else 0
     except (KeyboardInterrupt, Exception) as error:
         if debug:
@@ -90,7 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_demo(commands: argparse._SubParsersAction) -> None:
     text = "train three priors on handwritten digits, compare them, and draw figures"
-    demo = commands.add_parser("demo", help=text, description=f"{text.capitalize()}. Needs no data and no GPU.")
+    demo = commands.add_parser("demo", help=text, description=f"{sentence_case(text)}. Needs no data and no GPU.")
     demo.add_argument("--out", default="demo", metavar="DIR", help="folder for the figures and scores (default: demo)")
     demo.add_argument("--epochs", type=positive, default=40, help="passes over the data for every prior (default: 40)")
     demo.add_argument("--seed", type=seed, default=0, help="seed of everything (default: 0)")
@@ -139,7 +141,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 def add_detect(commands: argparse._SubParsersAction) -> None:
     text = "find unusual rows or images, given normal ones"
     files = "a .csv, .tsv, .npz, .npy or .parquet file or a folder of images"
-    detect = commands.add_parser("detect", help=text, description=f"{text.capitalize()}. Needs no trained model.")
+    detect = commands.add_parser("detect", help=text, description=f"{sentence_case(text)}. Needs no trained model.")
     detect.add_argument("train", metavar="TRAIN", help=f"normal rows: {files}; or a folder that --save wrote")
     detect.add_argument(
         "--score", required=True, metavar="NEW", help="the rows to judge, in a file or folder like that"
@@ -225,14 +227,14 @@ def add_export(commands: argparse._SubParsersAction) -> None:
 
 def add_recipes(commands: argparse._SubParsersAction) -> None:
     text = "list the YAML files that come with the library"
-    commands.add_parser("recipes", help=text, description=f"{text.capitalize()}.")
+    commands.add_parser("recipes", help=text, description=f"{sentence_case(text)}.")
     text = "print one of these YAML files, to run or to change"
-    recipe = commands.add_parser("recipe", help=text, description=f"{text.capitalize()}.")
+    recipe = commands.add_parser("recipe", help=text, description=f"{sentence_case(text)}.")
     recipe.add_argument("name", metavar="NAME", help="as `latent-ebm recipes` lists it, such as digits/ratio")
 
 
 def add_checkpoint_command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser = commands.add_parser(name, help=text, description=f"{sentence_case(text)}.")
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint written by latent-ebm fit")
     parser.add_argument("--seed", type=seed, default=0, help="seed of the random numbers (default: 0)")
     parser.add_argument(
@@ -250,6 +252,10 @@ def seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 1}, got {text!r}")
     return int(text)
+
+
+def sentence_case(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def fraction(text: str) -> float:

@@ -30,9 +30,7 @@ def check_places(trainer: Trainer, resumed: str | None) -> None:
 def check_own(folder: Path, resumed: str | None) -> None:
     """Raise ``FileExistsError`` if ``folder`` holds checkpoints, and ``resumed`` is not one of them."""
     found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    named = (
-        resumed is not None and not Path(resumed).exists()
-    )  # "last", "best": Lightning finds it in the run's own folder
+    named = resumed is not None and not Path(resumed).exists()  # "last", "best", which Lightning finds in the folder
     if found and not named and (resumed is None or Path(resumed).resolve().parent != folder.resolve()):
         raise FileExistsError(
             f"{str(folder)!r} holds another run: go on with it by --ckpt_path {found[-1]}, or move or remove that folder, "

@@ -32,6 +32,12 @@ class LearningRule(LightningModule, ABC):
 
     def __init__(self, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None = None) -> None:
         super().__init__()
+        for name, made in {"optimizer": optimizer, "scheduler": scheduler or LRScheduler}.items():
+            if not callable(made):
+                raise ValueError(
+                    f"{name} must be a function that makes one (of a YAML file: annotate the argument of "
+                    f"{type(self).__name__} as {name.capitalize()}Callable of latent_ebm.learning.base), got {made!r}"
+                )
         self.optimizer, self.scheduler = optimizer, scheduler
         self._rng: dict[str, Tensor] = {}
         self._settings: dict[str, Any] = {}
@@ -68,9 +74,9 @@ class LearningRule(LightningModule, ABC):
 
     @property
     def logs_now(self) -> bool:
-        """Whether the trainer wants this step logged."""
+        """Whether the trainer writes what this step logs: it does so at the last of every ``log_every_n_steps`` steps."""
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
-        return every > 0 and self.batches_seen % every == 0
+        return every > 0 and (self.batches_seen + 1) % every == 0
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         losses = self.losses(batch)

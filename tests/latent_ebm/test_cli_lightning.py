@@ -1,5 +1,6 @@
 """Lightning's sub-commands: predictions, classes of the user's own, schedulers, and what lies beside the logs."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -101,3 +102,36 @@ def test_barebones(tmp_path: Path) -> None:
     config = make_config("mle")
     del config["trainer"]["callbacks"], config["trainer"]["log_every_n_steps"]
     assert fit(config, tmp_path, "--trainer.barebones=true", "--trainer.num_sanity_val_steps=null") == 0
+
+
+def test_curves_of_epochs_shorter_than_the_interval(tmp_path: Path) -> None:
+    config = make_config("mle", epochs=3)  # of five batches
+    logger = part("lightning.pytorch.loggers.CSVLogger", save_dir="runs")
+    config["trainer"].update(log_every_n_steps=7, logger=logger)
+    assert fit(config, tmp_path) == 0
+    curves = pd.read_csv(next(Path("runs").rglob("metrics.csv")))
+    for name in ("loss/likelihood", "energy/data", "gradient/all"):
+        assert list(curves["step"][curves[name].notna()]) == [6, 13]
+
+
+def test_ctrl_c_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("latent_ebm.learning.ShortRunMLE.losses", interrupt)
+    assert fit(make_config("mle"), tmp_path) == 130
+    signal.signal(signal.SIGINT, handler)  # which Lightning takes away
+    assert "latent-ebm: interrupted\n" in capsys.readouterr().err
+
+
+def test_an_argument_without_a_type_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own_rule.py").write_text(
+        "from latent_ebm.learning.base import LearningRule\n\n\nclass Rule(LearningRule):\n"
+        "    def __init__(self, optimizer):\n        super().__init__(optimizer)\n\n"
+        "    def losses(self, batch):\n        return {}\n\n    generate = losses\n"
+    )
+    config = {**make_config("mle"), "model": part("own_rule.Rule", optimizer=part("torch.optim.Adam", lr=0.1))}
+    assert fit(config, tmp_path) == 1
+    assert "annotate the argument of Rule as OptimizerCallable" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt"))
