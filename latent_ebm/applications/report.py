@@ -60,6 +60,7 @@ def make_report(
         }
         for i, extra in zip(worst, show(detector, x[worst], columns), strict=True)
     ]
+    noun = "rows" if detector.image_shape is None else "images"
     return template().render(
         cards=cards,
         images=detector.image_shape is not None,
@@ -67,9 +68,9 @@ def make_report(
         num_outliers=int((findings.p_values <= findings.alpha).sum()),
         num_beyond=int(findings.beyond.sum()),
         figures={
-            "scores": svg(scores_figure(findings)),
-            "p_values": svg(p_values_figure(findings)),
-            "selection": svg(selection_figure(findings)),
+            "scores": svg(scores_figure(findings, noun)),
+            "p_values": svg(p_values_figure(findings, noun)),
+            "selection": svg(selection_figure(findings, noun)),
         },
         facts={**facts, **own_facts(detector, findings)},
     )
@@ -179,10 +180,10 @@ def as_address(kind: str, content: bytes) -> str:
 
 
 @styled
-def scores_figure(findings: Findings) -> "Figure":
+def scores_figure(findings: Findings, noun: str) -> "Figure":
     """Scores of normal and of new rows over common bins, and the threshold."""
     figure, (axes,) = new_figure(1, PANEL)
-    samples = (("normal rows, held out", findings.normal_scores, NORMAL), ("new rows", findings.scores, NEW))
+    samples = ((f"normal {noun}, held out", findings.normal_scores, NORMAL), (f"new {noun}", findings.scores, NEW))
     low, high = score_range(findings)
     bins = np.linspace(low, high, NUM_BINS + 1)
     for label, values, colour in samples:
@@ -193,8 +194,8 @@ def scores_figure(findings: Findings) -> "Figure":
         axes.axvline(findings.threshold, color=LIMIT, linestyle="--", linewidth=1, label="threshold")
     beyond = int((findings.scores < low).sum())
     if beyond:
-        axes.set_title(f"first bar: {beyond} new rows, and lower", fontsize="small", color="0.3")
-    axes.set(xlabel="score (unusual  ←  →  normal)", ylabel="% of the rows")
+        axes.set_title(f"first bar: {beyond} new {noun}, and lower", fontsize="small", color="0.3")
+    axes.set(xlabel="score (unusual  ←  →  normal)", ylabel=f"% of the {noun}")
     axes.legend(loc="upper left")
     return figure
 
@@ -208,24 +209,24 @@ def score_range(findings: Findings) -> tuple[float, float]:
 
 
 @styled
-def p_values_figure(findings: Findings) -> "Figure":
+def p_values_figure(findings: Findings, noun: str) -> "Figure":
     """How often each p-value occurs, and how often it would if all rows were normal."""
     figure, (axes,) = new_figure(1, PANEL)
     counts, edges = np.histogram(findings.p_values, np.linspace(0, 1, 21))
-    axes.stairs(100 * counts / len(findings.p_values), edges, color=NEW, fill=True, alpha=0.5, label="new rows")
+    axes.stairs(100 * counts / len(findings.p_values), edges, color=NEW, fill=True, alpha=0.5, label=f"new {noun}")
     axes.axhline(100 / len(counts), color=LIMIT, linestyle=":", linewidth=1, label="if all were normal")
-    axes.set(xlabel="p-value", ylabel="% of the new rows", xlim=(0, 1))
+    axes.set(xlabel="p-value", ylabel=f"% of the new {noun}", xlim=(0, 1))
     axes.legend(loc="upper center")
     return figure
 
 
 @styled
-def selection_figure(findings: Findings) -> "Figure":
+def selection_figure(findings: Findings, noun: str) -> "Figure":
     """The sorted p-values against the line of Benjamini and Hochberg, up to the last of which below it rows are selected."""
     figure, (axes,) = new_figure(1, PANEL)
     p, num = np.sort(findings.p_values), len(findings.p_values)
     ranks = np.unique(np.geomspace(1, num, NUM_RANKS).round().astype(int))
-    axes.loglog(ranks, p[ranks - 1], ".", color=NEW, markersize=4, label="new rows")
+    axes.loglog(ranks, p[ranks - 1], ".", color=NEW, markersize=4, label=f"new {noun}")
     axes.loglog(
         [1, num], [findings.alpha / num, findings.alpha], "--", color=LIMIT, linewidth=1, label="selection line"
     )

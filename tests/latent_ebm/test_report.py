@@ -119,6 +119,7 @@ def test_all_images_can_be_shown(name: str, num: int, request: pytest.FixtureReq
             assert Image.open(io.BytesIO(content)).size == (8, 8)
         else:
             assert ET.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
+            assert (b"new images" in content) == (name == "pictures")  # text stays in a comment beside its outlines
             assert re.findall(rb'href="(?!#)', content) == []
 
 
