@@ -181,10 +181,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def _fit_model(self, x: Tensor, again: bool) -> None:
         """Views and their priors from standardised rows."""
         if float((x - x[0]).abs().max()) < 1 / LIMIT:
-            raise ValueError(
-                "X must hold at least two different rows, besides what trim leaves out, got copies of one, or rows that "
-                f"differ by less than {1 / LIMIT:.0e}"
-            )
+            few = "at least two different rows, besides what trim leaves out"
+            raise ValueError(f"X must hold {few}, got copies of one, or rows that differ by less than {1 / LIMIT:.0e}")
         if not again:
             self.views_ = self._fit_views(x[torch.randperm(len(x))])
         x = x[torch.randperm(len(x))]
