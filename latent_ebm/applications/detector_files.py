@@ -124,6 +124,8 @@ def restore(detector: Any, numbers: dict[str, Any], tensors: dict[str, Tensor]) 
         if head == "scaler_":
             setattr(detector.scaler_, rest[0], value.numpy() if isinstance(value, Tensor) else value)
         elif not rest:
+            if not name.endswith("_") or name.startswith("_"):
+                raise ValueError(f"what was fitted must have names that end with _, got {name!r}")
             setattr(detector, name, np.array(value, dtype=object) if isinstance(value, list) else value)
     row = detector.scaler_.inverse_transform(detector.rows_[:1].flatten(1).numpy())
     if not np.isfinite(detector.score_samples(row)).all():

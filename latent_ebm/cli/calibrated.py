@@ -24,6 +24,7 @@ from latent_ebm.applications.findings import Findings, order_warnings, shift_war
 from latent_ebm.applications.selection import exact, rows_to_hold_out
 from latent_ebm.cli.tables import Table
 from latent_ebm.foreign import reading
+from samplers.checks import check_kind
 
 MAX_HELD_OUT, BLOCK = 1000, 1000
 ONLY_TO_FIT = ("save", "energy", "folds", "max_steps", "encoder")  # options that a saved detector has no use for
@@ -146,8 +147,21 @@ def load(args: argparse.Namespace) -> Trained:
             raise ValueError("it was saved in Python, without scores of held-out normal rows")
         trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
         check_array(trained.normal_scores, ensure_2d=False)
+        check_notes(trained)
     check_alpha(args.alpha, len(trained.normal_scores))
     return trained
+
+
+def check_notes(trained: Trained) -> None:
+    """Raise ``ValueError`` for what no detector is saved with."""
+    texts = {"columns": trained.columns, "warnings": trained.warnings}
+    for name, value in texts.items():
+        if not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
+            raise ValueError(f"{name} must be a list of texts, got {value!r}")
+    check_kind("notes", bool, has_header=trained.has_header)
+    check_kind("notes", dict, facts=trained.facts)
+    if trained.folds is not None:
+        raise ValueError(f"folds must be null, got {trained.folds!r}")
 
 
 def save(trained: Trained, folder: Path) -> None:

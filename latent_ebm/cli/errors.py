@@ -57,6 +57,7 @@ def located(error: BaseException) -> str:
 
 
 def cut(text: str) -> str:
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)  # no orders to the terminal
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
 
 

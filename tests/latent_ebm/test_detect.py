@@ -306,6 +306,16 @@ def test_a_folder_without_scores_of_normal_rows_is_refused(
     refused(capsys, "kept must hold a detector as detect --save wrote it")
 
 
+def test_notes_of_another_kind_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    detector = LatentEBMDetector(random_state=0).fit(make_rows(50, seed=0))
+    good = {"normal_scores": [1.0] * 50, "columns": COLUMNS, "has_header": True, "facts": {}, "warnings": []}
+    bad = {"columns": 3, "has_header": "x", "facts": 3, "warnings": "abc", "folds": 3}
+    for name, value in bad.items():
+        save_detector(detector, "kept", {**good, name: value})
+        assert main(["detect", "kept", *ARGS]) == 2
+        refused(capsys, "kept must hold a detector as detect --save wrote it", f"{name} must be")
+
+
 def test_a_failed_report_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> str:
         raise RuntimeError("no page")

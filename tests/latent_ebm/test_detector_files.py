@@ -246,6 +246,7 @@ SPOILS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "parameters that are none": (remake(lambda r, t: r.update(parameters=3)), "detector as this version"),
     "huge sizes": (remake(lambda r, t: r["parameters"].update(HUGE)), "detector as this version"),
     "NaN weights": (remake(lambda r, t: t["views_.0.prior.base.exemplars"].fill_(torch.nan)), "scores must be finite"),
+    "a method": (remake(lambda r, t: r["numbers"].update(get_params=1)), "names that end with _, got 'get_params'"),
     "fewer tensors": (remake(lambda r, t: t.pop("scaler_.mean_")), "detector as this version"),
 }
 

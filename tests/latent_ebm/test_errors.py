@@ -31,8 +31,9 @@ def fail(text: str) -> None:
         (lambda: np.empty(2**58), "not enough memory for "),
         (lambda: torch.ones(2) @ torch.ones(3), "(RuntimeError in "),
         (lambda: fail("x" * 10**6), "xx ... (RuntimeError in "),
+        (lambda: fail("a\x1b[31mb"), "a\\x1b[31mb (RuntimeError in "),
     ],
-    ids=["key", "domain", "recursion", "allocator", "numpy", "shapes", "long"],
+    ids=["key", "domain", "recursion", "allocator", "numpy", "shapes", "long", "colour"],
 )
 def test_foreign_errors_say_where_they_arose(
     act: Callable[[], object],
