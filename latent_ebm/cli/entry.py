@@ -135,7 +135,7 @@ def add_score(commands: argparse._SubParsersAction) -> None:
 def add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = add_checkpoint_command(commands, "evaluate", "held-out figures of a trained model on its own data")
     evaluate.add_argument("--out", default="evaluation", metavar="DIR", help="folder to write (default: evaluation)")
-    evaluate.add_argument("--quick", action="store_true", help="fewer samples and shorter chains")
+    evaluate.add_argument("--quick", action="store_true", help="fewer samples, shorter chains, no pictures")
 
 
 def add_detect(commands: argparse._SubParsersAction) -> None:
