@@ -1,6 +1,7 @@
 """Densities and fields as pictures: painted on one scale, the right way round."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from torch import Tensor
 
-from latent_ebm.applications.pictures import draw_density, draw_field, grid_points, new_figure
+from latent_ebm.applications.pictures import atomic_path, draw_density, draw_field, grid_points, new_figure
 from samplers import Gaussian
 
 
@@ -51,3 +52,12 @@ def test_arrows_point_along_the_gradient() -> None:
     towards = -grid_points(3 * (1 - 1 / 6), 6)
     length = towards.norm(dim=1).sqrt()
     torch.testing.assert_close(torch.stack([u, v], 1).float(), towards / length[:, None])
+
+
+def test_a_full_disk_is_said_of_a_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*scores\.csv'"),
+        atomic_path(tmp_path / "scores.csv"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
