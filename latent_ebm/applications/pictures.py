@@ -68,7 +68,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, target)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:  # as of a full disk
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # as of a full disk
             error.filename = str(path)
         temporary.unlink(missing_ok=True)
         for folder in made:

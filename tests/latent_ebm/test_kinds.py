@@ -35,9 +35,9 @@ ANY: Any = "x"
         (lambda: Captured(ANY), "Captured: sampler must be a Sampler"),
         (lambda: Preconditioned(NET, ANY), "Preconditioned: schedule must be a Schedule"),
         (lambda: GaussianMixtureDenoiser([1.0], [[0.0]], [1.0], ANY), "schedule must be a Schedule"),
-        (lambda: ShortRunMLE(ANY, MCMCPosterior(CHAIN), ANY), "ShortRunMLE: model must be a LatentModel"),
+        (lambda: ShortRunMLE(ANY, MCMCPosterior(CHAIN), torch.optim.Adam), "ShortRunMLE: model must be a LatentModel"),
         (
-            lambda: ShortRunMLE(MODEL, MCMCPosterior(CHAIN), ANY, prior_lr=ANY),
+            lambda: ShortRunMLE(MODEL, MCMCPosterior(CHAIN), torch.optim.Adam, prior_lr=ANY),
             "ShortRunMLE: prior_lr must be finite and non-negative",
         ),
         (lambda: Arrays("x.csv", standardize=ANY), "Arrays: standardize must be a bool, got 'x'"),
