@@ -22,7 +22,7 @@ def make_rows(num: int, seed: int = 0) -> np.ndarray:
 
 
 def fit(energy: str = "joint") -> LatentEBMDetector:
-    detector = LatentEBMDetector(energy=energy, random_state=0, max_stages=0).fit(make_rows(80))  # pyright: ignore
+    detector = LatentEBMDetector(energy=energy, latent_dim=2, random_state=0).fit(make_rows(80))  # pyright: ignore
     torch.manual_seed(0)
     stage = EnergyMLP(detector.views_[0].prior.base.exemplars.shape[1], (8,), "silu").double()
     detector.views_[0].prior.append(stage, weight=0.7, log_z_step=0.1)
