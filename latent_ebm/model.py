@@ -27,6 +27,10 @@ class EnergyTerms(NamedTuple):
         """Their sum (batch,)."""
         return self.reconstruction + self.tilt + self.base
 
+    def columns(self) -> dict[str, Tensor]:
+        """The terms and their sum, each (batch,), by name."""
+        return {**self._asdict(), "joint": self.joint}
+
 
 class LogPosterior(Given):
     """What ``model.log_posterior(x)`` returns: the gradient of the prior is in closed form where that is known."""

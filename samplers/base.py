@@ -144,14 +144,6 @@ def check_value(value: Tensor, x: Tensor, name: str = "log_density") -> None:
         )
 
 
-def as_tensor(value: Any) -> Tensor:
-    """``value`` as a tensor; one that is a tensor already stays where it is.
-
-    ``torch.as_tensor`` would move it to the default device.
-    """
-    return value if isinstance(value, Tensor) else torch.as_tensor(value)
-
-
 def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of the shape, dtype and device of ``x``."""
     return torch.empty_like(x).normal_(generator=generator)

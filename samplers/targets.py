@@ -13,8 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.base import as_tensor, is_readable
+from samplers.base import is_readable
 from samplers.checks import check_counts, check_numbers
+
+
+def as_tensor(value: Any) -> Tensor:
+    """``value`` as a tensor; one that is a tensor already stays where it is.
+
+    ``torch.as_tensor`` would move it to the default device.
+    """
+    return value if isinstance(value, Tensor) else torch.as_tensor(value)
 
 
 def as_floating(**values: Any) -> Tensor:

@@ -23,7 +23,6 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from experiments.benchmarks.training import adam as slow_adam
 from experiments.benchmarks.training import likelihood, mle
 from experiments.common import OUTPUTS, write_json
 from experiments.gpu.speed import card
@@ -88,7 +87,7 @@ def latent(kind: str, channels: int, steps: int, pool_size: int) -> LearningRule
     dim, sampler = 100, MALA(0.05, 40)
     model = LatentModel(RatioPrior(GaussianPrior(dim), [], sampler), likelihood(SHAPE, channels))
     stages = RatioStages(EnergyMLP(dim), dim, pool_size, MALA(0.05, 1), max_stages=20)
-    return MultiStageRatio(model, posterior, stages, slow_adam)
+    return MultiStageRatio(model, posterior, stages, adam(1e-4))
 
 
 class Run:
@@ -96,7 +95,7 @@ class Run:
 
     def __init__(self, out: Path, sets: Sets, judge: FeatureClassifier, num: int) -> None:
         self.out, self.sets, self.judge, self.num = out, sets, judge, num
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = next(judge.parameters()).device
         path = out / "train.json"
         self.found: dict[str, Any] = (
             json.loads(path.read_text())["result"] if path.exists() else {"card": card(self.device.type)}
@@ -150,8 +149,7 @@ class Run:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        network = self.judge.to(self.device)
-        return torch.cat([network.features(rows.to(self.device)) for rows in x.split(500)]).cpu()
+        return torch.cat([self.judge.features(rows.to(self.device)) for rows in x.split(500)]).cpu()
 
     def labels(self) -> Tensor:
         """Classes in turn, of as many samples as are judged."""
@@ -159,12 +157,12 @@ class Run:
 
 
 def classifier(out: Path, train: TensorSet, epochs: int) -> FeatureClassifier:
-    """The judge of all samples, trained once."""
+    """The judge of all samples, trained once, on the device that all else is then on."""
     path, device = out / "classifier.pt", "cuda" if torch.cuda.is_available() else "cpu"
     if path.exists():
         network = FeatureClassifier(SHAPE, CLASSES, 32)
         network.load_state_dict(torch.load(path, weights_only=True))
-        return network.eval().requires_grad_(False)
+        return network.to(device).eval().requires_grad_(False)
     x, label = train.x.to(device), train.label.to(device)
     network = frozen_classifier(x, label, CLASSES, 32, epochs=epochs, progress=False)
     torch.save(network.state_dict(), path)

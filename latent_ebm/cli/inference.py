@@ -152,7 +152,7 @@ def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:
 
 def write_scores(path: Path, terms: EnergyTerms, ids: Sequence[str]) -> None:
     """A table with one line a row of the data, called by ``ids``."""
-    columns = {**terms._asdict(), "joint": terms.joint}
+    columns = terms.columns()
     with pictures.atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", *columns])

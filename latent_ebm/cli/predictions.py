@@ -41,7 +41,7 @@ def batches(predictions: list[Any]) -> Iterator[Any]:
 def columns(batch: Any) -> dict[str, Any]:
     """The columns (batch,) of what a rule predicts: energy terms, figures by name, or features (batch, d)."""
     if isinstance(batch, EnergyTerms):
-        batch = {**batch._asdict(), "joint": batch.joint}
+        batch = batch.columns()
     if isinstance(batch, Tensor):
         batch = {f"feature_{j}": column for j, column in enumerate(batch.flatten(1).T)}
     if not isinstance(batch, Mapping):

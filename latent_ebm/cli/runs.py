@@ -9,7 +9,7 @@ from latent_ebm.cli.files import check_folder
 
 
 def check_places(trainer: Trainer, resumed: str | None) -> None:
-    """Check the folders of the checkpoints and loggers of ``trainer``, and make them.
+    """Check the folders of the checkpoints and loggers of ``trainer``, before anything is made there.
 
     ``resumed`` is the checkpoint that the training goes on from, if any. Raises ``FileExistsError`` for a folder that holds
     another run, ``OSError`` for one that cannot be written.

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from latent_ebm.denoisers.base import Denoiser
-from samplers.base import as_tensor
 from samplers.checks import check_counts, check_kind
 from samplers.schedules import Schedule, broadcast
-from samplers.targets import log_sum_exp
+from samplers.targets import as_tensor, log_sum_exp
 
 UNKNOWN = -1  # the label of no class, as in the data sets
 
