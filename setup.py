@@ -1,4 +1,6 @@
-"""What pyproject.toml cannot say: recipes in the wheel, and a description that an index page can show."""
+"""What pyproject.toml cannot say: recipes in the wheel, and a description that an index page can
+show.
+"""
 
 import re
 from pathlib import Path
@@ -8,7 +10,9 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithRecipes(build_py):
-    """Copies the YAML files of ``experiments/`` to ``latent_ebm/recipes/`` of the wheel, as an editable one needs not."""
+    """Copies the YAML files of ``experiments/`` to ``latent_ebm/recipes/`` of the wheel, as an
+    editable one needs not.
+    """
 
     def run(self) -> None:
         super().run()

@@ -1,9 +1,11 @@
-"""Anomalies in tables: ``LATENT_EBM_ADBENCH=DIR python -m experiments.adbench``, DIR holding the .npz files of ADBench.
+"""Anomalies in tables: ``LATENT_EBM_ADBENCH=DIR python -m experiments.adbench``, DIR holding the
+.npz files of ADBench.
 
-One-class protocol (Han et al. 2022, arXiv:2206.09426): half of the normal rows train, the other half and all anomalies test,
-and small sets are not enlarged by resampling, which would put copies of training rows into the test set. All detectors run
-at their defaults, on standardised columns; the latent EBM does so without stages, its default, and with up to four. Peers
-come from scikit-learn and, where it is installed, PyOD.
+One-class protocol (Han et al. 2022, arXiv:2206.09426): half of the normal rows train, the other
+half and all anomalies test, and small sets are not enlarged by resampling, which would put copies
+of training rows into the test set. All detectors run at their defaults, on standardised columns;
+the latent EBM does so without stages, its default, and with up to four. Peers come from
+scikit-learn and, where it is installed, PyOD.
 """
 
 import argparse
@@ -73,7 +75,9 @@ DETECTORS: dict[str, Fit] = {
     "LOF": partial(sklearn_novelty, lambda seed: LocalOutlierFactor(novelty=True)),
     "isolation forest": partial(sklearn_novelty, lambda seed: IsolationForest(random_state=seed)),
     "one-class SVM": partial(sklearn_novelty, lambda seed: OneClassSVM()),
-    "Gaussian mixture": partial(sklearn_novelty, lambda seed: GaussianMixture(5, reg_covar=1e-3, random_state=seed)),
+    "Gaussian mixture": partial(
+        sklearn_novelty, lambda seed: GaussianMixture(5, reg_covar=1e-3, random_state=seed)
+    ),
     "PCA": principal,
     "ECOD": partial(pyod, "ECOD"),
     "VAE": partial(pyod, "VAE"),
@@ -89,7 +93,9 @@ def split(path: Path, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     normal = np.random.default_rng(seed).permutation(np.flatnonzero(label == 0))
     test = np.concatenate([normal[len(normal) // 2 :], np.flatnonzero(label == 1)])
     scaler = StandardScaler().fit(rows[normal[: len(normal) // 2]])
-    train_rows, test_rows = (np.asarray(scaler.transform(rows[i])) for i in (normal[: len(normal) // 2], test))
+    train_rows, test_rows = (
+        np.asarray(scaler.transform(rows[i])) for i in (normal[: len(normal) // 2], test)
+    )
     return train_rows, test_rows, label[test]
 
 
@@ -101,9 +107,16 @@ def run(path: Path, detector: str, seed: int) -> dict[str, Any]:
     scorer = DETECTORS[detector](train, seed)
     fitted = time.process_time()
     scores = np.asarray(scorer(test), dtype=np.float64)
-    seconds = {"fit": fitted - start, "score": 1000 * (time.process_time() - fitted) / len(test), "rows": len(train)}
+    seconds = {
+        "fit": fitted - start,
+        "score": 1000 * (time.process_time() - fitted) / len(test),
+        "rows": len(train),
+    }
     if not np.isfinite(scores).all():
-        return {"failed": f"{(~np.isfinite(scores)).sum()} of {len(scores)} scores are not finite", **seconds}
+        return {
+            "failed": f"{(~np.isfinite(scores)).sum()} of {len(scores)} scores are not finite",
+            **seconds,
+        }
     return {**auroc_auprc(torch.as_tensor(scores), torch.as_tensor(label).bool()), **seconds}
 
 
@@ -113,7 +126,9 @@ def file_name(detector: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--detectors", nargs="+", default=list(DETECTORS), choices=list(DETECTORS))
     args = parser.parse_args()

@@ -1,7 +1,9 @@
-"""One digit held out: is it found? Beside the nearest-neighbour detectors that any such figure must be read against.
+"""One digit held out: is it found? Beside the nearest-neighbour detectors that any such figure
+must be read against.
 
-``LATENT_EBM_DATA=DIR python -m experiments.anomaly``. ``standard`` scores the 10,000 test images, ``pooled`` a fifth of all
-normal images and every image of the held-out digit: the prevalence, which is the AUPRC of chance, differs.
+``LATENT_EBM_DATA=DIR python -m experiments.anomaly``. ``standard`` scores the 10,000 test images,
+``pooled`` a fifth of all normal images and every image of the held-out digit: the prevalence,
+which is the AUPRC of chance, differs.
 """
 
 import argparse
@@ -25,7 +27,9 @@ from latent_ebm.metrics import auroc_auprc
 
 CONFIG = HERE / "mnist_heldout" / "ratio.yaml"
 DIGITS, SPLITS = (1, 4, 5), ("standard", "pooled")
-DETECTOR: dict[str, Any] = {"image_shape": (1, 28, 28)}  # beside an energy of the spine: the detector at its defaults
+DETECTOR: dict[str, Any] = {
+    "image_shape": (1, 28, 28)
+}  # beside an energy of the spine: the detector at its defaults
 NEIGHBOURS = {"lof": 20, "knn": 5, "pca": 50}
 PEERS = ("isolation forest", "Gaussian mixture", "PCA", "ECOD", "VAE", "DeepSVDD", "AutoEncoder")
 
@@ -38,11 +42,17 @@ def run_model(digit: int, split: str, seed: int) -> dict[str, Any]:
     learnt, data = train(CONFIG, [f"--seed_everything={seed}", *overrides], clock)
     torch.manual_seed(seed)
     terms = [learnt.predict_step(batch) for batch in data.test_dataloader()]
-    columns = {name: torch.cat([getattr(t, name) for t in terms]) for name in ("joint", "reconstruction")}
+    columns = {
+        name: torch.cat([getattr(t, name) for t in terms]) for name in ("joint", "reconstruction")
+    }
     columns["prior"] = torch.cat([t.tilt + t.base for t in terms])
     anomaly = data.test.label == digit
     scores = {name: auroc_auprc(column.detach(), anomaly) for name, column in columns.items()}
-    return {**scores, "stages": len(staged_prior(learnt.model).stages), "seconds": clock.curve[-1]["seconds"]}
+    return {
+        **scores,
+        "stages": len(staged_prior(learnt.model).stages),
+        "seconds": clock.curve[-1]["seconds"],
+    }
 
 
 def held_out(digit: int, split: str, seed: int) -> MNIST:
@@ -53,7 +63,9 @@ def held_out(digit: int, split: str, seed: int) -> MNIST:
 
 
 def timed(fit: Callable[[], Callable[[], Tensor]], anomaly: Tensor) -> dict[str, Any]:
-    """AUROC and AUPRC of the scores of all test images by what ``fit`` returns; CPU seconds of both."""
+    """AUROC and AUPRC of the scores of all test images by what ``fit`` returns; CPU seconds of
+    both.
+    """
     torch.set_num_threads(1)
     start = time.process_time()
     score = fit()
@@ -68,7 +80,9 @@ def run_detector(digit: int, split: str, seed: int) -> dict[str, Any]:
     data = held_out(digit, split, seed)
 
     def fit() -> Callable[[], Tensor]:
-        detector = LatentEBMDetector(random_state=seed, **DETECTOR).fit(data.train.x.flatten(1).numpy())
+        detector = LatentEBMDetector(random_state=seed, **DETECTOR).fit(
+            data.train.x.flatten(1).numpy()
+        )
         return lambda: torch.as_tensor(-detector.score_samples(data.test.x.flatten(1).numpy()))
 
     return timed(fit, data.test.label == digit)
@@ -113,19 +127,30 @@ RUNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--digits", type=int, nargs="+", default=DIGITS)
     parser.add_argument("--splits", nargs="+", default=SPLITS, choices=SPLITS)
     parser.add_argument("--detectors", nargs="+", default=list(RUNS), choices=list(RUNS))
     args = parser.parse_args()
-    runs = [(s, d, p, x) for s in args.seeds for d in args.digits for p in args.splits for x in args.detectors]
+    runs = [
+        (s, d, p, x)
+        for s in args.seeds
+        for d in args.digits
+        for p in args.splits
+        for x in args.detectors
+    ]
     for seed, digit, split, detector in runs:
         if detector == "neighbours" and split == "standard" and seed > 0:
             continue  # nothing random is left in it
         run, config = RUNS[detector]
         name = f"anomaly/{split}-{digit}-{detector}-{seed}"
-        print(f"  {cached(name, {**config, 'seed': seed}, partial(run, digit, split, seed))}", flush=True)
+        print(
+            f"  {cached(name, {**config, 'seed': seed}, partial(run, digit, split, seed))}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -32,13 +32,35 @@ def digits() -> str:
     for split in ("standard", "pooled"):
         for digit in (1, 4, 5):
             for detector, column, name in DIGIT_ROWS:
-                runs = [run for key, run in stored.items() if key.startswith(f"{split}-{digit}-{detector}-")]
+                runs = [
+                    run
+                    for key, run in stored.items()
+                    if key.startswith(f"{split}-{digit}-{detector}-")
+                ]
                 scores = [run[column] for run in runs]
                 if scores:
                     figures = [spread(s[key] for s in scores) for key in ("auprc", "auroc")]
                     seconds = [spread(run.get(key) for run in runs) for key in ("fit", "score")]
-                    rows.append([split, str(digit), name, *figures, f"{scores[0]['prevalence']:.3f}", *seconds])
-    head = ["split", "digit", "score", "AUPRC", "AUROC", "chance AUPRC", "fit, CPU s", "score, CPU s"]
+                    rows.append(
+                        [
+                            split,
+                            str(digit),
+                            name,
+                            *figures,
+                            f"{scores[0]['prevalence']:.3f}",
+                            *seconds,
+                        ]
+                    )
+    head = [
+        "split",
+        "digit",
+        "score",
+        "AUPRC",
+        "AUROC",
+        "chance AUPRC",
+        "fit, CPU s",
+        "score, CPU s",
+    ]
     return f"""## One digit held out: `python -m experiments.anomaly`
 
 `LatentEBMDetector` at its defaults learns features without labels from the images without the digit, 1,000 steps, and puts
@@ -71,9 +93,16 @@ def per_seed(runs: dict[tuple[str, int], dict[str, Any]], key: str) -> list[floa
 
 
 def mean_auroc(runs: Runs) -> tuple[list[str], np.ndarray]:
-    """Data sets, and AUROC (detectors, sets) averaged over seeds; a set that a detector failed on is nan."""
-    sets = sorted({data for of in runs.values() for data, _ in of}, key=lambda name: int(name.split("_")[0]))
-    found = [[[run["auroc"] for (d, _), run in of.items() if d == data] for data in sets] for of in runs.values()]
+    """Data sets, and AUROC (detectors, sets) averaged over seeds; a set that a detector failed on
+    is nan.
+    """
+    sets = sorted(
+        {data for of in runs.values() for data, _ in of}, key=lambda name: int(name.split("_")[0])
+    )
+    found = [
+        [[run["auroc"] for (d, _), run in of.items() if d == data] for data in sets]
+        for of in runs.values()
+    ]
     return sets, np.array([[np.mean(x) if x else np.nan for x in row] for row in found])
 
 
@@ -88,11 +117,28 @@ def tables() -> str:
     ranks[judged] = rankdata(-auroc[judged], axis=0, nan_policy="omit")
     rows = []
     for name, own, ranked in zip(runs, runs.values(), ranks, strict=True):
-        contest = [f"{np.nanmean(ranked):.2f}", str(int((ranked == 1).sum()))] if name != ABLATION else ["-", "-"]
+        contest = (
+            [f"{np.nanmean(ranked):.2f}", str(int((ranked == 1).sum()))]
+            if name != ABLATION
+            else ["-", "-"]
+        )
         percent = [spread([100 * v for v in per_seed(own, key)]) for key in ("auroc", "auprc")]
-        rows.append([name, *percent, *contest, *(spread(per_seed(own, key)) for key in ("fit", "score"))])
-    head = ["detector", "mean AUROC, %", "mean AUPRC, %", "mean rank", "wins", "fit, CPU s", "score 1,000 rows, CPU s"]
-    each = ([name.split("_", 1)[1], *(f"{100 * v:.1f}" for v in auroc[:, i])] for i, name in enumerate(sets))
+        rows.append(
+            [name, *percent, *contest, *(spread(per_seed(own, key)) for key in ("fit", "score"))]
+        )
+    head = [
+        "detector",
+        "mean AUROC, %",
+        "mean AUPRC, %",
+        "mean rank",
+        "wins",
+        "fit, CPU s",
+        "score 1,000 rows, CPU s",
+    ]
+    each = (
+        [name.split("_", 1)[1], *(f"{100 * v:.1f}" for v in auroc[:, i])]
+        for i, name in enumerate(sets)
+    )
     return f"""## Anomalies in tables: `python -m experiments.adbench`
 
 {len(sets)} sets of ADBench (arXiv:2206.09426), one-class: half of the normal rows train, the rest and all anomalies test. No

@@ -1,8 +1,10 @@
-"""Conformal rates on real tables: ``LATENT_EBM_ADBENCH=DIR python -m experiments.calibration``, DIR holding ADBench's files.
+"""Conformal rates on real tables: ``LATENT_EBM_ADBENCH=DIR python -m experiments.calibration``,
+DIR holding ADBench's files.
 
-A detector is fitted once a seed to a quarter of the normal rows. The rest is split again and again: half calibrates, half is
-tested, alone for false positives, and together with all anomalies for false discoveries. The sets were named beforehand:
-three large ones. Sources: Bates et al. 2023, arXiv:2104.08279; ADBench, arXiv:2206.09426.
+A detector is fitted once a seed to a quarter of the normal rows. The rest is split again and
+again: half calibrates, half is tested, alone for false positives, and together with all anomalies
+for false discoveries. The sets were named beforehand: three large ones. Sources: Bates et al.
+2023, arXiv:2104.08279; ADBench, arXiv:2206.09426.
 """
 
 import argparse
@@ -33,7 +35,9 @@ class Known:
 
 
 def run(path: Path, seed: int, num_splits: int) -> dict[str, Any]:
-    """Rates of ``num_splits`` splits after one fit: false positives over GRID, false discoveries and power of BH at FDR."""
+    """Rates of ``num_splits`` splits after one fit: false positives over GRID, false discoveries
+    and power of BH at FDR.
+    """
     torch.set_num_threads(1)
     with np.load(path) as data:
         rows, outlier = data["X"].astype(float), data["y"].astype(bool)
@@ -49,7 +53,9 @@ def run(path: Path, seed: int, num_splits: int) -> dict[str, Any]:
         p = calibrator.p_values(test)
         rates.append([(p <= level).mean() for level in GRID])
         chosen = calibrator.select(np.concatenate([test, anomalies]), FDR)
-        found.append([chosen[: len(test)].sum() / max(1, chosen.sum()), chosen[len(test) :].mean()])
+        found.append(
+            [chosen[: len(test)].sum() / max(1, chosen.sum()), chosen[len(test) :].mean()]
+        )
     tested = len(rest) - half
     return {
         "held_out": half,
@@ -73,18 +79,25 @@ def promised(run: dict[str, Any]) -> np.ndarray:
 def deviations(runs: list[dict[str, Any]]) -> np.ndarray:
     """Mean rates minus the promised ones at GRID, in standard errors.
 
-    Rows of a split share their held-out rows, so that a split's rate has the variance ``a (1 - a) (1/m + 1/(n + 2))`` of a
-    beta-binomial law, more than a binomial one.
+    Rows of a split share their held-out rows, so that a split's rate has the variance ``a (1 - a)
+    (1/m + 1/(n + 2))`` of a beta-binomial law, more than a binomial one.
     """
     run, a = runs[0], promised(runs[0])
-    variance = a * (1 - a) * (1 / run["tested"] + 1 / (run["held_out"] + 2)) / sum(run["splits"] for run in runs)
+    variance = (
+        a
+        * (1 - a)
+        * (1 / run["tested"] + 1 / (run["held_out"] + 2))
+        / sum(run["splits"] for run in runs)
+    )
     return (np.mean([run["rates"] for run in runs], 0) - a) / np.sqrt(variance)
 
 
 def by_set() -> dict[str, list[dict[str, Any]]]:
     """Stored results, the seeds of a set together."""
     stored = results("calibration")
-    groups = {name: [run for key, run in stored.items() if key.startswith(f"{name}-")] for name in SETS}
+    groups = {
+        name: [run for key, run in stored.items() if key.startswith(f"{name}-")] for name in SETS
+    }
     return {name: runs for name, runs in groups.items() if runs}
 
 
@@ -102,9 +115,23 @@ def section() -> str:
         error = np.sqrt(sum(run["fdp_spread"] ** 2 / run["splits"] for run in runs)) / len(runs)
         fdp = f"{np.mean([run['fdp'] for run in runs]):.4f} ± {error:.4f}"
         share = runs[0]["tested"] / (runs[0]["tested"] + runs[0]["anomalies"])
-        rows.append([name.split("_")[1], *cells, fdp, f"{FDR * share:.3f}", spread(run["power"] for run in runs)])
+        rows.append(
+            [
+                name.split("_")[1],
+                *cells,
+                fdp,
+                f"{FDR * share:.3f}",
+                spread(run["power"] for run in runs),
+            ]
+        )
     first = next(iter(groups.values()))
-    head = ["set", *(f"{100 * level:.0f} %" for level in LEVELS), f"FDP of BH at {FDR}", "expected at most", "power"]
+    head = [
+        "set",
+        *(f"{100 * level:.0f} %" for level in LEVELS),
+        f"FDP of BH at {FDR}",
+        "expected at most",
+        "power",
+    ]
     return f"""## Conformal error rates: `python -m experiments.calibration`
 
 Rates of false positives (%), in brackets how far they are from the nominal rate in standard errors, over {len(first)} fit(s)
@@ -121,9 +148,13 @@ The rates are those of an average split. A single one, with its thousands of hel
 
 @styled
 def coverage_figure(groups: dict[str, list[dict[str, Any]]]) -> Any:
-    """Observed against nominal rates with two standard deviations of a split, and their distance in standard errors."""
+    """Observed against nominal rates with two standard deviations of a split, and their distance
+    in standard errors.
+    """
     figure, (rates, errors) = new_figure(2, (3.8, 3.0))
-    for (name, runs), colour in zip(groups.items(), ("tab:blue", "tab:orange", "tab:green"), strict=True):
+    for (name, runs), colour in zip(
+        groups.items(), ("tab:blue", "tab:orange", "tab:green"), strict=True
+    ):
         mean, sd = (np.mean([run[key] for run in runs], 0) for key in ("rates", "spread"))
         rates.fill_between(GRID, mean - 2 * sd, mean + 2 * sd, color=colour, alpha=0.15, lw=0)
         rates.plot(GRID, mean, color=colour, label=name.split("_")[1])
@@ -138,7 +169,9 @@ def coverage_figure(groups: dict[str, list[dict[str, Any]]]) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--splits", type=int, default=200)
     args = parser.parse_args()

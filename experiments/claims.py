@@ -1,4 +1,6 @@
-"""The section of the report on energy-based models as their own adversaries: six claims, measured."""
+"""The section of the report on energy-based models as their own adversaries: six claims,
+measured.
+"""
 
 import math
 from collections.abc import Callable
@@ -44,22 +46,34 @@ def spoilt(run: dict[str, Any]) -> bool:
     return run["samples_10x"] is None or run["samples_10x"] > FAR * run["samples"]
 
 
-# What is claimed, and whether it holds in the results of one seed; a claim is left out where its runs are missing.
+# What is claimed, and whether it holds in the results of one seed; a claim is left out where its
+# runs are missing.
 CLAIMS: dict[str, Callable[[Seed], bool]] = {
-    "(i) log p_T is not -U: the slope lies outside .8 to 1.25": lambda s: not 0.8 < s["flow"]["slope"] < 1.25,
+    "(i) log p_T is not -U: the slope lies outside .8 to 1.25": lambda s: (
+        not 0.8 < s["flow"]["slope"] < 1.25
+    ),
     "(ii) samples of the flow are good: MMD² below a tenth of the base's": lambda s: (
         s["flow"]["samples"] < s["flow"]["base"] / 10
     ),
-    "(iii) exp(-U) is poor: its MMD² is over 3 times that of the samples": lambda s: unlike_density(s["flow"]),
-    "(iv) horizons from .1 to 1: (iii) for each": lambda s: all(unlike_density(s[v]) for v in HORIZONS),
-    "(iv) noise changes nothing in kind: (iii) at temperatures .25, .5 and 1, if trained": lambda s: all(
-        unlike_density(run) for run in noisy(s)
+    "(iii) exp(-U) is poor: its MMD² is over 3 times that of the samples": lambda s: (
+        unlike_density(s["flow"])
     ),
-    "(iv) noise merely reduces quality: at the highest of these samples are worse than the flow's": lambda s: (
-        noisy(s)[-1]["samples"] > s["flow"]["samples"]
+    "(iv) horizons from .1 to 1: (iii) for each": lambda s: all(
+        unlike_density(s[v]) for v in HORIZONS
     ),
-    "(v) 10 times the training length spoils the flow's samples: MMD² over 3 times": lambda s: spoilt(s["flow"]),
-    "(vi) the flow contracts: its samples gain log-density on average": lambda s: s["flow"]["contraction"] > 0,
+    "(iv) noise changes nothing in kind: (iii) at temperatures .25, .5 and 1, if trained": lambda s: (
+        all(unlike_density(run) for run in noisy(s))
+    ),
+    (
+        "(iv) noise merely reduces quality: at the highest of these samples are worse than the "
+        "flow's"
+    ): lambda s: noisy(s)[-1]["samples"] > s["flow"]["samples"],
+    "(v) 10 times the training length spoils the flow's samples: MMD² over 3 times": lambda s: (
+        spoilt(s["flow"])
+    ),
+    "(vi) the flow contracts: its samples gain log-density on average": lambda s: (
+        s["flow"]["contraction"] > 0
+    ),
 }
 
 
@@ -101,7 +115,9 @@ def section() -> str:
     for claim, holds in CLAIMS.items():
         counts = [count(holds, runs) for runs in stored.values()]
         cells = [f"{held} of {asked}" if asked else "-" for held, asked in counts]
-        rows.append([claim, *cells, verdict(*(sum(column) for column in zip(*counts, strict=True)))])
+        rows.append(
+            [claim, *cells, verdict(*(sum(column) for column in zip(*counts, strict=True)))]
+        )
     for target, runs in stored.items():
         draw = draw_images if target == "digits" else draw_plane
         if any("points" in run for run in runs[0].values()):
@@ -125,7 +141,8 @@ def measured(target: str, runs: list[Seed]) -> str:
     """The table of one target, its scale, and its picture."""
     names = [name for name in variants(2) if any(name in seed for seed in runs)]
     rows = [
-        [name, *(spread(number(seed.get(name, {}).get(key)) for seed in runs) for key in COLUMNS)] for name in names
+        [name, *(spread(number(seed.get(name, {}).get(key)) for seed in runs) for key in COLUMNS)]
+        for name in names
     ]
     scale = {key: spread(seed["flow"][key] for seed in runs) for key in ("base", "floor")}
     return f"""### {target}
@@ -153,13 +170,24 @@ def draw_plane(target: str, run: Seed) -> Any:
     shown = [name for name in PANELS if "points" in run.get(name, {})]
     figure, axes = new_figure(len(shown) + 1, (1.55, 1.75), rows=2)
     above, below = axes[: len(shown) + 1], axes[len(shown) + 1 :]
-    truth, _, _ = np.histogram2d(*data.train.x.numpy().T, bins=60, range=[[-4, 4], [-4, 4]], density=True)
+    truth, _, _ = np.histogram2d(
+        *data.train.x.numpy().T, bins=60, range=[[-4, 4], [-4, 4]], density=True
+    )
     grids = {"data": truth} | {name: np.array(run[name]["grid"]) for name in shown}
-    points = {"data": data.train.x[:600].numpy()} | {name: np.array(run[name]["points"]) for name in shown}
+    points = {"data": data.train.x[:600].numpy()} | {
+        name: np.array(run[name]["points"]) for name in shown
+    }
     for name, top, bottom in zip(grids, above, below, strict=True):
         top.scatter(*points[name].T, s=2, linewidths=0, alpha=0.6)
         top.set(title=name, xlim=(-4, 4), ylim=(-4, 4), aspect="equal", xticks=[], yticks=[])
-        bottom.imshow(np.sqrt(grids[name].T), origin="lower", extent=(-4, 4, -4, 4), vmin=0, vmax=0.8, cmap="magma")
+        bottom.imshow(
+            np.sqrt(grids[name].T),
+            origin="lower",
+            extent=(-4, 4, -4, 4),
+            vmin=0,
+            vmax=0.8,
+            cmap="magma",
+        )
         bottom.set(xticks=[], yticks=[])
     above[0].set_ylabel("samples")
     below[0].set_ylabel("exp(-U), square root")
@@ -172,7 +200,9 @@ def draw_images(target: str, run: Seed) -> Any:
     data = Digits()
     data.setup()
     shown = [name for name in PANELS if "points" in run.get(name, {})]
-    images = {"data": data.test.x[:16]} | {name: torch.tensor(run[name]["points"]).view(-1, 1, 8, 8) for name in shown}
+    images = {"data": data.test.x[:16]} | {
+        name: torch.tensor(run[name]["points"]).view(-1, 1, 8, 8) for name in shown
+    }
     figure, axes = new_figure(len(images), (1.8, 2.1))
     for axis, (name, x) in zip(axes, images.items(), strict=True):
         axis.imshow(image_grid(x), vmin=0, vmax=1, cmap="gray")

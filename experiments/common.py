@@ -1,9 +1,10 @@
-"""What the experiments share: training from a YAML file, a clock, and results that are computed once.
+"""What the experiments share: training from a YAML file, a clock, and results that are computed
+once.
 
 A result is a JSON file ``outputs/<experiment>/<name>.json`` that holds the configuration it was
-computed from; it is computed again only when that changes. A table can so be completed over several
-sittings: run the same command again. Outputs stay on the machine. What the report needs of them,
-all but the arrays that pictures are drawn from, is one tracked file an experiment,
+computed from; it is computed again only when that changes. A table can so be completed over
+several sittings: run the same command again. Outputs stay on the machine. What the report needs of
+them, all but the arrays that pictures are drawn from, is one tracked file an experiment,
 ``results/<experiment>.json``, and stands in for outputs that are not there.
 """
 
@@ -29,7 +30,8 @@ OUTPUTS, RESULTS, FIGURES = HERE / "outputs", HERE / "results", HERE / "figures"
 def cached(
     name: str, config: dict[str, Any], compute: Callable[[], dict[str, Any]], fresh: bool = False
 ) -> dict[str, Any]:
-    """The result stored under ``name`` (``experiment/run``) if it came from ``config``, else that of ``compute``.
+    """The result stored under ``name`` (``experiment/run``) if it came from ``config``, else that
+    of ``compute``.
 
     ``fresh`` computes it again.
     """
@@ -50,7 +52,9 @@ def results(experiment: str) -> dict[str, dict[str, Any]]:
 
 
 def stored_runs(experiment: str) -> dict[str, dict[str, Any]]:
-    """``{"config": its digest, "result"}`` of every run: its output, else what is tracked of it."""
+    """``{"config": its digest, "result"}`` of every run: its output, else what is tracked of
+    it.
+    """
     tracked, found = RESULTS / f"{experiment}.json", {}
     if tracked.exists():
         found = json.loads(tracked.read_text())
@@ -81,7 +85,9 @@ def is_array(value: Any) -> bool:
 
 def digest(config: dict[str, Any]) -> str:
     """A short name of a configuration."""
-    return sha256(json.dumps(json.loads(json.dumps(config)), sort_keys=True).encode()).hexdigest()[:16]
+    return sha256(json.dumps(json.loads(json.dumps(config)), sort_keys=True).encode()).hexdigest()[
+        :16
+    ]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -92,9 +98,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class Clock(Callback):
-    """CPU seconds of training, and what ``measure(rule)`` says after every validation, itself off the clock.
+    """CPU seconds of training, and what ``measure(rule)`` says after every validation, itself off
+    the clock.
 
-    Validation belongs to the training of a ratio prior, whose stages it decides, and is off the clock for other rules.
+    Validation belongs to the training of a ratio prior, whose stages it decides, and is off the
+    clock for other rules.
     """
 
     def __init__(self, measure: Callable[[Any], dict[str, float]] | None = None) -> None:
@@ -129,14 +137,18 @@ class Clock(Callback):
 
 
 class Budget(Clock):
-    """A clock that ends training after ``budget`` CPU seconds; meanwhile it averages the weights of the rule.
+    """A clock that ends training after ``budget`` CPU seconds; meanwhile it averages the weights
+    of the rule.
 
-    ``measure`` is asked about the rule with averaged weights, ``averaged``, after 25, 36, 50, 71, ... updates.
+    ``measure`` is asked about the rule with averaged weights, ``averaged``, after 25, 36, 50, 71,
+    ... updates.
     """
 
     average: AveragedModel
 
-    def __init__(self, budget: float, measure: Callable[[Any], dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, budget: float, measure: Callable[[Any], dict[str, Any]] | None = None
+    ) -> None:
         super().__init__(measure)
         self.budget, self.updates, self.due = budget, 0, 25.0
 
@@ -149,7 +161,9 @@ class Budget(Clock):
         self.average = AveragedModel(pl_module, avg_fn=mean_so_far).eval()
         super().on_train_start(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
         self.average.update_parameters(pl_module)
         self.updates += 1
         if self.updates >= self.due:
@@ -163,21 +177,32 @@ class Budget(Clock):
 
 
 def mean_so_far(mean: Tensor, new: Tensor, num: Tensor | int) -> Tensor:
-    """An exponential average of weights over a hundred updates, at first over a tenth of the ``num`` there were."""
+    """An exponential average of weights over a hundred updates, at first over a tenth of the
+    ``num`` there were.
+    """
     return mean.lerp(new, max(0.01, 10 / (10 + int(num))))
 
 
 def prepare(config: Path, overrides: Sequence[str] = ()) -> Any:
-    """Trainer, rule and data of a YAML file with command-line ``overrides``, without checkpoints; one thread."""
+    """Trainer, rule and data of a YAML file with command-line ``overrides``, without checkpoints;
+    one thread.
+    """
     from latent_ebm.cli.trainer import make_command_line
 
     torch.set_num_threads(1)
-    quiet = {"logger": "false", "callbacks": "null", "enable_checkpointing": "false", "default_root_dir": HERE / "runs"}
+    quiet = {
+        "logger": "false",
+        "callbacks": "null",
+        "enable_checkpointing": "false",
+        "default_root_dir": HERE / "runs",
+    }
     options = [f"--trainer.{name}={value}" for name, value in quiet.items()]
     return make_command_line(["--config", str(config), *options, *overrides], run=False)
 
 
-def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = None) -> tuple[Any, DataModule]:
+def train(
+    config: Path, overrides: Sequence[str] = (), clock: Clock | None = None
+) -> tuple[Any, DataModule]:
     """Train the rule of a YAML file, ``prepare``d so, on its data."""
     cli = prepare(config, overrides)
     cli.trainer.callbacks.append(clock or Clock())
@@ -187,5 +212,9 @@ def train(config: Path, overrides: Sequence[str] = (), clock: Clock | None = Non
 
 def settings(config: Path, **more: Any) -> dict[str, Any]:
     """What a run depends on: the text of its YAML file without comments, and ``more``."""
-    lines = (line.split(" #")[0].rstrip() for line in config.read_text().splitlines() if not line.startswith("#"))
+    lines = (
+        line.split(" #")[0].rstrip()
+        for line in config.read_text().splitlines()
+        if not line.startswith("#")
+    )
     return {"file": config.name, "yaml": [line for line in lines if line], **more}

@@ -1,7 +1,8 @@
 """Anomalies among the training rows: ``LATENT_EBM_ADBENCH=DIR python -m experiments.contaminated``
 
-The unsupervised protocol of ADBench (arXiv:2206.09426): a random 70 per cent of all rows train, anomalies among them, and the
-rest test. What does it help to leave out of the fit the rows that fit the others least (``trim``)?
+The unsupervised protocol of ADBench (arXiv:2206.09426): a random 70 per cent of all rows train,
+anomalies among them, and the rest test. What does it help to leave out of the fit the rows that
+fit the others least (``trim``)?
 """
 
 import os
@@ -22,7 +23,10 @@ from latent_ebm.metrics import auroc_auprc
 TRIMS, SEEDS = (0.0, 0.05, 0.1, 0.2), 3
 PEERS = ("k-NN", "LOF", "isolation forest", "one-class SVM", "Gaussian mixture")
 DETECTORS: dict[str, Fit] = {
-    **{f"latent EBM, trim {trim:g}": partial(latent_ebm, max_stages=0, trim=trim) for trim in TRIMS},
+    **{
+        f"latent EBM, trim {trim:g}": partial(latent_ebm, max_stages=0, trim=trim)
+        for trim in TRIMS
+    },
     **{name: CLEAN[name] for name in PEERS},
 }
 
@@ -47,8 +51,14 @@ def section() -> str:
         return ""
     rows = []
     for name in DETECTORS:
-        seeds = [[run[name] for key, run in stored.items() if key.endswith(f"-{seed}")] for seed in range(SEEDS)]
-        means = ([100 * float(np.mean([r[key] for r in runs])) for runs in seeds if runs] for key in ("auroc", "auprc"))
+        seeds = [
+            [run[name] for key, run in stored.items() if key.endswith(f"-{seed}")]
+            for seed in range(SEEDS)
+        ]
+        means = (
+            [100 * float(np.mean([r[key] for r in runs])) for runs in seeds if runs]
+            for key in ("auroc", "auprc")
+        )
         rows.append([name, *(spread(values) for values in means)])
     return f"""## Anomalies among the training rows: `python -m experiments.contaminated`
 
@@ -61,9 +71,16 @@ ratio stages.
 
 def main() -> None:
     for seed in range(SEEDS):
-        for path in sorted(Path(os.environ["LATENT_EBM_ADBENCH"]).glob("*.npz"), key=lambda path: path.stat().st_size):
+        for path in sorted(
+            Path(os.environ["LATENT_EBM_ADBENCH"]).glob("*.npz"),
+            key=lambda path: path.stat().st_size,
+        ):
             config = {"detectors": list(DETECTORS), "seed": seed}
-            print(f"  {cached(f'contaminated/{path.stem}-{seed}', config, partial(run, path, seed))}", flush=True)
+            print(
+                "  "
+                f"{cached(f'contaminated/{path.stem}-{seed}', config, partial(run, path, seed))}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

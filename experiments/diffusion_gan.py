@@ -1,8 +1,9 @@
 """Few steps, and every mode? ``python -m experiments.diffusion_gan``
 
-25 Gaussians, for which covered modes can be counted: a diffusion GAN of four steps, a plain GAN and a diffusion model, of
-networks alike, are compared at equal numbers of updates and at equal CPU time. The diffusion model is then the teacher
-of one-step and few-step students, by progressive distillation and by UFOGen.
+25 Gaussians, for which covered modes can be counted: a diffusion GAN of four steps, a plain GAN
+and a diffusion model, of networks alike, are compared at equal numbers of updates and at equal CPU
+time. The diffusion model is then the teacher of one-step and few-step students, by progressive
+distillation and by UFOGen.
 """
 
 import argparse
@@ -25,7 +26,11 @@ from samplers import DDIM, Ancestral, ReverseSampler
 
 NAMES = ("diffusion_gan", "gan", "diffusion")
 FOLDER = HERE / "gaussian_grid"
-CENTRES, SCALE, NUM = 1.2 * (torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0)) - 2), 0.12, 10_000
+CENTRES, SCALE, NUM = (
+    1.2 * (torch.cartesian_prod(torch.arange(5.0), torch.arange(5.0)) - 2),
+    0.12,
+    10_000,
+)
 STUDENT: dict[str, Any] = {
     "lr": 1e-3,
     "teacher_steps": 16,
@@ -37,9 +42,11 @@ STUDENT: dict[str, Any] = {
 
 
 def measure(x: Tensor) -> dict[str, float]:
-    """Of samples x (n, 2): shares within 4 and 3 deviations of a centre, modes, and KL of their histogram to the uniform one.
+    """Of samples x (n, 2): shares within 4 and 3 deviations of a centre, modes, and KL of their
+    histogram to the uniform one.
 
-    The last two count samples within 3 deviations; a mode is covered by a tenth of its due share or more.
+    The last two count samples within 3 deviations; a mode is covered by a tenth of its due share
+    or more.
     """
     distance, mode = torch.cdist(x, CENTRES).min(1)
     near = distance < 3 * SCALE
@@ -54,7 +61,9 @@ def measure(x: Tensor) -> dict[str, float]:
 
 
 def draw(generate: Callable[[], Tensor], seed: int = 0) -> Tensor:
-    """Samples of ``generate()`` with the global random state set to ``seed``, and then as it was."""
+    """Samples of ``generate()`` with the global random state set to ``seed``, and then as it
+    was.
+    """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         return generate()
@@ -76,15 +85,25 @@ def run(name: str, seed: int) -> dict[str, Any]:
     clock = Clock(progress)
     rule, data = train(FOLDER / f"{name}.yaml", options(seed), clock)
     x = draw(lambda: rule.generate(NUM)["x"])
-    result = {"seconds": clock.seconds, "curve": clock.curve, **measure(x), "width": width(x), "points": points(x)}
+    result = {
+        "seconds": clock.seconds,
+        "curve": clock.curve,
+        **measure(x),
+        "width": width(x),
+        "points": points(x),
+    }
     return result | (few_steps(rule, data) if isinstance(rule, Denoising) else {})
 
 
 def width(x: Tensor) -> float:
-    """Root mean square distance of samples x (n, 2) to their centres, of those within 3 deviations, in that of the data."""
+    """Root mean square distance of samples x (n, 2) to their centres, of those within 3
+    deviations, in that of the data.
+    """
     distance = torch.cdist(x, CENTRES).min(1).values / SCALE
     cut = math.exp(-4.5)
-    expected = 2 * (1 - 4.5 * cut / (1 - cut))  # of two standard normal numbers whose norm is below 3
+    expected = 2 * (
+        1 - 4.5 * cut / (1 - cut)
+    )  # of two standard normal numbers whose norm is below 3
     return math.sqrt(float(distance[distance < 3].square().mean()) / expected)
 
 
@@ -94,19 +113,27 @@ def points(x: Tensor) -> list[list[float]]:
 
 
 def few_steps(rule: Denoising, data: DataModule) -> dict[str, Any]:
-    """Figures of the teacher and its students at few steps, ``few[method][steps]``, and the CPU seconds of each."""
+    """Figures of the teacher and its students at few steps, ``few[method][steps]``, and the CPU
+    seconds of each.
+    """
     teacher: Preconditioned = rule.denoiser
     samplers: dict[str, Callable[[int], ReverseSampler]] = {
         "ancestral": lambda n: Ancestral(teacher.schedule, n),
         "DDIM": lambda n: DDIM(teacher.schedule, n),
     }
     few: dict[str, dict[int, Any]] = {
-        name: {n: measure(draw(lambda make=make, n=n: sample(teacher, make(n)))) for n in (1, 2, 4, 8, 16)}
+        name: {
+            n: measure(draw(lambda make=make, n=n: sample(teacher, make(n))))
+            for n in (1, 2, 4, 8, 16)
+        }
         for name, make in samplers.items()
     }
     few["progressive"], progressive_seconds = progressive(teacher, data)
     few["UFOGen"], ufogen_seconds = ufogen(teacher, data)
-    return {"few": few, "student_seconds": {"progressive": progressive_seconds, "UFOGen": ufogen_seconds}}
+    return {
+        "few": few,
+        "student_seconds": {"progressive": progressive_seconds, "UFOGen": ufogen_seconds},
+    }
 
 
 def sample(denoiser: Preconditioned, sampler: ReverseSampler) -> Tensor:
@@ -148,14 +175,25 @@ def ufogen(teacher: Preconditioned, data: DataModule) -> tuple[dict[int, Any], f
     found, seconds, made = {}, 0.0, partial(adam, betas=STUDENT["betas"])
     for n in (1, 2, 4):
         weight = STUDENT["reconstruction"]
-        rule = UFOGen(teacher, None, (2,), made, num_steps=n, reconstruction=weight, penalty=1e-4, penalty_every=4)
+        rule = UFOGen(
+            teacher,
+            None,
+            (2,),
+            made,
+            num_steps=n,
+            reconstruction=weight,
+            penalty=1e-4,
+            penalty_every=4,
+        )
         seconds += fit(rule, data, max_epochs=STUDENT["ufogen_epochs"])
         found[n] = measure(draw(lambda rule=rule, n=n: rule.generate(NUM, n)["x"]))
     return found, seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--names", nargs="+", default=NAMES, choices=NAMES)
     args = parser.parse_args()
@@ -164,7 +202,10 @@ def main() -> None:
             more = {"student": STUDENT} if name == "diffusion" else {}
             config = settings(FOLDER / f"{name}.yaml", seed=seed, num=NUM, **more)
             result = cached(f"gaussian_grid/{name}-{seed}", config, partial(run, name, seed))
-            figures = {key: round(result[key], 3) for key in ("seconds", "modes", "within_4", "within_3", "kl")}
+            figures = {
+                key: round(result[key], 3)
+                for key in ("seconds", "modes", "within_4", "within_3", "kl")
+            }
             print(f"  {figures}  {result.get('few', '')}", flush=True)
 
 

@@ -11,8 +11,17 @@ from experiments.tables import spread, table
 from latent_ebm.applications.pictures import new_figure, save_figure, styled
 from latent_ebm.data import Toy2D
 
-ROWS = {"diffusion_gan": "diffusion GAN, 4 steps", "gan": "plain GAN, 1 step", "diffusion": "diffusion, 50 steps"}
-FIGURES_OF = {"modes": "modes of 25", "within_4": "within 4 sd", "within_3": "within 3 sd", "kl": "KL, nats"}
+ROWS = {
+    "diffusion_gan": "diffusion GAN, 4 steps",
+    "gan": "plain GAN, 1 step",
+    "diffusion": "diffusion, 50 steps",
+}
+FIGURES_OF = {
+    "modes": "modes of 25",
+    "within_4": "within 4 sd",
+    "within_3": "within 3 sd",
+    "kl": "KL, nats",
+}
 METHODS = {
     "ancestral": "teacher, ancestral",
     "DDIM": "teacher, DDIM",
@@ -61,7 +70,9 @@ def few(runs: list[Seed]) -> str:
                 found = [seed["diffusion"]["few"][method].get(steps) for seed in runs]
                 cells.append(spread(f[key] for f in found if f))
             rows.append([name, FIGURES_OF[key], *cells])
-    return table(["samples", "figure", *(f"{n} steps" if n > 1 else "1 step" for n in (1, 2, 4, 8))], rows)
+    return table(
+        ["samples", "figure", *(f"{n} steps" if n > 1 else "1 step" for n in (1, 2, 4, 8))], rows
+    )
 
 
 def section() -> str:
@@ -72,7 +83,10 @@ def section() -> str:
     if all("points" in run for run in runs[0].values()):
         save_figure(samples(runs[0]), FIGURES / "gaussian_grid.png")
     widths = [f"{ROWS[name]}: {spread(seed[name]['width'] for seed in runs)}" for name in NAMES]
-    cost = {name: spread(s["diffusion"]["student_seconds"][name] for s in runs) for name in ("progressive", "UFOGen")}
+    cost = {
+        name: spread(s["diffusion"]["student_seconds"][name] for s in runs)
+        for name in ("progressive", "UFOGen")
+    }
     return f"""## Few steps and every mode: `python -m experiments.diffusion_gan`
 
 25 Gaussians of scale .12 on a grid of spacing 1.2; networks of two hidden layers of 128 units on Fourier features. A batch is
@@ -105,9 +119,13 @@ def samples(seed: Seed) -> Any:
     """Data and samples of the three models."""
     data = Toy2D("gaussian_grid", num=1500)
     data.setup()
-    panels = {"data": data.train.x.numpy()} | {ROWS[name]: np.array(seed[name]["points"]) for name in NAMES}
+    panels = {"data": data.train.x.numpy()} | {
+        ROWS[name]: np.array(seed[name]["points"]) for name in NAMES
+    }
     figure, axes = new_figure(len(panels), (2.3, 2.5))
     for axis, (name, x) in zip(axes, panels.items(), strict=True):
         axis.scatter(*x.T, s=2, linewidths=0, alpha=0.5)
-        axis.set(title=name, xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal", xticks=[], yticks=[])
+        axis.set(
+            title=name, xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal", xticks=[], yticks=[]
+        )
     return figure

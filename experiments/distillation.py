@@ -1,9 +1,10 @@
 """What K does to a one-step student: ``python -m experiments.distillation``
 
-EM Distillation (arXiv:2405.16852) against distribution matching on teachers whose every score is known. Experiment
-"affine": a mixture of two Gaussians and an affine student, whose own denoiser is known too, so that nothing but the E-step
-differs; 5 seeds are trained side by side. "cancellation": variance and bias of the student's gradient, with and without
-noise cancellation. Every comparison is made at equal updates and at equal numbers of denoiser calls.
+EM Distillation (arXiv:2405.16852) against distribution matching on teachers whose every score is
+known. Experiment "affine": a mixture of two Gaussians and an affine student, whose own denoiser is
+known too, so that nothing but the E-step differs; 5 seeds are trained side by side.
+"cancellation": variance and bias of the student's gradient, with and without noise cancellation.
+Every comparison is made at equal updates and at equal numbers of denoiser calls.
 """
 
 import argparse
@@ -32,7 +33,9 @@ Z_STEPS = (1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.56e-2)
 
 
 class Affine(nn.Module):
-    """``x = scale z + shift``, one pair of numbers a seed; a batch holds the rows (seeds x rows, 1) of all seeds in turn."""
+    """``x = scale z + shift``, one pair of numbers a seed; a batch holds the rows (seeds x rows,
+    1) of all seeds in turn.
+    """
 
     def __init__(self, num: int, scale: float) -> None:
         super().__init__()
@@ -59,7 +62,9 @@ class AffineDenoiser(Denoiser):
 
 
 class ExactEM(ScoreDistiller):
-    """EM with exact posterior draws for an ``Affine`` student and draws of the teacher: what a long chain should come to."""
+    """EM with exact posterior draws for an ``Affine`` student and draws of the teacher: what a
+    long chain should come to.
+    """
 
     student: Affine
     teacher: GaussianMixtureDenoiser
@@ -69,7 +74,9 @@ class ExactEM(ScoreDistiller):
         ratio = broadcast(noise.sigma / noise.alpha, x)
         target = self.teacher.sample(len(x)) + ratio * noise.eps
         scale, shift = self.student.scale, self.student.shift
-        scale, shift = (p.detach().expand(-1, len(x) // len(p), 1).reshape(-1, 1) for p in (scale, shift))
+        scale, shift = (
+            p.detach().expand(-1, len(x) // len(p), 1).reshape(-1, 1) for p in (scale, shift)
+        )
         variance = scale**2 + ratio**2
         z = scale * (target - shift) / variance + ratio / variance.sqrt() * normal_like(z, None)
         return regression(self.student(z), target, self.weight(noise))
@@ -79,9 +86,19 @@ RULES: dict[str, dict[str, Any]] = {
     "dmd": {"rule": "DistributionMatching", "K": 1},
     "em-4": {"rule": "EMDistillation", "K": 4, "z_step_size": 0.0016},
     "em-16": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.0016},
-    "em-16-from-optimum": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.0016, "start": 1.173},
+    "em-16-from-optimum": {
+        "rule": "EMDistillation",
+        "K": 16,
+        "z_step_size": 0.0016,
+        "start": 1.173,
+    },
     "em-16-wide": {"rule": "EMDistillation", "K": 16, "z_step_size": 0.016},
-    "em-64-uncancelled": {"rule": "EMDistillation", "K": 64, "z_step_size": 0.016, "cancel_noise": False},
+    "em-64-uncancelled": {
+        "rule": "EMDistillation",
+        "K": 64,
+        "z_step_size": 0.016,
+        "cancel_noise": False,
+    },
     "exact": {"rule": "ExactEM", "K": 1},
 }
 
@@ -93,11 +110,19 @@ def teacher() -> GaussianMixtureDenoiser:
 def make_rule(setting: dict[str, Any], scale: float = 0.3, num: int = SEEDS) -> tuple[Any, Affine]:
     """The rule of a setting and its student, of standard deviation ``scale`` about zero."""
     student = Affine(num, scale)
-    shared = (teacher(), student, AffineDenoiser(student), 1, partial(torch.optim.Adam, lr=LR, betas=(0.0, 0.99)))
+    shared = (
+        teacher(),
+        student,
+        AffineDenoiser(student),
+        1,
+        partial(torch.optim.Adam, lr=LR, betas=(0.0, 0.99)),
+    )
     log_snr = (setting["log_snr_min"], 6.0)
     if setting["rule"] == "EMDistillation":
         more = {name: setting[name] for name in ("z_step_size", "cancel_noise") if name in setting}
-        return EMDistillation(*shared, sampler=Langevin(STEP_SIZE, setting["K"]), log_snr=log_snr, **more), student
+        return EMDistillation(
+            *shared, sampler=Langevin(STEP_SIZE, setting["K"]), log_snr=log_snr, **more
+        ), student
     rule = {"DistributionMatching": DistributionMatching, "ExactEM": ExactEM}[setting["rule"]]
     return rule(*shared, log_snr=log_snr), student
 
@@ -116,7 +141,9 @@ def train(rule: ScoreDistiller, rows: int, updates: int, last: float = 0.0) -> f
 
 
 def run_affine(setting: dict[str, Any]) -> dict[str, Any]:
-    """Train ``setting["updates"]`` steps, then both divergences of clean data and student, a number a seed."""
+    """Train ``setting["updates"]`` steps, then both divergences of clean data and student, a
+    number a seed.
+    """
     torch.manual_seed(0)
     rule, student = make_rule(setting, setting.get("start", 0.3))
     seconds = train(rule, SEEDS * ROWS, setting["updates"])
@@ -127,13 +154,19 @@ def run_affine(setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def divergences(scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(teacher ‖ student) and KL(student ‖ teacher) of Gaussian students (n,) by quadrature, in nats."""
+    """KL(teacher ‖ student) and KL(student ‖ teacher) of Gaussian students (n,) by quadrature, in
+    nats.
+    """
     x = torch.linspace(-8, 8, 16_001, dtype=torch.float64)[:, None]
     weights, means, scales = (torch.tensor(v, dtype=torch.float64) for v in TEACHER)
-    log_q = (weights.log() + torch.distributions.Normal(means[:, 0], scales).log_prob(x)).logsumexp(1, keepdim=True)
+    log_q = (
+        weights.log() + torch.distributions.Normal(means[:, 0], scales).log_prob(x)
+    ).logsumexp(1, keepdim=True)
     log_p = torch.distributions.Normal(shift.double(), scale.double()).log_prob(x)
     cell = 16 / 16_000
-    return (log_q.exp() * (log_q - log_p)).sum(0) * cell, (log_p.exp() * (log_p - log_q)).sum(0) * cell
+    return (log_q.exp() * (log_q - log_p)).sum(0) * cell, (log_p.exp() * (log_p - log_q)).sum(
+        0
+    ) * cell
 
 
 def affine_settings() -> dict[str, dict[str, Any]]:
@@ -141,7 +174,13 @@ def affine_settings() -> dict[str, dict[str, Any]]:
     runs = {}
     for log_snr_min in LOG_SNRS:
         for name, rule in RULES.items():
-            shared = {**rule, "log_snr_min": log_snr_min, "rows": ROWS, "lr": LR, "step_size": STEP_SIZE}
+            shared = {
+                **rule,
+                "log_snr_min": log_snr_min,
+                "rows": ROWS,
+                "lr": LR,
+                "step_size": STEP_SIZE,
+            }
             equal_calls = UPDATES * 16 // rule["K"] if name in ("dmd", "em-4") else UPDATES
             for updates in sorted({UPDATES, equal_calls}):
                 runs[f"affine-{log_snr_min:g}-{name}-{updates}"] = {**shared, "updates": updates}
@@ -153,15 +192,18 @@ def affine() -> None:
     for name, setting in affine_settings().items():
         result = cached(f"distillation/{name}", setting, partial(run_affine, setting))
         kls = " ".join(f"{kl:.3f}" for kl in result["forward"])
-        print(f"  forward KL {kls}  std {result['std'][0]:.3f}  {result['seconds']:.0f} s", flush=True)
+        print(
+            f"  forward KL {kls}  std {result['std'][0]:.3f}  {result['seconds']:.0f} s",
+            flush=True,
+        )
 
 
 def run_cancellation(setting: dict[str, Any]) -> dict[str, float]:
     """What noise cancellation does to the gradient of the student's scale, from one set of chains.
 
-    ``gradient`` is the mean over rows without cancellation, ``ratio`` the variance without over that with it, ``bias`` the
-    difference of their means. The noise N that is left out does not depend on the start z_0, so that ``E[N z] = E[N (z -
-    z_0)]``, which has less variance.
+    ``gradient`` is the mean over rows without cancellation, ``ratio`` the variance without over
+    that with it, ``bias`` the difference of their means. The noise N that is left out does not
+    depend on the start z_0, so that ``E[N z] = E[N (z - z_0)]``, which has less variance.
     """
     torch.manual_seed(0)
     rule, student = make_rule(setting, setting["scale"], 1)
@@ -187,14 +229,24 @@ def cancellation() -> None:
     for scale, log_snr_min in ((0.5, 0.0), (1.0, 0.0), (1.0, -6.0)):
         for z_step_size in Z_STEPS:
             rule = {**RULES["em-16"], "z_step_size": z_step_size, "log_snr_min": log_snr_min}
-            setting = {**rule, "scale": scale, "shift": -0.25, "rows": 100_000, "step_size": STEP_SIZE}
+            setting = {
+                **rule,
+                "scale": scale,
+                "shift": -0.25,
+                "rows": 100_000,
+                "step_size": STEP_SIZE,
+            }
             name = f"cancellation-{log_snr_min:g}-{scale:g}-{z_step_size:g}"
             result = cached(f"distillation/{name}", setting, partial(run_cancellation, setting))
-            print("  " + "  ".join(f"{key} {value:.5f}" for key, value in result.items()), flush=True)
+            print(
+                "  " + "  ".join(f"{key} {value:.5f}" for key, value in result.items()), flush=True
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", choices=PARTS, default=list(PARTS))
     torch.set_num_threads(1)
     for part in parser.parse_args().parts:

@@ -1,4 +1,6 @@
-"""The section of the report on EM Distillation: what K does, what noise cancellation costs, what perceptrons make of it."""
+"""The section of the report on EM Distillation: what K does, what noise cancellation costs, what
+perceptrons make of it.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,14 +21,21 @@ NAMES = {
     "em-64-uncancelled": "EM, K = 64, of .016, no cancellation",
     "exact": "EM, exact posterior",
 }
-COLOURS = {"dmd": "tab:red", "em-4": "tab:orange", "em-16": "tab:blue", "em-64-uncancelled": "tab:green"}
+COLOURS = {
+    "dmd": "tab:red",
+    "em-4": "tab:orange",
+    "em-16": "tab:blue",
+    "em-64-uncancelled": "tab:green",
+}
 Runs = dict[str, Any]
 
 
 def of(runs: Runs, log_snr_min: float, rule: str) -> list[tuple[int, dict[str, Any]]]:
     """Updates and results of a rule, the fewest updates first."""
     head = f"affine-{log_snr_min:g}-{rule}-"
-    return sorted((int(name.removeprefix(head)), run) for name, run in runs.items() if is_run(name, head))
+    return sorted(
+        (int(name.removeprefix(head)), run) for name, run in runs.items() if is_run(name, head)
+    )
 
 
 def is_run(name: str, head: str) -> bool:
@@ -63,16 +72,23 @@ def affine(runs: Runs) -> str:
 
 
 def verdict(runs: Runs) -> str:
-    """What was to be seen at log-SNR from 0 on, seed by seed, and the distance of a long chain from the optimum."""
-    (_, matching), (_, em), (_, long) = (of(runs, 0.0, rule)[0] for rule in ("dmd", "em-16", "em-64-uncancelled"))
+    """What was to be seen at log-SNR from 0 on, seed by seed, and the distance of a long chain
+    from the optimum.
+    """
+    (_, matching), (_, em), (_, long) = (
+        of(runs, 0.0, rule)[0] for rule in ("dmd", "em-16", "em-64-uncancelled")
+    )
     best = optimum()
     pairs = list(zip(matching["forward"], em["forward"], strict=True))
     seeds = sum(a > 5 and b <= 0.96 for a, b in pairs)
     gap = max(long["forward"]) - best
     return (
-        f"From log-SNR 0 on, distribution matching ends above 5 nats and K = 16 at .96 or less in {seeds} of {len(pairs)} "
-        "seeds, at equal updates; sixteen times the updates do not help distribution matching. The greatest likelihood that "
-        f"an affine student can have leaves {best:.3f} nats, and a chain of 64 steps without cancellation comes within "
+        "From log-SNR 0 on, distribution matching ends above 5 nats and K = 16 at .96 or less "
+        f"in {seeds} of {len(pairs)} "
+        "seeds, at equal updates; sixteen times the updates do not help distribution matching. "
+        "The greatest likelihood that "
+        f"an affine student can have leaves {best:.3f} nats, and a chain of 64 steps without "
+        "cancellation comes within "
         f"{gap:.3f} of it in every seed."
     )
 
@@ -90,11 +106,29 @@ def cancellation(runs: Runs) -> str:
     rows = []
     for name, run in runs.items():
         if name.startswith("cancellation-"):
-            log_snr_min, scale, step = name.removeprefix("cancellation-").removeprefix("-").split("-", 2)
+            log_snr_min, scale, step = (
+                name.removeprefix("cancellation-").removeprefix("-").split("-", 2)
+            )
             sign = "-" if name.startswith("cancellation--") else ""
             bias = f"{run['bias']:.5f} ± {run['error']:.5f}"
-            rows.append([sign + log_snr_min, scale, step, f"{run['gradient']:.4f}", bias, f"{run['ratio']:.3g}"])
-    head = ["log-SNR from", "student's std", "step of z", "gradient", "bias of leaving the noise out", "variance ratio"]
+            rows.append(
+                [
+                    sign + log_snr_min,
+                    scale,
+                    step,
+                    f"{run['gradient']:.4f}",
+                    bias,
+                    f"{run['ratio']:.3g}",
+                ]
+            )
+    head = [
+        "log-SNR from",
+        "student's std",
+        "step of z",
+        "gradient",
+        "bias of leaving the noise out",
+        "variance ratio",
+    ]
     return table(head, rows)
 
 
@@ -122,7 +156,9 @@ def modes() -> str:
             if found:
                 rows.append([name, *(spread(run.get(key) for run in found) for key in keys)])
         if len(rows) == len(names):
-            parts.append(f"`{target}`, of {size} modes:\n\n{table(['rule', *keys.values()], rows)}")
+            parts.append(
+                f"`{target}`, of {size} modes:\n\n{table(['rule', *keys.values()], rows)}"
+            )
     if not parts:
         return ""
     tables = "\n".join(parts)
@@ -140,11 +176,15 @@ def against_matching(stored: Runs) -> str:
     """On digits, in how many seeds K = 8 leaves less forward KL than distribution matching."""
     seeds = sorted(key.rsplit("-", 1)[1] for key in stored if is_run(key, "digits-em-8-"))
     held = [
-        sum(stored[f"digits-em-8-{s}"]["forward"] < stored[f"digits-{rival}-{s}"]["forward"] for s in seeds)
+        sum(
+            stored[f"digits-em-8-{s}"]["forward"] < stored[f"digits-{rival}-{s}"]["forward"]
+            for s in seeds
+        )
         for rival in ("dmd", "dmd-equal-time")
     ]
     return (
-        f"on digits K = 8 has the smaller forward divergence in {held[0]} of {len(seeds)} seeds at equal updates, and in "
+        f"on digits K = 8 has the smaller forward divergence in {held[0]} of {len(seeds)} seeds "
+        "at equal updates, and in "
         f"{held[1]} at equal time."
     )
 
@@ -155,7 +195,9 @@ def draw(runs: Runs) -> Any:
     figure, (left, middle, right) = new_figure(3, (3.5, 2.9))
     x = torch.linspace(-3.5, 3.5, 500)
     weights, means, scales = (torch.tensor(v) for v in TEACHER)
-    density = (weights * torch.distributions.Normal(means[:, 0], scales).log_prob(x[:, None]).exp()).sum(1)
+    density = (
+        weights * torch.distributions.Normal(means[:, 0], scales).log_prob(x[:, None]).exp()
+    ).sum(1)
     left.fill_between(x, density, color="0.85", label="teacher")
     found = {rule: of(runs, 0.0, rule)[0][1] for rule in COLOURS}
     for rule, run in found.items():
@@ -164,15 +206,26 @@ def draw(runs: Runs) -> Any:
     left.set(xlabel="x", yticks=[], title="one-step students")
     left.legend(fontsize="small")
     steps = [RULES[rule]["K"] for rule in found]
-    for key, label, marker in (("forward", "teacher ‖ student", "o"), ("reverse", "student ‖ teacher", "s")):
+    for key, label, marker in (
+        ("forward", "teacher ‖ student", "o"),
+        ("reverse", "student ‖ teacher", "s"),
+    ):
         line = middle.plot(
-            steps, [sum(run[key]) / len(run[key]) for run in found.values()], marker=marker, ms=4, label=label
+            steps,
+            [sum(run[key]) / len(run[key]) for run in found.values()],
+            marker=marker,
+            ms=4,
+            label=label,
         )
         for k, run in zip(steps, found.values(), strict=True):
-            middle.scatter([k] * len(run[key]), run[key], s=8, color=line[0].get_color(), alpha=0.5)
+            middle.scatter(
+                [k] * len(run[key]), run[key], s=8, color=line[0].get_color(), alpha=0.5
+            )
     middle.axhline(optimum(), color="0.5", lw=1, ls="--")
     middle.text(64, optimum() * 0.95, "maximum likelihood", ha="right", va="top", color="0.4")
-    middle.set(xscale="log", yscale="log", xlabel="K", ylabel="KL divergence, nats", title="five seeds")
+    middle.set(
+        xscale="log", yscale="log", xlabel="K", ylabel="KL divergence, nats", title="five seeds"
+    )
     middle.set_xticks(steps, [str(k) for k in steps])
     middle.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
     middle.minorticks_off()
@@ -182,7 +235,12 @@ def draw(runs: Runs) -> Any:
     errors = [row["error"] / row["gradient"] for row in rows]
     right.errorbar(Z_STEPS, share, errors, marker="o", ms=4, capsize=2)
     right.axhline(0, color="0.6", lw=0.6)
-    right.set(xscale="log", xlabel="step of z", ylabel="share of the gradient", title="bias of noise cancellation")
+    right.set(
+        xscale="log",
+        xlabel="step of z",
+        ylabel="share of the gradient",
+        title="bias of noise cancellation",
+    )
     return figure
 
 

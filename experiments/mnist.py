@@ -23,7 +23,9 @@ RULES = ("gaussian", "one_ratio", "mle", "ratio")
 
 @cache
 def feature_space() -> Callable[[Tensor], Tensor] | None:
-    """Features in which all samples are compared: a classifier of one fixed training set, whatever the seed of a run."""
+    """Features in which all samples are compared: a classifier of one fixed training set, whatever
+    the seed of a run.
+    """
     data = MNIST(seed=0)
     data.setup()
     return make_features(data.train)
@@ -50,12 +52,18 @@ def run(rule: str, seed: int) -> dict[str, Any]:
         with torch.no_grad():
             save_grid(learnt.model.sample(64, generator=generator), FIGURES / f"mnist-{rule}.png")
     prior = learnt.model.prior
-    stages = {"stages": len(prior.stages), "log_z": float(prior.log_z)} if isinstance(prior, RatioPrior) else {}
+    stages = (
+        {"stages": len(prior.stages), "log_z": float(prior.log_z)}
+        if isinstance(prior, RatioPrior)
+        else {}
+    )
     return {**figures, **stages, "seconds": clock.curve[-1]["seconds"]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
     args = parser.parse_args()

@@ -1,9 +1,11 @@
-"""One-step students of a diffusion model of MNIST, and its own few-step samples: ``python -m experiments.mnist_diffusion``
+"""One-step students of a diffusion model of MNIST, and its own few-step samples: ``python -m
+experiments.mnist_diffusion``
 
-``LATENT_EBM_DATA=DIR`` names the directory of the four IDX files. A teacher in pixel space is trained first (a few minutes
-of one core) and kept in ``runs``; every student then gets the same CPU time. All samples are compared with test images in the
-features of a classifier that this library trains, also while a student learns, so that its curve can be read at equal
-updates as well as at equal time.
+``LATENT_EBM_DATA=DIR`` names the directory of the four IDX files. A teacher in pixel space is
+trained first (a few minutes of one core) and kept in ``runs``; every student then gets the same
+CPU time. All samples are compared with test images in the features of a classifier that this
+library trains, also while a student learns, so that its curve can be read at equal updates as well
+as at equal time.
 """
 
 import argparse
@@ -116,7 +118,9 @@ def look(rule: Any) -> dict[str, Any]:
 def train_teacher() -> None:
     """Train the teacher, or go on where an earlier sitting was stopped."""
     resume = [f"--ckpt_path={CHECKPOINT}"] if (HERE / CHECKPOINT).exists() else []
-    if latent_ebm(["fit", "--config", str(TEACHER), "--trainer.enable_progress_bar=false", *resume]):
+    if latent_ebm(
+        ["fit", "--config", str(TEACHER), "--trainer.enable_progress_bar=false", *resume]
+    ):
         raise RuntimeError("the teacher could not be trained")
 
 
@@ -139,7 +143,9 @@ def run_student(name: str, seed: int, minutes: float) -> dict[str, Any]:
 
 
 def run_latent_ebm(seed: int) -> dict[str, Any]:
-    """Train the library's latent energy-based model as ``experiments.mnist`` does, and judge it."""
+    """Train the library's latent energy-based model as ``experiments.mnist`` does, and judge
+    it.
+    """
     clock = Clock()
     overrides = [f"--seed_everything={seed}", f"--data.init_args.seed={seed}"]
     rule, _ = train(LATENT_EBM, overrides, clock)
@@ -147,10 +153,14 @@ def run_latent_ebm(seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", nargs="*", default=list(STUDENTS), choices=STUDENTS)
-    parser.add_argument("--minutes", type=float, default=4.0, help="CPU time of every student (default: 4)")
+    parser.add_argument(
+        "--minutes", type=float, default=4.0, help="CPU time of every student (default: 4)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     os.chdir(HERE)  # from where the YAML files name their checkpoints
@@ -158,14 +168,28 @@ def main() -> None:
     cached("mnist_diffusion/data", {"num": NUM}, judge_data)
     for steps in STEPS:
         config = settings(TEACHER, num_steps=steps)
-        cached(f"mnist_diffusion/teacher-{steps}", config, lambda steps=steps: judge(teacher(), num_steps=steps))
+        cached(
+            f"mnist_diffusion/teacher-{steps}",
+            config,
+            lambda steps=steps: judge(teacher(), num_steps=steps),
+        )
     for seed in args.seeds:
-        cached(f"mnist_diffusion/latent-ebm-{seed}", settings(LATENT_EBM, seed=seed), partial(run_latent_ebm, seed))
+        cached(
+            f"mnist_diffusion/latent-ebm-{seed}",
+            settings(LATENT_EBM, seed=seed),
+            partial(run_latent_ebm, seed),
+        )
         for name in args.students:
             file, options = STUDENTS[name]
             shared = {"teacher": settings(TEACHER), "minutes": args.minutes, "averaged": True}
-            config = settings(HERE / "mnist" / f"{file}.yaml", options=options, seed=seed, **shared)
-            cached(f"mnist_diffusion/{name}-{seed}", config, partial(run_student, name, seed, args.minutes))
+            config = settings(
+                HERE / "mnist" / f"{file}.yaml", options=options, seed=seed, **shared
+            )
+            cached(
+                f"mnist_diffusion/{name}-{seed}",
+                config,
+                partial(run_student, name, seed, args.minutes),
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Which rule finds a known prior? ``python -m experiments.pinwheel``
 
-Data are made from a two-arm pinwheel by a known decoder, which every rule is given: only the prior is learnt. So the
-maximum-likelihood prior is the true one, and every prior is scored by its KL divergence from it on a grid.
+Data are made from a two-arm pinwheel by a known decoder, which every rule is given: only the prior
+is learnt. So the maximum-likelihood prior is the true one, and every prior is scored by its KL
+divergence from it on a grid.
 """
 
 import argparse
@@ -34,7 +35,11 @@ def run(rule: str, seed: int) -> dict[str, Any]:
     overrides = [f"--seed_everything={seed}", f"--data.init_args.seed={seed}"]
     learnt, _ = train(HERE / "pinwheel" / f"{rule}.yaml", overrides, clock)
     prior = learnt.model.prior
-    extra = {"log_z": float(prior.log_z), "weights": prior.weights.tolist()} if isinstance(prior, RatioPrior) else {}
+    extra = (
+        {"log_z": float(prior.log_z), "weights": prior.weights.tolist()}
+        if isinstance(prior, RatioPrior)
+        else {}
+    )
     return {**clock.curve[-1], **score(truth, prior, seed), "curve": clock.curve, **extra}
 
 
@@ -55,7 +60,9 @@ def density(prior: Any, num: int = 60) -> list[list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rules", nargs="+", default=RULES, choices=RULES)
     args = parser.parse_args()
@@ -64,7 +71,10 @@ def main() -> None:
             file = HERE / "pinwheel" / f"{rule}.yaml"
             config = settings(file, seed=seed) if file.exists() else {"seed": seed}
             result = cached(f"pinwheel/{rule}-{seed}", config, partial(run, rule, seed))
-            print(f"  KL {result['kl']:.4f}  stages {result['stages']}  {result['seconds']:.0f} s", flush=True)
+            print(
+                f"  KL {result['kl']:.4f}  stages {result['stages']}  {result['seconds']:.0f} s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

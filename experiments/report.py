@@ -1,4 +1,6 @@
-"""Write ``RESULTS.md`` and its figures from the stored outputs: ``python -m experiments.report``."""
+"""Write ``RESULTS.md`` and its figures from the stored outputs: ``python -m
+experiments.report``.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,20 +34,31 @@ NAMES = {
     "langevin": "cold short-run Langevin",
     "flow": "cold gradient flow",
 }
-COLOURS = dict(zip(NAMES, ("0.6", "tab:orange", "tab:blue", "tab:red", "tab:green", "tab:purple"), strict=True))
+COLOURS = dict(
+    zip(
+        NAMES, ("0.6", "tab:orange", "tab:blue", "tab:red", "tab:green", "tab:purple"), strict=True
+    )
+)
 Runs = dict[str, list[dict[str, Any]]]
 
 
 def by_rule(experiment: str) -> Runs:
     """Stored results of an experiment, its seeds grouped by rule in the order of ``NAMES``."""
     stored = results(experiment)
-    groups = {rule: [r for name, r in stored.items() if name.rsplit("-", 1)[0] == rule] for rule in NAMES}
+    groups = {
+        rule: [r for name, r in stored.items() if name.rsplit("-", 1)[0] == rule] for rule in NAMES
+    }
     return {rule: runs for rule, runs in groups.items() if runs}
 
 
 def columns(runs: Runs, keys: dict[str, str]) -> str:
-    """A table with a row per rule and a column per key of the results; what a rule has none of is left out."""
-    rows = ([NAMES[rule], *(spread(r.get(key) or None for r in rs) for key in keys)] for rule, rs in runs.items())
+    """A table with a row per rule and a column per key of the results; what a rule has none of is
+    left out.
+    """
+    rows = (
+        [NAMES[rule], *(spread(r.get(key) or None for r in rs) for key in keys)]
+        for rule, rs in runs.items()
+    )
     return table(["prior", *keys.values()], rows)
 
 
@@ -57,7 +70,12 @@ def pinwheel() -> str:
     save_figure(pinwheel_curves(runs), FIGURES / "pinwheel-curves.png")
     if all("grid" in rs[0] for rs in runs.values()):
         save_figure(pinwheel_densities(runs), FIGURES / "pinwheel-densities.png")
-    keys = {"kl": "KL(true ‖ learnt), nats", "mmd": "MMD²", "stages": "stages", "seconds": "CPU seconds"}
+    keys = {
+        "kl": "KL(true ‖ learnt), nats",
+        "mmd": "MMD²",
+        "stages": "stages",
+        "seconds": "CPU seconds",
+    }
     return f"""## A prior that is known: `python -m experiments.pinwheel`
 
 Data from a two-arm pinwheel through a known decoder; the prior alone is learnt, so the best prior is the true one.
@@ -90,13 +108,21 @@ def falling(runs: Runs) -> str:
 
 
 def against_mle(runs: Runs) -> str:
-    """KL of the ratio prior over that of maximum likelihood when both have used the same CPU time."""
+    """KL of the ratio prior over that of maximum likelihood when both have used the same CPU
+    time.
+    """
     quotients = []
     for ratio, mle in zip(runs.get("ratio", []), runs.get("mle", []), strict=False):
         budget = min(ratio["curve"][-1]["seconds"], mle["curve"][-1]["seconds"])
-        last = [[p["kl"] for p in run["curve"] if p["seconds"] <= budget][-1] for run in (ratio, mle)]
+        last = [
+            [p["kl"] for p in run["curve"] if p["seconds"] <= budget][-1] for run in (ratio, mle)
+        ]
         quotients.append(last[0] / last[1])
-    return f"At equal CPU time its KL is {spread(quotients)} times that of maximum likelihood." if quotients else ""
+    return (
+        f"At equal CPU time its KL is {spread(quotients)} times that of maximum likelihood."
+        if quotients
+        else ""
+    )
 
 
 @styled
@@ -107,7 +133,14 @@ def pinwheel_curves(runs: Runs) -> Any:
         for i, run in enumerate(rs):
             if "curve" in run:
                 x, y = ([p[key] for p in run["curve"]] for key in ("seconds", "kl"))
-                axes.step(x, y, where="post", color=COLOURS[rule], lw=1.2, label=None if i else NAMES[rule])
+                axes.step(
+                    x,
+                    y,
+                    where="post",
+                    color=COLOURS[rule],
+                    lw=1.2,
+                    label=None if i else NAMES[rule],
+                )
     axes.set(xlabel="CPU seconds", ylabel="KL(true ‖ learnt), nats", yscale="log")
     axes.legend(frameon=False)
     return figure
@@ -118,10 +151,19 @@ def pinwheel_densities(runs: Runs) -> Any:
     """True and learnt densities of the first seed on one colour scale."""
     ticks = torch.linspace(-4, 4, 60)
     truth = Pinwheel().prior_log_prob(torch.cartesian_prod(ticks, ticks)).exp().view(60, 60)
-    panels = {"true prior": truth.numpy()} | {NAMES[rule]: np.array(rs[0]["grid"]) for rule, rs in runs.items()}
+    panels = {"true prior": truth.numpy()} | {
+        NAMES[rule]: np.array(rs[0]["grid"]) for rule, rs in runs.items()
+    }
     figure, axes = new_figure(len(panels), (2.0, 2.2))
     for axis, (name, grid) in zip(axes, panels.items(), strict=True):
-        axis.imshow(grid.T, origin="lower", extent=(-4, 4, -4, 4), vmin=0, vmax=float(truth.max()), cmap="magma")
+        axis.imshow(
+            grid.T,
+            origin="lower",
+            extent=(-4, 4, -4, 4),
+            vmin=0,
+            vmax=float(truth.max()),
+            cmap="magma",
+        )
         axis.set(title=name, xticks=[], yticks=[])
     return figure
 
@@ -172,7 +214,10 @@ posterior steps, as in the published experiments.
 def wall_time(runs: Runs) -> str:
     """Cost of the ratio rule over that of maximum likelihood."""
     pairs = zip(runs.get("ratio", []), runs.get("mle", []), strict=False)
-    return f"Training time of `ratio` over `mle`: {spread(a['seconds'] / b['seconds'] for a, b in pairs)}."
+    return (
+        "Training time of `ratio` over `mle`: "
+        f"{spread(a['seconds'] / b['seconds'] for a, b in pairs)}."
+    )
 
 
 def main() -> None:
@@ -197,10 +242,13 @@ def main() -> None:
     )
     FIGURES.mkdir(exist_ok=True)
     head = (
-        "# Results\n\nGenerated by `python -m experiments.report` from `experiments/results`. Figures are means ± standard "
+        "# Results\n\nGenerated by `python -m experiments.report` from `experiments/results`. "
+        "Figures are means ± standard "
         "deviations over seeds (their number in brackets); times are CPU seconds of one thread.\n"
     )
-    (HERE / "RESULTS.md").write_text("\n".join([head, *(text for section in sections if (text := section()))]))
+    (HERE / "RESULTS.md").write_text(
+        "\n".join([head, *(text for section in sections if (text := section()))])
+    )
 
 
 if __name__ == "__main__":

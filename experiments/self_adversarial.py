@@ -1,9 +1,10 @@
 """Is an energy-based model its own adversary? ``python -m experiments.self_adversarial``
 
-Energy-based models in data space are trained with a gradient flow as their generator, then with noise of growing
-temperature, other horizons, gradients through the flow, persistent chains and score matching. Of each we ask how good its
-short-run samples are, how good the density exp(-U) is that it claims to be, and whether the two have anything to do with
-each other (claims (i) to (vi) of the table in RESULTS.md).
+Energy-based models in data space are trained with a gradient flow as their generator, then with
+noise of growing temperature, other horizons, gradients through the flow, persistent chains and
+score matching. Of each we ask how good its short-run samples are, how good the density exp(-U) is
+that it claims to be, and whether the two have anything to do with each other (claims (i) to (vi)
+of the table in RESULTS.md).
 """
 
 import argparse
@@ -25,7 +26,10 @@ from samplers import MALA, GradientFlow, Langevin, Sampler
 
 MODEL, STEP, NUM_STEPS = "model.init_args", 0.01, 50
 NUM, BOX, CELLS = 2000, 4.5, 300
-BANDWIDTHS = {2: (0.1, 0.2, 0.4, 0.8, 1.6), 64: (1.0, 2.0, 4.0, 8.0)}  # fixed, so that values compare across rows
+BANDWIDTHS = {
+    2: (0.1, 0.2, 0.4, 0.8, 1.6),
+    64: (1.0, 2.0, 4.0, 8.0),
+}  # fixed, so that values compare across rows
 LENGTHS = (1, 10, 60)
 TARGETS = ("moons", "eight_gaussians", "digits")
 
@@ -43,7 +47,10 @@ def langevin(temperature: float) -> dict[str, Any]:
 
 
 def persistent(dim: int) -> dict[str, Any]:
-    return {"class_path": "samplers.PersistentChains", "init_args": {"num_chains": 4000, "event_shape": dim}}
+    return {
+        "class_path": "samplers.PersistentChains",
+        "init_args": {"num_chains": 4000, "event_shape": dim},
+    }
 
 
 def variants(dim: int) -> dict[str, dict[str, Any]]:
@@ -70,7 +77,10 @@ def options(target: str, variant: str, seed: int) -> list[str]:
     if target != "digits":
         changes["data.init_args.name"] = target
     changes |= variants(dim_of(target))[variant]
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items()]
+    return [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in changes.items()
+    ]
 
 
 def dim_of(target: str) -> int:
@@ -86,15 +96,23 @@ def run(target: str, variant: str, seed: int) -> dict[str, Any]:
     except FloatingPointError as error:
         return {"diverged": str(error), "seconds": clock.seconds}
     test = data.test.x.flatten(1)
-    return {"seconds": clock.seconds, **measure(rule.ebm, variant, test, data.train.x.flatten(1), seed)}
+    return {
+        "seconds": clock.seconds,
+        **measure(rule.ebm, variant, test, data.train.x.flatten(1), seed),
+    }
 
 
 @torch.no_grad()
-def measure(ebm: EnergyPrior, variant: str, test: Tensor, train: Tensor, seed: int) -> dict[str, Any]:
+def measure(
+    ebm: EnergyPrior, variant: str, test: Tensor, train: Tensor, seed: int
+) -> dict[str, Any]:
     """Every figure of a trained model."""
     generator = torch.Generator().manual_seed(seed)
     distance = partial(mmd, b=test, bandwidths=BANDWIDTHS[test.shape[1]])
-    own = variant not in ("persistent", "score")  # the others do not name a generator: a long chain samples for them
+    own = variant not in (
+        "persistent",
+        "score",
+    )  # the others do not name a generator: a long chain samples for them
     sampler = ebm.sampler if own else MALA(STEP / 2, 40 * NUM_STEPS)
     x0 = ebm.base.sample(NUM, generator=generator)
     samples = sampler.sample(ebm, x0, generator=generator)
@@ -105,7 +123,8 @@ def measure(ebm: EnergyPrior, variant: str, test: Tensor, train: Tensor, seed: i
         "base": distance(x0),
         "floor": distance(train[:NUM]),
         "points": [
-            [round(v, 3) for v in row] for row in (samples[:600] if test.shape[1] == 2 else samples[:16]).tolist()
+            [round(v, 3) for v in row]
+            for row in (samples[:600] if test.shape[1] == 2 else samples[:16]).tolist()
         ],
     }
     if test.shape[1] == 2:
@@ -116,7 +135,9 @@ def measure(ebm: EnergyPrior, variant: str, test: Tensor, train: Tensor, seed: i
 
 
 def draw_density(ebm: EnergyPrior, start: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws of exp(-U) / Z: from a grid in the plane, by long adjusted chains from ``start`` elsewhere."""
+    """Draws of exp(-U) / Z: from a grid in the plane, by long adjusted chains from ``start``
+    elsewhere.
+    """
     if start.shape[1] > 2:
         return MALA(STEP / 4, 3000).sample(ebm, start, generator=generator)
     points, cell = grid_points(BOX, CELLS), 2 * BOX / (CELLS - 1)
@@ -130,7 +151,9 @@ def coarse(ebm: EnergyPrior, num: int = 60) -> list[list[float]]:
     return [[round(v, 4) for v in row] for row in p.tolist()]
 
 
-def induced(ebm: EnergyPrior, sampler: Sampler, x0: Tensor, generator: torch.Generator) -> dict[str, float]:
+def induced(
+    ebm: EnergyPrior, sampler: Sampler, x0: Tensor, generator: torch.Generator
+) -> dict[str, float]:
     """Log-density of the generator against -U at its own samples, and by how much it contracts."""
     if isinstance(sampler, GradientFlow):
         log_prob0 = ebm.base.log_density(x0)
@@ -148,17 +171,29 @@ def induced(ebm: EnergyPrior, sampler: Sampler, x0: Tensor, generator: torch.Gen
     return {"slope": float(slope), "correlation": float(correlation)}
 
 
-def langevin_log_prob(ebm: EnergyPrior, sampler: Langevin, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Log-density (n,) of the chain's last position: the mean over other chains of its last Gaussian step."""
+def langevin_log_prob(
+    ebm: EnergyPrior, sampler: Langevin, x: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Log-density (n,) of the chain's last position: the mean over other chains of its last
+    Gaussian step.
+    """
     start = ebm.base.sample(20_000, generator=generator)
-    before = replace(sampler, num_steps=sampler.num_steps - 1).sample(ebm, start, generator=generator)
+    before = replace(sampler, num_steps=sampler.num_steps - 1).sample(
+        ebm, start, generator=generator
+    )
     means = replace(sampler, num_steps=1, temperature=0.0).sample(ebm, before)
     variance = sampler.noise_scale**2
-    terms = [(-torch.cdist(part, means).square() / (2 * variance)).logsumexp(1) for part in x.split(200)]
-    return torch.cat(terms) - math.log(len(means)) - x.shape[1] / 2 * math.log(2 * math.pi * variance)
+    terms = [
+        (-torch.cdist(part, means).square() / (2 * variance)).logsumexp(1) for part in x.split(200)
+    ]
+    return (
+        torch.cat(terms) - math.log(len(means)) - x.shape[1] / 2 * math.log(2 * math.pi * variance)
+    )
 
 
-def drift(ebm: EnergyPrior, sampler: Any, distance: Any, generator: torch.Generator) -> dict[str, float | None]:
+def drift(
+    ebm: EnergyPrior, sampler: Any, distance: Any, generator: torch.Generator
+) -> dict[str, float | None]:
     """Quality and mean log-density of samples of 1, 10 and 60 times the training length."""
     figures: dict[str, float | None] = {}
     for k in LENGTHS:
@@ -166,7 +201,9 @@ def drift(ebm: EnergyPrior, sampler: Any, distance: Any, generator: torch.Genera
         if isinstance(sampler, GradientFlow):
             longer["horizon"] = k * sampler.horizon  # pyright: ignore[reportArgumentType]
         try:
-            x = replace(sampler, **longer).sample(ebm, ebm.base.sample(NUM, generator=generator), generator=generator)
+            x = replace(sampler, **longer).sample(
+                ebm, ebm.base.sample(NUM, generator=generator), generator=generator
+            )
             figures |= {f"samples_{k}x": distance(x), f"log_density_{k}x": float(ebm(x).mean())}
         except FloatingPointError:
             figures |= {f"samples_{k}x": None, f"log_density_{k}x": None}
@@ -174,18 +211,26 @@ def drift(ebm: EnergyPrior, sampler: Any, distance: Any, generator: torch.Genera
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--targets", nargs="+", default=TARGETS, choices=TARGETS)
-    parser.add_argument("--variants", nargs="+", default=tuple(variants(2)), choices=tuple(variants(2)))
+    parser.add_argument(
+        "--variants", nargs="+", default=tuple(variants(2)), choices=tuple(variants(2))
+    )
     args = parser.parse_args()
     for seed in range(args.seeds):
         for target in args.targets:
             for variant in (v for v in args.variants if v in variants(dim_of(target))):
-                file = HERE / ("digits" if target == "digits" else "toy2d") / "self_adversarial.yaml"
+                file = (
+                    HERE / ("digits" if target == "digits" else "toy2d") / "self_adversarial.yaml"
+                )
                 config = settings(file, options=options(target, variant, seed))
                 result = cached(
-                    f"self_adversarial/{target}-{variant}-{seed}", config, partial(run, target, variant, seed)
+                    f"self_adversarial/{target}-{variant}-{seed}",
+                    config,
+                    partial(run, target, variant, seed),
                 )
                 if "diverged" in result:
                     print(f"  diverged: {result['diverged']}", flush=True)

@@ -1,8 +1,9 @@
 """A thousand modes: ``python -m experiments.stacked_digits``
 
-Three 8x8 digits are the channels of an image, so that there are 1,000 classes to lose. A diffusion GAN of four steps, a plain
-GAN and a diffusion model, of generators alike, get the same CPU time; a classifier of single digits, trained by this
-library, says which of the classes their samples are in.
+Three 8x8 digits are the channels of an image, so that there are 1,000 classes to lose. A diffusion
+GAN of four steps, a plain GAN and a diffusion model, of generators alike, get the same CPU time; a
+classifier of single digits, trained by this library, says which of the classes their samples are
+in.
 """
 
 import argparse
@@ -23,7 +24,11 @@ from latent_ebm.metrics import frechet_distance
 from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
 
 FOLDER = HERE / "stacked_digits"
-ROWS = {"diffusion_gan": "diffusion GAN, 4 steps", "gan": "plain GAN, 1 step", "diffusion": "diffusion, 50 steps"}
+ROWS = {
+    "diffusion_gan": "diffusion GAN, 4 steps",
+    "gan": "plain GAN, 1 step",
+    "diffusion": "diffusion, 50 steps",
+}
 COLUMNS = {
     "updates": "updates",
     "seconds": "CPU s",
@@ -58,7 +63,9 @@ def stacked() -> StackedDigits:
 
 
 def measure(x: Tensor) -> dict[str, float]:
-    """Of samples x (n, 3, 8, 8): classes that occur, KL of their histogram to the uniform one, and Fréchet distance."""
+    """Of samples x (n, 3, 8, 8): classes that occur, KL of their histogram to the uniform one, and
+    Fréchet distance.
+    """
     share = torch.bincount(classes(x), minlength=1000).double() / len(x)
     return {
         "modes": int((share > 0).sum()),
@@ -88,12 +95,18 @@ def run(name: str, seed: int, minutes: float) -> dict[str, Any]:
     with torch.no_grad():
         x = clock.averaged.generate(NUM)["x"]
     cost = (time.process_time() - start) * 1000 / NUM
-    shared = {"updates": clock.updates, "seconds": clock.curve[-1]["seconds"], "seconds_per_1000": cost}
+    shared = {
+        "updates": clock.updates,
+        "seconds": clock.curve[-1]["seconds"],
+        "seconds_per_1000": cost,
+    }
     return {**measure(x), **shared, "samples": pack(x[:NUM_SHOWN])}
 
 
 def judge_data() -> dict[str, Any]:
-    """The best to expect: figures of stacked held-out digits, others than those that samples are compared with."""
+    """The best to expect: figures of stacked held-out digits, others than those that samples are
+    compared with.
+    """
     data, test = stacked(), digits().test
     accuracy = float((classifier()(test.x).argmax(1) == test.label).double().mean())
     return {**measure(data.val.x), "accuracy": accuracy, "samples": pack(data.train.x[:NUM_SHOWN])}
@@ -102,14 +115,20 @@ def judge_data() -> dict[str, Any]:
 def section() -> str:
     """The table of all models at equal time, and samples side by side."""
     stored = results("stacked_digits")
-    runs = {name: [run for key, run in stored.items() if key.rsplit("-", 1)[0] == name] for name in (*ROWS, "data")}
+    runs = {
+        name: [run for key, run in stored.items() if key.rsplit("-", 1)[0] == name]
+        for name in (*ROWS, "data")
+    }
     if not all(runs.values()):
         return ""
     if all("samples" in run for run in stored.values()):
         save_figure(draw(stored), FIGURES / "stacked_digits.png")
     names = {**ROWS, "data": "held-out digits"}
     accuracy = runs["data"][0]["accuracy"]
-    rows = [[names[name], *(spread(run.get(key) for run in runs[name]) for key in COLUMNS)] for name in names]
+    rows = [
+        [names[name], *(spread(run.get(key) for run in runs[name]) for key in COLUMNS)]
+        for name in names
+    ]
     return f"""## A thousand modes: `python -m experiments.stacked_digits`
 
 Three digits of 8x8 pixels, drawn from 1,297, are the channels of an image; {NUM:,} samples are sorted into 1,000 classes by a
@@ -136,17 +155,23 @@ def draw(stored: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--names", nargs="+", default=list(ROWS), choices=ROWS)
-    parser.add_argument("--minutes", type=float, default=4.0, help="CPU time of every model (default: 4)")
+    parser.add_argument(
+        "--minutes", type=float, default=4.0, help="CPU time of every model (default: 4)"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     cached("stacked_digits/data-0", {"num": NUM}, judge_data)
     for seed in args.seeds:
         for name in args.names:
             config = settings(FOLDER / f"{name}.yaml", seed=seed, minutes=args.minutes, num=NUM)
-            result = cached(f"stacked_digits/{name}-{seed}", config, partial(run, name, seed, args.minutes))
+            result = cached(
+                f"stacked_digits/{name}-{seed}", config, partial(run, name, seed, args.minutes)
+            )
             print("  " + "  ".join(f"{key} {result[key]:.4g}" for key in COLUMNS), flush=True)
 
 

@@ -19,19 +19,30 @@ COLUMNS = {
     "seconds_per_1000": "CPU s / 1,000",
 }
 AT_UPDATES = {key: COLUMNS[key] for key in ("frechet", "recall", "coverage", "class_kl")}
-COLOURS = dict(zip(STUDENTS, ("tab:orange", "tab:green", "tab:red", "tab:blue", "tab:purple", "0.4"), strict=True))
+COLOURS = dict(
+    zip(
+        STUDENTS,
+        ("tab:orange", "tab:green", "tab:red", "tab:blue", "tab:purple", "0.4"),
+        strict=True,
+    )
+)
 
 
 def by_student() -> dict[str, Runs]:
     """Stored results of every student, a run a seed."""
     stored = results("mnist_diffusion")
-    groups = {name: [run for key, run in stored.items() if key.rsplit("-", 1)[0] == name] for name in STUDENTS}
+    groups = {
+        name: [run for key, run in stored.items() if key.rsplit("-", 1)[0] == name]
+        for name in STUDENTS
+    }
     return {name: runs for name, runs in groups.items() if runs}
 
 
 def common_updates(runs: dict[str, Runs]) -> int:
     """The most updates after which every run was judged."""
-    judged = [{point["updates"] for point in run["curve"]} for group in runs.values() for run in group]
+    judged = [
+        {point["updates"] for point in run["curve"]} for group in runs.values() for run in group
+    ]
     return max(set.intersection(*judged))
 
 
@@ -49,7 +60,9 @@ def at_updates(run: dict[str, Any], updates: int) -> dict[str, Any]:
 def section() -> str:
     """Both tables, the curves, and the samples side by side."""
     stored, runs = results("mnist_diffusion"), by_student()
-    teachers = {steps: stored[f"teacher-{steps}"] for steps in STEPS if f"teacher-{steps}" in stored}
+    teachers = {
+        steps: stored[f"teacher-{steps}"] for steps in STEPS if f"teacher-{steps}" in stored
+    }
     if not teachers:
         return ""
     rows = [[of_teacher(steps), "-", *cells([run], COLUMNS)] for steps, run in teachers.items()]
@@ -80,20 +93,31 @@ Features of a classifier pass over the grain of UFOGen's samples: what it makes 
 
 
 def verdict(stored: dict[str, Any], runs: dict[str, Runs]) -> str:
-    """How many runs of EM Distillation cover all classes, recall what distribution matching does, and beat four steps."""
-    em = [(name, i, run) for name, group in runs.items() if name.startswith("emd") for i, run in enumerate(group)]
+    """How many runs of EM Distillation cover all classes, recall what distribution matching does,
+    and beat four steps.
+    """
+    em = [
+        (name, i, run)
+        for name, group in runs.items()
+        if name.startswith("emd")
+        for i, run in enumerate(group)
+    ]
     covered = sum(run["class_kl"] <= 0.05 for *_, run in em)
     near = sum(run["frechet"] <= stored["teacher-4"]["frechet"] for *_, run in em)
     text = (
-        f"Of {len(em)} runs of EM Distillation, {covered} cover the classes to a KL divergence of .05, and {near} are at "
+        f"Of {len(em)} runs of EM Distillation, {covered} cover the classes to a KL divergence "
+        f"of .05, and {near} are at "
         "least as near to the test images as four steps of the teacher."
     )
     rivals = [(run, runs["dmd"][i]) for _, i, run in em if i < len(runs.get("dmd", []))]
     if not rivals:
         return text
-    ahead = sum(last_common(*pair)[0]["recall"] >= last_common(*pair)[1]["recall"] for pair in rivals)
+    ahead = sum(
+        last_common(*pair)[0]["recall"] >= last_common(*pair)[1]["recall"] for pair in rivals
+    )
     return (
-        f"{text} After as many updates, recall is at least that of distribution matching in {ahead} of {len(rivals)}."
+        f"{text} After as many updates, recall is at least that of distribution matching in "
+        f"{ahead} of {len(rivals)}."
     )
 
 
@@ -108,12 +132,17 @@ def cells(runs: Runs, columns: dict[str, str]) -> list[str]:
 
 
 def equal_updates(runs: dict[str, Runs]) -> str:
-    """The table of what students were after as many updates as all of them have seen, and their curves."""
+    """The table of what students were after as many updates as all of them have seen, and their
+    curves.
+    """
     if not runs:
         return ""
     save_figure(draw_curves(runs), FIGURES / "mnist_diffusion-curves.png")
     updates = common_updates(runs)
-    rows = [[name, *cells([at_updates(run, updates) for run in group], AT_UPDATES)] for name, group in runs.items()]
+    rows = [
+        [name, *cells([at_updates(run, updates) for run in group], AT_UPDATES)]
+        for name, group in runs.items()
+    ]
     return f"""After {updates} updates, the most that all students have seen:
 
 {table(["student", *AT_UPDATES.values()], rows)}
@@ -123,7 +152,9 @@ def equal_updates(runs: dict[str, Runs]) -> str:
 
 @styled
 def draw_curves(runs: dict[str, Runs]) -> Any:
-    """Fréchet distance against CPU time and against updates, and recall, a line a seed; untrained students left out."""
+    """Fréchet distance against CPU time and against updates, and recall, a line a seed; untrained
+    students left out.
+    """
     figure, axes = new_figure(3, (3.3, 2.9))
     panels = (("seconds", "frechet"), ("updates", "frechet"), ("updates", "recall"))
     for axis, (across, key) in zip(axes, panels, strict=True):
@@ -131,7 +162,11 @@ def draw_curves(runs: dict[str, Runs]) -> Any:
             for i, run in enumerate(group):
                 x, y = ([point[k] for point in run["curve"][1:]] for k in (across, key))
                 axis.plot(x, y, color=COLOURS[name], label=None if i else name)
-        axis.set(xscale="log", xlabel={"seconds": "CPU seconds", "updates": "updates"}[across], ylabel=COLUMNS[key])
+        axis.set(
+            xscale="log",
+            xlabel={"seconds": "CPU seconds", "updates": "updates"}[across],
+            ylabel=COLUMNS[key],
+        )
     for axis in axes[:2]:
         axis.set(yscale="log")
         axis.set_yticks([50, 100, 200, 400], ["50", "100", "200", "400"])
@@ -141,10 +176,18 @@ def draw_curves(runs: dict[str, Runs]) -> Any:
 
 
 @styled
-def draw_samples(stored: dict[str, Any], teachers: dict[int, dict[str, Any]], runs: dict[str, Runs]) -> Any:
-    """A grid of samples a sampler; the data first, and one step of the teacher, which is the mean of all digits, left out."""
-    shown = {"data": stored["data"]} | {of_teacher(steps): run for steps, run in teachers.items() if steps > 1}
-    shown |= {name: group[0] for name, group in runs.items()} | {"latent EBM": stored["latent-ebm-0"]}
+def draw_samples(
+    stored: dict[str, Any], teachers: dict[int, dict[str, Any]], runs: dict[str, Runs]
+) -> Any:
+    """A grid of samples a sampler; the data first, and one step of the teacher, which is the mean
+    of all digits, left out.
+    """
+    shown = {"data": stored["data"]} | {
+        of_teacher(steps): run for steps, run in teachers.items() if steps > 1
+    }
+    shown |= {name: group[0] for name, group in runs.items()} | {
+        "latent EBM": stored["latent-ebm-0"]
+    }
     grids = {name: unpack(run["samples"]) for name, run in shown.items()}
     columns = 4
     figure, axes = new_figure(columns, (2.3, 1.95), rows=-(-len(grids) // columns))

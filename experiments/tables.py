@@ -7,14 +7,20 @@ import numpy as np
 
 
 def spread(values: Iterable[float | None], digits: int = 3) -> str:
-    """``mean +- standard deviation (number of seeds)``, to ``digits`` significant digits of the mean."""
+    """``mean +- standard deviation (number of seeds)``, to ``digits`` significant digits of the
+    mean.
+    """
     numbers = [v for v in values if v is not None and math.isfinite(v)]
     if not numbers:
         return "-"
     mean = float(np.mean(numbers))
     places = max(0, digits - 1 - math.floor(math.log10(abs(mean)))) if mean else digits
     text = f"{mean:.{places}f}"
-    return text + (f" ± {np.std(numbers, ddof=1):.{places}f}" if len(numbers) > 1 else "") + f" ({len(numbers)})"
+    return (
+        text
+        + (f" ± {np.std(numbers, ddof=1):.{places}f}" if len(numbers) > 1 else "")
+        + f" ({len(numbers)})"
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,10 +1,13 @@
-"""Do features of one frozen encoder, learnt elsewhere, find anomalies better than those learnt on the task's own images?
+"""Do features of one frozen encoder, learnt elsewhere, find anomalies better than those learnt on
+the task's own images?
 
-``LATENT_EBM_DATA=DIR python -m experiments.universal`` (the question of arXiv:2105.09270). The universal encoder is trained
-without labels (VICReg) on five classes of CIFAR-10 (jpeg); the tasks are the other five, and three digits of MNIST, each
-against the rest: 1,000 images of the class train, the test images of all classes of the task's kind are scored. The encoder
-of the task's own domain is trained by the same rule on those 1,000 images alone. Floors are an encoder with the weights it is
-born with, and 50 principal components of the pixels. No setting was chosen by these test images.
+``LATENT_EBM_DATA=DIR python -m experiments.universal`` (the question of arXiv:2105.09270). The
+universal encoder is trained without labels (VICReg) on five classes of CIFAR-10 (jpeg); the tasks
+are the other five, and three digits of MNIST, each against the rest: 1,000 images of the class
+train, the test images of all classes of the task's kind are scored. The encoder of the task's own
+domain is trained by the same rule on those 1,000 images alone. Floors are an encoder with the
+weights it is born with, and 50 principal components of the pixels. No setting was chosen by these
+test images.
 """
 
 import argparse
@@ -39,7 +42,9 @@ FEATURES = ("pixels, PCA-50", "random", *EPOCHS)
 
 
 def mixture(num: int, seed: int) -> Any:
-    """A mixture of ``num`` Gaussians on standardised columns; of one, its score is the Mahalanobis distance."""
+    """A mixture of ``num`` Gaussians on standardised columns; of one, its score is the Mahalanobis
+    distance.
+    """
     return make_pipeline(StandardScaler(), GaussianMixture(num, reg_covar=1e-2, random_state=seed))
 
 
@@ -75,7 +80,11 @@ def load(domain: str, task: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Training images of the task, test images, and which of these are anomalies."""
     if domain == "MNIST":
         train, test = mnist(seed).train, mnist(seed).test
-        return coloured(train.x[train.label == task][:NUM_TRAIN]), coloured(test.x), test.label != task
+        return (
+            coloured(train.x[train.label == task][:NUM_TRAIN]),
+            coloured(test.x),
+            test.label != task,
+        )
     test = images(0, *TASKS[domain], num_train=1).test
     return images(seed, task, num_train=NUM_TRAIN).train.x, test.x, test.label != task
 
@@ -90,14 +99,18 @@ def learn(x: Tensor, epochs: int, seed: int) -> nn.Module:
 
 @cache
 def universal(seed: int) -> nn.Module:
-    """The encoder that every task of ``seed`` shares; its training classes are those of the YAML file."""
+    """The encoder that every task of ``seed`` shares; its training classes are those of the YAML
+    file.
+    """
     data = prepare(CONFIG).datamodule
     data.setup()
     return learn(data.train.x, EPOCHS["universal"], seed)
 
 
 def extractor(features: str, x: Tensor, seed: int) -> Any:
-    """The transformer that gives ``features``, fitted to the training images ``x`` if it learns from them."""
+    """The transformer that gives ``features``, fitted to the training images ``x`` if it learns
+    from them.
+    """
     if features == "pixels, PCA-50":
         pixels = FrozenFeatures(nn.Flatten(), normalize=False)
         return make_pipeline(pixels, PCA(NUM_COMPONENTS, random_state=seed)).fit(x.numpy())
@@ -124,7 +137,13 @@ def run(features: str, domain: str, task: int, seed: int) -> dict[str, Any]:
 def config(features: str, seed: int) -> dict[str, Any]:
     """What a result depends on."""
     learnt = settings(CONFIG, epochs=EPOCHS[features]) if features in EPOCHS else {}
-    return {**learnt, "features": features, "heads": list(HEADS), "num_train": NUM_TRAIN, "seed": seed}
+    return {
+        **learnt,
+        "features": features,
+        "heads": list(HEADS),
+        "num_train": NUM_TRAIN,
+        "seed": seed,
+    }
 
 
 def result_name(domain: str, task: int, features: str, seed: int) -> str:
@@ -133,12 +152,20 @@ def result_name(domain: str, task: int, features: str, seed: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--domains", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--features", nargs="+", default=FEATURES[:-1], choices=FEATURES)
     args = parser.parse_args()
-    runs = [(f, d, t, s) for s in args.seeds for d in args.domains for f in args.features for t in TASKS[d]]
+    runs = [
+        (f, d, t, s)
+        for s in args.seeds
+        for d in args.domains
+        for f in args.features
+        for t in TASKS[d]
+    ]
     for features, domain, task, seed in runs:
         name = result_name(domain, task, features, seed)
         compute = partial(run, features, domain, task, seed)

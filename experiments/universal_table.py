@@ -27,7 +27,11 @@ def stored(domain: str) -> Runs:
 def seed_means(domain: str, runs: Runs, features: str, head: str) -> Iterator[float]:
     """Mean AUROC in percent over the tasks, of each seed that has run them all."""
     for seed in sorted({seed for _, _, seed in runs}):
-        scores = [runs[key][head]["auroc"] for task in TASKS[domain] if (key := (features, task, seed)) in runs]
+        scores = [
+            runs[key][head]["auroc"]
+            for task in TASKS[domain]
+            if (key := (features, task, seed)) in runs
+        ]
         if len(scores) == len(TASKS[domain]):
             yield 100 * float(np.mean(scores))
 
@@ -35,13 +39,22 @@ def seed_means(domain: str, runs: Runs, features: str, head: str) -> Iterator[fl
 def auroc_table(domain: str, runs: Runs) -> str:
     """Features by heads; features that not all tasks of a seed have been run with are left out."""
     means = {f: [list(seed_means(domain, runs, f, head)) for head in HEADS] for f in FEATURES}
-    return table([domain, *HEADS], ([f, *map(spread, columns)] for f, columns in means.items() if columns[0]))
+    return table(
+        [domain, *HEADS],
+        ([f, *map(spread, columns)] for f, columns in means.items() if columns[0]),
+    )
 
 
 def better(runs: Runs, one: str, other: str) -> str:
-    """In how many pairs of task and seed the features ``one`` beat the features ``other``, by head."""
+    """In how many pairs of task and seed the features ``one`` beat the features ``other``, by
+    head.
+    """
     keys = sorted({(task, seed) for _, task, seed in runs})
-    pairs = [(runs[one, t, s], runs[other, t, s]) for t, s in keys if (one, t, s) in runs and (other, t, s) in runs]
+    pairs = [
+        (runs[one, t, s], runs[other, t, s])
+        for t, s in keys
+        if (one, t, s) in runs and (other, t, s) in runs
+    ]
     wins = {head: sum(a[head]["auroc"] > b[head]["auroc"] for a, b in pairs) for head in HEADS}
     counts = ", ".join(f"{head} {won}" for head, won in wins.items())
     return f"`{one}` beat `{other}` in so many of {len(pairs)} pairs of task and seed: {counts}."
@@ -49,7 +62,9 @@ def better(runs: Runs, one: str, other: str) -> str:
 
 def part(domain: str, runs: Runs) -> str:
     """The table of one domain and what is read off it."""
-    seconds = spread(run["seconds"] for (features, _, _), run in runs.items() if features == "in-domain")
+    seconds = spread(
+        run["seconds"] for (features, _, _), run in runs.items() if features == "in-domain"
+    )
     return f"""{auroc_table(domain, runs)}
 {better(runs, "universal", "in-domain")}
 {better(runs, "universal", "random")}

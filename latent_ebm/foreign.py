@@ -1,4 +1,5 @@
-r"""Files from elsewhere: one place where whatever is wrong with one becomes one sentence, before it costs memory.
+r"""Files from elsewhere: one place where whatever is wrong with one becomes one sentence,
+before it costs memory.
 
     path = check_file(path, "a saved detector")       # ~ expanded; a file, neither missing nor a folder nor a pipe
     check_zip(path, max_bytes)                        # for .npz and the like: the sizes that its members declare
@@ -9,8 +10,9 @@ r"""Files from elsewhere: one place where whatever is wrong with one becomes one
     with rehearsal():                                 # a model of any size without memory, to compare with its file
         model = make(tree)
 
-Keep the block of ``reading`` to what parses: errors inside are taken for faults of the file. Those that name the file
-already, and those of a missing file, permission or package, pass as they are.
+Keep the block of ``reading`` to what parses: errors inside are taken for faults of the file.
+Those that name the file already, and those of a missing file, permission or package, pass as
+they are.
 """
 
 import json
@@ -33,17 +35,23 @@ MAX_REASON = 200  # characters
 MAX_TEXT, MAX_WORD = 2**20, 2048  # characters of YAML, and of one value in it
 MAX_CALLS = 15_000  # of PyTorch, to make a model: some ten a layer; the largest U-Nets of diffusers take half of that
 MAX_GROWTH = 10  # values of a pickle for each of its bytes
-MAX_NODES, MAX_DEPTH = 100_000, 100  # values of YAML with aliases written out, and how deep they nest
+MAX_NODES, MAX_DEPTH = (
+    100_000,
+    100,
+)  # values of YAML with aliases written out, and how deep they nest
 
 
 def check_file(path: str | os.PathLike[str], what: str = "a file") -> Path:
     """``path`` with ``~`` expanded.
 
-    Raises ``FileNotFoundError`` if nothing is there, and ``ValueError`` if that is no regular file.
+    Raises ``FileNotFoundError`` if nothing is there, and ``ValueError`` if that is no regular
+    file.
     """
     path = Path(path).expanduser()
     if not os.path.exists(path):  # also of a name that no file system can hold
-        raise FileNotFoundError(f"path must name {what}, but there is no {str(path)!r} in {Path.cwd()}")
+        raise FileNotFoundError(
+            f"path must name {what}, but there is no {str(path)!r} in {Path.cwd()}"
+        )
     if not path.is_file():
         raise ValueError(f"path must name {what}, a regular file, got {str(path)!r}")
     return path
@@ -51,7 +59,9 @@ def check_file(path: str | os.PathLike[str], what: str = "a file") -> Path:
 
 @contextmanager
 def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn any error inside into ``ValueError``: ``path`` must hold ``what``, and the reason why it does not."""
+    """Turn any error inside into ``ValueError``: ``path`` must hold ``what``, and the reason why
+    it does not.
+    """
     try:
         yield
     except PASSED:
@@ -63,10 +73,14 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what ``error`` says, and the second if the first announces it, shortened; never empty."""
+    """The first line of what ``error`` says, and the second if the first announces it, shortened;
+    never empty.
+    """
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # in the words of PyTorch
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(
+        error
+    ):  # in the words of PyTorch
         return "it asks for more memory than there is"
     text = f"no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
@@ -74,25 +88,33 @@ def reason(error: Exception) -> str:
     return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]}..."
 
 
-def check_zip(path: str | os.PathLike[str], max_bytes: int, what: str = "a zip archive", whole: bool = False) -> None:
-    """Raise ``ValueError`` if ``path`` is no zip archive, or one whose members declare more than ``max_bytes`` in all.
+def check_zip(
+    path: str | os.PathLike[str], max_bytes: int, what: str = "a zip archive", whole: bool = False
+) -> None:
+    """Raise ``ValueError`` if ``path`` is no zip archive, or one whose members declare more than
+    ``max_bytes`` in all.
 
-    With ``whole`` the members are read, too, and their checksums compared, for readers that do not.
+    With ``whole`` the members are read, too, and their checksums compared, for readers that do
+    not.
     """
     with reading(path, what), zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
         if size > max_bytes:
-            raise ValueError(f"{path} must hold at most {max_bytes:,} bytes when unpacked, got {size:,}")
+            raise ValueError(
+                f"{path} must hold at most {max_bytes:,} bytes when unpacked, got {size:,}"
+            )
         if whole and (name := archive.testzip()) is not None:
             raise ValueError(f"the checksum of {name} is wrong")
 
 
 def check_pickle(content: bytes) -> None:
-    """Raise ``ValueError`` for a pickle whose tuples, written out, have more than ``MAX_GROWTH`` values a byte, or of bytes.
+    """Raise ``ValueError`` for a pickle whose tuples, written out, have more than ``MAX_GROWTH``
+    values a byte, or of bytes.
 
-    A tuple that holds another one twice, forty deep, is a hundred bytes long, and as a key of a dictionary takes years. So
-    do some encodings of a long text, and ``bytearray`` makes as many bytes as a number says.
-    Only operations are looked at, with the sizes of what they leave on the stack; nothing is unpickled.
+    A tuple that holds another one twice, forty deep, is a hundred bytes long, and as a key of a
+    dictionary takes years. So do some encodings of a long text, and ``bytearray`` makes as many
+    bytes as a number says. Only operations are looked at, with the sizes of what they leave on the
+    stack; nothing is unpickled.
     """
     stack, marks, memo, total = [], [], {}, 0
     for operation, argument, _ in pickletools.genops(content):
@@ -107,18 +129,25 @@ def check_pickle(content: bytes) -> None:
             stack.append(memo[argument])
         else:
             end = marks.pop() if pickletools.markobject in before else len(stack)
-            start = end - sum(kind not in (pickletools.markobject, pickletools.stackslice) for kind in before)
+            start = end - sum(
+                kind not in (pickletools.markobject, pickletools.stackslice) for kind in before
+            )
             taken = 1 + sum(stack[start:])
             stack[start:] = [taken if name.startswith("TUPLE") else 1] * len(operation.stack_after)
         total += stack[-1] if stack else 0
         if total > MAX_GROWTH * len(content):
-            raise ValueError(f"its tuples must have at most {MAX_GROWTH} values a byte when written out, got more")
+            raise ValueError(
+                f"its tuples must have at most {MAX_GROWTH} values a byte when written out, got "
+                "more"
+            )
 
 
 def read_json(
     path: str | os.PathLike[str], what: str = "an object of JSON", max_bytes: int = MAX_JSON
 ) -> dict[str, Any]:
-    """The object in a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for one that is larger or is none."""
+    """The object in a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for one that is
+    larger or is none.
+    """
     path = check_file(path, what)
     size = path.stat().st_size
     if size > max_bytes:
@@ -131,17 +160,25 @@ def read_json(
 
 
 def check_yaml(text: str) -> str:
-    """``text`` as it is. Raises ``ValueError`` for YAML whose tree, with aliases written out, exceeds the limits above.
+    """``text`` as it is. Raises ``ValueError`` for YAML whose tree, with aliases written out,
+    exceeds the limits above.
 
-    Anchors and aliases can say 10^9 values in ten lines, or name a value inside itself. Only events are looked at.
+    Anchors and aliases can say 10^9 values in ten lines, or name a value inside itself. Only
+    events are looked at.
     """
     check_limit("have", len(text), MAX_TEXT, "characters")
-    count, anchors, parents = 0, {}, []  # anchors: (values, depth); parents: [anchor, count at its start, depth so far]
+    count, anchors, parents = (
+        0,
+        {},
+        [],
+    )  # anchors: (values, depth); parents: [anchor, count at its start, depth so far]
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         size = depth = 0
         if isinstance(event, yaml.AliasEvent):
             if any(event.anchor == anchor for anchor, *_ in parents):
-                raise ValueError(f"YAML must not hold a value inside itself, got *{event.anchor[:50]}")
+                raise ValueError(
+                    f"YAML must not hold a value inside itself, got *{event.anchor[:50]}"
+                )
             size, depth = anchors.get(event.anchor, (0, 0))
         elif isinstance(event, yaml.ScalarEvent):
             check_limit("have values of", len(event.value), MAX_WORD, "characters")
@@ -162,12 +199,14 @@ def check_yaml(text: str) -> str:
 
 @contextmanager
 def rehearsal() -> Iterator[None]:
-    """Modules made inside take no memory, and more than ``MAX_CALLS`` calls of PyTorch are a ``ValueError``.
+    """Modules made inside take no memory, and more than ``MAX_CALLS`` calls of PyTorch are a
+    ``ValueError``.
 
-    For a model that a file describes, before it is made with the memory that it takes. Others' modules may not stand it:
-    those that need the values of tensors when they are made.
+    For a model that a file describes, before it is made with the memory that it takes. Others'
+    modules may not stand it: those that need the values of tensors when they are made.
     """
-    # a refusal can come while PyTorch puts gradients back on: so they are put back at last, out of the budget
+    # a refusal can come while PyTorch puts gradients back on: so they are put back at last, out of
+    # the budget
     grads = torch.set_grad_enabled(torch.is_grad_enabled())
     with grads, torch.device("meta"), Budget(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*non-meta parameter.*")
@@ -180,11 +219,17 @@ class Budget(TorchFunctionMode):
     calls = 0
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         self.calls += 1
         if self.calls > MAX_CALLS:
-            raise ValueError(f"model must be made with at most {MAX_CALLS:,} calls of PyTorch, got more")
+            raise ValueError(
+                f"model must be made with at most {MAX_CALLS:,} calls of PyTorch, got more"
+            )
         return func(*args, **(kwargs or {}))
 
 

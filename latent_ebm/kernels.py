@@ -1,6 +1,7 @@
 r"""Priors made of kernels at known latents, and how wide these should be.
 
-Kernels of one width say how dense latents lie; kernels as wide as the gaps around each say whether they lie there at all.
+Kernels of one width say how dense latents lie; kernels as wide as the gaps around each say whether
+they lie there at all.
 """
 
 import math
@@ -16,11 +17,13 @@ from samplers.targets import log_sum_exp
 
 
 class KernelPrior(Prior):
-    """``p(z) = mean_i N(z; z_i, h_i^2 I)``: a kernel at every one of ``exemplars`` z_i (n, dim), normalised.
+    """``p(z) = mean_i N(z; z_i, h_i^2 I)``: a kernel at every one of ``exemplars`` z_i (n, dim),
+    normalised.
 
-    A base that already lies where latents of data lie, as in the exemplar VAE (Norouzi et al. 2020, arXiv:2004.04795).
-    ``bandwidth`` is one h > 0 for all, of which ``leave_one_out_bandwidth`` finds the likeliest, or has shape (n,). Raises
-    ``ValueError`` for other shapes, or a bandwidth that is not positive.
+    A base that already lies where latents of data lie, as in the exemplar VAE (Norouzi et al.
+    2020, arXiv:2004.04795). ``bandwidth`` is one h > 0 for all, of which
+    ``leave_one_out_bandwidth`` finds the likeliest, or has shape (n,). Raises ``ValueError`` for
+    other shapes, or a bandwidth that is not positive.
     """
 
     exemplars: Tensor
@@ -35,9 +38,14 @@ class KernelPrior(Prior):
             check_numbers(self, "positive", bandwidth=bandwidth)
         h = torch.as_tensor(bandwidth, dtype=exemplars.dtype, device=exemplars.device)
         if h.shape not in ((), (len(exemplars),)):
-            raise ValueError(f"bandwidth must be a number or have shape ({len(exemplars)},), got {tuple(h.shape)}")
+            raise ValueError(
+                f"bandwidth must be a number or have shape ({len(exemplars)},), got "
+                f"{tuple(h.shape)}"
+            )
         if is_readable(h) and not bool((h.isfinite() & (h > 0)).all()):
-            raise ValueError(f"bandwidth must be finite and positive, got {h.unique().tolist()[:5]}")
+            raise ValueError(
+                f"bandwidth must be finite and positive, got {h.unique().tolist()[:5]}"
+            )
         self.register_buffer("exemplars", exemplars.detach().clone())
         self.register_buffer("bandwidth", h.expand(len(exemplars)).clone())
         self.register_load_state_dict_post_hook(tabulate)
@@ -54,27 +62,40 @@ class KernelPrior(Prior):
         """Closed form for samplers: the gradient is ``sum_i p(i|z) (z_i - z) / h_i^2``."""
         with torch.no_grad():
             terms = self.log_kernels(z)
-            means = terms.softmax(1) @ self.table[:-1].mT  # under p(i|z), of centred z_i / h_i^2 and of -1 / (2 h_i^2)
+            means = (
+                terms.softmax(1) @ self.table[:-1].mT
+            )  # under p(i|z), of centred z_i / h_i^2 and of -1 / (2 h_i^2)
             return log_sum_exp(terms, 1), means[:, :-1] + 2 * means[:, -1:] * (z - self.centre)
 
     def mean_shift(self, z: Tensor) -> Tensor:
-        """One step (batch, dim) up the density: the mean of the exemplars, weighed by ``p(i|z) / h_i^2``."""
+        """One step (batch, dim) up the density: the mean of the exemplars, weighed by ``p(i|z) /
+        h_i^2``.
+        """
         return (self.log_kernels(z) - 2 * self.bandwidth.log()).softmax(1) @ self.exemplars
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         check_counts(self, least=0, num=num)
         like = self.exemplars
         i = torch.randint(len(like), (num,), generator=generator, device=like.device)
-        return like[i] + self.bandwidth[i, None] * like.new_empty(num, like.shape[1]).normal_(generator=generator)
+        return like[i] + self.bandwidth[i, None] * like.new_empty(num, like.shape[1]).normal_(
+            generator=generator
+        )
 
     def log_kernels(self, z: Tensor) -> Tensor:
-        """``log N(z; z_i, h_i^2 I) / n`` (batch, n), from one product of ``(u, |u|^2, 1)``, u the centred z, and a table."""
+        """``log N(z; z_i, h_i^2 I) / n`` (batch, n), from one product of ``(u, |u|^2, 1)``, u the
+        centred z, and a table.
+        """
         check_latent(z, self.exemplars.shape[1])
         u = z - self.centre
-        return torch.cat([u, u.square().sum(1, keepdim=True), torch.ones_like(u[:, :1])], 1) @ self.table
+        return (
+            torch.cat([u, u.square().sum(1, keepdim=True), torch.ones_like(u[:, :1])], 1)
+            @ self.table
+        )
 
     def own_part(self, start: int, end: int) -> Tensor:
-        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at these."""
+        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at
+        these.
+        """
         terms = self.log_kernels(self.exemplars[start:end])
         whole = terms.logsumexp(1)
         terms[:, start:end].fill_diagonal_(-math.inf)
@@ -84,7 +105,9 @@ class KernelPrior(Prior):
 def check_exemplars(exemplars: Tensor) -> None:
     """Raise ``ValueError`` unless ``exemplars`` (n >= 1, dim >= 1) are floating and finite."""
     if exemplars.ndim != 2 or exemplars.numel() == 0:
-        raise ValueError(f"exemplars must have shape (n >= 1, dim >= 1), got {tuple(exemplars.shape)}")
+        raise ValueError(
+            f"exemplars must have shape (n >= 1, dim >= 1), got {tuple(exemplars.shape)}"
+        )
     if not exemplars.is_floating_point():
         raise ValueError(f"exemplars must be floating, got {exemplars.dtype}")
     if is_readable(exemplars) and not bool(exemplars.isfinite().all()):
@@ -93,36 +116,49 @@ def check_exemplars(exemplars: Tensor) -> None:
 
 
 def tabulate(prior: KernelPrior, *_: object) -> None:
-    """Derive the ``centre`` and the ``table`` (dim + 2, n) of log-kernels, which are linear in ``(u, |u|^2, 1)``."""
+    """Derive the ``centre`` and the ``table`` (dim + 2, n) of log-kernels, which are linear in
+    ``(u, |u|^2, 1)``.
+    """
     prior.register_buffer("centre", prior.exemplars.mean(0), persistent=False)
     v, precision = prior.exemplars - prior.centre, prior.bandwidth**-2
-    heights = -v.shape[1] * (prior.bandwidth.log() + 0.5 * math.log(2 * math.pi)) - math.log(len(v))
+    heights = -v.shape[1] * (prior.bandwidth.log() + 0.5 * math.log(2 * math.pi)) - math.log(
+        len(v)
+    )
     constant = heights - 0.5 * precision * v.square().sum(1)
     table = torch.cat([v.mT * precision, -0.5 * precision[None], constant[None]])
     prior.register_buffer("table", table, persistent=False)
 
 
 class NeighbourPrior(Prior):
-    """``p(z) ~ sum_(i in N(z)) exp(a_i - |z - z_i|^2 / (2 h_i^2))``, N(z) the ``num_neighbours`` exemplars nearest to z.
+    """``p(z) ~ sum_(i in N(z)) exp(a_i - |z - z_i|^2 / (2 h_i^2))``, N(z) the ``num_neighbours``
+    exemplars nearest to z.
 
-    ``base`` holds the exemplars z_i and their widths h_i, ``log_heights`` are a_i (n,), and ``sampler`` draws, started at the
-    base. Kernels from afar do not count, however wide they are: where all are equally high, the energy is a distance in units
-    of the gaps nearby, whose idea is that of LOF (Breunig et al. 2000). See ``local_bandwidths``.
+    ``base`` holds the exemplars z_i and their widths h_i, ``log_heights`` are a_i (n,), and
+    ``sampler`` draws, started at the base. Kernels from afar do not count, however wide they are:
+    where all are equally high, the energy is a distance in units of the gaps nearby, whose idea is
+    that of LOF (Breunig et al. 2000). See ``local_bandwidths``.
     """
 
     base: KernelPrior  # pyright: ignore[reportIncompatibleVariableOverride]
     log_heights: Tensor
     table: Tensor
 
-    def __init__(self, base: KernelPrior, log_heights: Tensor, num_neighbours: int, sampler: Sampler) -> None:
+    def __init__(
+        self, base: KernelPrior, log_heights: Tensor, num_neighbours: int, sampler: Sampler
+    ) -> None:
         super().__init__()
         if log_heights.shape != base.bandwidth.shape:
-            raise ValueError(f"log_heights must have shape ({len(base.bandwidth)},), got {tuple(log_heights.shape)}")
+            raise ValueError(
+                f"log_heights must have shape ({len(base.bandwidth)},), got "
+                f"{tuple(log_heights.shape)}"
+            )
         if is_readable(log_heights) and not bool(log_heights.isfinite().all()):
             raise ValueError("log_heights must be finite, got NaN or infinite ones")
         check_counts(self, num_neighbours=num_neighbours)
         if num_neighbours >= len(log_heights):
-            raise ValueError(f"num_neighbours must be in [1, {len(log_heights) - 1}], got {num_neighbours}")
+            raise ValueError(
+                f"num_neighbours must be in [1, {len(log_heights) - 1}], got {num_neighbours}"
+            )
         self.base, self.num_neighbours, self.sampler = base, num_neighbours, sampler
         self.register_buffer("log_heights", log_heights.detach().clone())
         self.register_load_state_dict_post_hook(tabulate_gaps)
@@ -132,10 +168,14 @@ class NeighbourPrior(Prior):
         return log_sum_exp(self.log_kernels(z, self.closeness(z)), 1)
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
-        return self.sampler.sample(self, self.base.sample(num, generator=generator), generator=generator)
+        return self.sampler.sample(
+            self, self.base.sample(num, generator=generator), generator=generator
+        )
 
     def own_part(self, start: int, end: int) -> Tensor:
-        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at these."""
+        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at
+        these.
+        """
         z = self.base.exemplars[start:end]
         closeness = self.closeness(z)
         whole = self.log_kernels(z, closeness).logsumexp(1)
@@ -159,25 +199,32 @@ class NeighbourPrior(Prior):
 def tabulate_gaps(prior: NeighbourPrior, *_: object) -> None:
     """Derive the ``table`` (dim + 1, n) of closeness, which is linear in ``(u, 1)``."""
     v = prior.base.exemplars - prior.base.centre
-    prior.register_buffer("table", torch.cat([v.mT, -0.5 * v.square().sum(1)[None]]), persistent=False)
+    prior.register_buffer(
+        "table", torch.cat([v.mT, -0.5 * v.square().sum(1)[None]]), persistent=False
+    )
 
 
 def square_distances(a: Tensor, b: Tensor) -> Tensor:
-    """``|a_i - b_j|^2`` (n, m) of rows a (n, dim) and b (m, dim), from products of centred rows."""
+    """``|a_i - b_j|^2`` (n, m) of rows a (n, dim) and b (m, dim), from products of centred
+    rows.
+    """
     centre = b.mean(0)
     a, b = a - centre, b - centre
     return (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.mT).clamp(min=0)
 
 
 def distinct(rows: Tensor) -> Tensor:
-    """``rows`` (n, dim) without copies, centred; rows that differ by less than distances are rounded are copies.
+    """``rows`` (n, dim) without copies, centred; rows that differ by less than distances are
+    rounded are copies.
 
     Raises ``ValueError`` unless all are finite and two differ.
     """
     check_exemplars(rows)
     centred = rows - rows.mean(0)
     limits = torch.finfo(rows.dtype)
-    resolution = (4 * math.sqrt(limits.eps * rows.shape[1]) * centred.abs().max()).clamp(min=limits.tiny)
+    resolution = (4 * math.sqrt(limits.eps * rows.shape[1]) * centred.abs().max()).clamp(
+        min=limits.tiny
+    )
     found = (centred / resolution).round().unique(dim=0) * resolution
     if len(found) < 2:
         raise ValueError("exemplars must hold two different rows, got one")
@@ -185,11 +232,12 @@ def distinct(rows: Tensor) -> Tensor:
 
 
 def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
-    """The ``h`` that maximises the likelihood of each of ``exemplars`` (n, dim) under the kernels at the others.
+    """The ``h`` that maximises the likelihood of each of ``exemplars`` (n, dim) under the kernels
+    at the others.
 
-    Copies of a row count once, as a row would else be explained by its copy at any h. The likelihood is that of ``max_rows``
-    random rows, or fewer where a table of distances would hold more than 16 million. Raises ``ValueError`` unless two rows
-    differ.
+    Copies of a row count once, as a row would else be explained by its copy at any h. The
+    likelihood is that of ``max_rows`` random rows, or fewer where a table of distances would hold
+    more than 16 million. Raises ``ValueError`` unless two rows differ.
     """
     from scipy.optimize import minimize_scalar
 
@@ -202,25 +250,35 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
 
     def loss(log_scale: float) -> float:
         variance = nearest * math.exp(2 * log_scale)
-        return float(rows.shape[1] / 2 * variance.log() - (-square / (2 * variance)).logsumexp(1).mean())
+        return float(
+            rows.shape[1] / 2 * variance.log() - (-square / (2 * variance)).logsumexp(1).mean()
+        )
 
-    widest = 1 + 0.5 * math.log(float(rows.var(0).sum() / nearest))  # in few dimensions, many neighbours share a kernel
-    return float(nearest.sqrt()) * math.exp(minimize_scalar(loss, bounds=(-5, max(widest, 1)), method="bounded").x)
+    widest = 1 + 0.5 * math.log(
+        float(rows.var(0).sum() / nearest)
+    )  # in few dimensions, many neighbours share a kernel
+    return float(nearest.sqrt()) * math.exp(
+        minimize_scalar(loss, bounds=(-5, max(widest, 1)), method="bounded").x
+    )
 
 
 def local_bandwidths(exemplars: Tensor, num_neighbours: int) -> tuple[Tensor, float]:
-    r"""Bandwidths (n,) as wide as the gaps around each of ``exemplars`` (n, dim), and the dimension in which these spread.
+    r"""Bandwidths (n,) as wide as the gaps around each of ``exemplars`` (n, dim), and the
+    dimension in which these spread.
 
-    ``h_i = r_i / sqrt(m)``, r_i the distance to the neighbour of rank ``num_neighbours``, and m in [1, dim] of
-    ``1 / m = mean_ij log(r_i / r_ij)`` (Levina and Bickel 2004; MacKay and Ghahramani 2005). Copies of a row count once.
-    Raises ``ValueError`` for ``num_neighbours < 2``, or unless two rows differ.
+    ``h_i = r_i / sqrt(m)``, r_i the distance to the neighbour of rank ``num_neighbours``, and m in
+    [1, dim] of ``1 / m = mean_ij log(r_i / r_ij)`` (Levina and Bickel 2004; MacKay and Ghahramani
+    2005). Copies of a row count once. Raises ``ValueError`` for ``num_neighbours < 2``, or unless
+    two rows differ.
     """
     from sklearn.neighbors import NearestNeighbors
 
     check_counts("local_bandwidths", least=2, num_neighbours=num_neighbours)
     check_exemplars(exemplars)
     dim, others, centred = exemplars.shape[1], distinct(exemplars), exemplars - exemplars.mean(0)
-    search = NearestNeighbors(n_neighbors=min(num_neighbours + 1, len(others))).fit(others.numpy(force=True))
+    search = NearestNeighbors(n_neighbors=min(num_neighbours + 1, len(others))).fit(
+        others.numpy(force=True)
+    )
     gaps = torch.as_tensor(search.kneighbors(centred.numpy(force=True))[0])[:, 1:].to(
         exemplars
     )  # without the row itself

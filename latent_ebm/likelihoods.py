@@ -1,5 +1,5 @@
-r"""Likelihoods ``p(x|z)``: a ``decoder`` network inside an exact distribution with all its constants, so that a scale can
-be learned and energies of different models can be compared.
+r"""Likelihoods ``p(x|z)``: a ``decoder`` network inside an exact distribution with all its
+constants, so that a scale can be learned and energies of different models can be compared.
 """
 
 import math
@@ -14,19 +14,26 @@ from samplers.checks import check_numbers
 
 
 class Likelihood(nn.Module, ABC):
-    """``forward(z)`` gives the distribution of ``x`` (batch, \\*event) for latents ``z`` (batch, dim)."""
+    """``forward(z)`` gives the distribution of ``x`` (batch, \\*event) for latents ``z`` (batch,
+    dim).
+    """
 
     @abstractmethod
     def forward(self, z: Tensor) -> Distribution:
-        """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` is one number per row, its ``mean`` an image."""
+        """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` is one number per row, its
+        ``mean`` an image.
+        """
 
     def check(self, x: Tensor) -> None:
-        """Raise ``ValueError`` if an entry of ``x`` is not finite, or lies where ``p(x|z)`` has no density.
+        """Raise ``ValueError`` if an entry of ``x`` is not finite, or lies where ``p(x|z)`` has no
+        density.
 
         Once per data set or chain; ``log_prob`` does not ask again.
         """
         if is_readable(x) and not bool(x.isfinite().all()):
-            raise ValueError(f"x must be finite: {int((~x.isfinite()).sum())} of {x.numel()} entries are not")
+            raise ValueError(
+                f"x must be finite: {int((~x.isfinite()).sum())} of {x.numel()} entries are not"
+            )
 
 
 class PerRow(Independent):
@@ -45,8 +52,8 @@ def per_row(distribution: Distribution) -> Independent:
 class GaussianLikelihood(Likelihood):
     """``p(x|z) = N(decoder(z), scale^2 I)``. ``decoder`` maps z (batch, dim) to (batch, \\*event).
 
-    ``scale`` is the noise's standard deviation in the units of x; with ``learn_scale`` it is where training starts.
-    Raises ``ValueError`` for a non-positive ``scale``.
+    ``scale`` is the noise's standard deviation in the units of x; with ``learn_scale`` it is where
+    training starts. Raises ``ValueError`` for a non-positive ``scale``.
     """
 
     log_scale: Tensor
@@ -66,7 +73,9 @@ class GaussianLikelihood(Likelihood):
 
 
 class BernoulliLikelihood(Likelihood):
-    """``p(x|z) = Bernoulli(sigmoid(decoder(z)))`` for x in [0, 1]; ``decoder`` gives logits (batch, \\*event)."""
+    """``p(x|z) = Bernoulli(sigmoid(decoder(z)))`` for x in [0, 1]; ``decoder`` gives logits
+    (batch, \\*event).
+    """
 
     def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
@@ -81,14 +90,17 @@ class BernoulliLikelihood(Likelihood):
             return
         low, high = x.min().item(), x.max().item()
         if not (low >= 0 and high <= 1):
-            raise ValueError(f"x must lie in [0, 1] for a BernoulliLikelihood, got [{low:g}, {high:g}]")
+            raise ValueError(
+                f"x must lie in [0, 1] for a BernoulliLikelihood, got [{low:g}, {high:g}]"
+            )
 
 
 class Masked(Likelihood):
-    """``likelihood`` of the observed entries only: where ``mask`` (broadcast to x) is False, x does not count.
+    """``likelihood`` of the observed entries only: where ``mask`` (broadcast to x) is False, x
+    does not count.
 
-    The posterior given part of an image, as for inpainting, is ``LatentModel(prior, Masked(likelihood, mask))``'s.
-    Raises ``ValueError`` if ``mask`` is not boolean.
+    The posterior given part of an image, as for inpainting, is ``LatentModel(prior,
+    Masked(likelihood, mask))``'s. Raises ``ValueError`` if ``mask`` is not boolean.
     """
 
     mask: Tensor
@@ -103,7 +115,10 @@ class Masked(Likelihood):
     def check(self, x: Tensor) -> None:
         fits = all(a in (1, b) for a, b in zip(self.mask.shape[::-1], x.shape[::-1], strict=False))
         if self.mask.ndim > x.ndim or not fits:
-            raise ValueError(f"mask must broadcast to x, of shape {tuple(x.shape)}, got {tuple(self.mask.shape)}")
+            raise ValueError(
+                f"mask must broadcast to x, of shape {tuple(x.shape)}, got "
+                f"{tuple(self.mask.shape)}"
+            )
         if is_readable(x):
             self.likelihood.check(x[self.mask.expand_as(x)])
 
@@ -113,6 +128,7 @@ class Masked(Likelihood):
         dense = self.likelihood(z)
         if not isinstance(dense, Independent):
             raise ValueError(
-                f"likelihood must give a torch Independent distribution to mask, got {type(dense).__name__}"
+                "likelihood must give a torch Independent distribution to mask, got "
+                f"{type(dense).__name__}"
             )
         return per_row(MaskedDistribution(dense.base_dist, self.mask))  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,6 @@
-r"""A latent model ``p(x, z) = p(z) p(x|z)``. Its ``log_posterior(x)`` is the only bridge to the samplers."""
+r"""A latent model ``p(x, z) = p(z) p(x|z)``. Its ``log_posterior(x)`` is the only bridge to the
+samplers.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,9 +15,11 @@ from samplers.checks import check_kind
 
 
 class EnergyTerms(NamedTuple):
-    """Terms (batch,) of the joint energy ``-log p(x, z)``, up to the prior's ``log Z``; high is unusual.
+    """Terms (batch,) of the joint energy ``-log p(x, z)``, up to the prior's ``log Z``; high is
+    unusual.
 
-    ``reconstruction`` = -log p(x|z), ``tilt`` = the learned energy of the prior, ``base`` = -log p_0(z).
+    ``reconstruction`` = -log p(x|z), ``tilt`` = the learned energy of the prior, ``base`` = -log
+    p_0(z).
     """
 
     reconstruction: Tensor
@@ -33,7 +37,9 @@ class EnergyTerms(NamedTuple):
 
 
 class LogPosterior(Given):
-    """What ``model.log_posterior(x)`` returns: the gradient of the prior is in closed form where that is known."""
+    """What ``model.log_posterior(x)`` returns: the gradient of the prior is in closed form where
+    that is known.
+    """
 
     def __init__(self, model: "LatentModel", x: Tensor) -> None:
         super().__init__(model, x)
@@ -54,8 +60,13 @@ class LogPosterior(Given):
         return prior + likelihood, prior_grad + grad
 
     def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of positions shaped like ``z`` (chains, dim)."""
-        prior, likelihood = gradient_function(self.prior, z), gradient_function(self.log_likelihood, z)
+        """The gradient of ``value_and_grad``, as a function of positions shaped like ``z``
+        (chains, dim).
+        """
+        prior, likelihood = (
+            gradient_function(self.prior, z),
+            gradient_function(self.log_likelihood, z),
+        )
         return lambda z: prior(z) + likelihood(z)
 
     def log_likelihood(self, z: Tensor) -> Tensor:
@@ -69,7 +80,9 @@ class LogPosterior(Given):
 
 
 class LatentModel(nn.Module):
-    """``p(x, z) = p(z) p(x|z)`` from a ``prior`` and a ``likelihood``; z (batch, dim), x (batch, \\*event)."""
+    """``p(x, z) = p(z) p(x|z)`` from a ``prior`` and a ``likelihood``; z (batch, dim), x (batch,
+    \\*event).
+    """
 
     def __init__(self, prior: Prior, likelihood: Likelihood) -> None:
         super().__init__()
@@ -78,7 +91,9 @@ class LatentModel(nn.Module):
         self.prior, self.likelihood = prior, likelihood
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        """``log p(z) + log p(x|z)`` (batch,), up to the prior's constant. Raises ``ValueError`` on a shape mismatch."""
+        """``log p(z) + log p(x|z)`` (batch,), up to the prior's constant. Raises ``ValueError`` on
+        a shape mismatch.
+        """
         return self.prior.log_density(z) + self.log_likelihood(x, z)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
@@ -86,26 +101,35 @@ class LatentModel(nn.Module):
         conditional = self.likelihood(z)
         if x.shape != conditional.batch_shape + conditional.event_shape:
             wanted = tuple(conditional.batch_shape + conditional.event_shape)
-            raise ValueError(f"x must have the shape {wanted} of the likelihood at z, got {tuple(x.shape)}")
+            raise ValueError(
+                f"x must have the shape {wanted} of the likelihood at z, got {tuple(x.shape)}"
+            )
         return conditional.log_prob(x)
 
     def log_posterior(self, x: Tensor) -> LogDensity:
-        """``z -> log p(x, z)``: the log-density in z of the posterior given ``x``, one chain per row of x.
+        """``z -> log p(x, z)``: the log-density in z of the posterior given ``x``, one chain per
+        row of x.
 
-        With a multiple of ``len(x)`` chains, chain ``c`` belongs to row ``c % len(x)``. Raises ``ValueError`` for ``x``
-        outside the likelihood's support.
+        With a multiple of ``len(x)`` chains, chain ``c`` belongs to row ``c % len(x)``. Raises
+        ``ValueError`` for ``x`` outside the likelihood's support.
         """
         return LogPosterior(self, x)
 
     def energy_terms(self, x: Tensor, z: Tensor) -> EnergyTerms:
-        """The parts (batch,) of the energy of ``(x, z)``. Raises ``ValueError`` outside the likelihood's support."""
+        """The parts (batch,) of the energy of ``(x, z)``. Raises ``ValueError`` outside the
+        likelihood's support.
+        """
         self.likelihood.check(x)
-        return EnergyTerms(-self.log_likelihood(x, z), -self.prior.tilt(z), -self.prior.base.log_density(z))
+        return EnergyTerms(
+            -self.log_likelihood(x, z), -self.prior.tilt(z), -self.prior.base.log_density(z)
+        )
 
     def decode(self, z: Tensor) -> Tensor:
         """``E[x|z]`` (batch, \\*event)."""
         return self.likelihood(z).mean
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``E[x|z]`` (num, \\*event) at prior draws: samples without the observation noise, as in the papers."""
+        """``E[x|z]`` (num, \\*event) at prior draws: samples without the observation noise, as in
+        the papers.
+        """
         return self.decode(self.prior.sample(num, generator=generator))

@@ -1,4 +1,6 @@
-r"""Losses as pure functions of tensors. Samples that enter them are constants: gradients reach parameters only."""
+r"""Losses as pure functions of tensors. Samples that enter them are constants: gradients reach
+parameters only.
+"""
 
 from collections.abc import Callable
 
@@ -12,15 +14,21 @@ from samplers.checks import check_numbers
 
 
 def check_shape(name: str, value: Tensor, shape: torch.Size | tuple[int, ...]) -> None:
-    """Raise ``ValueError`` unless ``value``, called ``name``, has ``shape``: another one would broadcast."""
+    """Raise ``ValueError`` unless ``value``, called ``name``, has ``shape``: another one would
+    broadcast.
+    """
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
 
 
-def contrastive(log_density: Callable[[Tensor], Tensor], z_data: Tensor, z_model: Tensor) -> Tensor:
-    """``-(E_data[log p] - E_model[log p])``, whose gradient is that of ``-E_data[log p / Z]`` when z_model ~ p.
+def contrastive(
+    log_density: Callable[[Tensor], Tensor], z_data: Tensor, z_model: Tensor
+) -> Tensor:
+    """``-(E_data[log p] - E_model[log p])``, whose gradient is that of ``-E_data[log p / Z]`` when
+    z_model ~ p.
 
-    ``log_density`` maps (batch, \\*event) to (batch,), unnormalised. Source: Hinton 2002; Pang et al., arXiv:2006.08205.
+    ``log_density`` maps (batch, \\*event) to (batch,), unnormalised. Source: Hinton 2002; Pang et
+    al., arXiv:2006.08205.
     """
     model, data = log_density(z_model), log_density(z_data)
     check_shape("log_density(z_model)", model, z_model.shape[:1])
@@ -29,27 +37,31 @@ def contrastive(log_density: Callable[[Tensor], Tensor], z_data: Tensor, z_model
 
 
 def noise_contrastive(logit_data: Tensor, logit_model: Tensor) -> Tensor:
-    """``-E_data[log sig(f)] - E_model[log(1 - sig(f))]`` for logits (batch,) at samples of either law.
+    """``-E_data[log sig(f)] - E_model[log(1 - sig(f))]`` for logits (batch,) at samples of either
+    law.
 
-    Its minimum over f is ``2 log 2 - 2 JSD(data, model)``, reached at the log-ratio ``f = log q_data / p_model``.
-    Source: Gutmann & Hyvarinen 2012; Xiao & Han 2022, arXiv:2209.08739.
+    Its minimum over f is ``2 log 2 - 2 JSD(data, model)``, reached at the log-ratio ``f = log
+    q_data / p_model``. Source: Gutmann & Hyvarinen 2012; Xiao & Han 2022, arXiv:2209.08739.
     """
     return softplus(-logit_data).mean() + softplus(logit_model).mean()
 
 
 def non_saturating(logit: Tensor) -> Tensor:
-    """``-E[log sig(f)]`` for a critic's logits (batch,) at generated samples: the generator's loss.
+    """``-E[log sig(f)]`` for a critic's logits (batch,) at generated samples: the generator's
+    loss.
 
-    Where the critic is optimal its gradient in a sample is that of ``log(1 + p_model / q_data)``, which does not fade where
-    the critic is sure. Source: Goodfellow et al. 2014, arXiv:1406.2661.
+    Where the critic is optimal its gradient in a sample is that of ``log(1 + p_model / q_data)``,
+    which does not fade where the critic is sure. Source: Goodfellow et al. 2014, arXiv:1406.2661.
     """
     return softplus(-logit).mean()
 
 
 def gradient_penalty(logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``E|grad f(x)|^2`` at x (batch, \\*event), for ``logit`` f (batch, \\*event) -> (batch,), twice differentiable.
+    """``E|grad f(x)|^2`` at x (batch, \\*event), for ``logit`` f (batch, \\*event) -> (batch,),
+    twice differentiable.
 
-    At data it is R1, by which adversarial training converges locally: Mescheder et al. 2018, arXiv:1801.04406.
+    At data it is R1, by which adversarial training converges locally: Mescheder et al. 2018,
+    arXiv:1801.04406.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -58,13 +70,16 @@ def gradient_penalty(logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def negative_log_likelihood(conditional: Distribution, x: Tensor) -> Tensor:
-    """``-E[log p(x|z)]`` in nats per datum, for ``conditional = likelihood(z)`` with one z a row of x."""
+    """``-E[log p(x|z)]`` in nats per datum, for ``conditional = likelihood(z)`` with one z a row
+    of x.
+    """
     check_shape("x", x, conditional.batch_shape + conditional.event_shape)
     return -conditional.log_prob(x).mean()
 
 
 def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """One-sample estimate ``E[log q(z) - log p(z)]`` of KL(q || p) at reparametrised z ~ q, up to log Z of p.
+    """One-sample estimate ``E[log q(z) - log p(z)]`` of KL(q || p) at reparametrised z ~ q, up to
+    log Z of p.
 
     Its gradient in the parameters of p is the data half of the maximum-likelihood gradient of p.
     """
@@ -73,10 +88,14 @@ def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tens
     return (q.log_prob(z) - value).mean()
 
 
-def denoising_score_matching(log_density: Callable[[Tensor], Tensor], x: Tensor, noise: float) -> Tensor:
-    """``E|s grad log p(x + s eps) + eps|^2 / 2``, s = ``noise``: least where p is the law of data blurred by N(0, s^2).
+def denoising_score_matching(
+    log_density: Callable[[Tensor], Tensor], x: Tensor, noise: float
+) -> Tensor:
+    """``E|s grad log p(x + s eps) + eps|^2 / 2``, s = ``noise``: least where p is the law of data
+    blurred by N(0, s^2).
 
-    ``log_density`` maps (batch, \\*event) to (batch,), unnormalised, twice differentiable. Source: Vincent 2011.
+    ``log_density`` maps (batch, \\*event) to (batch,), unnormalised, twice differentiable. Source:
+    Vincent 2011.
     """
     check_numbers("denoising_score_matching", "positive", noise=noise)
     eps = torch.randn_like(x)
@@ -86,11 +105,15 @@ def denoising_score_matching(log_density: Callable[[Tensor], Tensor], x: Tensor,
     return 0.5 * (noise * score + eps).flatten(1).square().sum(1).mean()
 
 
-def denoising(denoise: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, weight: Tensor) -> Tensor:
-    """``E[w |D(alpha x + sigma eps) - x|^2] / dim``: least at D = E[x | alpha x + sigma eps], whatever the weights w > 0.
+def denoising(
+    denoise: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, weight: Tensor
+) -> Tensor:
+    """``E[w |D(alpha x + sigma eps) - x|^2] / dim``: least at D = E[x | alpha x + sigma eps],
+    whatever the weights w > 0.
 
-    ``denoise`` maps noised rows (batch, \\*event) to estimates of x; ``alpha``, ``sigma`` and ``weight`` (batch,) are of the
-    rows. Source: Vincent 2011; Karras et al. 2022, arXiv:2206.00364.
+    ``denoise`` maps noised rows (batch, \\*event) to estimates of x; ``alpha``, ``sigma`` and
+    ``weight`` (batch,) are of the rows. Source: Vincent 2011; Karras et al. 2022,
+    arXiv:2206.00364.
     """
     for name, value in {"alpha": alpha, "sigma": sigma, "weight": weight}.items():
         check_shape(name, value, x.shape[:1])
@@ -102,7 +125,8 @@ def denoising(denoise: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sig
 
 
 def regression(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """``E[w |x - target|^2] / 2`` for x and a constant ``target`` (batch, \\*event) and weights w (batch,).
+    """``E[w |x - target|^2] / 2`` for x and a constant ``target`` (batch, \\*event) and weights w
+    (batch,).
 
     The loss of the M-step of EM Distillation, Xie et al. 2024, arXiv:2405.16852.
     """
@@ -112,9 +136,11 @@ def regression(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def score_difference(x: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
-    """``-E[w <x, gap>]``, whose gradient in the parameters of x (batch, \\*event) is ``-E[w J^T gap]``; weights w (batch,).
+    """``-E[w <x, gap>]``, whose gradient in the parameters of x (batch, \\*event) is ``-E[w J^T
+    gap]``; weights w (batch,).
 
-    With the gap of two denoisers at noised x that is a gradient of a KL divergence: Luo et al. 2023, arXiv:2305.18455.
+    With the gap of two denoisers at noised x that is a gradient of a KL divergence: Luo et al.
+    2023, arXiv:2305.18455.
     """
     check_shape("gap", gap, x.shape)
     check_shape("weight", weight, x.shape[:1])
@@ -122,10 +148,11 @@ def score_difference(x: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
 
 
 def nearest_neighbour_entropy(x: Tensor) -> Tensor:
-    """``dim E[log min_j |x_i - x_j|]``: the entropy of the law of x (batch, dim) in nats, up to a constant.
+    """``dim E[log min_j |x_i - x_j|]``: the entropy of the law of x (batch, dim) in nats, up to a
+    constant.
 
-    Differentiable; coinciding rows count as 1e-6 apart. Raises ``ValueError`` for fewer than two rows. Source:
-    Kozachenko & Leonenko 1987; as a loss Du et al. 2021, arXiv:2012.01316.
+    Differentiable; coinciding rows count as 1e-6 apart. Raises ``ValueError`` for fewer than two
+    rows. Source: Kozachenko & Leonenko 1987; as a loss Du et al. 2021, arXiv:2012.01316.
     """
     if len(x) < 2:
         raise ValueError(f"x must have at least two rows, got {len(x)}")
@@ -135,11 +162,13 @@ def nearest_neighbour_entropy(x: Tensor) -> Tensor:
 
 
 def vicreg(z: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Invariance, variance and covariance of embeddings (n >= 2, dim) of two views: the three terms of VICReg.
+    """Invariance, variance and covariance of embeddings (n >= 2, dim) of two views: the three
+    terms of VICReg.
 
-    ``E(z - z')^2`` over rows and columns; ``mean_j max(0, 1 - sqrt(Var z_j + 1e-4))``, averaged over the views, which is near
-    1 when all rows collapse into one; ``sum_{i != j} Cov(z_i, z_j)^2 / dim``, summed over the views. Raises ``ValueError``
-    for fewer than two rows. Source: Bardes, Ponce, LeCun 2021, arXiv:2105.04906.
+    ``E(z - z')^2`` over rows and columns; ``mean_j max(0, 1 - sqrt(Var z_j + 1e-4))``, averaged
+    over the views, which is near 1 when all rows collapse into one; ``sum_{i != j} Cov(z_i, z_j)^2
+    / dim``, summed over the views. Raises ``ValueError`` for fewer than two rows. Source: Bardes,
+    Ponce, LeCun 2021, arXiv:2105.04906.
     """
     if len(z) < 2:
         raise ValueError(f"z must have at least two rows, got {len(z)}")

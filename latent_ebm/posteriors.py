@@ -1,8 +1,8 @@
 r"""Posteriors: ways to draw ``z`` given ``x``.
 
-Short chains on ``model.log_posterior(x)`` are *short-run inference*: a chain of 20 steps of .005 travels a time of .1 and
-does not reach the posterior. It gets closer when it does not start from nothing: from where the chain of the same datum
-ended last time, or from an encoder's guess.
+Short chains on ``model.log_posterior(x)`` are *short-run inference*: a chain of 20 steps of .005
+travels a time of .1 and does not reach the posterior. It gets closer when it does not start from
+nothing: from where the chain of the same datum ended last time, or from an encoder's guess.
 """
 
 from abc import ABC, abstractmethod
@@ -24,20 +24,30 @@ class Posterior(nn.Module, ABC):
 
     @abstractmethod
     def sample(
-        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        x: Tensor,
+        *,
+        index: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Detached draws z (batch, dim) for x (batch, \\*event); ``index`` (batch,) tells which data the rows are."""
+        """Detached draws z (batch, dim) for x (batch, \\*event); ``index`` (batch,) tells which
+        data the rows are.
+        """
 
 
 class MCMCPosterior(Posterior):
     """A Markov chain per datum on ``model.log_posterior(x)``.
 
-    ``start``: "cold" draws from the prior's base, "zero" starts at the origin (with ``Langevin(temperature=0)`` the
-    result is deterministic and does not depend on the other rows), and ``PersistentChains(num_data, dim)`` continues
-    the chain of each datum, which then must be named by ``index``.
+    ``start``: "cold" draws from the prior's base, "zero" starts at the origin (with
+    ``Langevin(temperature=0)`` the result is deterministic and does not depend on the other rows),
+    and ``PersistentChains(num_data, dim)`` continues the chain of each datum, which then must be
+    named by ``index``.
     """
 
-    def __init__(self, sampler: Sampler, start: PersistentChains | Literal["cold", "zero"] = "cold") -> None:
+    def __init__(
+        self, sampler: Sampler, start: PersistentChains | Literal["cold", "zero"] = "cold"
+    ) -> None:
         super().__init__()
         check_kind(self, Sampler, sampler=sampler)
         if not isinstance(start, PersistentChains) and start not in ("cold", "zero"):
@@ -45,12 +55,19 @@ class MCMCPosterior(Posterior):
         self.sampler, self.start = sampler, start
 
     def sample(
-        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        x: Tensor,
+        *,
+        index: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         log_posterior = model.log_posterior(x)
         if isinstance(self.start, PersistentChains):
             if index is None:
-                raise ValueError("index must name the data of x, since this posterior keeps one chain per datum")
+                raise ValueError(
+                    "index must name the data of x, since this posterior keeps one chain per datum"
+                )
             return self.start.advance(self.sampler, log_posterior, index, generator=generator)
         z = model.prior.base.sample(len(x), generator=generator)
         if self.start == "zero":
@@ -59,7 +76,9 @@ class MCMCPosterior(Posterior):
 
 
 class AmortizedPosterior(Posterior):
-    """``q(z|x) = N(mean(x), std(x)^2)``, whose ``encoder`` maps x (batch, \\*event) to (batch, 2 dim): mean, log std."""
+    """``q(z|x) = N(mean(x), std(x)^2)``, whose ``encoder`` maps x (batch, \\*event) to (batch, 2
+    dim): mean, log std.
+    """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -69,12 +88,20 @@ class AmortizedPosterior(Posterior):
         """The distribution ``q(z|x)`` with batch shape (batch,)."""
         parts = self.encoder(x).to(x.dtype)  # chains need more than autocast's precision
         if parts.ndim != 2 or parts.shape[1] % 2:
-            raise ValueError(f"encoder must return shape (batch, 2 dim), mean and log std, got {tuple(parts.shape)}")
+            raise ValueError(
+                "encoder must return shape (batch, 2 dim), mean and log std, got "
+                f"{tuple(parts.shape)}"
+            )
         mean, log_std = parts.chunk(2, dim=-1)
         return per_row(Normal(mean, log_std.exp(), validate_args=False))
 
     def sample(
-        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        x: Tensor,
+        *,
+        index: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         model.likelihood.check(x)
         with torch.no_grad():
@@ -85,7 +112,8 @@ class AmortizedPosterior(Posterior):
 class WarmStart(Posterior):
     """Chains on ``model.log_posterior(x)`` that start at the mean of an ``amortized`` posterior.
 
-    With ``Langevin(temperature=0)`` the result is deterministic and does not depend on the other rows.
+    With ``Langevin(temperature=0)`` the result is deterministic and does not depend on the other
+    rows.
     """
 
     def __init__(self, amortized: AmortizedPosterior, sampler: Sampler) -> None:
@@ -95,7 +123,12 @@ class WarmStart(Posterior):
         self.amortized, self.sampler = amortized, sampler
 
     def sample(
-        self, model: LatentModel, x: Tensor, *, index: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        model: LatentModel,
+        x: Tensor,
+        *,
+        index: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         with torch.no_grad():
             z = self.amortized(x).mean

@@ -1,8 +1,9 @@
 r"""Priors ``p(z)`` of a latent model.
 
-An *energy prior* is a base density tilted by a network, ``p(z) ~ p_0(z) exp(-E(z))``; a *ratio prior* is a base density
-times learned density ratios, ``p_K(z) ~ p_0(z) prod_k r_k(z)``, ``r_k = exp(f_k)``. Both are sums inside one log-density,
-so a prior *is* a log-density: samplers take it as it is, and find its closed-form gradient where its networks offer one.
+An *energy prior* is a base density tilted by a network, ``p(z) ~ p_0(z) exp(-E(z))``; a *ratio
+prior* is a base density times learned density ratios, ``p_K(z) ~ p_0(z) prod_k r_k(z)``, ``r_k =
+exp(f_k)``. Both are sums inside one log-density, so a prior *is* a log-density: samplers take it
+as it is, and find its closed-form gradient where its networks offer one.
 """
 
 import math
@@ -21,7 +22,9 @@ from samplers.gradient_flow import score_and_laplacian
 
 
 class Prior(nn.Module, ABC):
-    """A log-density over latents ``z`` (batch, dim) that can be sampled. ``base`` is the normalised density it tilts."""
+    """A log-density over latents ``z`` (batch, dim) that can be sampled. ``base`` is the
+    normalised density it tilts.
+    """
 
     base: "Prior"
 
@@ -42,16 +45,25 @@ class Prior(nn.Module, ABC):
         return self.log_density(z) - self.base.log_density(z)
 
     def stacked(self) -> "Prior":
-        """The same density in a form that is faster to sample from, if there is one: a copy, which later changes miss."""
+        """The same density in a form that is faster to sample from, if there is one: a copy, which
+        later changes miss.
+        """
         return self
 
     def log_z_bracket(
-        self, num: int, sampler: Sampler, num_rungs: int, *, generator: torch.Generator | None = None
+        self,
+        num: int,
+        sampler: Sampler,
+        num_rungs: int,
+        *,
+        generator: torch.Generator | None = None,
     ) -> tuple[float, float]:
-        """Stochastic bounds ``(lower, upper)`` of ``log Z = log int exp(log_density)`` by annealed importance sampling.
+        """Stochastic bounds ``(lower, upper)`` of ``log Z = log int exp(log_density)`` by annealed
+        importance sampling.
 
-        ``num`` chains run from the base to this prior and, from ``sample(num)``, back again over ``num_rungs`` rungs;
-        ``sampler`` must leave its target invariant (MALA, HMC). Source: Grosse et al. 2015, arXiv:1511.02543.
+        ``num`` chains run from the base to this prior and, from ``sample(num)``, back again over
+        ``num_rungs`` rungs; ``sampler`` must leave its target invariant (MALA, HMC). Source:
+        Grosse et al. 2015, arXiv:1511.02543.
         """
         ends = self.base.sample(num, generator=generator), self.sample(num, generator=generator)
         return log_z_bracket(self.base, self, *ends, sampler, num_rungs, generator=generator)
@@ -64,7 +76,9 @@ def check_latent(z: Tensor, dim: int) -> None:
 
 
 class GaussianPrior(Prior):
-    """Standard normal ``N(0, I)`` in ``dim`` dimensions, normalised. Raises ``ValueError`` for ``dim < 1``."""
+    """Standard normal ``N(0, I)`` in ``dim`` dimensions, normalised. Raises ``ValueError`` for
+    ``dim < 1``.
+    """
 
     loc: Tensor
 
@@ -103,8 +117,8 @@ class GaussianPrior(Prior):
 class EnergyPrior(Prior):
     """``p(z) = p_0(z) exp(-E(z)) / Z`` (Pang et al. 2020, arXiv:2006.08205), ``E = network``.
 
-    ``network`` maps z (batch, dim) to energies (batch,), low where latents of data lie; ``base`` is a normalised prior;
-    ``sampler`` draws from the product, started at the base.
+    ``network`` maps z (batch, dim) to energies (batch,), low where latents of data lie; ``base``
+    is a normalised prior; ``sampler`` draws from the product, started at the base.
     """
 
     def __init__(self, network: nn.Module, base: Prior, sampler: Sampler) -> None:
@@ -122,35 +136,45 @@ class EnergyPrior(Prior):
         return -energy
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the gradients of the base and of ``-E``, each in closed form where it is known."""
+        """Sum of the gradients of the base and of ``-E``, each in closed form where it is
+        known.
+        """
         base, base_grad = value_and_grad(self.base, z)
         energy, energy_grad = value_and_grad(self.network, z)
         return base - energy, base_grad - energy_grad
 
     def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of points shaped like ``z`` (batch, dim)."""
+        """The gradient of ``value_and_grad``, as a function of points shaped like ``z`` (batch,
+        dim).
+        """
         base, energy = gradient_function(self.base, z), gradient_function(self.network, z)
         out = torch.empty_like(z)
         return lambda z: torch.sub(base(z), energy(z), out=out)
 
     @torch.no_grad()
     def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed form where it is known."""
+        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed
+        form where it is known.
+        """
         base_grad, base = score_and_laplacian(self.base, z)
         grad, laplacian = score_and_laplacian(self.network, z)
         return base_grad - grad, base - laplacian
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draws (num, dim) by ``sampler``, cold-started at the base."""
-        return self.sampler.sample(self, self.base.sample(num, generator=generator), generator=generator)
+        return self.sampler.sample(
+            self, self.base.sample(num, generator=generator), generator=generator
+        )
 
 
 class RatioPrior(Prior):
-    """``p_K(z) = p_0(z) prod_k exp(w_k f_k(z)) / Z_K`` (Xiao & Han 2022, arXiv:2209.08739), ``f_k = stages[k]``.
+    """``p_K(z) = p_0(z) prod_k exp(w_k f_k(z)) / Z_K`` (Xiao & Han 2022, arXiv:2209.08739), ``f_k
+    = stages[k]``.
 
-    Each stage maps z (batch, dim) to a logit (batch,), an estimated log-ratio of its stage's posterior to ``p_k``.
-    ``weights`` w_k (K,) are 1 for a full ratio, and ``log_z_steps`` (K,) hold ``log Z_{k+1} - log Z_k``, 0 until
-    estimated. ``sampler`` runs at every stage in turn, warm-started: the product is its own annealing path.
+    Each stage maps z (batch, dim) to a logit (batch,), an estimated log-ratio of its stage's
+    posterior to ``p_k``. ``weights`` w_k (K,) are 1 for a full ratio, and ``log_z_steps`` (K,)
+    hold ``log Z_{k+1} - log Z_k``, 0 until estimated. ``sampler`` runs at every stage in turn,
+    warm-started: the product is its own annealing path.
     """
 
     weights: Tensor
@@ -170,17 +194,24 @@ class RatioPrior(Prior):
         return self.log_z_steps.sum()
 
     def append(self, stage: nn.Module, weight: float = 1.0, log_z_step: float = 0.0) -> None:
-        """Add a frozen stage to the product. Raises ``ValueError`` for numbers that are not finite."""
+        """Add a frozen stage to the product. Raises ``ValueError`` for numbers that are not
+        finite.
+        """
         check_numbers(self, "finite", weight=weight, log_z_step=log_z_step)
         self.stages.append(stage.requires_grad_(False))
         self.weights = torch.cat([self.weights, self.weights.new_tensor([weight])])
         self.log_z_steps = torch.cat([self.log_z_steps, self.log_z_steps.new_tensor([log_z_step])])
 
     def prefix(self, num_stages: int) -> "RatioPrior":
-        """The prior ``p_k`` of the first ``num_stages`` stages, sharing their networks. ``ValueError`` if there are fewer."""
+        """The prior ``p_k`` of the first ``num_stages`` stages, sharing their networks.
+        ``ValueError`` if there are fewer.
+        """
         check_counts(self, least=0, num_stages=num_stages)
         if num_stages > len(self.stages):
-            raise ValueError(f"num_stages must be at most {len(self.stages)}, the number of stages, got {num_stages}")
+            raise ValueError(
+                f"num_stages must be at most {len(self.stages)}, the number of stages, got "
+                f"{num_stages}"
+            )
         prior = RatioPrior(self.base, self.stages[:num_stages], self.sampler)
         prior.weights, prior.log_z_steps = self.weights[:num_stages], self.log_z_steps[:num_stages]
         return prior
@@ -188,13 +219,19 @@ class RatioPrior(Prior):
     def stacked(self) -> Prior:
         """All stages in one batch of products; the prior itself where stages differ in shape."""
         stages = cast(list[EnergyMLP], list(self.stages))
-        return EnergyPrior(EnergyStack(stages, -self.weights), self.base, self.sampler) if are_alike(stages) else self
+        return (
+            EnergyPrior(EnergyStack(stages, -self.weights), self.base, self.sampler)
+            if are_alike(stages)
+            else self
+        )
 
     def log_density(self, z: Tensor) -> Tensor:
         return self.base.log_density(z) + self.tilt(z)
 
     def tilt(self, z: Tensor) -> Tensor:
-        total = z.new_zeros(z.shape[0])  # len(z) would fix the number of rows of an exported network
+        total = z.new_zeros(
+            z.shape[0]
+        )  # len(z) would fix the number of rows of an exported network
         for weight, stage in zip(self.weights, self.stages, strict=True):
             logit = stage(z)
             check_value(logit, z, "a stage")
@@ -202,7 +239,9 @@ class RatioPrior(Prior):
         return total
 
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the gradients of the base and of every stage, each in closed form where it is known."""
+        """Sum of the gradients of the base and of every stage, each in closed form where it is
+        known.
+        """
         value, grad = value_and_grad(self.base, z)
         for weight, stage in zip(self.weights, self.stages, strict=True):
             logit, logit_grad = value_and_grad(stage, z)
@@ -211,7 +250,9 @@ class RatioPrior(Prior):
 
     @torch.no_grad()
     def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed form where it is known."""
+        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed
+        form where it is known.
+        """
         grad, laplacian = score_and_laplacian(self.base, z)
         for weight, stage in zip(self.weights, self.stages, strict=True):
             stage_grad, stage_laplacian = score_and_laplacian(stage, z)
@@ -219,7 +260,9 @@ class RatioPrior(Prior):
         return grad, laplacian
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draws (num, dim): ``sampler`` is run for stage after stage, each warm-started at the last."""
+        """Draws (num, dim): ``sampler`` is run for stage after stage, each warm-started at the
+        last.
+        """
         z = self.base.sample(num, generator=generator)
         for k in range(len(self.stages)):
             z = self.sampler.sample(self.prefix(k + 1).stacked(), z, generator=generator)

@@ -1,12 +1,26 @@
 """Draws from a log-density or a denoiser; knows no model."""
 
-from samplers.base import Given, Info, LogDensity, Sampler, State, gradient_function, value_and_grad
+from samplers.base import (
+    Given,
+    Info,
+    LogDensity,
+    Sampler,
+    State,
+    gradient_function,
+    value_and_grad,
+)
 from samplers.captured import Captured
 from samplers.chains import PersistentChains
 from samplers.diagnostics import acceptance, ess, kernel_stein_discrepancy, split_rhat
 from samplers.gradient_flow import GradientFlow
 from samplers.hmc import HMC
-from samplers.importance import annealed_importance, effective_sample_size, log_mean_exp, log_z_bracket, resample
+from samplers.importance import (
+    annealed_importance,
+    effective_sample_size,
+    log_mean_exp,
+    log_z_bracket,
+    resample,
+)
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
 from samplers.precision import LowPrecision
 from samplers.reverse import DDIM, Ancestral, Heun, ProbabilityFlow, ReverseSampler, bridge

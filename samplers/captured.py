@@ -41,9 +41,9 @@ class Captured(Sampler):
     The first call for a log-density and shape runs the chain as it is, the second records it, and
     all others replay the recording. A log-density must live as long: a prior does, and of the
     posteriors of a model, a family of ``Given``, the model. Parameters may change in place, as
-    optimisers and ``load_state_dict`` change them; parameters that move to other memory are noticed
-    if the log-density, or its family, is an ``nn.Module``. What a log-density does must not depend
-    on values that the processor reads (``.item()``, ``if tensor:``).
+    optimisers and ``load_state_dict`` change them; parameters that move to other memory are
+    noticed if the log-density, or its family, is an ``nn.Module``. What a log-density does must
+    not depend on values that the processor reads (``.item()``, ``if tensor:``).
 
     ``run``, ``step`` and ``rsample`` are those of ``sampler``, and so is ``sample`` on other
     devices than CUDA's. Recordings are not copied or saved with the sampler.
@@ -110,7 +110,9 @@ class Captured(Sampler):
         check_finite("position", end, f"a chain of {self.sampler} diverged")
         return end
 
-    def record(self, log_density: LogDensity, position: Tensor, generator: torch.Generator | None) -> Graph:
+    def record(
+        self, log_density: LogDensity, position: Tensor, generator: torch.Generator | None
+    ) -> Graph:
         """The chain for starts shaped like ``position``, recorded, not run."""
         graph, start, data = torch.cuda.CUDAGraph(), position.detach().clone(), None
         if generator is not None:

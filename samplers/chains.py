@@ -1,4 +1,6 @@
-"""Persistent chains: particles that survive from one call to the next, in a buffer of the module that owns them."""
+"""Persistent chains: particles that survive from one call to the next, in a buffer of the module
+that owns them.
+"""
 
 from collections.abc import Sequence
 
@@ -12,11 +14,13 @@ INTEGERS = (torch.int64, torch.int32)
 
 
 class PersistentChains(nn.Module):
-    """``num_chains`` particles of shape ``event_shape``, started from N(0, I), advanced a few at a time.
+    """``num_chains`` particles of shape ``event_shape``, started from N(0, I), advanced a few at a
+    time.
 
-    The only stateful object of this package: ``particles`` (num_chains, \\*event) is a buffer, so it moves with the
-    module and is part of its checkpoints. Serves as persistent contrastive divergence (one chain per negative sample),
-    as one chain per datum, or as a pool from which negatives are drawn.
+    The only stateful object of this package: ``particles`` (num_chains, \\*event) is a buffer, so
+    it moves with the module and is part of its checkpoints. Serves as persistent contrastive
+    divergence (one chain per negative sample), as one chain per datum, or as a pool from which
+    negatives are drawn.
 
     Raises ``ValueError`` for a ``num_chains`` or a size of an event that is not an integer >= 1.
     """
@@ -24,12 +28,18 @@ class PersistentChains(nn.Module):
     particles: Tensor
 
     def __init__(
-        self, num_chains: int, event_shape: int | Sequence[int], *, generator: torch.Generator | None = None
+        self,
+        num_chains: int,
+        event_shape: int | Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_counts(self, num_chains=num_chains)
         event = as_shape(self, event_shape=event_shape)
-        self.register_buffer("particles", torch.randn(int(num_chains), *event, generator=generator))
+        self.register_buffer(
+            "particles", torch.randn(int(num_chains), *event, generator=generator)
+        )
 
     def __len__(self) -> int:
         return len(self.particles)
@@ -40,17 +50,34 @@ class PersistentChains(nn.Module):
         return torch.randint(len(self), (num,), device=self.particles.device, generator=generator)
 
     def advance(
-        self, sampler: Sampler, log_density: LogDensity, index: Tensor, *, generator: torch.Generator | None = None
+        self,
+        sampler: Sampler,
+        log_density: LogDensity,
+        index: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Run ``sampler`` from the particles at ``index`` (n,), keep the result and return it (n, \\*event).
+        """Run ``sampler`` from the particles at ``index`` (n,), keep the result and return it (n,
+        \\*event).
 
-        Raises ``IndexError`` for an index outside ``[0, num_chains)``, ``ValueError`` for one that is not (n,) integers.
+        Raises ``IndexError`` for an index outside ``[0, num_chains)``, ``ValueError`` for one that
+        is not (n,) integers.
         """
         if not (isinstance(index, Tensor) and index.dtype in INTEGERS and index.ndim == 1):
-            got = f"{index.dtype} of shape {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
+            got = (
+                f"{index.dtype} of shape {tuple(index.shape)}"
+                if isinstance(index, Tensor)
+                else type(index).__name__
+            )
             raise ValueError(f"index must be a tensor of integers (n,), got {got}")
-        if not index.is_meta and len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self):
-            raise IndexError(f"index must lie in [0, {len(self)}), got {int(index.min())} to {int(index.max())}")
+        if (
+            not index.is_meta
+            and len(index)
+            and not 0 <= int(index.min()) <= int(index.max()) < len(self)
+        ):
+            raise IndexError(
+                f"index must lie in [0, {len(self)}), got {int(index.min())} to {int(index.max())}"
+            )
         position = sampler.sample(log_density, self.particles[index], generator=generator)
         self.particles[index] = position
         return position

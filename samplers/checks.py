@@ -1,6 +1,8 @@
-"""Rules for the numbers that constructors and functions take, and one sentence for a number that breaks its rule.
+"""Rules for the numbers that constructors and functions take, and one sentence for a number that
+breaks its rule.
 
-Numbers of numpy and tensors without axes are numbers. Truth values are not, nor are texts that read like a number.
+Numbers of numpy and tensors without axes are numbers. Truth values are not, nor are texts that
+read like a number.
 """
 
 import reprlib
@@ -23,8 +25,9 @@ SHORT = {"positive": "finite and positive", "non-negative": "finite and non-nega
 def check_numbers(owner: object, rule: str, /, **numbers: Any) -> None:
     """Raise ``ValueError`` unless every one of ``numbers`` obeys ``rule``.
 
-    The rules are "finite", "positive", "non-negative", "in (0, 1)", "in (0, 1]" and "in [0, 1]"; all ask for a finite
-    number. ``owner`` opens the sentence: the name of a function, or an object, whose class is named.
+    The rules are "finite", "positive", "non-negative", "in (0, 1)", "in (0, 1]" and "in [0, 1]";
+    all ask for a finite number. ``owner`` opens the sentence: the name of a function, or an
+    object, whose class is named.
     """
     for name, value in numbers.items():
         check_number(owner, name, rule, value)
@@ -37,7 +40,9 @@ def check_counts(owner: object, /, least: int = 1, **counts: Any) -> None:
 
 
 def check_fields(owner: object, /, **rules: str) -> None:
-    """Check the fields of a dataclass, each by its rule, "count" among these, and keep them as plain Python numbers."""
+    """Check the fields of a dataclass, each by its rule, "count" among these, and keep them as
+    plain Python numbers.
+    """
     for name, rule in rules.items():
         value = getattr(owner, name)
         if rule == "count":
@@ -48,7 +53,9 @@ def check_fields(owner: object, /, **rules: str) -> None:
 
 
 def as_shape(owner: object, /, **shapes: Any) -> tuple[int, ...]:
-    """The one shape given by name, an integer >= 1 or a sequence of these, as a tuple. Raises ``ValueError`` for others."""
+    """The one shape given by name, an integer >= 1 or a sequence of these, as a tuple. Raises
+    ``ValueError`` for others.
+    """
     ((name, shape),) = shapes.items()
     sizes = shape if isinstance(shape, Sequence) and not isinstance(shape, str) else [shape]
     for size in sizes:

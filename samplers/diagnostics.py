@@ -1,7 +1,8 @@
 r"""Diagnostics: did the chains mix, do they move, are their draws those of the target?
 
-Effective sample size and split R-hat look at the chains alone and cannot see a mode that no chain found. The kernel Stein
-discrepancy compares draws with the target's score, hence needs no normaliser, no exact draws and no second sample.
+Effective sample size and split R-hat look at the chains alone and cannot see a mode that no chain
+found. The kernel Stein discrepancy compares draws with the target's score, hence needs no
+normaliser, no exact draws and no second sample.
 """
 
 import math
@@ -21,18 +22,27 @@ def check_draws(draws: Tensor) -> None:
     if draws.is_complex():
         raise ValueError(f"draws must be real, got {draws.dtype}")
     if draws.ndim < 2 or draws.shape[0] < 4 or draws.shape[1] < 1:
-        raise ValueError(f"draws must have shape (num_draws >= 4, chains >= 1, *event), got {tuple(draws.shape)}")
+        raise ValueError(
+            "draws must have shape (num_draws >= 4, chains >= 1, *event), got "
+            f"{tuple(draws.shape)}"
+        )
     if not bool(draws.isfinite().all()):
-        raise ValueError(f"draws must be finite: {int((~draws.isfinite()).sum())} of {draws.numel()} numbers are not")
+        raise ValueError(
+            f"draws must be finite: {int((~draws.isfinite()).sum())} of {draws.numel()} numbers "
+            "are not"
+        )
 
 
 def ess(draws: Tensor) -> Tensor:
-    """Bulk effective sample size (\\*event) of ``draws`` (num_draws, chains, \\*event), all chains pooled.
+    """Bulk effective sample size (\\*event) of ``draws`` (num_draws, chains, \\*event), all chains
+    pooled.
 
-    That of the rank-normalised halves of the chains, by the initial monotone sequence of their autocorrelations (Geyer 1992)
-    with the variance between halves counted in, so that chains that disagree have few effective draws. At most ``N log10 N``
-    of N draws, as for draws that alternate about the mean; 1 where no draw differs. Source: Vehtari et al. 2021,
-    arXiv:1903.08008. Raises ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not finite.
+    That of the rank-normalised halves of the chains, by the initial monotone sequence of their
+    autocorrelations (Geyer 1992) with the variance between halves counted in, so that chains that
+    disagree have few effective draws. At most ``N log10 N`` of N draws, as for draws that
+    alternate about the mean; 1 where no draw differs. Source: Vehtari et al. 2021,
+    arXiv:1903.08008. Raises ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not
+    finite.
     """
     check_draws(draws)
     x = normal_scores(halves(draws))
@@ -47,28 +57,36 @@ def ess(draws: Tensor) -> Tensor:
 
 
 def split_rhat(draws: Tensor) -> Tensor:
-    """Rank-normalised split R-hat (\\*event) of ``draws`` (num_draws, chains, \\*event): 1 when half-chains agree.
+    """Rank-normalised split R-hat (\\*event) of ``draws`` (num_draws, chains, \\*event): 1 when
+    half-chains agree.
 
-    Suspect above 1.01, bad above 1.1. The larger of that of the draws, which sees other means, and that of their distances
-    from the median, which sees other spreads, as of a stuck chain. Infinite where no half-chain moves. Source: Vehtari et
-    al. 2021, arXiv:1903.08008. Raises ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not finite.
+    Suspect above 1.01, bad above 1.1. The larger of that of the draws, which sees other means, and
+    that of their distances from the median, which sees other spreads, as of a stuck chain.
+    Infinite where no half-chain moves. Source: Vehtari et al. 2021, arXiv:1903.08008. Raises
+    ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not finite.
     """
     check_draws(draws)
     x = halves(draws)
     middle = torch.as_tensor(np.median(x.flatten(0, 1).numpy(), axis=0))
-    found = torch.maximum(*(ratio_of_scales(normal_scores(part)) for part in (x, (x - middle).abs())))
+    found = torch.maximum(
+        *(ratio_of_scales(normal_scores(part)) for part in (x, (x - middle).abs()))
+    )
     return found.view(draws.shape[2:]).to(draws)
 
 
 def halves(draws: Tensor) -> Tensor:
-    """First and last halves as chains of their own, (num_draws // 2, 2 chains, events), float64, on the CPU."""
+    """First and last halves as chains of their own, (num_draws // 2, 2 chains, events), float64,
+    on the CPU.
+    """
     x, num = draws.detach().double().cpu(), len(draws) // 2
     x = x.unsqueeze(2).flatten(2)
     return torch.cat([x[:num], x[-num:]], 1)
 
 
 def normal_scores(x: Tensor) -> Tensor:
-    """Normal quantiles of the ranks of ``x`` (num, chains, events) among the draws of all chains, tied ranks averaged."""
+    """Normal quantiles of the ranks of ``x`` (num, chains, events) among the draws of all chains,
+    tied ranks averaged.
+    """
     from scipy.stats import rankdata
 
     flat = x.flatten(0, 1)
@@ -77,27 +95,35 @@ def normal_scores(x: Tensor) -> Tensor:
 
 
 def chain_variances(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance of the means of chains, and mean of their variances (events,), for ``x`` (num, chains, events)."""
+    """Variance of the means of chains, and mean of their variances (events,), for ``x`` (num,
+    chains, events).
+    """
     return x.mean(0).var(0), x.var(0).mean(0)
 
 
 def ratio_of_scales(x: Tensor) -> Tensor:
-    """R-hat (events,) of chains ``x`` (num, chains, events): root of pooled over mean variance of a chain."""
+    """R-hat (events,) of chains ``x`` (num, chains, events): root of pooled over mean variance of
+    a chain.
+    """
     between, within = chain_variances(x)
     return torch.where(within > 0, (between / within + (len(x) - 1) / len(x)).sqrt(), math.inf)
 
 
 def autocovariance(x: Tensor) -> Tensor:
-    """Autocovariance of ``x`` (num, chains, events) at all lags 0 to num - 1 of the first axis, by Fourier transform."""
+    """Autocovariance of ``x`` (num, chains, events) at all lags 0 to num - 1 of the first axis, by
+    Fourier transform.
+    """
     num = len(x)
     spectrum = torch.fft.rfft(x - x.mean(0), n=2 * num, dim=0)
     return torch.fft.irfft(spectrum.abs().square(), n=2 * num, dim=0)[:num] / num
 
 
 def monotone_sum(rho: Tensor) -> Tensor:
-    """Sum (events,) of ``rho`` (num, events) over all lags of both signs, by Geyer's initial monotone sequence.
+    """Sum (events,) of ``rho`` (num, events) over all lags of both signs, by Geyer's initial
+    monotone sequence.
 
-    Sums of pairs of lags, made decreasing, count until one is not positive; of that, the even lag alone if it is.
+    Sums of pairs of lags, made decreasing, count until one is not positive; of that, the even lag
+    alone if it is.
     """
     last = max(0, (len(rho) - 3) // 2)  # as many pairs as have a successor
     pairs = (rho[0::2][: last + 1] + rho[1::2][: last + 1]).cummin(0).values
@@ -108,7 +134,9 @@ def monotone_sum(rho: Tensor) -> Tensor:
 
 
 def acceptance(infos: Iterable[Info]) -> Tensor:
-    """Mean acceptance probability (chains,) over ``infos``, as yielded by ``Sampler.run``. ``ValueError`` if none."""
+    """Mean acceptance probability (chains,) over ``infos``, as yielded by ``Sampler.run``.
+    ``ValueError`` if none.
+    """
     total, count = None, 0
     for info in infos:
         total, count = info.accept_prob if total is None else total + info.accept_prob, count + 1
@@ -120,12 +148,14 @@ def acceptance(infos: Iterable[Info]) -> Tensor:
 def kernel_stein_discrepancy(
     log_density: LogDensity, x: Tensor, *, scale: float = 1.0, exponent: float = -0.5
 ) -> Tensor:
-    """Distance (scalar, >= 0) of draws ``x`` (n, \\*event) from the law whose log-density is given; V-statistic.
+    """Distance (scalar, >= 0) of draws ``x`` (n, \\*event) from the law whose log-density is
+    given; V-statistic.
 
-    Square root of the mean over all pairs, the diagonal included, of the Stein kernel of the inverse multiquadric
-    ``(scale^2 + |x - y|^2)^exponent``, which detects non-convergence for ``-1 < exponent < 0`` (Gorham & Mackey 2017,
-    arXiv:1703.01717). It is 0 only in the limit: n exact draws give O(n^-1/2). Time and memory O(n^2). Raises
-    ``ValueError`` for fewer than 2 draws, a non-positive ``scale`` or an exponent outside (-1, 0).
+    Square root of the mean over all pairs, the diagonal included, of the Stein kernel of the
+    inverse multiquadric ``(scale^2 + |x - y|^2)^exponent``, which detects non-convergence for ``-1
+    < exponent < 0`` (Gorham & Mackey 2017, arXiv:1703.01717). It is 0 only in the limit: n exact
+    draws give O(n^-1/2). Time and memory O(n^2). Raises ``ValueError`` for fewer than 2 draws, a
+    non-positive ``scale`` or an exponent outside (-1, 0).
     """
     if x.ndim < 2 or len(x) < 2:
         raise ValueError(f"x must have shape (n >= 2, *event), got {tuple(x.shape)}")

@@ -1,17 +1,20 @@
 r"""The gradient flow of a log-density: Langevin dynamics without its noise.
 
-``dx/dt = grad log p(x)`` for ``t`` in [0, T] is deterministic and smooth, hence an invertible map ``F`` of the start: a
-*generator* whose density is known. Along the flow
+``dx/dt = grad log p(x)`` for ``t`` in [0, T] is deterministic and smooth, hence an invertible map
+``F`` of the start: a *generator* whose density is known. Along the flow
 
     d/dt log q_t(x_t) = -div grad log p(x_t) = -tr H(x_t),    H the Hessian of log p,
 
-so that a start with density ``q_0`` ends with ``log q_T(F(x_0)) = log q_0(x_0) - int_0^T tr H dt``. In words of an energy
-``U = -log p``: the flow gains density where ``U`` is convex. The density of a *given* point is found by integrating
-backwards; what contracts forwards expands backwards, and the round-trip error says how well that went. One Euler step
-``x + eta grad log p`` is a map of its own, with ``log q' = log q - log|det(I + eta H)|``, invertible while ``eta |H| < 1``.
+so that a start with density ``q_0`` ends with ``log q_T(F(x_0)) = log q_0(x_0) - int_0^T tr H
+dt``. In words of an energy ``U = -log p``: the flow gains density where ``U`` is convex. The
+density of a *given* point is found by integrating backwards; what contracts forwards expands
+backwards, and the round-trip error says how well that went. One Euler step ``x + eta grad log p``
+is a map of its own, with ``log q' = log q - log|det(I + eta H)|``, invertible while ``eta |H| <
+1``.
 
-``q_T`` is not ``p``: without noise every chain ends at a mode as T grows. Source: Xiao, Yan, Amit 2021, arXiv:2102.11757;
-densities of flows: Chen et al. 2018, arXiv:1806.07366; Hutchinson's trace: Grathwohl et al. 2019, arXiv:1810.01367.
+``q_T`` is not ``p``: without noise every chain ends at a mode as T grows. Source: Xiao, Yan, Amit
+2021, arXiv:2102.11757; densities of flows: Chen et al. 2018, arXiv:1806.07366; Hutchinson's trace:
+Grathwohl et al. 2019, arXiv:1810.01367.
 """
 
 from collections.abc import Callable
@@ -21,7 +24,16 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, LogDensity, Recorded, Sampler, State, check_finite, check_position, gradient_function
+from samplers.base import (
+    Info,
+    LogDensity,
+    Recorded,
+    Sampler,
+    State,
+    check_finite,
+    check_position,
+    gradient_function,
+)
 from samplers.checks import check_fields
 from samplers.ode import (
     check_flow,
@@ -35,7 +47,9 @@ from samplers.ode import (
 
 
 class PointDensity(NamedTuple):
-    """Of given points: ``log_prob`` (chains,), where they came from, ``x0``, and ``|F(x0) - x|`` (chains,)."""
+    """Of given points: ``log_prob`` (chains,), where they came from, ``x0``, and ``|F(x0) - x|``
+    (chains,).
+    """
 
     log_prob: Tensor
     x0: Tensor
@@ -46,18 +60,21 @@ class PointDensity(NamedTuple):
 class GradientFlow(Sampler):
     """``dx/dt = grad log p(x)`` over the time ``horizon``, with the density along the flow.
 
-    ``method`` is "dopri5" or another of torchdiffeq's: fixed-step methods ("euler", "midpoint", "heun2", "heun3", "rk4")
-    take ``num_steps`` steps; adaptive ones hold the error of a step of every chain below ``atol + rtol |x|``, and end in
-    time at each of ``num_steps`` (default 1) equal parts of the horizon. Tolerances are 1e-9 in float64 and 1e-5 in lower
-    precision unless given; all chains of a call share the steps of the one that needs most.
+    ``method`` is "dopri5" or another of torchdiffeq's: fixed-step methods ("euler", "midpoint",
+    "heun2", "heun3", "rk4") take ``num_steps`` steps; adaptive ones hold the error of a step of
+    every chain below ``atol + rtol |x|``, and end in time at each of ``num_steps`` (default 1)
+    equal parts of the horizon. Tolerances are 1e-9 in float64 and 1e-5 in lower precision unless
+    given; all chains of a call share the steps of the one that needs most.
 
-    The trace is exact up to ``exact_dim`` numbers an event, at the cost of that many Hessian-vector products a step, and
-    Hutchinson's above it: the mean of ``v^T H v`` over ``num_probes`` vectors of random signs, drawn once a flow, unbiased
-    with variance ``2 sum_{i != j} H_ij^2 / num_probes``. ``adjoint`` makes gradients through ``rsample`` and ``flow`` by
-    integrating backwards, in memory that does not grow with the steps; the log-density must then be an ``nn.Module``.
+    The trace is exact up to ``exact_dim`` numbers an event, at the cost of that many
+    Hessian-vector products a step, and Hutchinson's above it: the mean of ``v^T H v`` over
+    ``num_probes`` vectors of random signs, drawn once a flow, unbiased with variance ``2 sum_{i !=
+    j} H_ij^2 / num_probes``. ``adjoint`` makes gradients through ``rsample`` and ``flow`` by
+    integrating backwards, in memory that does not grow with the steps; the log-density must then
+    be an ``nn.Module``.
 
-    Raises ``ValueError`` for a non-positive ``horizon`` or count, an unknown ``method``, or a fixed-step one without
-    ``num_steps``.
+    Raises ``ValueError`` for a non-positive ``horizon`` or count, an unknown ``method``, or a
+    fixed-step one without ``num_steps``.
     """
 
     horizon: float
@@ -84,46 +101,80 @@ class GradientFlow(Sampler):
         return self.init(log_density, x), Info(ones, ones.bool())
 
     @torch.no_grad()
-    def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """``F(position)`` (chains, \\*event), detached. Raises ``FloatingPointError`` if a chain diverged."""
+    def sample(
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``F(position)`` (chains, \\*event), detached. Raises ``FloatingPointError`` if a chain
+        diverged.
+        """
         return self._transport(log_density, position, self.num_steps)
 
-    def rsample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         return self._transport(Recorded(log_density), position, self.num_steps)
 
     def flow(
-        self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor, *, generator: torch.Generator | None = None
+        self,
+        log_density: LogDensity,
+        x0: Tensor,
+        log_prob0: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Where ``x0`` (chains, \\*event) ends, and ``log q_T`` (chains,) there, given ``log_prob0 = log q_0(x0)``.
+        """Where ``x0`` (chains, \\*event) ends, and ``log q_T`` (chains,) there, given ``log_prob0
+        = log q_0(x0)``.
 
-        Differentiable in all three arguments (under ``torch.no_grad`` no graph is kept). ``log_density`` must have
-        second derivatives. Raises ``ValueError`` for a ``log_prob0`` of another shape than (chains,), and
-        ``FloatingPointError`` if a chain diverged.
+        Differentiable in all three arguments (under ``torch.no_grad`` no graph is kept).
+        ``log_density`` must have second derivatives. Raises ``ValueError`` for a ``log_prob0`` of
+        another shape than (chains,), and ``FloatingPointError`` if a chain diverged.
         """
         check_log_prob("log_prob0", log_prob0, x0)
         velocity = self._augmented(log_density, x0, generator)
-        return solve(self, velocity, (x0, log_prob0), self._ends(x0), self.num_steps, self._adjoint(log_density))
+        return solve(
+            self,
+            velocity,
+            (x0, log_prob0),
+            self._ends(x0),
+            self.num_steps,
+            self._adjoint(log_density),
+        )
 
-    def euler_flow(self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``flow``, for the ``num_steps`` Euler maps ``x + eta grad log p`` themselves, ``eta = horizon / num_steps``.
+    def euler_flow(
+        self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As ``flow``, for the ``num_steps`` Euler maps ``x + eta grad log p`` themselves, ``eta =
+        horizon / num_steps``.
 
-        Their log-determinants are exact, ``sum_i log(1 + eta lambda_i)`` over the eigenvalues of H. Raises ``ValueError``
-        if ``eta |H| >= 1`` at a point of a path, where the map need not be invertible, or for more than ``exact_dim``
-        numbers an event.
+        Their log-determinants are exact, ``sum_i log(1 + eta lambda_i)`` over the eigenvalues of
+        H. Raises ``ValueError`` if ``eta |H| >= 1`` at a point of a path, where the map need not
+        be invertible, or for more than ``exact_dim`` numbers an event.
         """
         check_log_prob("log_prob0", log_prob0, x0)
         check_position(x0, "x0")
         dim = x0.shape[1:].numel()
         if dim > self.exact_dim:
-            raise ValueError(f"x0 must have at most exact_dim = {self.exact_dim} numbers an event, got {dim}")
+            raise ValueError(
+                f"x0 must have at most exact_dim = {self.exact_dim} numbers an event, got {dim}"
+            )
         x, log_prob, eta = x0, log_prob0, self.horizon / self.num_steps
         for k in range(self.num_steps):
             grad, hessian = score_and_hessian(log_density, x)
             stretch = eta * torch.linalg.eigvalsh(hessian)
             if not x.is_meta and not bool((stretch.abs() < 1).all()):
                 raise ValueError(
-                    f"num_steps must be large enough that eta |H| < 1 everywhere, else an Euler step may fold space: got "
-                    f"{float(stretch.detach().abs().max()):.3g} in step {k + 1} of {self.num_steps} with eta = {eta:.3g}"
+                    "num_steps must be large enough that eta |H| < 1 everywhere, else an Euler "
+                    "step may fold space: got "
+                    f"{float(stretch.detach().abs().max()):.3g} in step {k + 1} of "
+                    f"{self.num_steps} with eta = {eta:.3g}"
                 )
             x, log_prob = x + eta * grad, log_prob - stretch.log1p().sum(1)
         check_finite("position", x.detach())
@@ -138,19 +189,30 @@ class GradientFlow(Sampler):
         *,
         generator: torch.Generator | None = None,
     ) -> PointDensity:
-        """Density of the flow's result at given points ``x`` (chains, \\*event), by integrating backwards.
+        """Density of the flow's result at given points ``x`` (chains, \\*event), by integrating
+        backwards.
 
-        ``base_log_prob`` is ``log q_0``. Look at ``round_trip_error``: a long flow contracts, and its inverse loses the
-        digits. Raises ``FloatingPointError`` if a path leaves to infinity, as from points that no start reaches.
+        ``base_log_prob`` is ``log q_0``. Look at ``round_trip_error``: a long flow contracts, and
+        its inverse loses the digits. Raises ``FloatingPointError`` if a path leaves to infinity,
+        as from points that no start reaches.
         """
         velocity, start = self._augmented(log_density, x, generator), (x, x.new_zeros(len(x)))
-        x0, change = solve(self, velocity, start, self._ends(x).flip(0), self.num_steps, self._adjoint(log_density))
+        x0, change = solve(
+            self,
+            velocity,
+            start,
+            self._ends(x).flip(0),
+            self.num_steps,
+            self._adjoint(log_density),
+        )
         error = self._transport(log_density, x0.detach(), self.num_steps) - x
         base = base_log_prob(x0)
         check_log_prob("base_log_prob(x0)", base, x0)
         return PointDensity(base - change, x0, error.detach().flatten(1).norm(dim=1))
 
-    def _augmented(self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None) -> Callable[..., Any]:
+    def _augmented(
+        self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None
+    ) -> Callable[..., Any]:
         """The velocity of ``(x, log q)``."""
         signs = random_signs(self, x, generator)
 
@@ -175,12 +237,17 @@ class GradientFlow(Sampler):
         return x.new_tensor([0.0, self.horizon])
 
     def _adjoint(self, log_density: LogDensity) -> nn.Module | None:
-        """The module whose parameters get gradients by integrating backwards, if that is asked for."""
+        """The module whose parameters get gradients by integrating backwards, if that is asked
+        for.
+        """
         if not self.adjoint:
             return None
         module = log_density.log_density if isinstance(log_density, Recorded) else log_density
         if torch.is_grad_enabled() and not isinstance(module, nn.Module):
-            raise ValueError(f"log_density must be an nn.Module for adjoint gradients, got {type(module).__name__}")
+            raise ValueError(
+                "log_density must be an nn.Module for adjoint gradients, got "
+                f"{type(module).__name__}"
+            )
         return module  # pyright: ignore[reportReturnType]
 
 
@@ -189,11 +256,14 @@ def score(log_density: LogDensity) -> Callable[[Tensor], Tensor]:
     return lambda x: Recorded(log_density).value_and_grad(x)[1]
 
 
-def score_and_laplacian(log_density: LogDensity, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def score_and_laplacian(
+    log_density: LogDensity, x: Tensor, signs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """``grad log p`` (chains, \\*event) and ``tr H`` (chains,) at ``x`` (chains, \\*event).
 
-    The exact trace, or, with ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H v``. A log-density that
-    knows both in closed form offers a method ``grad_and_laplacian(x)``, which is used where no graph is kept.
+    The exact trace, or, with ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H
+    v``. A log-density that knows both in closed form offers a method ``grad_and_laplacian(x)``,
+    which is used where no graph is kept.
     """
     closed_form = getattr(log_density, "grad_and_laplacian", None)
     if closed_form is not None and signs is None and not torch.is_grad_enabled():
@@ -202,6 +272,8 @@ def score_and_laplacian(log_density: LogDensity, x: Tensor, signs: Tensor | None
 
 
 def score_and_hessian(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``grad log p`` (chains, \\*event) and its Hessian H (chains, dim, dim), ``dim`` numbers an event."""
+    """``grad log p`` (chains, \\*event) and its Hessian H (chains, dim, dim), ``dim`` numbers an
+    event.
+    """
     grad, products = jacobian_products(score(log_density), x, unit_vectors(x))
     return grad, products.flatten(2).transpose(0, 1)

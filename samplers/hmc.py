@@ -1,19 +1,30 @@
-"""Hamiltonian Monte Carlo: a Gaussian momentum, a leapfrog trajectory, a Metropolis test of its energy error."""
+"""Hamiltonian Monte Carlo: a Gaussian momentum, a leapfrog trajectory, a Metropolis test of its
+energy error.
+"""
 
 from dataclasses import dataclass
 
 import torch
 
-from samplers.base import Info, LogDensity, Sampler, State, gradient_function, metropolis, normal_like
+from samplers.base import (
+    Info,
+    LogDensity,
+    Sampler,
+    State,
+    gradient_function,
+    metropolis,
+    normal_like,
+)
 from samplers.checks import check_fields
 
 
 @dataclass(frozen=True)
 class HMC(Sampler):
-    """Hamiltonian Monte Carlo with unit mass (Neal 2011, arXiv:1206.1901); leaves ``p`` exactly invariant.
+    """Hamiltonian Monte Carlo with unit mass (Neal 2011, arXiv:1206.1901); leaves ``p`` exactly
+    invariant.
 
-    ``step_size`` is the leapfrog time step: a proposal travels a time ``num_leapfrog * step_size``.
-    With ``num_leapfrog=1`` it is MALA with step size ``step_size**2 / 2``.
+    ``step_size`` is the leapfrog time step: a proposal travels a time ``num_leapfrog *
+    step_size``. With ``num_leapfrog=1`` it is MALA with step size ``step_size**2 / 2``.
 
     Raises ``ValueError`` for a non-positive ``step_size``, ``num_leapfrog`` or ``num_steps``.
     """

@@ -1,11 +1,12 @@
-r"""Importance weights: resampling, effective sample size, and annealed importance sampling with bounds on log Z.
+r"""Importance weights: resampling, effective sample size, and annealed importance sampling with
+bounds on log Z.
 
-Annealed importance sampling (Neal 2001, arXiv:physics/9803008) starts at an exact draw ``x_0`` of ``f_0`` and follows
-``f_beta = (1 - beta) f_0 + beta f_1`` (log-densities). Rung by rung it *first* adds ``f_{beta_k}(x) -
-f_{beta_{k-1}}(x)`` to the log-weight at the old position and *then* moves x by a kernel that leaves ``f_{beta_k}``
-invariant, so that ``E[w] = Z_1 / Z_0`` exactly. By Jensen's inequality ``log mean w`` is below ``log Z_1 / Z_0`` in
-expectation; the chain run backwards from exact draws of ``f_1`` gives a bound from above (Grosse et al. 2015,
-arXiv:1511.02543).
+Annealed importance sampling (Neal 2001, arXiv:physics/9803008) starts at an exact draw ``x_0`` of
+``f_0`` and follows ``f_beta = (1 - beta) f_0 + beta f_1`` (log-densities). Rung by rung it *first*
+adds ``f_{beta_k}(x) - f_{beta_{k-1}}(x)`` to the log-weight at the old position and *then* moves x
+by a kernel that leaves ``f_{beta_k}`` invariant, so that ``E[w] = Z_1 / Z_0`` exactly. By Jensen's
+inequality ``log mean w`` is below ``log Z_1 / Z_0`` in expectation; the chain run backwards from
+exact draws of ``f_1`` gives a bound from above (Grosse et al. 2015, arXiv:1511.02543).
 """
 
 import math
@@ -28,7 +29,9 @@ from samplers.checks import check_counts, check_kind
 
 
 def check_log_weight(log_weight: Tensor) -> None:
-    """Raise ``ValueError`` unless ``log_weight`` is a tensor of real numbers, finite or -inf, a weight of zero."""
+    """Raise ``ValueError`` unless ``log_weight`` is a tensor of real numbers, finite or -inf, a
+    weight of zero.
+    """
     check_kind("importance", Tensor, log_weight=log_weight)
     if log_weight.is_complex():
         raise ValueError(f"log_weight must be real, got {log_weight.dtype}")
@@ -38,28 +41,42 @@ def check_log_weight(log_weight: Tensor) -> None:
         return
     if len(bad := log_weight[log_weight.isnan() | (log_weight == math.inf)]):
         raise ValueError(
-            f"log_weight must be finite or -inf, got {bad[0].item()} ({len(bad)} of {log_weight.numel()} entries)"
+            f"log_weight must be finite or -inf, got {bad[0].item()} ({len(bad)} of "
+            f"{log_weight.numel()} entries)"
         )
 
 
 def check_some_weight(log_weight: Tensor, dim: int) -> None:
-    """``check_log_weight``, and raise ``ValueError`` unless it is somewhere finite along ``dim``."""
+    """``check_log_weight``, and raise ``ValueError`` unless it is somewhere finite along
+    ``dim``.
+    """
     check_log_weight(log_weight)
     if is_readable(log_weight) and not bool(log_weight.isfinite().any(dim).all()):
-        raise ValueError("log_weight must be finite somewhere, got -inf everywhere: no draw has any weight")
+        raise ValueError(
+            "log_weight must be finite somewhere, got -inf everywhere: no draw has any weight"
+        )
 
 
 def resample(
-    position: Tensor, log_weight: Tensor, num: int | None = None, *, generator: torch.Generator | None = None
+    position: Tensor,
+    log_weight: Tensor,
+    num: int | None = None,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Systematic resampling: ``num`` rows of ``position`` (n, \\*event), row i on average ``num * w_i / sum(w)`` times.
+    """Systematic resampling: ``num`` rows of ``position`` (n, \\*event), row i on average ``num *
+    w_i / sum(w)`` times.
 
-    ``log_weight`` (n,), -inf for rows that never come; ``num`` n if left out. Copies of a row are adjacent. Source:
-    Kitagawa 1996. Raises ``ValueError`` for weights that are empty, NaN, +inf, all -inf or not one per row, or ``num < 1``.
+    ``log_weight`` (n,), -inf for rows that never come; ``num`` n if left out. Copies of a row are
+    adjacent. Source: Kitagawa 1996. Raises ``ValueError`` for weights that are empty, NaN, +inf,
+    all -inf or not one per row, or ``num < 1``.
     """
     check_some_weight(log_weight, -1)
     if log_weight.shape != position.shape[:1]:
-        raise ValueError(f"log_weight must have shape {tuple(position.shape[:1])}, got {tuple(log_weight.shape)}")
+        raise ValueError(
+            f"log_weight must have shape {tuple(position.shape[:1])}, got "
+            f"{tuple(log_weight.shape)}"
+        )
     num = len(position) if num is None else num
     check_counts("resample", num=num)
     share = log_weight.double().softmax(0).cumsum(0)
@@ -70,7 +87,8 @@ def resample(
 
 
 def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
-    """Kish's effective fraction ``(sum w)^2 / (n sum w^2)`` in (0, 1] along ``dim``; 1 for equal weights.
+    """Kish's effective fraction ``(sum w)^2 / (n sum w^2)`` in (0, 1] along ``dim``; 1 for equal
+    weights.
 
     Raises ``ValueError`` for weights that are empty, NaN, +inf or all -inf.
     """
@@ -79,13 +97,17 @@ def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
 
 
 def log_mean_exp(log_weight: Tensor, dim: int = -1) -> Tensor:
-    """``log(mean(exp(log_weight)))`` along ``dim``, without overflow. ``ValueError`` if empty, NaN or +inf."""
+    """``log(mean(exp(log_weight)))`` along ``dim``, without overflow. ``ValueError`` if empty, NaN
+    or +inf.
+    """
     check_log_weight(log_weight)
     return log_weight.logsumexp(dim) - math.log(log_weight.shape[dim])
 
 
 class Interpolated:
-    """The geometric path ``(1 - beta) * initial(x) + beta * final(x)``; gradients go through the hooks of both ends."""
+    """The geometric path ``(1 - beta) * initial(x) + beta * final(x)``; gradients go through the
+    hooks of both ends.
+    """
 
     def __init__(self, initial: LogDensity, final: LogDensity, beta: float) -> None:
         self.initial, self.final, self.beta = initial, final, beta
@@ -100,13 +122,17 @@ class Interpolated:
         return initial.lerp(final, self.beta), initial_grad.lerp(final_grad, self.beta)
 
     def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x`` (chains, \\*event)."""
+        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x``
+        (chains, \\*event).
+        """
         initial, final = gradient_function(self.initial, x), gradient_function(self.final, x)
         return lambda x: initial(x).lerp(final(x), self.beta)
 
 
 class Living:
-    """``path`` for the chains that are ``alive`` (chains,), and ``initial`` for those that the final density rules out."""
+    """``path`` for the chains that are ``alive`` (chains,), and ``initial`` for those that the
+    final density rules out.
+    """
 
     def __init__(self, path: LogDensity, initial: LogDensity, alive: Tensor) -> None:
         self.path, self.initial, self.alive = path, initial, alive
@@ -116,7 +142,9 @@ class Living:
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
-        (value, grad), (initial, initial_grad) = (value_and_grad(f, x) for f in (self.path, self.initial))
+        (value, grad), (initial, initial_grad) = (
+            value_and_grad(f, x) for f in (self.path, self.initial)
+        )
         alive = self.alive.view(-1, *[1] * (x.ndim - 1))
         return torch.where(self.alive, value, initial), torch.where(alive, grad, initial_grad)
 
@@ -139,13 +167,15 @@ def annealed_importance(
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Carry ``position`` (chains, \\*event), draws of ``initial``, to ``final`` in ``num_rungs`` equal steps.
+    """Carry ``position`` (chains, \\*event), draws of ``initial``, to ``final`` in ``num_rungs``
+    equal steps.
 
-    Returns positions (chains, \\*event) and their ``log_weight`` (chains,) for ``final``: ``E[exp(log_weight)]`` is
-    ``Z_final / Z_initial``. At every intermediate rung one ``sampler.sample`` is run; it must leave its target
-    invariant (MALA, HMC). ``num_rungs=1`` is plain importance sampling. The ``log_weight`` of a chain that was where the
-    final density is zero is -inf. Raises ``ValueError`` for ``num_rungs < 1``, and ``FloatingPointError`` for a log-weight
-    that is NaN or +inf.
+    Returns positions (chains, \\*event) and their ``log_weight`` (chains,) for ``final``:
+    ``E[exp(log_weight)]`` is ``Z_final / Z_initial``. At every intermediate rung one
+    ``sampler.sample`` is run; it must leave its target invariant (MALA, HMC). ``num_rungs=1`` is
+    plain importance sampling. The ``log_weight`` of a chain that was where the final density is
+    zero is -inf. Raises ``ValueError`` for ``num_rungs < 1``, and ``FloatingPointError`` for a
+    log-weight that is NaN or +inf.
     """
     check_position(position)
     check_counts("annealed_importance", num_rungs=num_rungs)
@@ -156,7 +186,11 @@ def annealed_importance(
             rung = Living(rung, initial, alive)
         position = sampler.sample(rung, position, generator=generator)
         log_weight = log_weight + log_ratio(initial, final, position) / num_rungs
-    check_finite("log_weight", log_weight.clamp(min=0), "initial must be finite at its draws, and final below +inf")
+    check_finite(
+        "log_weight",
+        log_weight.clamp(min=0),
+        "initial must be finite at its draws, and final below +inf",
+    )
     return position.detach(), log_weight
 
 
@@ -170,12 +204,18 @@ def log_z_bracket(
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[float, float]:
-    """Stochastic ``(lower, upper)`` bounds of ``log Z_final / Z_initial``, pooled over chains (arXiv:1511.02543).
+    """Stochastic ``(lower, upper)`` bounds of ``log Z_final / Z_initial``, pooled over chains
+    (arXiv:1511.02543).
 
-    ``initial_draws`` and ``final_draws`` (chains, \\*event) are exact draws of either end: below and above hold in
-    expectation, and with high probability by Markov's inequality. If ``final_draws`` are not exact (a short chain), the
-    upper one is no bound. Bounds per datum: ``annealed_importance`` on grouped chains, then ``log_mean_exp``.
+    ``initial_draws`` and ``final_draws`` (chains, \\*event) are exact draws of either end: below
+    and above hold in expectation, and with high probability by Markov's inequality. If
+    ``final_draws`` are not exact (a short chain), the upper one is no bound. Bounds per datum:
+    ``annealed_importance`` on grouped chains, then ``log_mean_exp``.
     """
-    _, forth = annealed_importance(initial, final, initial_draws, sampler, num_rungs, generator=generator)
-    _, back = annealed_importance(final, initial, final_draws, sampler, num_rungs, generator=generator)
+    _, forth = annealed_importance(
+        initial, final, initial_draws, sampler, num_rungs, generator=generator
+    )
+    _, back = annealed_importance(
+        final, initial, final_draws, sampler, num_rungs, generator=generator
+    )
     return log_mean_exp(forth).item(), -log_mean_exp(back).item()

@@ -1,11 +1,12 @@
 r"""Langevin dynamics: unadjusted, Metropolis-adjusted and underdamped.
 
-The overdamped diffusion ``dx = grad log p(x) dt + sqrt(2) dW`` has ``p`` as its stationary law. Its Euler step is
-biased by O(step_size); MALA removes the bias by a Metropolis test; the underdamped diffusion carries a momentum.
+The overdamped diffusion ``dx = grad log p(x) dt + sqrt(2) dW`` has ``p`` as its stationary law.
+Its Euler step is biased by O(step_size); MALA removes the bias by a Metropolis test; the
+underdamped diffusion carries a momentum.
 
-Step size convention: ``x <- x + step_size * grad + sqrt(2 * step_size * temperature) * noise``. Papers on latent
-energy priors write ``z <- z + s^2/2 grad + s noise``: their ``s`` is ``step_size = s**2 / 2``, so s = 0.4 is 0.08, s
-= 0.1 is 0.005.
+Step size convention: ``x <- x + step_size * grad + sqrt(2 * step_size * temperature) * noise``.
+Papers on latent energy priors write ``z <- z + s^2/2 grad + s noise``: their ``s`` is ``step_size
+= s**2 / 2``, so s = 0.4 is 0.08, s = 0.1 is 0.005.
 """
 
 import math
@@ -34,12 +35,15 @@ from samplers.checks import check_fields
 
 @dataclass(frozen=True)
 class Langevin(Sampler):
-    """Unadjusted Langevin: ``x <- x + step_size * grad log p + sqrt(2 * step_size * temperature) * noise``.
+    """Unadjusted Langevin: ``x <- x + step_size * grad log p + sqrt(2 * step_size * temperature) *
+    noise``.
 
-    ``temperature`` 1 is Langevin dynamics, 0 is gradient ascent on the log-density. On a Gaussian target with precision
-    eigenvalue ``a`` the stationary variance is ``temperature / (a * (1 - step_size * a / 2))``.
+    ``temperature`` 1 is Langevin dynamics, 0 is gradient ascent on the log-density. On a Gaussian
+    target with precision eigenvalue ``a`` the stationary variance is ``temperature / (a * (1 -
+    step_size * a / 2))``.
 
-    Raises ``ValueError`` for a non-positive ``step_size`` or ``num_steps``, or a negative ``temperature``.
+    Raises ``ValueError`` for a non-positive ``step_size`` or ``num_steps``, or a negative
+    ``temperature``.
     """
 
     step_size: float
@@ -64,11 +68,18 @@ class Langevin(Sampler):
         return self.init(log_density, position), Info(ones, ones.bool(), noise)
 
     @torch.no_grad()
-    def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """As ``Sampler.sample``, with one gradient a step (none at the last position) in memory allocated once.
+    def sample(
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """As ``Sampler.sample``, with one gradient a step (none at the last position) in memory
+        allocated once.
 
-        Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats a dimension: a step too
-        large for its target need not end in infinity.
+        Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats a
+        dimension: a step too large for its target need not end in infinity.
         """
         check_position(position)
         x = position.clone()
@@ -90,16 +101,19 @@ class Langevin(Sampler):
     def _check_fall(self, fall: Tensor, dim: int) -> None:
         if is_readable(fall) and float(fall) > 10 * dim * max(1.0, self.temperature):
             raise FloatingPointError(
-                f"log_density must not fall along a chain, but fell by {float(fall):.0f} nats on average in {self}: "
+                f"log_density must not fall along a chain, but fell by {float(fall):.0f} nats on "
+                f"average in {self}: "
                 "use a smaller step_size"
             )
 
 
 @dataclass(frozen=True)
 class MALA(Sampler):
-    """Metropolis-adjusted Langevin: the Langevin step as a proposal, accepted so that ``p`` is exactly invariant.
+    """Metropolis-adjusted Langevin: the Langevin step as a proposal, accepted so that ``p`` is
+    exactly invariant.
 
-    Source: Roberts & Tweedie 1996. Raises ``ValueError`` for a non-positive ``step_size`` or ``num_steps``.
+    Source: Roberts & Tweedie 1996. Raises ``ValueError`` for a non-positive ``step_size`` or
+    ``num_steps``.
     """
 
     step_size: float
@@ -114,7 +128,9 @@ class MALA(Sampler):
         noise = normal_like(state.position, generator)
         move = torch.add(self.step_size * state.grad, noise, alpha=math.sqrt(2 * self.step_size))
         new = self.init(log_density, state.position + move)
-        back = torch.add(move, new.grad, alpha=self.step_size).flatten(1).square().sum(1) / (4 * self.step_size)
+        back = torch.add(move, new.grad, alpha=self.step_size).flatten(1).square().sum(1) / (
+            4 * self.step_size
+        )
         forth = noise.flatten(1).square().sum(1) / 2
         log_ratio = new.log_density - state.log_density + forth - back
         return metropolis(state, new, log_ratio, generator=generator, noise=noise)
@@ -131,11 +147,13 @@ class KineticState(NamedTuple):
 
 @dataclass(frozen=True)
 class UnderdampedLangevin(Sampler):
-    """Underdamped (kinetic) Langevin ``dx = v dt, dv = (grad log p - friction v) dt + sqrt(2 friction) dW``.
+    """Underdamped (kinetic) Langevin ``dx = v dt, dv = (grad log p - friction v) dt + sqrt(2
+    friction) dW``.
 
-    Integrated by the BAOAB splitting (Leimkuhler & Matthews 2013) with time step ``step_size`` (in units of ``t``,
-    not of the Langevin step): one gradient a step; on a Gaussian target the stationary law of the position is exact
-    for every stable step, ``step_size * sqrt(a) < 2`` for the largest precision ``a``. Momenta start from N(0, I).
+    Integrated by the BAOAB splitting (Leimkuhler & Matthews 2013) with time step ``step_size`` (in
+    units of ``t``, not of the Langevin step): one gradient a step; on a Gaussian target the
+    stationary law of the position is exact for every stable step, ``step_size * sqrt(a) < 2`` for
+    the largest precision ``a``. Momenta start from N(0, I).
 
     Raises ``ValueError`` for a non-positive ``step_size``, ``friction`` or ``num_steps``.
     """
@@ -149,13 +167,21 @@ class UnderdampedLangevin(Sampler):
         check_fields(self, step_size="positive", friction="positive", num_steps="count")
 
     def init(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> KineticState:
         momentum = normal_like(position, generator)
         return KineticState(position, *value_and_grad(log_density, position), momentum)
 
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, log_density: LogDensity, state: KineticState, *, generator: torch.Generator | None = None
+        self,
+        log_density: LogDensity,
+        state: KineticState,
+        *,
+        generator: torch.Generator | None = None,
     ) -> tuple[KineticState, Info]:
         half, decay = self.step_size / 2, math.exp(-self.friction * self.step_size)
         noise = normal_like(state.position, generator)
@@ -165,4 +191,6 @@ class UnderdampedLangevin(Sampler):
         position = position + half * momentum
         value, grad = value_and_grad(log_density, position)
         ones = torch.ones_like(value)
-        return KineticState(position, value, grad, momentum + half * grad), Info(ones, ones.bool(), noise)
+        return KineticState(position, value, grad, momentum + half * grad), Info(
+            ones, ones.bool(), noise
+        )

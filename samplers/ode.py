@@ -1,8 +1,10 @@
-r"""Ordinary differential equations ``dx/dt = v(t, x)`` and the density along them: what all flows share.
+r"""Ordinary differential equations ``dx/dt = v(t, x)`` and the density along them: what all flows
+share.
 
-A smooth velocity makes an invertible map of the start, and ``d/dt log q_t(x_t) = -div v(t, x_t)``, the trace of its
-Jacobian. Solvers are those of torchdiffeq. A *flow* here is a frozen dataclass with the fields of ``Flow``. Source: Chen et
-al. 2018, arXiv:1806.07366; Hutchinson's trace: Grathwohl et al. 2019, arXiv:1810.01367.
+A smooth velocity makes an invertible map of the start, and ``d/dt log q_t(x_t) = -div v(t, x_t)``,
+the trace of its Jacobian. Solvers are those of torchdiffeq. A *flow* here is a frozen dataclass
+with the fields of ``Flow``. Source: Chen et al. 2018, arXiv:1806.07366; Hutchinson's trace:
+Grathwohl et al. 2019, arXiv:1810.01367.
 """
 
 from collections.abc import Callable
@@ -21,8 +23,9 @@ ADAPTIVE = {"adaptive_heun": 2, "fehlberg2": 2, "bosh3": 3, "dopri5": 5, "dopri8
 
 
 class Flow(Protocol):
-    """Fixed-step methods take ``num_steps`` steps, adaptive ones hold the error of a step of every row below ``atol + rtol
-    |x|``. The trace is exact up to ``exact_dim`` numbers an event, and Hutchinson's with ``num_probes`` vectors above it.
+    """Fixed-step methods take ``num_steps`` steps, adaptive ones hold the error of a step of every
+    row below ``atol + rtol |x|``. The trace is exact up to ``exact_dim`` numbers an event, and
+    Hutchinson's with ``num_probes`` vectors above it.
     """
 
     @property
@@ -40,9 +43,13 @@ class Flow(Protocol):
 
 
 def check_flow(flow: Flow) -> None:
-    """Raise ``ValueError`` for an unknown method or a non-positive number; adaptive methods get one part by default."""
+    """Raise ``ValueError`` for an unknown method or a non-positive number; adaptive methods get
+    one part by default.
+    """
     if flow.method not in {**FIXED_STEP, **ADAPTIVE}:
-        raise ValueError(f"method must be one of {', '.join({**FIXED_STEP, **ADAPTIVE})}, got {flow.method!r}")
+        raise ValueError(
+            f"method must be one of {', '.join({**FIXED_STEP, **ADAPTIVE})}, got {flow.method!r}"
+        )
     if flow.num_steps is None and flow.method in ADAPTIVE:
         object.__setattr__(flow, "num_steps", 1)
     check_fields(flow, num_steps="count", exact_dim="count", num_probes="count")
@@ -54,17 +61,25 @@ def check_flow(flow: Flow) -> None:
 def check_log_prob(name: str, log_prob: Tensor, x: Tensor) -> None:
     """Raise ``ValueError`` unless ``log_prob`` has one number per row of ``x``."""
     if log_prob.shape != x.shape[:1]:
-        raise ValueError(f"{name} must have shape {tuple(x.shape[:1])}, got {tuple(log_prob.shape)}")
+        raise ValueError(
+            f"{name} must have shape {tuple(x.shape[:1])}, got {tuple(log_prob.shape)}"
+        )
 
 
 def solve(
-    flow: Flow, velocity: Callable[..., Any], state: Any, ends: Tensor, num_steps: int, adjoint: nn.Module | None = None
+    flow: Flow,
+    velocity: Callable[..., Any],
+    state: Any,
+    ends: Tensor,
+    num_steps: int,
+    adjoint: nn.Module | None = None,
 ) -> Any:
-    """``state``, a tuple of tensors, carried by ``velocity(t, state)`` from time ``ends[0]`` to ``ends[1]``.
+    """``state``, a tuple of tensors, carried by ``velocity(t, state)`` from time ``ends[0]`` to
+    ``ends[1]``.
 
-    Fixed-step methods take ``num_steps`` steps, adaptive ones end in time at each of so many equal parts. Gradients are
-    integrated backwards if the module ``adjoint`` is given, whose parameters they reach. Raises ``FloatingPointError`` if a
-    path leaves to infinity.
+    Fixed-step methods take ``num_steps`` steps, adaptive ones end in time at each of so many equal
+    parts. Gradients are integrated backwards if the module ``adjoint`` is given, whose parameters
+    they reach. Raises ``FloatingPointError`` if a path leaves to infinity.
     """
     from torchdiffeq import odeint, odeint_adjoint
 
@@ -72,57 +87,85 @@ def solve(
     if not len(x):
         return state
     if x.is_meta:  # solvers choose their steps by values, which meta tensors do not hold
-        return tuple(a + (ends[1] - ends[0]) * b for a, b in zip(state, velocity(ends[0], state), strict=True))
+        return tuple(
+            a + (ends[1] - ends[0]) * b
+            for a, b in zip(state, velocity(ends[0], state), strict=True)
+        )
     integrate: Callable[..., Any] = odeint
     if adjoint is not None and torch.is_grad_enabled():
-        integrate = partial(odeint_adjoint, adjoint_params=tuple(p for p in adjoint.parameters() if p.requires_grad))
+        integrate = partial(
+            odeint_adjoint,
+            adjoint_params=tuple(p for p in adjoint.parameters() if p.requires_grad),
+        )
     times, options = steps(flow, ends.to(x), num_steps)
     tolerance = 1e-9 if x.dtype == torch.float64 else 1e-5
     rtol, atol = flow.rtol or tolerance, flow.atol or tolerance
     try:
-        path = integrate(velocity, state, times, rtol=rtol, atol=atol, method=flow.method, options=options)
+        path = integrate(
+            velocity, state, times, rtol=rtol, atol=atol, method=flow.method, options=options
+        )
     except AssertionError as error:  # how torchdiffeq reports that steps have shrunk to nothing
         check_departure(velocity, state, ends)
-        raise FloatingPointError(f"a chain of {flow} diverged or its velocity is not smooth: {error}") from error
+        raise FloatingPointError(
+            f"a chain of {flow} diverged or its velocity is not smooth: {error}"
+        ) from error
     end = tuple(a[-1] for a in path)
     if not all(bool(a.isfinite().all()) for a in end):
         check_departure(velocity, state, ends)
     for a in end:
-        check_finite("position and log_prob", a.detach(), f"a chain of {flow} diverged: use more steps")
+        check_finite(
+            "position and log_prob", a.detach(), f"a chain of {flow} diverged: use more steps"
+        )
     return end
 
 
 def check_departure(velocity: Callable[..., Any], state: Any, ends: Tensor) -> None:
-    """Raise ``ValueError`` if the start of a lost path is not finite, ``FloatingPointError`` if its velocity there is not."""
+    """Raise ``ValueError`` if the start of a lost path is not finite, ``FloatingPointError`` if
+    its velocity there is not.
+    """
     if bad := sum(int((~a.isfinite()).sum()) for a in state):
-        raise ValueError(f"x and its log-density must be finite at the start: {bad} of their numbers are not")
+        raise ValueError(
+            f"x and its log-density must be finite at the start: {bad} of their numbers are not"
+        )
     for a in velocity(ends[0], state):
         check_finite("velocity at the start", a.detach())
 
 
 def steps(flow: Flow, ends: Tensor, num_steps: int) -> tuple[Tensor, dict[str, Any]]:
-    """Times at which the path is asked for, and the options by which torchdiffeq steps as ``solve`` promises."""
+    """Times at which the path is asked for, and the options by which torchdiffeq steps as
+    ``solve`` promises.
+    """
     if flow.method in FIXED_STEP:
         return ends, {"grid_constructor": lambda func, y0, t: evenly(t, num_steps + 1)}
     times = evenly(ends, num_steps + 1)
-    # A solver that lands on the times needs no interpolation, which is of lower order than its steps.
+    # A solver that lands on the times needs no interpolation, which is of lower order than its
+    # steps.
     return times, {"norm": largest, "step_t": times}
 
 
 def evenly(times: Tensor, num: int) -> Tensor:
     """``num`` times from the first to the last of ``times``."""
-    return torch.linspace(float(times[0]), float(times[-1]), num, dtype=times.dtype, device=times.device)
+    return torch.linspace(
+        float(times[0]), float(times[-1]), num, dtype=times.dtype, device=times.device
+    )
 
 
 def largest(state: tuple[Tensor, ...]) -> Tensor:
-    """Largest entry of a tuple of scaled errors: tolerances then hold for every row, not for their mean."""
+    """Largest entry of a tuple of scaled errors: tolerances then hold for every row, not for their
+    mean.
+    """
     return torch.stack([a.abs().max() for a in state]).max()
 
 
 def with_density(
-    flow: Flow, field: Callable[[Tensor, Tensor], Tensor], x: Tensor, generator: torch.Generator | None
+    flow: Flow,
+    field: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    generator: torch.Generator | None,
 ) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The velocity of ``(x, log q)`` (batch, \\*event) and (batch,), where ``field(t, x)`` is that of x."""
+    """The velocity of ``(x, log q)`` (batch, \\*event) and (batch,), where ``field(t, x)`` is that
+    of x.
+    """
     signs = random_signs(flow, x, generator)
 
     def velocity(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -133,7 +176,9 @@ def with_density(
 
 
 def random_signs(flow: Flow, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
-    """Vectors (probes, batch, \\*event) of Hutchinson's estimate, drawn once for a whole path; None for the exact trace."""
+    """Vectors (probes, batch, \\*event) of Hutchinson's estimate, drawn once for a whole path;
+    None for the exact trace.
+    """
     if x.shape[1:].numel() <= flow.exact_dim:
         return None
     signs = torch.empty(flow.num_probes, *x.shape, dtype=x.dtype, device=x.device)
@@ -145,7 +190,8 @@ def value_and_divergence(
 ) -> tuple[Tensor, Tensor]:
     """``v(x)`` and the trace (batch,) of its Jacobian at ``x`` (batch, \\*event).
 
-    The exact trace, or, with ``signs`` (probes, batch, \\*event), Hutchinson's mean of ``u^T J u``.
+    The exact trace, or, with ``signs`` (probes, batch, \\*event), Hutchinson's mean of ``u^T J
+    u``.
     """
     directions = unit_vectors(x) if signs is None else signs
     value, products = jacobian_products(field, x, directions)
@@ -153,8 +199,12 @@ def value_and_divergence(
     return value, traces.sum(0) if signs is None else traces.mean(0)
 
 
-def jacobian_products(field: Callable[[Tensor], Tensor], x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """``v(x)`` like ``x`` (batch, \\*event), and ``u^T J`` for all ``directions`` u (k, batch, \\*event) in one pass."""
+def jacobian_products(
+    field: Callable[[Tensor], Tensor], x: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``v(x)`` like ``x`` (batch, \\*event), and ``u^T J`` for all ``directions`` u (k, batch,
+    \\*event) in one pass.
+    """
     check_recording()
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -171,4 +221,8 @@ def jacobian_products(field: Callable[[Tensor], Tensor], x: Tensor, directions: 
 def unit_vectors(x: Tensor) -> Tensor:
     """The axes of an event of ``x`` (batch, \\*event), for every row: (dim, batch, \\*event)."""
     event = x.shape[1:]
-    return torch.eye(event.numel(), dtype=x.dtype, device=x.device).view(-1, 1, *event).expand(-1, *x.shape)
+    return (
+        torch.eye(event.numel(), dtype=x.dtype, device=x.device)
+        .view(-1, 1, *event)
+        .expand(-1, *x.shape)
+    )

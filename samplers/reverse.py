@@ -1,17 +1,19 @@
 r"""Reverse diffusion: draws of data from noise, by a denoiser ``D(x_t, t) = E[x_0 | x_t]``.
 
-A step from time t to a cleaner s < t replaces the unknown x_0 by D. Given x_0, a whole family of laws of x_s has the right
-marginal (Song, Meng, Ermon 2020, arXiv:2010.02502):
+A step from time t to a cleaner s < t replaces the unknown x_0 by D. Given x_0, a whole family
+of laws of x_s has the right marginal (Song, Meng, Ermon 2020, arXiv:2010.02502):
 
     x_s = alpha_s x_0 + sigma_s (sqrt(1 - c^2) eps + c n),    eps = (x_t - alpha_t x_0) / sigma_t,    n ~ N(0, I);
 
-``c^2 = 1 - SNR_t / SNR_s`` is the forward diffusion read backwards (``Ancestral``), ``c = 0`` the deterministic
-*probability-flow* equation (``DDIM``; ``Heun`` and ``ProbabilityFlow`` solve it to higher order). In the frame y = x /
-sqrt(alpha^2 + sigma^2), where ``a = alpha / sqrt(alpha^2 + sigma^2)``, it reads
+``c^2 = 1 - SNR_t / SNR_s`` is the forward diffusion read backwards (``Ancestral``), ``c = 0``
+the deterministic *probability-flow* equation (``DDIM``; ``Heun`` and ``ProbabilityFlow`` solve
+it to higher order). In the frame y = x / sqrt(alpha^2 + sigma^2), where ``a = alpha /
+sqrt(alpha^2 + sigma^2)``, it reads
 
     dy / d log(sigma / alpha) = a (a y - D),
 
-in which nothing is divided by. Every sampler ends at t = 0, that is at data blurred by the little noise ``sigma_0``.
+in which nothing is divided by. Every sampler ends at t = 0, that is at data blurred by the
+little noise ``sigma_0``.
 """
 
 import itertools
@@ -36,10 +38,12 @@ RHO = 7.0
 
 
 class ReverseSampler(ABC):
-    """Steps from t = 1 to t = 0; subclasses are frozen dataclasses of a schedule and plain numbers, and define ``step``.
+    """Steps from t = 1 to t = 0; subclasses are frozen dataclasses of a schedule and plain
+    numbers, and define ``step``.
 
-    Fields: ``schedule``, that of the denoiser; ``num_steps``; ``grid``, in which the steps are equal: "time", "log_snr" or
-    "karras", ``(sigma / alpha)^(1/7)`` (Karras et al. 2022, arXiv:2206.00364).
+    Fields: ``schedule``, that of the denoiser; ``num_steps``; ``grid``, in which the steps are
+    equal: "time", "log_snr" or "karras", ``(sigma / alpha)^(1/7)`` (Karras et al. 2022,
+    arXiv:2206.00364).
     """
 
     schedule: Schedule
@@ -68,7 +72,8 @@ class ReverseSampler(ABC):
     def estimate(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Tensor:
         """``denoise(x_t, t)``, an x_0 like ``x_t`` (batch, \\*event).
 
-        Raises ``ValueError`` for a denoiser of another schedule, and for an x_0 of another shape or of a wider dtype.
+        Raises ``ValueError`` for a denoiser of another schedule, and for an x_0 of another shape
+        or of a wider dtype.
         """
         check_schedule(self.schedule, denoise)
         x_0 = denoise(x_t, t)
@@ -77,16 +82,27 @@ class ReverseSampler(ABC):
 
     @abstractmethod
     def step(
-        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """``x_s`` like ``x_t`` (batch, \\*event), from time ``t`` to a cleaner ``s``, scalars or (batch,)."""
+        """``x_s`` like ``x_t`` (batch, \\*event), from time ``t`` to a cleaner ``s``, scalars or
+        (batch,).
+        """
 
     @torch.no_grad()
-    def sample(self, denoise: Denoise, x_T: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, denoise: Denoise, x_T: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Data like ``x_T`` (batch, \\*event), which is noise of scale ``sigma_1``.
 
-        ``denoise`` maps x_t (batch, \\*event) and a scalar t to x_0. Raises ``ValueError`` for an ``x_T`` that is not
-        floating and finite, and for what ``estimate`` refuses; ``FloatingPointError`` if a sample diverged.
+        ``denoise`` maps x_t (batch, \\*event) and a scalar t to x_0. Raises ``ValueError`` for an
+        ``x_T`` that is not floating and finite, and for what ``estimate`` refuses;
+        ``FloatingPointError`` if a sample diverged.
         """
         check_position(x_T, "x_T")
         x = x_T
@@ -96,7 +112,9 @@ class ReverseSampler(ABC):
             bad = int((~x_T.isfinite()).flatten(1).any(1).sum())
             if bad:
                 raise ValueError(f"x_T must be finite: {bad} of {len(x_T)} rows are not")
-            check_finite("x_0", x, f"a sample of {type(self).__name__} diverged, or denoise is not finite")
+            check_finite(
+                "x_0", x, f"a sample of {type(self).__name__} diverged, or denoise is not finite"
+            )
         return x
 
 
@@ -112,9 +130,10 @@ def bridge(
 ) -> Tensor:
     """A draw of x_s given x_0 and x_t (batch, \\*event), for times s <= t, scalars or (batch,).
 
-    With ``eta`` 1 the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; smaller, a law of the same marginals with
-    less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t / SNR_s)``. Without fresh noise s may be noisier than t.
-    Raises ``ValueError`` for an s noisier than t otherwise, an ``eta`` outside [0, 1], or shapes that differ.
+    With ``eta`` 1 the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; smaller, a law of
+    the same marginals with less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t /
+    SNR_s)``. Without fresh noise s may be noisier than t. Raises ``ValueError`` for an s noisier
+    than t otherwise, an ``eta`` outside [0, 1], or shapes that differ.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")
@@ -135,8 +154,8 @@ def bridge(
 class Ancestral(ReverseSampler):
     """Draws of ``q(x_s | x_t, x_0 = D)``: the forward diffusion reversed, as in DDPM.
 
-    Exact as steps go to zero. Source: Ho et al. 2020, arXiv:2006.11239. Raises ``ValueError`` for a non-positive
-    ``num_steps`` or an unknown ``grid``.
+    Exact as steps go to zero. Source: Ho et al. 2020, arXiv:2006.11239. Raises ``ValueError`` for
+    a non-positive ``num_steps`` or an unknown ``grid``.
     """
 
     schedule: Schedule
@@ -144,18 +163,27 @@ class Ancestral(ReverseSampler):
     grid: str = "time"
 
     def step(
-        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        return bridge(self.schedule, self.estimate(denoise, x_t, t), x_t, t, s, generator=generator)
+        return bridge(
+            self.schedule, self.estimate(denoise, x_t, t), x_t, t, s, generator=generator
+        )
 
 
 @dataclass(frozen=True)
 class DDIM(ReverseSampler):
-    """The step above with ``c = eta sqrt(1 - SNR_t / SNR_s)``: deterministic at ``eta`` 0, ancestral at 1.
+    """The step above with ``c = eta sqrt(1 - SNR_t / SNR_s)``: deterministic at ``eta`` 0,
+    ancestral at 1.
 
-    Order 1. At ``eta`` 0 ``step`` also goes to a noisier s, and so inverts itself up to the order. Source: Song, Meng, Ermon
-    2020, arXiv:2010.02502. Raises ``ValueError`` for a non-positive ``num_steps``, an ``eta`` outside [0, 1] or an unknown
-    ``grid``.
+    Order 1. At ``eta`` 0 ``step`` also goes to a noisier s, and so inverts itself up to the order.
+    Source: Song, Meng, Ermon 2020, arXiv:2010.02502. Raises ``ValueError`` for a non-positive
+    ``num_steps``, an ``eta`` outside [0, 1] or an unknown ``grid``.
     """
 
     schedule: Schedule
@@ -168,20 +196,29 @@ class DDIM(ReverseSampler):
         check_fields(self, eta="in [0, 1]")
 
     def step(
-        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        return bridge(self.schedule, self.estimate(denoise, x_t, t), x_t, t, s, self.eta, generator=generator)
+        return bridge(
+            self.schedule, self.estimate(denoise, x_t, t), x_t, t, s, self.eta, generator=generator
+        )
 
 
 @dataclass(frozen=True)
 class Heun(ReverseSampler):
     """A DDIM step, corrected by the denoiser at its end: two denoisings a step, order 2.
 
-    With ``h = log(SNR_s / SNR_t) / 2`` the flow from t to s is ``x_s = (sigma_s / sigma_t) x_t + alpha_s int_0^h exp(u - h) D
-    du`` exactly; DDIM holds D at its first value, here it runs in a line from there to the last. The mean of eps over both
-    ends, as in EDM (Karras et al. 2022, arXiv:2206.00364), is of the same order but multiplies errors by ``exp(h)``, without
-    bound where steps are few. Source: Lu et al. 2022, arXiv:2211.01095. Raises ``ValueError`` for a non-positive
-    ``num_steps`` or an unknown ``grid``.
+    With ``h = log(SNR_s / SNR_t) / 2`` the flow from t to s is ``x_s = (sigma_s / sigma_t) x_t +
+    alpha_s int_0^h exp(u - h) D du`` exactly; DDIM holds D at its first value, here it runs in a
+    line from there to the last. The mean of eps over both ends, as in EDM (Karras et al. 2022,
+    arXiv:2206.00364), is of the same order but multiplies errors by ``exp(h)``, without bound
+    where steps are few. Source: Lu et al. 2022, arXiv:2211.01095. Raises ``ValueError`` for a
+    non-positive ``num_steps`` or an unknown ``grid``.
     """
 
     schedule: Schedule
@@ -189,7 +226,13 @@ class Heun(ReverseSampler):
     grid: str = "karras"
 
     def step(
-        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         x_0 = self.estimate(denoise, x_t, t)
         x_s = bridge(self.schedule, x_0, x_t, t, s, eta=0.0)
@@ -203,10 +246,11 @@ class Heun(ReverseSampler):
 class ProbabilityFlow(ReverseSampler):
     """The probability-flow equation by a solver of torchdiffeq, with the density along it.
 
-    A fixed-step ``method`` takes one step, in log-SNR, from each time of ``grid`` to the next; an adaptive one as many as
-    hold the error of every row below ``atol + rtol |y|``, so that ``num_steps`` = 1 (its default) will do. ``rtol``,
-    ``atol``, ``exact_dim`` and ``num_probes`` are those of ``GradientFlow``. Source: Song et al. 2021, arXiv:2011.13456.
-    Raises ``ValueError`` for a non-positive number or an unknown name.
+    A fixed-step ``method`` takes one step, in log-SNR, from each time of ``grid`` to the next; an
+    adaptive one as many as hold the error of every row below ``atol + rtol |y|``, so that
+    ``num_steps`` = 1 (its default) will do. ``rtol``, ``atol``, ``exact_dim`` and ``num_probes``
+    are those of ``GradientFlow``. Source: Song et al. 2021, arXiv:2011.13456. Raises
+    ``ValueError`` for a non-positive number or an unknown name.
     """
 
     schedule: Schedule
@@ -223,21 +267,38 @@ class ProbabilityFlow(ReverseSampler):
         super().__post_init__()
 
     def step(
-        self, denoise: Denoise, x_t: Tensor, t: Tensor, s: Tensor, *, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """As ``ReverseSampler.step``; raises ``ValueError`` unless the times are scalars."""
         if t.ndim or s.ndim:
-            raise ValueError(f"t and s must be scalars, got shapes {tuple(t.shape)} and {tuple(s.shape)}")
+            raise ValueError(
+                f"t and s must be scalars, got shapes {tuple(t.shape)} and {tuple(s.shape)}"
+            )
         field = self._field(denoise)
-        return self._solve(lambda tau, state: (field(tau, state[0]),), (x_t,), torch.stack([t, s]))[0]
+        return self._solve(
+            lambda tau, state: (field(tau, state[0]),), (x_t,), torch.stack([t, s])
+        )[0]
 
     def flow(
-        self, denoise: Denoise, x_T: Tensor, log_prob_T: Tensor, *, generator: torch.Generator | None = None
+        self,
+        denoise: Denoise,
+        x_T: Tensor,
+        log_prob_T: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Where ``x_T`` (batch, \\*event) ends at t = 0, and the log-density (batch,) there, given ``log_prob_T`` (batch,).
+        """Where ``x_T`` (batch, \\*event) ends at t = 0, and the log-density (batch,) there, given
+        ``log_prob_T`` (batch,).
 
-        Differentiable in all arguments (under ``torch.no_grad`` no graph is kept). Raises ``ValueError`` for a
-        ``log_prob_T`` of another shape, and ``FloatingPointError`` if a path leaves to infinity.
+        Differentiable in all arguments (under ``torch.no_grad`` no graph is kept). Raises
+        ``ValueError`` for a ``log_prob_T`` of another shape, and ``FloatingPointError`` if a path
+        leaves to infinity.
         """
         check_log_prob("log_prob_T", log_prob_T, x_T)
         velocity = with_density(self, self._field(denoise), x_T, generator)
@@ -251,12 +312,16 @@ class ProbabilityFlow(ReverseSampler):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Log-density (batch,) of the law at t = 0 in given points ``x_0`` (batch, \\*event), by integrating to t = 1.
+        """Log-density (batch,) of the law at t = 0 in given points ``x_0`` (batch, \\*event), by
+        integrating to t = 1.
 
-        ``base_log_prob`` is the normalised log-density at t = 1, by default that of ``N(0, (alpha_1^2 + sigma_1^2) I)``.
+        ``base_log_prob`` is the normalised log-density at t = 1, by default that of ``N(0,
+        (alpha_1^2 + sigma_1^2) I)``.
         """
         velocity = with_density(self, self._field(denoise), x_0, generator)
-        x_T, change = self._solve(velocity, (x_0, x_0.new_zeros(len(x_0))), self.times(x_0).flip(0))
+        x_T, change = self._solve(
+            velocity, (x_0, x_0.new_zeros(len(x_0))), self.times(x_0).flip(0)
+        )
         base = (base_log_prob or self._noise_log_prob)(x_T)
         check_log_prob("base_log_prob(x_T)", base, x_T)
         return base - change
@@ -273,7 +338,9 @@ class ProbabilityFlow(ReverseSampler):
             log_snr = -2 * tau.double()
             a = broadcast(log_snr.sigmoid().sqrt(), y)
             scale = broadcast(frame_scale(self.schedule, log_snr), y)
-            return a * (a * y - self.estimate(denoise, scale * y, self.schedule.time(log_snr).clamp(0, 1)))
+            return a * (
+                a * y - self.estimate(denoise, scale * y, self.schedule.time(log_snr).clamp(0, 1))
+            )
 
         return field
 
@@ -287,7 +354,10 @@ class ProbabilityFlow(ReverseSampler):
         for ends in itertools.pairwise(-0.5 * log_snr):
             state = solve(self, velocity, state, torch.stack(ends), 1)
         growth = dim * (scale[0] / scale[-1]).log()
-        return (state[0] * broadcast(scale[-1], x), *(log_prob + broadcast(growth, x) for log_prob in state[1:]))
+        return (
+            state[0] * broadcast(scale[-1], x),
+            *(log_prob + broadcast(growth, x) for log_prob in state[1:]),
+        )
 
 
 def frame_scale(schedule: Schedule, log_snr: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from samplers.schedules import Schedule
 
 
 def check_schedule(schedule: Schedule, denoise: Callable[..., Any]) -> None:
-    """Raise ``ValueError`` if ``denoise``, or what it is a ``partial`` of, has another ``schedule``."""
+    """Raise ``ValueError`` if ``denoise``, or what it is a ``partial`` of, has another
+    ``schedule``.
+    """
     while isinstance(denoise, partial):
         denoise = denoise.func
     known = getattr(denoise, "schedule", schedule)
@@ -24,14 +26,21 @@ def check_cleaner(log_snr_t: Tensor, log_snr_s: Tensor) -> None:
     """Raise ``ValueError`` if the log-SNR at s is anywhere below that at t."""
     if is_readable(log_snr_s) and bool((log_snr_s < log_snr_t).any()):
         raise ValueError(
-            "s must be at most t where fresh noise is drawn (eta > 0): a step to a noisier time is valid for eta = 0 only, "
+            "s must be at most t where fresh noise is drawn (eta > 0): a step to a noisier time "
+            "is valid for eta = 0 only, "
             f"got log-SNRs that fall by up to {float((log_snr_t - log_snr_s).max()):.3g}"
         )
 
 
 def check_estimate(x_0: Any, x_t: Tensor) -> None:
-    """Raise ``ValueError`` unless ``x_0`` has the shape of ``x_t``, in a dtype that leaves that of ``x_t`` as it is."""
+    """Raise ``ValueError`` unless ``x_0`` has the shape of ``x_t``, in a dtype that leaves that of
+    ``x_t`` as it is.
+    """
     known = isinstance(x_0, Tensor)
-    if not (known and x_0.shape == x_t.shape and torch.promote_types(x_0.dtype, x_t.dtype) == x_t.dtype):
+    if not (
+        known and x_0.shape == x_t.shape and torch.promote_types(x_0.dtype, x_t.dtype) == x_t.dtype
+    ):
         got = f"{x_0.dtype} of shape {tuple(x_0.shape)}" if known else type(x_0).__name__
-        raise ValueError(f"x_0 must be like x_t, {x_t.dtype} of shape {tuple(x_t.shape)}, got {got}")
+        raise ValueError(
+            f"x_0 must be like x_t, {x_t.dtype} of shape {tuple(x_t.shape)}, got {got}"
+        )

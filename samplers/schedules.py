@@ -1,12 +1,15 @@
-r"""Noise schedules: ``x_t = alpha_t x_0 + sigma_t eps`` for a time t in [0, 1], clean at 0 and noise at 1.
+r"""Noise schedules: ``x_t = alpha_t x_0 + sigma_t eps`` for a time t in [0, 1], clean at 0 and
+noise at 1.
 
-Up to a scale of x, all that a schedule says about t is the log-signal-to-noise ratio ``lambda = log(alpha^2 / sigma^2)``,
-strictly decreasing in t and finite at both ends. A schedule is thus a *speed* ``t -> lambda`` and a *frame* ``lambda ->
-(alpha, sigma)``: variance preserving (``alpha^2 + sigma^2 = 1``), variance exploding (``alpha = 1``) or rectified (``alpha +
-sigma = 1``). ``ve_sigma = sigma / alpha = exp(-lambda / 2)`` is the noise in units of x_0, the same in every frame.
+Up to a scale of x, all that a schedule says about t is the log-signal-to-noise ratio ``lambda =
+log(alpha^2 / sigma^2)``, strictly decreasing in t and finite at both ends. A schedule is thus a
+*speed* ``t -> lambda`` and a *frame* ``lambda -> (alpha, sigma)``: variance preserving (``alpha^2
++ sigma^2 = 1``), variance exploding (``alpha = 1``) or rectified (``alpha + sigma = 1``).
+``ve_sigma = sigma / alpha = exp(-lambda / 2)`` is the noise in units of x_0, the same in every
+frame.
 
-All is computed in float64, whatever the dtype of t: single precision loses ``1 - alpha^2`` at the clean end. Source: Kingma
-et al. 2021, arXiv:2107.00630; Karras et al. 2022, arXiv:2206.00364.
+All is computed in float64, whatever the dtype of t: single precision loses ``1 - alpha^2`` at the
+clean end. Source: Kingma et al. 2021, arXiv:2107.00630; Karras et al. 2022, arXiv:2206.00364.
 """
 
 import math
@@ -24,20 +27,29 @@ BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
-    """``coefficient``, a scalar or (batch,), in dtype, device and number of dimensions of ``x`` (batch, \\*event).
+    """``coefficient``, a scalar or (batch,), in dtype, device and number of dimensions of ``x``
+    (batch, \\*event).
 
     Raises ``ValueError`` for other shapes.
     """
     if coefficient.ndim and coefficient.shape != x.shape[:1]:
-        raise ValueError(f"times must be a scalar or of shape {tuple(x.shape[:1])}, got {tuple(coefficient.shape)}")
-    return coefficient.to(x) if coefficient.ndim == 0 else coefficient.to(x).view(-1, *[1] * (x.ndim - 1))
+        raise ValueError(
+            f"times must be a scalar or of shape {tuple(x.shape[:1])}, got "
+            f"{tuple(coefficient.shape)}"
+        )
+    return (
+        coefficient.to(x)
+        if coefficient.ndim == 0
+        else coefficient.to(x).view(-1, *[1] * (x.ndim - 1))
+    )
 
 
 class Schedule(ABC):
-    """``t -> (alpha_t, sigma_t)``; subclasses are frozen dataclasses of plain numbers and define ``log_snr`` and ``time``.
+    """``t -> (alpha_t, sigma_t)``; subclasses are frozen dataclasses of plain numbers and define
+    ``log_snr`` and ``time``.
 
-    All methods map tensors of any shape to float64 tensors of that shape. Times lie in [0, 1] and log-SNRs in
-    ``log_snr_range``; what lies outside is not checked.
+    All methods map tensors of any shape to float64 tensors of that shape. Times lie in [0, 1] and
+    log-SNRs in ``log_snr_range``; what lies outside is not checked.
     """
 
     @abstractmethod
@@ -49,7 +61,9 @@ class Schedule(ABC):
         """The t at which ``log_snr`` is reached: the inverse of the method ``log_snr``."""
 
     def frame(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """``(alpha, sigma)`` at ``log_snr``; variance preserving unless a schedule says otherwise."""
+        """``(alpha, sigma)`` at ``log_snr``; variance preserving unless a schedule says
+        otherwise.
+        """
         log_snr = log_snr.double()
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
@@ -70,11 +84,12 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class VPLinear(Schedule):
-    """Variance preserving, ``beta(u) = beta_min + u (beta_max - beta_min)`` and ``alpha = exp(-int_0^u beta / 2)``.
+    """Variance preserving, ``beta(u) = beta_min + u (beta_max - beta_min)`` and ``alpha =
+    exp(-int_0^u beta / 2)``.
 
-    u runs to 1 from where the log-SNR is ``log_snr_max``, at t = 0. Source: Ho et al. 2020, arXiv:2006.11239; Song et al.
-    2021, arXiv:2011.13456. Raises ``ValueError`` unless ``0 < beta_min < beta_max``, or if ``log_snr_max`` is below the
-    log-SNR at u = 1.
+    u runs to 1 from where the log-SNR is ``log_snr_max``, at t = 0. Source: Ho et al. 2020,
+    arXiv:2006.11239; Song et al. 2021, arXiv:2011.13456. Raises ``ValueError`` unless ``0 <
+    beta_min < beta_max``, or if ``log_snr_max`` is below the log-SNR at u = 1.
     """
 
     beta_min: float = 0.1
@@ -93,7 +108,9 @@ class VPLinear(Schedule):
 
     @cached_property
     def _start(self) -> float:
-        return float(self._natural(torch.tensor(self.log_snr_max, dtype=torch.float64, device="cpu")))
+        return float(
+            self._natural(torch.tensor(self.log_snr_max, dtype=torch.float64, device="cpu"))
+        )
 
     def log_snr(self, t: Tensor) -> Tensor:
         u = self._start + (1 - self._start) * t.double()
@@ -107,8 +124,8 @@ class VPLinear(Schedule):
 class VPCosine(Schedule):
     """Variance preserving, ``alpha = cos(pi u / 2)``, ``sigma = sin(pi u / 2)``, u linear in t.
 
-    The ends of u are where the log-SNR is ``log_snr_max`` and ``log_snr_min``. Source: Nichol & Dhariwal 2021,
-    arXiv:2102.09672. Raises ``ValueError`` unless ``log_snr_min < log_snr_max``.
+    The ends of u are where the log-SNR is ``log_snr_max`` and ``log_snr_min``. Source: Nichol &
+    Dhariwal 2021, arXiv:2102.09672. Raises ``ValueError`` unless ``log_snr_min < log_snr_max``.
     """
 
     log_snr_min: float = -15.0
@@ -132,12 +149,15 @@ class VPCosine(Schedule):
 
 @dataclass(frozen=True)
 class VPDiscrete(Schedule):
-    """Variance preserving, from ``num_train_steps`` betas: ``alpha_i^2 = prod_{j <= i} (1 - beta_j)`` at ``t = i / (n - 1)``.
+    """Variance preserving, from ``num_train_steps`` betas: ``alpha_i^2 = prod_{j <= i} (1 -
+    beta_j)`` at ``t = i / (n - 1)``.
 
-    Between training steps the log-SNR is linear in t. ``betas`` is "linear", "scaled_linear" (linear in the square root) from
-    ``beta_start`` to ``beta_end``, or "squaredcos_cap_v2" (a cosine, each beta at most .999; needs neither end): the names
-    of ``diffusers``. Raises ``ValueError`` for another name, fewer than two steps or more than a million, or ends that are
-    not ``0 < beta_start < beta_end < 1``. Source: Ho et al. 2020, arXiv:2006.11239; Nichol & Dhariwal 2021, arXiv:2102.09672.
+    Between training steps the log-SNR is linear in t. ``betas`` is "linear", "scaled_linear"
+    (linear in the square root) from ``beta_start`` to ``beta_end``, or "squaredcos_cap_v2" (a
+    cosine, each beta at most .999; needs neither end): the names of ``diffusers``. Raises
+    ``ValueError`` for another name, fewer than two steps or more than a million, or ends that are
+    not ``0 < beta_start < beta_end < 1``. Source: Ho et al. 2020, arXiv:2006.11239; Nichol &
+    Dhariwal 2021, arXiv:2102.09672.
     """
 
     num_train_steps: int = 1000
@@ -164,7 +184,9 @@ class VPDiscrete(Schedule):
             betas = (1 - square[1:] / square[:-1]).clamp(max=0.999)
         else:
             power = 0.5 if self.betas == "scaled_linear" else 1.0
-            betas = torch.linspace(self.beta_start**power, self.beta_end**power, num, **here) ** (1 / power)
+            betas = torch.linspace(self.beta_start**power, self.beta_end**power, num, **here) ** (
+                1 / power
+            )
         log_square = (-betas).log1p().cumsum(0)
         return log_square - (-torch.expm1(log_square)).log()
 
@@ -174,9 +196,13 @@ class VPDiscrete(Schedule):
         return torch.lerp(values[i], values[i + 1], position - i)
 
     def position(self, log_snr: Tensor) -> Tensor:
-        """Training step at ``log_snr``, fractional in [0, num_train_steps - 1]; ``.round().long()`` is the nearest one."""
+        """Training step at ``log_snr``, fractional in [0, num_train_steps - 1];
+        ``.round().long()`` is the nearest one.
+        """
         values, log_snr = self._log_snrs.to(log_snr.device), log_snr.double()
-        i = (torch.searchsorted(-values, -log_snr.contiguous()) - 1).clamp(0, self.num_train_steps - 2)
+        i = (torch.searchsorted(-values, -log_snr.contiguous()) - 1).clamp(
+            0, self.num_train_steps - 2
+        )
         return i + (log_snr - values[i]) / (values[i + 1] - values[i])
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -193,7 +219,8 @@ def exploding(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 class VE(Schedule):
     """Variance exploding, ``sigma = sigma_min (sigma_max / sigma_min)^t``: log-SNR linear in t.
 
-    Source: Song et al. 2021, arXiv:2011.13456. Raises ``ValueError`` unless ``0 < sigma_min < sigma_max``.
+    Source: Song et al. 2021, arXiv:2011.13456. Raises ``ValueError`` unless ``0 < sigma_min <
+    sigma_max``.
     """
 
     sigma_min: float = 0.01
@@ -207,17 +234,23 @@ class VE(Schedule):
         return exploding(log_snr)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        return -2 * (math.log(self.sigma_min) + t.double() * math.log(self.sigma_max / self.sigma_min))
+        return -2 * (
+            math.log(self.sigma_min) + t.double() * math.log(self.sigma_max / self.sigma_min)
+        )
 
     def time(self, log_snr: Tensor) -> Tensor:
-        return (-0.5 * log_snr.double() - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        return (-0.5 * log_snr.double() - math.log(self.sigma_min)) / math.log(
+            self.sigma_max / self.sigma_min
+        )
 
 
 @dataclass(frozen=True)
 class Karras(Schedule):
-    """Variance exploding, ``sigma^(1 / rho)`` linear in t from ``sigma_min`` to ``sigma_max`` (EDM).
+    """Variance exploding, ``sigma^(1 / rho)`` linear in t from ``sigma_min`` to ``sigma_max``
+    (EDM).
 
-    Source: Karras et al. 2022, arXiv:2206.00364. Raises ``ValueError`` unless ``0 < sigma_min < sigma_max`` and ``rho > 0``.
+    Source: Karras et al. 2022, arXiv:2206.00364. Raises ``ValueError`` unless ``0 < sigma_min <
+    sigma_max`` and ``rho > 0``.
     """
 
     sigma_min: float = 0.002
@@ -244,9 +277,9 @@ class Karras(Schedule):
 class Rectified(Schedule):
     """``alpha = 1 - u``, ``sigma = u``, u linear in t: rectified flow, flow matching.
 
-    u is t but for its ends, where the log-SNR is ``log_snr_max`` and ``log_snr_min``: u = 1e-4 and 1 - 1e-4 by default.
-    Source: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747. Raises ``ValueError`` unless
-    ``log_snr_min < log_snr_max``.
+    u is t but for its ends, where the log-SNR is ``log_snr_max`` and ``log_snr_min``: u = 1e-4 and
+    1 - 1e-4 by default. Source: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022,
+    arXiv:2210.02747. Raises ``ValueError`` unless ``log_snr_min < log_snr_max``.
     """
 
     log_snr_min: float = -2 * math.log(1e4 - 1)

@@ -1,9 +1,10 @@
-r"""Densities of which everything is known: exact draws, mean, covariance and log Z; for tests and benchmarks.
+r"""Densities of which everything is known: exact draws, mean, covariance and log Z; for tests and
+benchmarks.
 
-Each target is a log-density ``(num, dim) -> (num,)``; ``log_z`` is the log-integral of its exponential, so that
-``target(x) - target.log_z`` is the normalised ``log_prob``. ``Gaussian`` and ``Banana`` are unnormalised, as energies
-in practice are; ``GaussianMixture`` is normalised when its weights sum to one. Tensors live where the arguments
-lived.
+Each target is a log-density ``(num, dim) -> (num,)``; ``log_z`` is the log-integral of its
+exponential, so that ``target(x) - target.log_z`` is the normalised ``log_prob``. ``Gaussian`` and
+``Banana`` are unnormalised, as energies in practice are; ``GaussianMixture`` is normalised when
+its weights sum to one. Tensors live where the arguments lived.
 """
 
 import math
@@ -26,7 +27,9 @@ def as_tensor(value: Any) -> Tensor:
 
 
 def as_floating(**values: Any) -> Tensor:
-    """The one value given by name as a floating tensor. Raises ``ValueError`` unless its numbers are real and finite."""
+    """The one value given by name as a floating tensor. Raises ``ValueError`` unless its numbers
+    are real and finite.
+    """
     ((name, value),) = values.items()
     tensor = as_tensor(value)
     if tensor.is_complex():
@@ -47,8 +50,8 @@ def check_points(x: Tensor, dim: int) -> None:
 def log_sum_exp(terms: Tensor, dim: int) -> Tensor:
     """``log sum exp(terms)`` along ``dim``, whose gradient is ``softmax(terms)``.
 
-    That of ``torch.logsumexp``, ``exp(terms - value)``, sums to the number of the largest terms where they are so far from 0
-    that the value is rounded to them.
+    That of ``torch.logsumexp``, ``exp(terms - value)``, sums to the number of the largest terms
+    where they are so far from 0 that the value is rounded to them.
     """
     top = terms.detach().amax(dim, keepdim=True)
     top = top.masked_fill(top == -math.inf, 0.0)  # no term counts
@@ -56,13 +59,16 @@ def log_sum_exp(terms: Tensor, dim: int) -> Tensor:
 
 
 class Gaussian:
-    """Unnormalised ``-(x - mean)^T covariance^-1 (x - mean) / 2``; ``log_z = log det(2 pi covariance) / 2``.
+    """Unnormalised ``-(x - mean)^T covariance^-1 (x - mean) / 2``; ``log_z = log det(2 pi
+    covariance) / 2``.
 
-    ``mean`` (dim,), ``covariance`` (dim, dim). Raises ``ValueError`` unless the covariance is symmetric, positive
-    definite and of the size of the mean.
+    ``mean`` (dim,), ``covariance`` (dim, dim). Raises ``ValueError`` unless the covariance is
+    symmetric, positive definite and of the size of the mean.
     """
 
-    def __init__(self, mean: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]]) -> None:
+    def __init__(
+        self, mean: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]]
+    ) -> None:
         self.mean, self.covariance = as_floating(mean=mean), as_floating(covariance=covariance)
         if self.mean.ndim != 1 or self.covariance.shape != 2 * self.mean.shape:
             wanted, got = tuple(2 * self.mean.shape), tuple(self.covariance.shape)
@@ -70,9 +76,14 @@ class Gaussian:
         self.scale_tril, failed = torch.linalg.cholesky_ex(self.covariance)
         known = not self.covariance.is_meta
         if known and (bool(failed) or not torch.allclose(self.covariance, self.covariance.mT)):
-            raise ValueError(f"covariance must be symmetric and positive definite, got {self.covariance.tolist()}")
+            raise ValueError(
+                "covariance must be symmetric and positive definite, got "
+                f"{self.covariance.tolist()}"
+            )
         self.precision = torch.cholesky_inverse(self.scale_tril)
-        self.log_z = self.scale_tril.diagonal().log().sum() + len(self.mean) / 2 * math.log(2 * math.pi)
+        self.log_z = self.scale_tril.diagonal().log().sum() + len(self.mean) / 2 * math.log(
+            2 * math.pi
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         check_points(x, len(self.mean))
@@ -98,10 +109,12 @@ class Gaussian:
 
 
 class GaussianMixture:
-    """``log sum_k weights_k N(x; means_k, diag(scales_k)^2)``; ``log_z = log sum_k weights_k``, 0 if they sum to one.
+    """``log sum_k weights_k N(x; means_k, diag(scales_k)^2)``; ``log_z = log sum_k weights_k``, 0
+    if they sum to one.
 
-    ``weights`` (K,) positive, ``means`` (K, dim), ``scales`` (K,) or (K, dim) positive standard deviations. Raises
-    ``ValueError`` for shapes that do not match, or a weight or scale that is not positive.
+    ``weights`` (K,) positive, ``means`` (K, dim), ``scales`` (K,) or (K, dim) positive standard
+    deviations. Raises ``ValueError`` for shapes that do not match, or a weight or scale that is
+    not positive.
     """
 
     def __init__(
@@ -114,9 +127,14 @@ class GaussianMixture:
         self.scales = as_floating(scales=scales)
         if self.means.ndim != 2 or self.weights.shape != self.means.shape[:1]:
             shapes = tuple(self.weights.shape), tuple(self.means.shape)
-            raise ValueError(f"weights (K,) and means (K, dim) must agree in K, got shapes {shapes[0]} and {shapes[1]}")
+            raise ValueError(
+                f"weights (K,) and means (K, dim) must agree in K, got shapes {shapes[0]} and "
+                f"{shapes[1]}"
+            )
         if self.scales.shape not in (self.means.shape[:1], self.means.shape):
-            raise ValueError(f"scales must have shape (K,) or (K, dim), got {tuple(self.scales.shape)}")
+            raise ValueError(
+                f"scales must have shape (K,) or (K, dim), got {tuple(self.scales.shape)}"
+            )
         for name, value in (("weights", self.weights), ("scales", self.scales)):
             if not value.is_meta and not bool((value > 0).all()):
                 raise ValueError(f"{name} must be positive, got {value.tolist()}")
@@ -127,12 +145,18 @@ class GaussianMixture:
         self._offsets = self.means - self.mean  # products of centred numbers cancel less
         self._precisions = self._scales**-2
         self._constants = (
-            self.weights.log() - self._scales.log().sum(1) - self._offsets.shape[1] / 2 * math.log(2 * math.pi)
+            self.weights.log()
+            - self._scales.log().sum(1)
+            - self._offsets.shape[1] / 2 * math.log(2 * math.pi)
         )
-        self.covariance = torch.diag(share @ self._scales**2) + (self._offsets.mT * share) @ self._offsets
+        self.covariance = (
+            torch.diag(share @ self._scales**2) + (self._offsets.mT * share) @ self._offsets
+        )
 
     def _terms(self, d: Tensor) -> Tensor:
-        """Log of weighted component densities (K, num) at ``mean + d``; sums over the first axis are the fast ones."""
+        """Log of weighted component densities (K, num) at ``mean + d``; sums over the first axis
+        are the fast ones.
+        """
         pull = self._offsets * self._precisions
         level = self._constants - 0.5 * (self._offsets * pull).sum(1)
         return level[:, None] + pull @ d.mT - 0.5 * (self._precisions @ d.square().mT)
@@ -142,7 +166,9 @@ class GaussianMixture:
         return log_sum_exp(self._terms(x - self.mean), 0)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (num,) and gradient ``sum_k p(k|x) (means_k - x) / scales_k^2`` (num, dim) at ``x`` (num, dim)."""
+        """Value (num,) and gradient ``sum_k p(k|x) (means_k - x) / scales_k^2`` (num, dim) at
+        ``x`` (num, dim).
+        """
         check_points(x, len(self.mean))
         d = x - self.mean
         terms = self._terms(d)
@@ -153,20 +179,26 @@ class GaussianMixture:
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, dim)."""
         check_counts(self, least=0, num=num)
-        k = torch.multinomial(self.weights, max(num, 1), replacement=True, generator=generator)[:num]
+        k = torch.multinomial(self.weights, max(num, 1), replacement=True, generator=generator)[
+            :num
+        ]
         noise = self.means.new_empty(num, self.means.shape[1]).normal_(generator=generator)
         return self.means[k] + self._scales[k] * noise
 
 
 class Banana:
-    """``u = (x1, x2 - curvature (x1^2 - s1^2))`` is ``N(0, diag(s1, s2)^2)``: a bent Gaussian (Haario et al. 1999).
+    """``u = (x1, x2 - curvature (x1^2 - s1^2))`` is ``N(0, diag(s1, s2)^2)``: a bent Gaussian
+    (Haario et al. 1999).
 
-    Unnormalised ``-|u / scales|^2 / 2``; the map has unit Jacobian, so ``log_z = log(2 pi s1 s2)``. The mean is 0 and
-    the covariance diag(s1^2, s2^2 + 2 curvature^2 s1^4). ``scales`` = (s1, s2) give dtype and device. Raises
-    ``ValueError`` unless they are two positive numbers and the curvature is finite.
+    Unnormalised ``-|u / scales|^2 / 2``; the map has unit Jacobian, so ``log_z = log(2 pi s1
+    s2)``. The mean is 0 and the covariance diag(s1^2, s2^2 + 2 curvature^2 s1^4). ``scales`` =
+    (s1, s2) give dtype and device. Raises ``ValueError`` unless they are two positive numbers and
+    the curvature is finite.
     """
 
-    def __init__(self, curvature: float = 1.0, scales: Tensor | Sequence[float] = (1.0, 0.5)) -> None:
+    def __init__(
+        self, curvature: float = 1.0, scales: Tensor | Sequence[float] = (1.0, 0.5)
+    ) -> None:
         check_numbers(self, "finite", curvature=curvature)
         self.curvature, self.scales = curvature, as_floating(scales=scales)
         if self.scales.shape != (2,):
@@ -175,7 +207,9 @@ class Banana:
             raise ValueError(f"scales must be positive, got {self.scales.tolist()}")
         self.mean = torch.zeros_like(self.scales)
         variance = self.scales**2
-        self.covariance = torch.diag(variance + torch.stack([self.mean[0], 2 * curvature**2 * variance[0] ** 2]))
+        self.covariance = torch.diag(
+            variance + torch.stack([self.mean[0], 2 * curvature**2 * variance[0] ** 2])
+        )
         self.log_z = self.scales.log().sum() + math.log(2 * math.pi)
 
     def _bend(self, x1: Tensor) -> Tensor:

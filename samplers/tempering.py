@@ -1,9 +1,11 @@
-r"""Tempering: wrappers that take a sampler through the flattened densities ``p(x)^beta``, ``0 < beta <= 1``.
+r"""Tempering: wrappers that take a sampler through the flattened densities ``p(x)^beta``, ``0 <
+beta <= 1``.
 
-A chain of local moves does not cross the valley between two modes of ``p``, but it crosses those of ``p^beta`` with
-small ``beta``. ``Annealed`` raises ``beta`` along a ladder while the chain runs. ``ParallelTempering`` keeps one
-replica per rung and exchanges neighbours with probability ``min(1, exp((beta_i - beta_j) (log p(x_j) - log
-p(x_i))))``, which leaves the product of all ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
+A chain of local moves does not cross the valley between two modes of ``p``, but it crosses those
+of ``p^beta`` with small ``beta``. ``Annealed`` raises ``beta`` along a ladder while the chain
+runs. ``ParallelTempering`` keeps one replica per rung and exchanges neighbours with probability
+``min(1, exp((beta_i - beta_j) (log p(x_j) - log p(x_i))))``, which leaves the product of all
+``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -31,25 +33,40 @@ from samplers.checks import check_kind, check_numbers, is_a, plain
 
 
 def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
-    """View ``number``, if a tensor (chains,), so that it multiplies ``x`` (chains, \\*event) chain by chain."""
+    """View ``number``, if a tensor (chains,), so that it multiplies ``x`` (chains, \\*event) chain
+    by chain.
+    """
     return number.view(-1, *[1] * (x.ndim - 1)) if isinstance(number, Tensor) else number
 
 
 def check_ladder(sampler: "Annealed | ParallelTempering") -> None:
-    """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1; keep it as plain numbers."""
+    """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1; keep
+    it as plain numbers.
+    """
     check_kind(sampler, Sampler, sampler=sampler.sampler)
-    ladder = tuple(map(plain, sampler.ladder)) if isinstance(sampler.ladder, Iterable) else (sampler.ladder,)
-    steps = list(pairwise((0.0, *ladder, 1.0))) if all(is_a(Real, beta) for beta in ladder) else [(0.0, 0.0)]
+    ladder = (
+        tuple(map(plain, sampler.ladder))
+        if isinstance(sampler.ladder, Iterable)
+        else (sampler.ladder,)
+    )
+    steps = (
+        list(pairwise((0.0, *ladder, 1.0)))
+        if all(is_a(Real, beta) for beta in ladder)
+        else [(0.0, 0.0)]
+    )
     if not all(a < b for a, b in steps[:-1]) or steps[-1][0] != 1:
-        raise ValueError(f"{type(sampler).__name__}: ladder must increase from above 0 to 1, got {ladder!r}")
+        raise ValueError(
+            f"{type(sampler).__name__}: ladder must increase from above 0 to 1, got {ladder!r}"
+        )
     object.__setattr__(sampler, "ladder", ladder)
 
 
 class Tempered:
-    """The log-density ``beta * log_density(x)``, with its closed-form gradient if ``log_density`` offers one.
+    """The log-density ``beta * log_density(x)``, with its closed-form gradient if ``log_density``
+    offers one.
 
-    ``beta`` is a number or a tensor (chains,). Raises ``ValueError`` if a number is negative or not finite, or (when
-    called) if a tensor has not one entry per chain.
+    ``beta`` is a number or a tensor (chains,). Raises ``ValueError`` if a number is negative or
+    not finite, or (when called) if a tensor has not one entry per chain.
     """
 
     def __init__(self, log_density: LogDensity, beta: float | Tensor) -> None:
@@ -68,23 +85,29 @@ class Tempered:
         return self.beta * value, per_chain(self.beta, x) * grad
 
     def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x`` (chains, \\*event)."""
+        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x``
+        (chains, \\*event).
+        """
         self._check(x)
         gradient, beta = gradient_function(self.log_density, x), per_chain(self.beta, x)
         return lambda x: beta * gradient(x)
 
     def _check(self, x: Tensor) -> None:
         if isinstance(self.beta, Tensor) and self.beta.shape != x.shape[:1]:
-            raise ValueError(f"beta must have shape {tuple(x.shape[:1])}, got {tuple(self.beta.shape)}")
+            raise ValueError(
+                f"beta must have shape {tuple(x.shape[:1])}, got {tuple(self.beta.shape)}"
+            )
 
 
 @dataclass(frozen=True)
 class Annealed(Sampler):
-    """Run ``sampler`` on ``p^beta`` for every ``beta`` of ``ladder`` in turn, each from where the last one ended.
+    """Run ``sampler`` on ``p^beta`` for every ``beta`` of ``ladder`` in turn, each from where the
+    last one ended.
 
-    Its ``num_steps`` are spent at every rung. States yielded by ``run`` hold the log-density of their rung. A
-    heuristic to reach the modes: the law of the result is ``p`` only in the limit of many steps (importance weights
-    that make it exact: ``annealed_importance``). Raises ``ValueError`` unless the ladder increases from above 0 to 1.
+    Its ``num_steps`` are spent at every rung. States yielded by ``run`` hold the log-density of
+    their rung. A heuristic to reach the modes: the law of the result is ``p`` only in the limit of
+    many steps (importance weights that make it exact: ``annealed_importance``). Raises
+    ``ValueError`` unless the ladder increases from above 0 to 1.
     """
 
     sampler: Sampler
@@ -98,7 +121,13 @@ class Annealed(Sampler):
         """Steps over all rungs."""
         return len(self.ladder) * self.sampler.num_steps
 
-    def init(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> State:
+    def init(
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
         return self.sampler.init(log_density, position, generator=generator)
 
     def step(
@@ -108,21 +137,37 @@ class Annealed(Sampler):
         return self.sampler.step(log_density, state, generator=generator)
 
     def run(
-        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Iterator[tuple[State, Info]]:
         for beta in self.ladder:
-            for state, info in self.sampler.run(Tempered(log_density, beta), position, generator=generator):
+            for state, info in self.sampler.run(
+                Tempered(log_density, beta), position, generator=generator
+            ):
                 position = state.position
                 yield state, info
 
-    def sample(self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         for beta in self.ladder:
-            position = self.sampler.sample(Tempered(log_density, beta), position, generator=generator)
+            position = self.sampler.sample(
+                Tempered(log_density, beta), position, generator=generator
+            )
         return position
 
 
 class TemperingState(NamedTuple):
-    """The cold chain, all ``replicas`` (rungs * chains rows, coldest last), and the number of sweeps done."""
+    """The cold chain, all ``replicas`` (rungs * chains rows, coldest last), and the number of
+    sweeps done.
+    """
 
     position: Tensor
     log_density: Tensor
@@ -132,7 +177,9 @@ class TemperingState(NamedTuple):
 
 
 class TemperingInfo(NamedTuple):
-    """``Info`` of the cold chain's own move; ``swap_prob`` and ``swapped`` (rungs - 1, chains) of neighbours."""
+    """``Info`` of the cold chain's own move; ``swap_prob`` and ``swapped`` (rungs - 1, chains) of
+    neighbours.
+    """
 
     accept_prob: Tensor
     accepted: Tensor
@@ -144,16 +191,19 @@ class TemperingInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class ParallelTempering(Sampler):
-    """Replica exchange (Geyer 1991), even and odd pairs in turn (Syed et al. 2022, arXiv:1905.02939).
+    """Replica exchange (Geyer 1991), even and odd pairs in turn (Syed et al. 2022,
+    arXiv:1905.02939).
 
-    A step moves the replicas at all inverse temperatures of ``ladder`` by one step of ``sampler``, then proposes to
-    swap every other pair of neighbours. All replicas go through one call of the log-density, which sees rungs *
-    chains rows, row ``r * chains + c`` for chain ``c``: where a row of the log-density has data of its own, tile them
-    accordingly. The product of all ``p^beta`` is exactly invariant if ``sampler`` leaves every target invariant; ``p`` alone
-    is not while the hot replicas are on their way. All start at the ``position`` of their chain, so that even exact draws of
-    p leave p for a while, and the first steps are to be dropped: on a funnel in three dimensions (ladder .25, .6, 1;
-    ``MALA(.05)``) the mean of its axis was off by .09 standard deviations after 30 steps, .06 after 300 and .01 after
-    3,000, but from exact draws at every rung by nothing that 20,000 chains show. Raises ``ValueError`` unless the ladder
+    A step moves the replicas at all inverse temperatures of ``ladder`` by one step of ``sampler``,
+    then proposes to swap every other pair of neighbours. All replicas go through one call of the
+    log-density, which sees rungs * chains rows, row ``r * chains + c`` for chain ``c``: where a
+    row of the log-density has data of its own, tile them accordingly. The product of all
+    ``p^beta`` is exactly invariant if ``sampler`` leaves every target invariant; ``p`` alone is
+    not while the hot replicas are on their way. All start at the ``position`` of their chain, so
+    that even exact draws of p leave p for a while, and the first steps are to be dropped: on a
+    funnel in three dimensions (ladder .25, .6, 1; ``MALA(.05)``) the mean of its axis was off by
+    .09 standard deviations after 30 steps, .06 after 300 and .01 after 3,000, but from exact draws
+    at every rung by nothing that 20,000 chains show. Raises ``ValueError`` unless the ladder
     increases from above 0 to 1.
     """
 
@@ -169,7 +219,11 @@ class ParallelTempering(Sampler):
         return self.sampler.num_steps
 
     def init(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> TemperingState:
         """Every replica of a chain starts at the ``position`` (chains, \\*event) of the chain."""
         x = position.repeat(len(self.ladder), *[1] * (position.ndim - 1))
@@ -177,17 +231,33 @@ class ParallelTempering(Sampler):
         return cold_chain(replicas, len(position), 0)
 
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, log_density: LogDensity, state: TemperingState, *, generator: torch.Generator | None = None
+        self,
+        log_density: LogDensity,
+        state: TemperingState,
+        *,
+        generator: torch.Generator | None = None,
     ) -> tuple[TemperingState, TemperingInfo]:
         chains, beta = len(state.position), self._beta(state.replicas.position)
-        replicas, info = self.sampler.step(Tempered(log_density, beta), state.replicas, generator=generator)
-        replicas, prob, swapped = swap(replicas, beta, len(self.ladder), state.sweep % 2, generator=generator)
-        noise, log_ratio = (None if a is None else a[-chains:] for a in (info.noise, info.log_ratio))
-        cold = TemperingInfo(info.accept_prob[-chains:], info.accepted[-chains:], noise, prob, swapped, log_ratio)
+        replicas, info = self.sampler.step(
+            Tempered(log_density, beta), state.replicas, generator=generator
+        )
+        replicas, prob, swapped = swap(
+            replicas, beta, len(self.ladder), state.sweep % 2, generator=generator
+        )
+        noise, log_ratio = (
+            None if a is None else a[-chains:] for a in (info.noise, info.log_ratio)
+        )
+        cold = TemperingInfo(
+            info.accept_prob[-chains:], info.accepted[-chains:], noise, prob, swapped, log_ratio
+        )
         return cold_chain(replicas, chains, state.sweep + 1), cold
 
     def run(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, log_density: LogDensity, position: Tensor, *, generator: torch.Generator | None = None
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Iterator[tuple[TemperingState, TemperingInfo]]:
         """As ``Sampler.run``; raises ``FloatingPointError`` at the end if any replica diverged."""
         check_position(position)
@@ -196,7 +266,9 @@ class ParallelTempering(Sampler):
         for _ in range(self.num_steps):
             state, info = self.step(log_density, state, generator=generator)
             yield state, info
-        check_finite("replicas", state.replicas.position, f"{self} diverged: use a smaller step_size")
+        check_finite(
+            "replicas", state.replicas.position, f"{self} diverged: use a smaller step_size"
+        )
         check_end(self, *state[:2], info)
 
     def _beta(self, x: Tensor) -> Tensor:
@@ -213,7 +285,8 @@ def cold_chain(replicas: State, chains: int, sweep: int) -> TemperingState:
 def swap(
     replicas: State, beta: Tensor, rungs: int, parity: int, *, generator: torch.Generator | None
 ) -> tuple[State, Tensor, Tensor]:
-    """Exchange neighbours ``(i, i + 1)``, ``i % 2 == parity``, of ``replicas`` (rungs * chains rows), chain by chain.
+    """Exchange neighbours ``(i, i + 1)``, ``i % 2 == parity``, of ``replicas`` (rungs * chains
+    rows), chain by chain.
 
     Returns the new replicas, and swap probabilities and decisions (rungs - 1, chains).
     """
@@ -223,9 +296,13 @@ def swap(
     index = torch.arange(len(beta), device=beta.device).view(rungs, -1)
     mine = torch.arange(rungs - 1, device=beta.device) % 2 == parity
     swapped = (torch.empty_like(prob).uniform_(generator=generator) < prob) & mine[:, None]
-    hop = torch.nn.functional.pad(swapped.long() * raw.shape[1], (0, 0, 1, 1))  # rows up, and by whom rows down
+    hop = torch.nn.functional.pad(
+        swapped.long() * raw.shape[1], (0, 0, 1, 1)
+    )  # rows up, and by whom rows down
     index = (index + hop[1:] - hop[:-1]).flatten()
     ratio = beta / beta[index]
     moved = type(replicas)(*(field[index] for field in replicas))
-    scaled = moved._replace(log_density=ratio * moved.log_density, grad=per_chain(ratio, moved.grad) * moved.grad)
+    scaled = moved._replace(
+        log_density=ratio * moved.log_density, grad=per_chain(ratio, moved.grad) * moved.grad
+    )
     return scaled, prob, swapped

@@ -20,7 +20,9 @@ class SharedNoise(TorchDispatchMode):
         super().__init__()
         self.generator = torch.Generator("cpu").manual_seed(seed)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -32,7 +34,9 @@ class SharedNoise(TorchDispatchMode):
         if name.endswith("_like"):
             return self.make(name.removesuffix("_like"), args[0].shape).to(args[0])
         made = self.make(name, *args, **kwargs).to(device)
-        return made.to(kwargs.get("dtype") or made.dtype if name not in ("rand", "randn") else real(kwargs))
+        return made.to(
+            kwargs.get("dtype") or made.dtype if name not in ("rand", "randn") else real(kwargs)
+        )
 
     def draw(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What the method ``name`` that fills a tensor writes into one like ``x``."""
@@ -44,7 +48,9 @@ class SharedNoise(TorchDispatchMode):
         """What the function ``name`` returns."""
         dtype = {"dtype": torch.float64} if name in ("rand", "randn") else {}
         with torch.device("cpu"):
-            return getattr(torch, name)(*on_cpu(args), **plain(kwargs), **dtype, generator=self.generator)
+            return getattr(torch, name)(
+                *on_cpu(args), **plain(kwargs), **dtype, generator=self.generator
+            )
 
 
 def plain(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def step(rule: LearningRule, **place: torch.dtype | torch.device | str) -> Tenso
     index = torch.arange(10, device=x.device)
     with SharedNoise():
         losses = rule.losses((x, torch.zeros_like(index), index))
-    total = torch.stack([loss.float() if loss.dtype.itemsize < 4 else loss for loss in losses.values()])
+    total = torch.stack(
+        [loss.float() if loss.dtype.itemsize < 4 else loss for loss in losses.values()]
+    )
     parameters = [p for p in rule.parameters() if p.requires_grad]
     grads = torch.autograd.grad(total.sum(), parameters, allow_unused=True)
     return torch.cat([total, *(grad.flatten().to(total) for grad in grads if grad is not None)])
@@ -57,7 +59,9 @@ def test_a_step_is_that_of_float64_on_the_cpu(make: Callable[[], LearningRule]) 
 
 @ALL_RULES
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-def test_a_step_in_half_precision_is_close(make: Callable[[], LearningRule], dtype: torch.dtype) -> None:
+def test_a_step_in_half_precision_is_close(
+    make: Callable[[], LearningRule], dtype: torch.dtype
+) -> None:
     rule = built(make)
     with torch.autocast(DEVICE.type, dtype):
         half = step(rule, **TESTED).detach().cpu()
@@ -75,7 +79,9 @@ def deterministic() -> Iterator[None]:
 
 
 @ALL_RULES
-def test_a_step_in_deterministic_mode_is_the_same_twice(make: Callable[[], LearningRule], deterministic: None) -> None:
+def test_a_step_in_deterministic_mode_is_the_same_twice(
+    make: Callable[[], LearningRule], deterministic: None
+) -> None:
     rule = built(make)
     assert torch.equal(step(rule, **TESTED), step(rule, **TESTED))
 
@@ -83,7 +89,9 @@ def test_a_step_in_deterministic_mode_is_the_same_twice(make: Callable[[], Learn
 @pytest.mark.parametrize("row", [*TABLE, FLOW], ids=lambda row: row.name)
 def test_a_chain_is_that_of_float64_on_the_cpu(row: Row) -> None:
     def chain(**place: torch.dtype | torch.device | str) -> Tensor:
-        target = Gaussian(torch.tensor([1.0, -2.0], **place), torch.tensor([[1.0, 1.6], [1.6, 4.0]], **place))
+        target = Gaussian(
+            torch.tensor([1.0, -2.0], **place), torch.tensor([[1.0, 1.6], [1.6, 4.0]], **place)
+        )
         with SharedNoise():
             return row.sampler.sample(target, torch.randn(200, 2, **place))
 

@@ -1,4 +1,6 @@
-"""Every YAML file says what it is, is accepted whole, and takes a step; what the report says is counted rightly."""
+"""Every YAML file says what it is, is accepted whole, and takes a step; what the report says is
+counted rightly.
+"""
 
 import math
 from pathlib import Path
@@ -41,7 +43,9 @@ def test_there_are_experiments() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_header(path: Path) -> None:
-    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    header = "".join(
+        line for line in path.read_text().splitlines(keepends=True) if line.startswith("#")
+    )
     assert "arXiv:" in header
     assert f"latent-ebm fit --config {path.relative_to(ROOT).as_posix()}" in header
     assert "RESULTS.md" in header
@@ -51,16 +55,26 @@ def test_header(path: Path) -> None:
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a teacher of one step, which students name by its checkpoint."""
     folder = tmp_path_factory.mktemp("teacher")
-    short = ["max_epochs=1", "limit_train_batches=1", "limit_val_batches=0", "enable_progress_bar=false"]
+    short = [
+        "max_epochs=1",
+        "limit_train_batches=1",
+        "limit_val_batches=0",
+        "enable_progress_bar=false",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(MNIST, "load", fake_mnist)
         config = ROOT / "experiments" / "mnist" / "teacher.yaml"
-        assert main(["fit", "--config", str(config), *(f"--trainer.{option}" for option in short)]) == 0
+        assert (
+            main(["fit", "--config", str(config), *(f"--trainer.{option}" for option in short)])
+            == 0
+        )
     return folder
 
 
-@pytest.mark.filterwarnings("ignore:.*never moved:UserWarning")  # one of 200 chains, with untrained stages
+@pytest.mark.filterwarnings(
+    "ignore:.*never moved:UserWarning"
+)  # one of 200 chains, with untrained stages
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_takes_a_step(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
@@ -71,7 +85,16 @@ def test_takes_a_step(
     monkeypatch.setattr(MNIST, "prepare_data", lambda self: None)
     monkeypatch.setattr(Images, "load", fake_images)
     assert (
-        main(["fit", "--config", str(path), "--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]) == 0
+        main(
+            [
+                "fit",
+                "--config",
+                str(path),
+                "--trainer.fast_dev_run=true",
+                "--trainer.enable_progress_bar=false",
+            ]
+        )
+        == 0
     )
 
 
@@ -83,7 +106,9 @@ def test_spread_says_mean_deviation_and_number() -> None:
 
 def test_contestants_take_turns() -> None:
     calls: list[str] = []
-    seconds = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    seconds = take_turns(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2
+    )
     assert calls == ["a", "b"] * 3  # one round to warm up
     assert [len(times) for times in seconds.values()] == [2, 2]
     assert ratios({"a": [1.0, 2.0, 1.0], "b": [3.0, 4.0, 1.0]}, "a")["b"] == (1.0, 2.0, 3.0)
@@ -111,7 +136,9 @@ def test_claims_are_counted_where_they_can_be_asked() -> None:
     assert verdict(*counted) == "The claim held in 1 of 2 runs."
 
 
-def test_what_is_tracked_stands_in_for_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_tracked_stands_in_for_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(common, "OUTPUTS", tmp_path / "outputs")
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     calls: list[int] = []

@@ -45,10 +45,22 @@ def test_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_failures_are_counted_and_named(tmp_path: Path) -> None:
-    right, wrong = '<testcase classname="a" name="b"/>', '<testcase classname="a" name="c"><failure/></testcase>'
+    right, wrong = (
+        '<testcase classname="a" name="b"/>',
+        '<testcase classname="a" name="c"><failure/></testcase>',
+    )
     report = tmp_path / "report.xml"
-    report.write_text(f'<testsuites><testsuite tests="2" skipped="0" time="1">{right}{wrong}</testsuite></testsuites>')
-    assert check.count(report) == {"passed": 1, "failed": 1, "skipped": 0, "seconds": 1.0, "names": ["a::c"]}
+    report.write_text(
+        '<testsuites><testsuite tests="2" skipped="0" '
+        f'time="1">{right}{wrong}</testsuite></testsuites>'
+    )
+    assert check.count(report) == {
+        "passed": 1,
+        "failed": 1,
+        "skipped": 0,
+        "seconds": 1.0,
+        "names": ["a::c"],
+    }
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice

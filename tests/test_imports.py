@@ -1,4 +1,6 @@
-"""Imports: ``samplers`` stands alone, the layers look one way, and Lightning stays where it belongs."""
+"""Imports: ``samplers`` stands alone, the layers look one way, and Lightning stays where it
+belongs.
+"""
 
 import ast
 import subprocess
@@ -27,8 +29,15 @@ LAYERS = [
     {"latent_ebm.applications"},
     {"latent_ebm.cli", "latent_ebm"},
 ]
-MAY_IMPORT_LIGHTNING = {"latent_ebm.learning", "latent_ebm.distillation", "latent_ebm.data", "latent_ebm.cli"}
-FILES = sorted(path for package in ("samplers", "latent_ebm") for path in (ROOT / package).rglob("*.py"))
+MAY_IMPORT_LIGHTNING = {
+    "latent_ebm.learning",
+    "latent_ebm.distillation",
+    "latent_ebm.data",
+    "latent_ebm.cli",
+}
+FILES = sorted(
+    path for package in ("samplers", "latent_ebm") for path in (ROOT / package).rglob("*.py")
+)
 
 
 def module_name(path: Path) -> str:
@@ -46,7 +55,8 @@ def imported(path: Path) -> Iterator[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             stem = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
-                # "from latent_ebm import priors" names a module; "from latent_ebm import LatentModel" a class.
+                # "from latent_ebm import priors" names a module; "from latent_ebm import
+                # LatentModel" a class.
                 yield f"{stem}.{alias.name}" if is_module(f"{stem}.{alias.name}") else stem
 
 
@@ -72,31 +82,45 @@ def test_imports_look_one_way(path: Path) -> None:
     name = module_name(path)
     for other in imported(path):
         if other.split(".")[0] in ("samplers", "latent_ebm"):
-            assert layer(other) <= layer(name), f"{name} imports {other}, which is of a later layer"
-            assert name.split(".")[0] != "samplers" or other.startswith("samplers"), f"{name} imports {other}"
+            assert layer(other) <= layer(name), (
+                f"{name} imports {other}, which is of a later layer"
+            )
+            assert name.split(".")[0] != "samplers" or other.startswith("samplers"), (
+                f"{name} imports {other}"
+            )
         assert other.split(".")[0] not in ("experiments", "tests"), f"{name} imports {other}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_lightning_stays_where_it_belongs(path: Path) -> None:
-    heavy = {name.split(".")[0] for name in imported(path)} & {"lightning", "pytorch_lightning", "lightning_fabric"}
+    heavy = {name.split(".")[0] for name in imported(path)} & {
+        "lightning",
+        "pytorch_lightning",
+        "lightning_fabric",
+    }
     assert not heavy or concept(module_name(path)) in MAY_IMPORT_LIGHTNING
 
 
 def test_samplers_stand_alone() -> None:
     code = "import sys, samplers; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert not {"latent_ebm", "lightning", "pytorch_lightning", "pyro"} & set(done.stdout.split())
 
 
 def test_a_detector_of_tables_loads_no_lightning(tmp_path: Path) -> None:
     code = (
-        f"import sys, numpy as np; sys.path.insert(0, {str(ROOT)!r}); from latent_ebm.cli import main;"
+        f"import sys, numpy as np; sys.path.insert(0, {str(ROOT)!r}); from latent_ebm.cli import "
+        "main;"
         "np.save('x.npy', np.random.default_rng(0).normal(size=(30, 2)));"
-        "assert main(['detect', 'x.npy', '--score', 'x.npy', '--out', 's.csv', '--report', 'r.html']) == 0;"
+        "assert main(['detect', 'x.npy', '--score', 'x.npy', '--out', 's.csv', '--report', "
+        "'r.html']) == 0;"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert not {"lightning", "pytorch_lightning", "lightning_fabric"} & set(done.stdout.split())
 
 

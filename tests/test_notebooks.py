@@ -1,4 +1,6 @@
-"""Every theory notebook runs from top to bottom, and is committed with the outputs of such a run."""
+"""Every theory notebook runs from top to bottom, and is committed with the outputs of such a
+run.
+"""
 
 import os
 import warnings
@@ -28,7 +30,9 @@ def test_there_are_notebooks() -> None:
 @every_notebook
 @pytest.mark.filterwarnings("ignore")
 def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its cells are plain Python. Pictures go to a folder of the test; a claim that fails raises in its last cell."""
+    """Its cells are plain Python. Pictures go to a folder of the test; a claim that fails raises
+    in its last cell.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     names = {"__name__": path.stem}
@@ -41,10 +45,14 @@ def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_one_runs_in_a_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a reader runs them: the quickest."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    )
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = nbformat.read(FILES[6], as_version=4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
 
 
 @every_notebook
@@ -70,6 +78,8 @@ def test_is_in_the_index(path: Path) -> None:
 def test_uses_the_public_interface_only(path: Path) -> None:
     for cell in code_cells(path):
         for line in cell.source.splitlines():
-            if line.startswith(("from samplers", "from latent_ebm", "import samplers", "import latent_ebm")):
+            if line.startswith(
+                ("from samplers", "from latent_ebm", "import samplers", "import latent_ebm")
+            ):
                 names = line.replace("import", " ").replace(".", " ").replace(",", " ").split()
                 assert not [name for name in names if name.startswith("_")], line

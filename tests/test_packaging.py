@@ -1,4 +1,6 @@
-"""What is built and what it holds: packages, types, recipes, and a description that an index page can show."""
+"""What is built and what it holds: packages, types, recipes, and a description that an index page
+can show.
+"""
 
 import re
 import shutil
@@ -15,17 +17,27 @@ import pytest
 from latent_ebm.cli import main, recipes
 
 ROOT = Path(__file__).parents[1]
-BUILD = "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_wheel(out); b.build_sdist(out)"
-RECIPES = {path.relative_to(ROOT / "experiments").as_posix() for path in (ROOT / "experiments").glob("*/*.yaml")}
+BUILD = (
+    "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_wheel(out); "
+    "b.build_sdist(out)"
+)
+RECIPES = {
+    path.relative_to(ROOT / "experiments").as_posix()
+    for path in (ROOT / "experiments").glob("*/*.yaml")
+}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist, built from a copy of the repository."""
     copy, out = tmp_path_factory.mktemp("copy") / "tree", tmp_path_factory.mktemp("built")
-    keep_out = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "build", "outputs", "figures", "runs", "demo")
+    keep_out = shutil.ignore_patterns(
+        "__pycache__", ".*", "*.egg-info", "build", "outputs", "figures", "runs", "demo"
+    )
     shutil.copytree(ROOT, copy, ignore=keep_out)
-    subprocess.run([sys.executable, "-c", BUILD, str(out)], cwd=copy, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", BUILD, str(out)], cwd=copy, check=True, capture_output=True
+    )
     return out
 
 
@@ -42,24 +54,44 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 
 def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"samplers", "latent_ebm"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "samplers",
+        "latent_ebm",
+    }
     modules = {
-        path.relative_to(ROOT).as_posix() for p in ("samplers", "latent_ebm") for path in (ROOT / p).rglob("*.py")
+        path.relative_to(ROOT).as_posix()
+        for p in ("samplers", "latent_ebm")
+        for path in (ROOT / p).rglob("*.py")
     }
     assert {name for name in names if name.endswith(".py")} == modules
-    assert {"samplers/py.typed", "latent_ebm/py.typed", "latent_ebm/applications/report.html"} <= names
+    assert {
+        "samplers/py.typed",
+        "latent_ebm/py.typed",
+        "latent_ebm/applications/report.html",
+    } <= names
 
 
 def test_the_wheel_carries_the_recipes_as_they_are(wheel: zipfile.ZipFile) -> None:
-    carried = {name.removeprefix("latent_ebm/recipes/"): name for name in wheel.namelist() if name.endswith(".yaml")}
+    carried = {
+        name.removeprefix("latent_ebm/recipes/"): name
+        for name in wheel.namelist()
+        if name.endswith(".yaml")
+    }
     assert carried.keys() == RECIPES
-    assert all(wheel.read(name) == (ROOT / "experiments" / key).read_bytes() for key, name in carried.items())
+    assert all(
+        wheel.read(name) == (ROOT / "experiments" / key).read_bytes()
+        for key, name in carried.items()
+    )
 
 
 def test_the_sdist_builds_the_same_and_holds_no_part_of_the_tests(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {f"experiments/{key}" for key in RECIPES} | {"setup.py", "README.md", "LICENSE"} <= names
+    assert {f"experiments/{key}" for key in RECIPES} | {
+        "setup.py",
+        "README.md",
+        "LICENSE",
+    } <= names
     assert not [name for name in names if name.startswith("tests")]
 
 
@@ -101,6 +133,11 @@ def test_recipes_are_listed_and_printed(
 
 
 @pytest.mark.parametrize("name", ["mle", "digits/mle.yaml", "../digits/mle"])
-def test_a_recipe_of_another_name_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_of_another_name_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["recipe", name]) == 1
-    assert f"NAME must be one that `latent-ebm recipes` lists, got {name!r}" in capsys.readouterr().err
+    assert (
+        f"NAME must be one that `latent-ebm recipes` lists, got {name!r}"
+        in capsys.readouterr().err
+    )

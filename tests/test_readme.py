@@ -61,7 +61,9 @@ def test_own_data_are_scored_in_python(tmp_path, monkeypatch):
     assert selected[malignant].mean() > 2 * selected[~malignant].mean()
     assert names["why"].contribution.shape == (selected.sum(), 30)
     kept = names["LatentEBMDetector"].load("detector")
-    assert (kept.score_samples(names["new"]) == names["detector"].score_samples(names["new"])).all()
+    assert (
+        kept.score_samples(names["new"]) == names["detector"].score_samples(names["new"])
+    ).all()
 
 
 def test_own_data_are_scored_by_commands(tmp_path, monkeypatch):
@@ -82,7 +84,13 @@ def test_a_frozen_encoder_serves_a_detector(tmp_path, monkeypatch):
     config = str(Path("experiments/universal/vicreg.yaml").absolute())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Images, "load", fake_images)
-    small = ["max_epochs=1", "limit_train_batches=1", "enable_progress_bar=false", "precision=32-true", "logger=false"]
+    small = [
+        "max_epochs=1",
+        "limit_train_batches=1",
+        "enable_progress_bar=false",
+        "precision=32-true",
+        "logger=false",
+    ]
     options = [f"--trainer.{option}" for option in small]
     assert main(["fit", "--config", config, *options, "--data.batch_size=8"]) == 0
     scores = run(code)["scores"]
@@ -93,5 +101,9 @@ def test_a_frozen_encoder_serves_a_detector(tmp_path, monkeypatch):
 def test_every_python_block_is_run():
     """By the tests above: one for each of these headings."""
     sections = re.split(r"^## ", README, flags=re.MULTILINE)
-    found = [section.splitlines()[0] for section in sections for _ in re.findall("^```python$", section, re.MULTILINE)]
+    found = [
+        section.splitlines()[0]
+        for section in sections
+        for _ in re.findall("^```python$", section, re.MULTILINE)
+    ]
     assert found == ["Quickstart", "Score your own data", "From the command line"]

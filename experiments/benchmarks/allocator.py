@@ -1,7 +1,8 @@
 """What the C library's allocator costs a chain: ``python -m experiments.benchmarks.allocator``
 
-Above a threshold glibc gives freed memory back to the system, and every page of it is faulted in again at the next step.
-Whole processes take turns, with its defaults and with both thresholds raised by environment variables.
+Above a threshold glibc gives freed memory back to the system, and every page of it is faulted in
+again at the next step. Whole processes take turns, with its defaults and with both thresholds
+raised by environment variables.
 """
 
 import os
@@ -32,7 +33,9 @@ def chain_seconds(chains: int) -> float:
 def in_process(chains: int, environment: dict[str, str]) -> float:
     """``chain_seconds`` in a fresh process."""
     command = [sys.executable, "-m", "experiments.benchmarks.allocator", str(chains)]
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=True
+    )
     return float(done.stdout)
 
 
@@ -51,7 +54,9 @@ def main() -> None:
         print(chain_seconds(int(sys.argv[1])))
         return
     for chains in CHAINS:
-        measured(f"allocator-{chains}", lambda chains=chains: allocator(chains), steps=STEPS, dim=DIM)
+        measured(
+            f"allocator-{chains}", lambda chains=chains: allocator(chains), steps=STEPS, dim=DIM
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""A Langevin step in latent space, its own matrix products, and peers: ``python -m experiments.benchmarks.chain``
+"""A Langevin step in latent space, its own matrix products, and peers: ``python -m
+experiments.benchmarks.chain``
 
-Energy network 100-200-200-1 and the Gaussian term; 60 steps a chain. The unit is the six products that a value and a gradient
-take, the same number of times.
+Energy network 100-200-200-1 and the Gaussian term; 60 steps a chain. The unit is the six products
+that a value and a gradient take, the same number of times.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks import peers
-from experiments.benchmarks.timing import Contestants, Ratios, available, compare, measured, repeated
+from experiments.benchmarks.timing import (
+    Contestants,
+    Ratios,
+    available,
+    compare,
+    measured,
+    repeated,
+)
 from latent_ebm import EnergyPrior, GaussianPrior
 from latent_ebm.networks import EnergyMLP
 from samplers import Langevin, LowPrecision
@@ -24,14 +32,20 @@ CHAINS, ACTIVATIONS = (1000, 100), ("gelu", "leaky_relu")
 def make_prior(activation: str = "gelu", dim: int = DIM) -> EnergyPrior:
     """An energy prior as it starts, parameters frozen."""
     torch.manual_seed(0)
-    prior = EnergyPrior(EnergyMLP(dim, (200, 200), activation), GaussianPrior(dim), Langevin(STEP_SIZE, STEPS))
+    prior = EnergyPrior(
+        EnergyMLP(dim, (200, 200), activation), GaussianPrior(dim), Langevin(STEP_SIZE, STEPS)
+    )
     return prior.requires_grad_(False)
 
 
 def floor(network: EnergyMLP, chains: int, steps: int = STEPS) -> Callable[[], Any]:
     """The products of ``steps`` values and gradients."""
     w1, w2, w3 = (layer.weight.detach() for layer in cast(Iterable[nn.Linear], network.layers))
-    z, h, one = torch.randn(chains, w1.shape[1]), torch.randn(chains, w2.shape[1]), torch.randn(chains, 1)
+    z, h, one = (
+        torch.randn(chains, w1.shape[1]),
+        torch.randn(chains, w2.shape[1]),
+        torch.randn(chains, 1),
+    )
 
     def products() -> Any:
         last = None
@@ -57,7 +71,9 @@ def contestants(activation: str, chains: int) -> Contestants:
         "latent-ebm, bfloat16": partial(LowPrecision(prior.sampler).sample, prior, z),
         "autograd, plain loop": peers.plain_loop(prior.log_density, *settings),
         "autograd, torch.compile": peers.compiled_step(prior.log_density, *settings),
-        "published loop": peers.published_loop(make_prior(activation).network.requires_grad_(True), *settings),  # pyright: ignore
+        "published loop": peers.published_loop(
+            make_prior(activation).network.requires_grad_(True), *settings
+        ),  # pyright: ignore
     }
     return found | available(
         {
@@ -78,7 +94,9 @@ def main() -> None:
     for activation in ACTIVATIONS:
         for chains in CHAINS:
             name = f"chain-{activation}-{chains}"
-            measured(name, partial(chain, activation, chains), dim=DIM, steps=STEPS, step_size=STEP_SIZE)
+            measured(
+                name, partial(chain, activation, chains), dim=DIM, steps=STEPS, step_size=STEP_SIZE
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A gradient flow with its density: ``python -m experiments.benchmarks.density``
 
-Energy network of 2 x 200 units in 10 dimensions, 1,000 points, 20 Euler steps. The unit is the flow alone, by hand, with the
-closed-form gradient.
+Energy network of 2 x 200 units in 10 dimensions, 1,000 points, 20 Euler steps. The unit is the
+flow alone, by hand, with the closed-form gradient.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,10 @@ def by_hand_with_density(prior: EnergyPrior, x: Tensor) -> Tensor:
     for _ in range(STEPS):
         x = x.detach().requires_grad_()
         (grad,) = torch.autograd.grad(prior(x).sum(), x, create_graph=True)
-        rows = (torch.autograd.grad(grad[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(DIM))
+        rows = (
+            torch.autograd.grad(grad[:, i].sum(), x, retain_graph=True)[0][:, i]
+            for i in range(DIM)
+        )
         log_prob = log_prob - HORIZON / STEPS * sum(rows)
         x = x + HORIZON / STEPS * grad.detach()
     return log_prob
@@ -50,7 +53,11 @@ def diffrax(prior: EnergyPrior, x: Tensor, adaptive: bool) -> Callable[[], Any]:
     control = dfx.PIDController(rtol=1e-5, atol=1e-5) if adaptive else dfx.ConstantStepSize()
     start = jax.numpy.asarray(x.numpy())
     solve = jax.jit(
-        lambda y: dfx.diffeqsolve(term, solver, 0.0, HORIZON, HORIZON / STEPS, y, stepsize_controller=control).ys
+        lambda y: (
+            dfx.diffeqsolve(
+                term, solver, 0.0, HORIZON, HORIZON / STEPS, y, stepsize_controller=control
+            ).ys
+        )
     )
     return lambda: solve(start).block_until_ready()
 

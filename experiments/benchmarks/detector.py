@@ -1,6 +1,8 @@
-"""Fitting a detector and scoring 10,000 rows with it: ``python -m experiments.benchmarks.detector``
+"""Fitting a detector and scoring 10,000 rows with it: ``python -m
+experiments.benchmarks.detector``
 
-Tables of 20 columns, a mixture of five Gaussians; PyOD at its defaults. The unit is PyOD's AutoEncoder.
+Tables of 20 columns, a mixture of five Gaussians; PyOD at its defaults. The unit is PyOD's
+AutoEncoder.
 """
 
 from collections.abc import Callable
@@ -34,7 +36,9 @@ def variational() -> Any:
     return VAE(verbose=0)
 
 
-def builders(run: Callable[[Any], Callable[[], Any]]) -> dict[str, Callable[[], Callable[[], Any]]]:
+def builders(
+    run: Callable[[Any], Callable[[], Any]],
+) -> dict[str, Callable[[], Callable[[], Any]]]:
     """What is done with each detector, once its library is there."""
     makers = {
         "PyOD AutoEncoder": auto_encoder,
@@ -55,7 +59,9 @@ def fit() -> Ratios:
 def score() -> Ratios:
     """Time to score."""
     train, x = rows(ROWS, 1), rows(SCORED, 2)
-    contestants = available(builders(lambda detector: partial(detector.fit(train).decision_function, x)))
+    contestants = available(
+        builders(lambda detector: partial(detector.fit(train).decision_function, x))
+    )
     return compare(contestants, next(iter(contestants)), ROUNDS)
 
 

@@ -1,7 +1,9 @@
-"""A step of EM distillation against its network passes: ``python -m experiments.benchmarks.distilling``
+"""A step of EM distillation against its network passes: ``python -m
+experiments.benchmarks.distilling``
 
-A small UNet on 28x28 images is teacher, student and fake, batch 8. With K Langevin steps the passes are K forward and
-backward ones of the student, 2 K of the denoisers, and those of the two losses.
+A small UNet on 28x28 images is teacher, student and fake, batch 8. With K Langevin steps the
+passes are K forward and backward ones of the student, 2 K of the denoisers, and those of the two
+losses.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,11 @@ Shape = tuple[int, int, int]
 
 
 def passes(
-    teacher: Preconditioned, fake: Preconditioned, student: torch.nn.Module, steps: int, x: torch.Tensor
+    teacher: Preconditioned,
+    fake: Preconditioned,
+    student: torch.nn.Module,
+    steps: int,
+    x: torch.Tensor,
 ) -> Callable[[], None]:
     """The networks alone, at rows like ``x``."""
     t = torch.full((len(x),), 0.5)
@@ -41,9 +47,14 @@ def passes(
     return run
 
 
-def contestants(num_steps: int, shape: Shape = SHAPE, channels: int = CHANNELS, batch_size: int = BATCH) -> Contestants:
+def contestants(
+    num_steps: int, shape: Shape = SHAPE, channels: int = CHANNELS, batch_size: int = BATCH
+) -> Contestants:
     """A whole training step, optimiser included, and its passes."""
-    teacher, student = Preconditioned(UNet(shape, channels), VPCosine()), OneStepUNet(shape, channels)
+    teacher, student = (
+        Preconditioned(UNet(shape, channels), VPCosine()),
+        OneStepUNet(shape, channels),
+    )
     sampler = Langevin(0.16, num_steps)
     rule = EMDistillation(teacher, student, None, shape, torch.optim.Adam, sampler)
     optimizer: Any = rule.configure_optimizers()
@@ -79,7 +90,9 @@ class OneStepUNet(torch.nn.Module):
 
 def main() -> None:
     for num_steps in LANGEVIN:
-        measured(f"distilling-{num_steps}", partial(step, num_steps), batch=BATCH, channels=CHANNELS)
+        measured(
+            f"distilling-{num_steps}", partial(step, num_steps), batch=BATCH, channels=CHANNELS
+        )
 
 
 if __name__ == "__main__":

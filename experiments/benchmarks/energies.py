@@ -1,6 +1,8 @@
-"""Langevin chains on energies in the plane, 10,000 chains: ``python -m experiments.benchmarks.energies``
+"""Langevin chains on energies in the plane, 10,000 chains: ``python -m
+experiments.benchmarks.energies``
 
-The unit is drawing the noise. Energies: the double well ``2 sum_i (x_i^2 - 1)^2``, and eight Gaussians on a ring.
+The unit is drawing the noise. Energies: the double well ``2 sum_i (x_i^2 - 1)^2``, and eight
+Gaussians on a ring.
 """
 
 import math
@@ -48,7 +50,9 @@ def jax_energy(name: str) -> Any:
     if name == "double_well":
         return lambda x: -2 * ((x**2 - 1) ** 2).sum(-1)
     means = jnp.asarray([[RADIUS * math.cos(a), RADIUS * math.sin(a)] for a in ANGLES])
-    return lambda x: jax.nn.logsumexp(-0.5 * ((x[:, None] - means) ** 2).sum(-1) / SCALE**2, axis=1)
+    return lambda x: jax.nn.logsumexp(
+        -0.5 * ((x[:, None] - means) ** 2).sum(-1) / SCALE**2, axis=1
+    )
 
 
 def chain(name: str, log_density: LogDensity) -> Ratios:

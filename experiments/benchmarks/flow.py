@@ -1,7 +1,8 @@
 """What a gradient flow costs: ``python -m experiments.benchmarks.flow``
 
-Gradients and time until samples are as good as they get, of a flow and of Langevin dynamics, each with a model that was
-trained on its own samples; and the exact trace of the Hessian, which the density along a flow needs, against a gradient.
+Gradients and time until samples are as good as they get, of a flow and of Langevin dynamics, each
+with a model that was trained on its own samples; and the exact trace of the Hessian, which the
+density along a flow needs, against a gradient.
 """
 
 from functools import partial
@@ -41,9 +42,13 @@ class Counted:
 def flows() -> dict[str, Sampler]:
     """Solvers of the flow that the model was trained with."""
     fixed: dict[str, Sampler] = {
-        f"flow, {method} {n}": GradientFlow(HORIZON, method, n) for method in ("euler", "midpoint") for n in COUNTS
+        f"flow, {method} {n}": GradientFlow(HORIZON, method, n)
+        for method in ("euler", "midpoint")
+        for n in COUNTS
     }
-    return fixed | {f"flow, dopri5 {t:g}": GradientFlow(HORIZON, rtol=t, atol=t) for t in TOLERANCES}
+    return fixed | {
+        f"flow, dopri5 {t:g}": GradientFlow(HORIZON, rtol=t, atol=t) for t in TOLERANCES
+    }
 
 
 def chains() -> dict[str, Sampler]:
@@ -52,12 +57,16 @@ def chains() -> dict[str, Sampler]:
 
 
 def quality(seed: int) -> dict[str, dict[str, float]]:
-    """Figures of all samplers, by name, each on the model that was trained by its like; ``MMD^2`` of the base beside."""
+    """Figures of all samplers, by name, each on the model that was trained by its like; ``MMD^2``
+    of the base beside.
+    """
     return {**compare("flow", flows(), seed), **compare("temperature-1", chains(), seed)}
 
 
 def compare(variant: str, samplers: dict[str, Sampler], seed: int) -> dict[str, dict[str, float]]:
-    """Gradients, time in gradients, and MMD^2 to test data of each sampler on the model of ``variant``."""
+    """Gradients, time in gradients, and MMD^2 to test data of each sampler on the model of
+    ``variant``.
+    """
     rule, data = train(CONFIG, options(TARGET, variant, seed))
     ebm, test = rule.ebm.requires_grad_(False), data.test.x
     generator = torch.Generator().manual_seed(seed)
@@ -71,9 +80,13 @@ def compare(variant: str, samplers: dict[str, Sampler], seed: int) -> dict[str, 
             continue
         figures[name] = {"gradients": float(counted.calls), "mmd": mmd(x, test, BANDWIDTHS[2])}
     contestants = {name: partial(samplers[name].sample, ebm, x0) for name in figures}
-    times = ratios(take_turns({"gradient": partial(value_and_grad, ebm, x0), **contestants}), "gradient")
+    times = ratios(
+        take_turns({"gradient": partial(value_and_grad, ebm, x0), **contestants}), "gradient"
+    )
     base = mmd(x0, test, BANDWIDTHS[2])
-    return {name: figure | {"time": times[name][1], "base": base} for name, figure in figures.items()}
+    return {
+        name: figure | {"time": times[name][1], "base": base} for name, figure in figures.items()
+    }
 
 
 def traces() -> dict[str, dict[str, tuple[float, float, float]]]:
@@ -82,7 +95,9 @@ def traces() -> dict[str, dict[str, tuple[float, float, float]]]:
 
 
 def trace(dim: int) -> dict[str, tuple[float, float, float]]:
-    """Exact trace in closed form and recorded, and Hutchinson's with one probe, of a perceptron's energy."""
+    """Exact trace in closed form and recorded, and Hutchinson's with one probe, of a perceptron's
+    energy.
+    """
     ebm = EnergyPrior(EnergyMLP(dim, (200, 200)), GaussianPrior(dim), Langevin(0.1, 1))
     ebm.requires_grad_(False)
     x = torch.randn(CHAINS, dim)
@@ -106,10 +121,17 @@ def section() -> str:
     if not runs:
         return ""
     rows = [
-        [name, *(spread(run[name][key] for run in runs) for key in ("gradients", "time", "mmd"))] for name in runs[0]
+        [name, *(spread(run[name][key] for run in runs) for key in ("gradients", "time", "mmd"))]
+        for name in runs[0]
     ]
     costs = [
-        [dim, *("{1:.1f} ({0:.1f} to {2:.1f})".format(*row[kind]) for kind in ("exact", "recorded", "one probe"))]
+        [
+            dim,
+            *(
+                "{1:.1f} ({0:.1f} to {2:.1f})".format(*row[kind])
+                for kind in ("exact", "recorded", "one probe")
+            ),
+        ]
         for dim, row in stored["flow-trace"].items()
     ]
     return f"""## What a gradient flow costs: `python -m experiments.benchmarks.flow`
@@ -129,22 +151,32 @@ dimension, in one batched pass.
 
 
 def cheapest(runs: list[dict[str, dict[str, float]]]) -> str:
-    """The sentence on equal quality: the fewest gradients by which MMD^2 falls below a tenth of the base's."""
+    """The sentence on equal quality: the fewest gradients by which MMD^2 falls below a tenth of
+    the base's.
+    """
     parts = []
     for kind in ("flow", "Langevin"):
         good = [
-            [row for name, row in run.items() if name.startswith(kind) and row["mmd"] < row["base"] / 10]
+            [
+                row
+                for name, row in run.items()
+                if name.startswith(kind) and row["mmd"] < row["base"] / 10
+            ]
             for run in runs
         ]
         best = [min(rows, key=lambda row: row["gradients"]) for rows in good if rows]
         cost = {key: spread(row[key] for row in best) for key in ("gradients", "time")}
-        parts.append(f"{kind}: {cost['gradients']} gradients, {cost['time']} times the time of one")
+        parts.append(
+            f"{kind}: {cost['gradients']} gradients, {cost['time']} times the time of one"
+        )
     return f"The cheapest way to a tenth of the base's MMD² takes, {'; '.join(parts)}."
 
 
 def main() -> None:
     for seed in range(3):
-        config = settings(CONFIG, seed=seed, samplers=[str(s) for s in (*flows().values(), *chains().values())])
+        config = settings(
+            CONFIG, seed=seed, samplers=[str(s) for s in (*flows().values(), *chains().values())]
+        )
         cached(f"benchmarks/flow-quality-{seed}", config, partial(quality, seed))
     cached("benchmarks/flow-trace", {"dims": DIMS, "chains": CHAINS, "clock": "CPU"}, traces)
 

@@ -1,8 +1,9 @@
-"""Effective samples a CPU second of Metropolis-adjusted samplers: ``python -m experiments.benchmarks.mixing``
+"""Effective samples a CPU second of Metropolis-adjusted samplers: ``python -m
+experiments.benchmarks.mixing``
 
-Target: a Gaussian in 10 dimensions with correlations of .8. All libraries use the same step sizes, 500 draws a chain and 100
-chains, pyro one chain, as it has no batches of chains. Figures are CPU seconds per effective sample (of the worst
-coordinate), the unit being this library's MALA.
+Target: a Gaussian in 10 dimensions with correlations of .8. All libraries use the same step sizes,
+500 draws a chain and 100 chains, pyro one chain, as it has no batches of chains. Figures are CPU
+seconds per effective sample (of the worst coordinate), the unit being this library's MALA.
 """
 
 import time
@@ -63,12 +64,20 @@ def pyro() -> Callable[[], Tensor]:
     from pyro.infer import MCMC
 
     density = target()
-    options: dict[str, Any] = {"step_size": HMC_STEP, "num_steps": LEAPFROG, "adapt_step_size": False}
-    kernel = PyroHMC(potential_fn=lambda z: -density(z["x"][None])[0], adapt_mass_matrix=False, **options)
+    options: dict[str, Any] = {
+        "step_size": HMC_STEP,
+        "num_steps": LEAPFROG,
+        "adapt_step_size": False,
+    }
+    kernel = PyroHMC(
+        potential_fn=lambda z: -density(z["x"][None])[0], adapt_mass_matrix=False, **options
+    )
 
     def run() -> Tensor:
         start = {"x": density.sample(1)[0]}
-        mcmc = MCMC(kernel, num_samples=DRAWS, warmup_steps=0, initial_params=start, disable_progbar=True)
+        mcmc = MCMC(
+            kernel, num_samples=DRAWS, warmup_steps=0, initial_params=start, disable_progbar=True
+        )
         mcmc.run()
         return mcmc.get_samples()["x"].unsqueeze(1)
 

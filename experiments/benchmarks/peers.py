@@ -1,4 +1,6 @@
-"""Chains of other libraries: each function returns a callable that runs one. They import their library themselves."""
+"""Chains of other libraries: each function returns a callable that runs one. They import their
+library themselves.
+"""
 
 import math
 import os
@@ -11,11 +13,15 @@ from torch import Tensor
 
 from latent_ebm.networks import EnergyMLP
 
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+)
 Energy = Callable[[Tensor], Tensor]
 
 
-def plain_loop(log_density: Energy, x: Tensor, step_size: float, num_steps: int) -> Callable[[], Tensor]:
+def plain_loop(
+    log_density: Energy, x: Tensor, step_size: float, num_steps: int
+) -> Callable[[], Tensor]:
     """What one writes first: autograd, and a Langevin step."""
 
     def run() -> Tensor:
@@ -49,7 +55,9 @@ def compiled_step(
     return run
 
 
-def published_loop(network: EnergyMLP, x: Tensor, step_size: float, num_steps: int) -> Callable[[], Tensor]:
+def published_loop(
+    network: EnergyMLP, x: Tensor, step_size: float, num_steps: int
+) -> Callable[[], Tensor]:
     """The prior chain as published with arXiv:2006.08205, in the papers' step s."""
     s = math.sqrt(2 * step_size)
 
@@ -86,8 +94,12 @@ def ebmkit(energy: Energy, x: Tensor, step_size: float, num_steps: int) -> Calla
     return lambda: sampler.sample(energy, x)
 
 
-def blackjax_sgld(log_density: Callable[[Any], Any], x: Tensor, step_size: float, num_steps: int) -> Callable[[], Any]:
-    """blackjax's SGLD kernel with exact gradients, scanned and compiled; ``log_density`` is a JAX function of a batch."""
+def blackjax_sgld(
+    log_density: Callable[[Any], Any], x: Tensor, step_size: float, num_steps: int
+) -> Callable[[], Any]:
+    """blackjax's SGLD kernel with exact gradients, scanned and compiled; ``log_density`` is a JAX
+    function of a batch.
+    """
     import blackjax  # pyright: ignore[reportMissingImports]
     import jax  # pyright: ignore[reportMissingImports]
 
@@ -109,7 +121,10 @@ def jax_prior(network: EnergyMLP) -> Callable[[Any], Any]:
     import jax  # pyright: ignore[reportMissingImports]
     from jax import numpy as jnp  # pyright: ignore[reportMissingImports]
 
-    parts = [(jnp.asarray(m.weight.numpy(force=True)), jnp.asarray(m.bias.numpy(force=True))) for m in network.layers]  # pyright: ignore
+    parts = [
+        (jnp.asarray(m.weight.numpy(force=True)), jnp.asarray(m.bias.numpy(force=True)))
+        for m in network.layers
+    ]  # pyright: ignore
     activation = {
         "gelu": lambda x: jax.nn.gelu(x, approximate=False),
         "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),

@@ -1,6 +1,7 @@
 """A posterior step through a convolutional decoder: ``python -m experiments.benchmarks.posterior``
 
-Batches of 100; the unit is the published loop (arXiv:2006.08205) with the layers of the same network.
+Batches of 100; the unit is the published loop (arXiv:2006.08205) with the layers of the same
+network.
 """
 
 import math
@@ -19,10 +20,16 @@ from latent_ebm.networks.convnet import base_size
 from samplers import Langevin, LowPrecision
 
 DIM, BATCH, SCALE, STEP_SIZE, STEPS = 100, 100, 0.3, 0.005, 10
-SETTINGS = {"28x28-16": ((1, 28, 28), 16), "28x28-64": ((1, 28, 28), 64), "32x32-64": ((3, 32, 32), 64)}
+SETTINGS = {
+    "28x28-16": ((1, 28, 28), 16),
+    "28x28-64": ((1, 28, 28), 64),
+    "32x32-64": ((3, 32, 32), 64),
+}
 
 
-def published(energy: EnergyMLP, decoder: nn.Module, x: Tensor, z: Tensor, steps: int) -> Callable[[], Tensor]:
+def published(
+    energy: EnergyMLP, decoder: nn.Module, x: Tensor, z: Tensor, steps: int
+) -> Callable[[], Tensor]:
     """The posterior chain as published."""
     s = math.sqrt(2 * STEP_SIZE)
 
@@ -43,7 +50,11 @@ def plain_decoder(shape: Sequence[int], channels: int) -> nn.Module:
     """The layers of ``ConvDecoder`` for images of 28 pixels or more, as one would write them."""
     size, halvings = base_size(shape)
     widths = [channels * 2**k for k in range(halvings, 0, -1)]
-    layers = [nn.Linear(DIM, widths[0] * size**2), nn.Unflatten(1, (widths[0], size, size)), nn.GELU()]
+    layers = [
+        nn.Linear(DIM, widths[0] * size**2),
+        nn.Unflatten(1, (widths[0], size, size)),
+        nn.GELU(),
+    ]
     for wide, narrow in pairwise(widths):
         layers += [nn.ConvTranspose2d(wide, narrow, 4, 2, 1), nn.GELU()]
     last = nn.Conv2d(widths[-1], 4 * shape[0], 3, padding=1)

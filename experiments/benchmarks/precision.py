@@ -1,7 +1,8 @@
 """What bfloat16 does to the law of a chain: ``python -m experiments.benchmarks.precision``
 
-60 Langevin steps in an energy prior with relief (16 dimensions), 4,000 chains. The laws in float32 and in bfloat16 are held
-against that of other chains in float32, so that the first row of a pair shows what chance does.
+60 Langevin steps in an energy prior with relief (16 dimensions), 4,000 chains. The laws in float32
+and in bfloat16 are held against that of other chains in float32, so that the first row of a pair
+shows what chance does.
 """
 
 import torch
@@ -24,26 +25,37 @@ def steep_prior() -> EnergyPrior:
 
 
 def difference(prior: EnergyPrior, z: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Mean energy against that of ``reference`` in its standard deviations, and ratio of the mean variances."""
+    """Mean energy against that of ``reference`` in its standard deviations, and ratio of the mean
+    variances.
+    """
     energy, wanted = prior.network(z), prior.network(reference)
-    return ((energy.mean() - wanted.mean()) / wanted.std()).item(), (z.var(0).mean() / reference.var(0).mean()).item()
+    return ((energy.mean() - wanted.mean()) / wanted.std()).item(), (
+        z.var(0).mean() / reference.var(0).mean()
+    ).item()
 
 
 @torch.no_grad()
 def law() -> Ratios:
     """Lowest, median and highest over seeds."""
     prior = steep_prior()
-    samplers: dict[str, Sampler] = {"float32": prior.sampler, "bfloat16": LowPrecision(prior.sampler)}
+    samplers: dict[str, Sampler] = {
+        "float32": prior.sampler,
+        "bfloat16": LowPrecision(prior.sampler),
+    }
     found: dict[str, list[float]] = {}
     for seed in range(ROUNDS):
         torch.manual_seed(seed)
         reference = prior.sampler.sample(prior, torch.randn(CHAINS, DIM))
         for name, sampler in samplers.items():
-            shift, ratio = difference(prior, sampler.sample(prior, torch.randn(CHAINS, DIM)), reference)
+            shift, ratio = difference(
+                prior, sampler.sample(prior, torch.randn(CHAINS, DIM)), reference
+            )
             found.setdefault(f"{name}: shift of the mean energy / its deviation", []).append(shift)
             found.setdefault(f"{name}: variance", []).append(ratio)
     spread = {name: sorted(values) for name, values in found.items()}
-    return {name: (values[0], values[len(values) // 2], values[-1]) for name, values in spread.items()}
+    return {
+        name: (values[0], values[len(values) // 2], values[-1]) for name, values in spread.items()
+    }
 
 
 def main() -> None:

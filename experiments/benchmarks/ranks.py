@@ -1,7 +1,8 @@
 """A training step in one process and in two: ``python -m experiments.benchmarks.ranks``
 
-README's quickstart in data-parallel processes of one thread each, every one with a batch of its own; wall time of a step, so
-that what matters is a machine with two idle cores. The unit is one process.
+README's quickstart in data-parallel processes of one thread each, every one with a batch of its
+own; wall time of a step, so that what matters is a machine with two idle cores. The unit is one
+process.
 """
 
 import tempfile
@@ -25,7 +26,9 @@ class Stopwatch(Callback):
     def __init__(self, path: Path) -> None:
         self.path, self.start = path, 0.0
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
         if trainer.global_step == WARM_UP:
             self.start = time.perf_counter()
         if trainer.global_step == WARM_UP + STEPS and trainer.is_global_zero:

@@ -1,7 +1,8 @@
 """What a prior chain's cost grows with: ``python -m experiments.benchmarks.scaling``
 
-CPU time of ten Langevin steps in an energy prior (2 x 200 units) over the number of chains and of latent dimensions, and of
-a gradient of a ratio prior over its stages, stacked and one after another, against the same products in one batch.
+CPU time of ten Langevin steps in an energy prior (2 x 200 units) over the number of chains and of
+latent dimensions, and of a gradient of a ratio prior over its stages, stacked and one after
+another, against the same products in one batch.
 """
 
 from functools import partial
@@ -15,7 +16,13 @@ from latent_ebm import GaussianPrior, RatioPrior
 from latent_ebm.networks import EnergyMLP
 from samplers import Langevin, gradient_function, value_and_grad
 
-STEPS, CHAINS, DIMS, STAGES, DIM = 10, (100, 1000, 10_000, 100_000), (8, 32, 128, 512), (1, 2, 4, 8), 100
+STEPS, CHAINS, DIMS, STAGES, DIM = (
+    10,
+    (100, 1000, 10_000, 100_000),
+    (8, 32, 128, 512),
+    (1, 2, 4, 8),
+    100,
+)
 
 
 def over_chains() -> Ratios:
@@ -34,17 +41,29 @@ def over_chains() -> Ratios:
 def over_dims() -> Ratios:
     """Cost at 1,000 chains, in that of the smallest dimension."""
     sampler = Langevin(STEP_SIZE, STEPS)
-    contestants = {str(d): partial(sampler.sample, make_prior(dim=d), torch.randn(1000, d)) for d in DIMS}
+    contestants = {
+        str(d): partial(sampler.sample, make_prior(dim=d), torch.randn(1000, d)) for d in DIMS
+    }
     return compare(contestants, str(DIMS[0]))
 
 
 def over_stages(stages: int, chains: int) -> Ratios:
     """Value and gradient of a ratio prior, in the same products as one batch."""
-    prior = RatioPrior(GaussianPrior(DIM), [EnergyMLP(DIM) for _ in range(stages)], Langevin(STEP_SIZE, 1))
+    prior = RatioPrior(
+        GaussianPrior(DIM), [EnergyMLP(DIM) for _ in range(stages)], Langevin(STEP_SIZE, 1)
+    )
     prior.requires_grad_(False)
     stacked, z = prior.stacked(), torch.randn(chains, DIM)
-    w1, w2, w3 = torch.randn(stages, 200, DIM), torch.randn(stages, 200, 200), torch.randn(stages, 1, 200)
-    x, h, one = torch.randn(stages, chains, DIM), torch.randn(stages, chains, 200), torch.randn(stages, chains, 1)
+    w1, w2, w3 = (
+        torch.randn(stages, 200, DIM),
+        torch.randn(stages, 200, 200),
+        torch.randn(stages, 1, 200),
+    )
+    x, h, one = (
+        torch.randn(stages, chains, DIM),
+        torch.randn(stages, chains, 200),
+        torch.randn(stages, chains, 1),
+    )
 
     def products() -> Any:
         return x @ w1.mT, h @ w2.mT, h @ w3.mT, one @ w3, h @ w2, h @ w1
@@ -55,7 +74,10 @@ def over_stages(stages: int, chains: int) -> Ratios:
         "stacked, in a chain": partial(gradient_function(stacked, z), z),
         "one after another": partial(value_and_grad, prior, z),
     }
-    return compare({name: repeated(run, 2000 // chains) for name, run in contestants.items()}, "products in one batch")
+    return compare(
+        {name: repeated(run, 2000 // chains) for name, run in contestants.items()},
+        "products in one batch",
+    )
 
 
 def main() -> None:
@@ -63,7 +85,9 @@ def main() -> None:
     measured("scaling-dimensions", over_dims, dims=DIMS, steps=STEPS)
     for chains in (100, 1000):
         for stages in STAGES:
-            measured(f"scaling-stages-{chains}-{stages}", partial(over_stages, stages, chains), dim=DIM)
+            measured(
+                f"scaling-stages-{chains}-{stages}", partial(over_stages, stages, chains), dim=DIM
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What importing costs, and what Lightning costs a step: ``python -m experiments.benchmarks.startup``
+"""What importing costs, and what Lightning costs a step: ``python -m
+experiments.benchmarks.startup``
 
-Imports are timed in fresh interpreters, in CPU seconds, the unit being ``import torch``. Lightning's overhead is measured
-against a loop over the same loader, on the smallest step there is (a linear decoder, one posterior step) and on the
-quickstart's.
+Imports are timed in fresh interpreters, in CPU seconds, the unit being ``import torch``.
+Lightning's overhead is measured against a loop over the same loader, on the smallest step there is
+(a linear decoder, one posterior step) and on the quickstart's.
 """
 
 import subprocess
@@ -31,8 +32,15 @@ MODULES, ROUNDS, BATCH = ("torch", "samplers", "latent_ebm", "latent_ebm.learnin
 
 def import_seconds(module: str) -> float:
     """CPU seconds of an import in a fresh interpreter."""
-    code = f"import time; start = time.process_time(); import {module}; print(time.process_time() - start)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    code = (
+        f"import time; start = time.process_time(); import {module}; print(time.process_time() - "
+        "start)"
+    )
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def imports() -> Ratios:
@@ -54,7 +62,9 @@ def digits() -> tuple[ShortRunMLE, Tensor]:
     """The quickstart of README."""
     prior = EnergyPrior(EnergyMLP(10), GaussianPrior(10), Langevin(0.08, 60))
     model = LatentModel(prior, GaussianLikelihood(ConvDecoder(10, (1, 8, 8), channels=8), 0.3))
-    return ShortRunMLE(model, MCMCPosterior(Langevin(0.02, 20)), adam, prior_lr=1e-4), torch.randn(20 * BATCH, 1, 8, 8)
+    return ShortRunMLE(model, MCMCPosterior(Langevin(0.02, 20)), adam, prior_lr=1e-4), torch.randn(
+        20 * BATCH, 1, 8, 8
+    )
 
 
 def adam(groups: Any) -> torch.optim.Optimizer:
@@ -98,7 +108,9 @@ def trainer(make: Callable[[], tuple[ShortRunMLE, Tensor]]) -> Ratios:
         "raw loop": raw,
         "Trainer": lightning,
         "Trainer, no progress bar": partial(lightning, enable_progress_bar=False),
-        "Trainer, no progress bar, no logger": partial(lightning, log=False, enable_progress_bar=False),
+        "Trainer, no progress bar, no logger": partial(
+            lightning, log=False, enable_progress_bar=False
+        ),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(ROUNDS + 1):

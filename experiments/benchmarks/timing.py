@@ -1,8 +1,10 @@
-"""CPU times that compare: the contestants take turns, so that a busy machine slows all of them alike.
+"""CPU times that compare: the contestants take turns, so that a busy machine slows all of them
+alike.
 
-A benchmark is a function that returns ``{contestant: (lowest, median, highest) ratio to the unit}`` and is stored by
-``measured``. Run it on one thread (``OMP_NUM_THREADS=1``); ``--fresh`` measures again. Peers come with ``pip install -e
-".[bench]"``; those that are not installed are left out.
+A benchmark is a function that returns ``{contestant: (lowest, median, highest) ratio to the
+unit}`` and is stored by ``measured``. Run it on one thread (``OMP_NUM_THREADS=1``); ``--fresh``
+measures again. Peers come with ``pip install -e ".[bench]"``; those that are not installed are
+left out.
 """
 
 import sys
@@ -32,20 +34,30 @@ def take_turns(contestants: Contestants, rounds: int = 7) -> dict[str, list[floa
 
 
 def ratios(seconds: Mapping[str, list[float]], unit: str) -> Ratios:
-    """Lowest, median and highest ratio over the rounds of each contestant to that named ``unit``."""
+    """Lowest, median and highest ratio over the rounds of each contestant to that named
+    ``unit``.
+    """
     base = np.array(seconds[unit])
     quotients = {name: np.array(times) / base for name, times in seconds.items()}
-    return {name: (float(q.min()), float(np.median(q)), float(q.max())) for name, q in quotients.items()}
+    return {
+        name: (float(q.min()), float(np.median(q)), float(q.max()))
+        for name, q in quotients.items()
+    }
 
 
 def compare(contestants: Contestants, unit: str, rounds: int = 7) -> Ratios:
     """Ratios of ``take_turns``; the CPU seconds of the unit are kept as ``"unit, ms"``."""
     seconds = take_turns(contestants, rounds)
     scale = 1e3 * np.array(seconds[unit])
-    return {"unit, ms": (float(scale.min()), float(np.median(scale)), float(scale.max())), **ratios(seconds, unit)}
+    return {
+        "unit, ms": (float(scale.min()), float(np.median(scale)), float(scale.max())),
+        **ratios(seconds, unit),
+    }
 
 
-def available(builders: Mapping[str, Callable[[], Callable[[], Any]]]) -> dict[str, Callable[[], Any]]:
+def available(
+    builders: Mapping[str, Callable[[], Callable[[], Any]]],
+) -> dict[str, Callable[[], Any]]:
     """The contestants whose libraries are installed."""
     found = {}
     for name, build in builders.items():
@@ -67,6 +79,8 @@ def repeated(run: Callable[[], Any], times: int) -> Callable[[], None]:
 
 
 def measured(name: str, measure: Callable[[], dict[str, Any]], **config: Any) -> dict[str, Any]:
-    """The result of ``measure``, stored as ``benchmarks/<name>``; computed again under ``--fresh``."""
+    """The result of ``measure``, stored as ``benchmarks/<name>``; computed again under
+    ``--fresh``.
+    """
     torch.set_num_threads(1)
     return cached(f"benchmarks/{name}", config, measure, fresh="--fresh" in sys.argv[1:])

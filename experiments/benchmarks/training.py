@@ -1,8 +1,10 @@
-"""One training step of each rule against the published algorithm: ``python -m experiments.benchmarks.training``
+"""One training step of each rule against the published algorithm: ``python -m
+experiments.benchmarks.training``
 
-28x28 images in batches of 100, 60 prior steps and 40 posterior steps, the same networks; the published algorithm
-(arXiv:2006.08205) is written plainly. ``ratio`` draws no prior chain in a step; moving its pool when a stage closes is the
-row ``pool``, in prior chains of one step of maximum likelihood.
+28x28 images in batches of 100, 60 prior steps and 40 posterior steps, the same networks; the
+published algorithm (arXiv:2006.08205) is written plainly. ``ratio`` draws no prior chain in a
+step; moving its pool when a stage closes is the row ``pool``, in prior chains of one step of
+maximum likelihood.
 """
 
 from collections.abc import Callable
@@ -15,7 +17,14 @@ from torch import Tensor
 from experiments.benchmarks.peers import published_loop
 from experiments.benchmarks.posterior import plain_decoder, published
 from experiments.benchmarks.timing import Contestants, Ratios, compare, measured
-from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
+from latent_ebm import (
+    EnergyPrior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    MCMCPosterior,
+    RatioPrior,
+)
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.networks import ConvDecoder, EnergyMLP
@@ -32,7 +41,9 @@ def published_step(x: Tensor, channels: int, steps: int) -> Callable[[], None]:
     adam_e, adam_g = (torch.optim.Adam(m.parameters(), lr=1e-4) for m in (energy, decoder))
 
     def run() -> None:
-        z_prior = published_loop(energy, torch.randn(BATCH, DIM), PRIOR.step_size, PRIOR.num_steps)()
+        z_prior = published_loop(
+            energy, torch.randn(BATCH, DIM), PRIOR.step_size, PRIOR.num_steps
+        )()
         z_posterior = published(energy, decoder, x, torch.randn(BATCH, DIM), steps)()
         adam_g.zero_grad()
         ((decoder(z_posterior) - x).square().sum() / (2 * SCALE**2) / BATCH).backward()
@@ -66,20 +77,26 @@ def likelihood(shape: Shape = SHAPE, channels: int = CHANNELS[0]) -> GaussianLik
     return GaussianLikelihood(ConvDecoder(DIM, shape, channels), SCALE)
 
 
-def mle(prior: Sampler, posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]) -> ShortRunMLE:
+def mle(
+    prior: Sampler, posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]
+) -> ShortRunMLE:
     """Maximum likelihood."""
     energy = EnergyPrior(EnergyMLP(DIM), GaussianPrior(DIM), prior)
     return ShortRunMLE(LatentModel(energy, likelihood(shape, channels)), posterior, adam)
 
 
-def ratio(posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]) -> MultiStageRatio:
+def ratio(
+    posterior: MCMCPosterior, shape: Shape = SHAPE, channels: int = CHANNELS[0]
+) -> MultiStageRatio:
     """Ratio estimation after ``STAGES`` closed stages."""
     prior = RatioPrior(GaussianPrior(DIM), [], PRIOR)
     for _ in range(STAGES):
         prior.append(EnergyMLP(DIM))
     stages = RatioStages(EnergyMLP(DIM), DIM, 4000)
     stages.start(prior.prefix(0))
-    return MultiStageRatio(LatentModel(prior, likelihood(shape, channels)), posterior, stages, adam)
+    return MultiStageRatio(
+        LatentModel(prior, likelihood(shape, channels)), posterior, stages, adam
+    )
 
 
 def contestants(channels: int, shape: Shape = SHAPE, steps: int = 40) -> Contestants:
@@ -105,7 +122,9 @@ def training(channels: int) -> Ratios:
 
 
 def pool() -> Ratios:
-    """Moving the pool of 4,000 when a stage closes, in prior chains of one step of maximum likelihood."""
+    """Moving the pool of 4,000 when a stage closes, in prior chains of one step of maximum
+    likelihood.
+    """
     energy = mle(PRIOR, MCMCPosterior(Langevin(STEP_SIZE, 40))).model.prior
     prior: Any = ratio(MCMCPosterior(Langevin(STEP_SIZE, 40))).model.prior
     particles = torch.randn(4000, DIM)

@@ -1,1 +1,3 @@
-"""What a quarter of an hour with a GPU is for: ``check``, ``speed`` and ``train``, each one line."""
+"""What a quarter of an hour with a GPU is for: ``check``, ``speed`` and ``train``, each one
+line.
+"""

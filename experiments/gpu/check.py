@@ -19,7 +19,9 @@ import torch
 from experiments.common import OUTPUTS, write_json
 from experiments.gpu.speed import card
 
-MODELS = "denoisers denoising denoising_networks diffusion_gan distillation guidance kernels learning"
+MODELS = (
+    "denoisers denoising denoising_networks diffusion_gan distillation guidance kernels learning"
+)
 MORE = "likelihoods metrics model networks objectives posteriors priors self_adversarial"
 LAST = "self_supervised stages ufogen_progressive"
 TESTS = (
@@ -32,7 +34,11 @@ TESTS = (
 def count(report: Path) -> dict[str, float | list[str]]:
     """Numbers of a JUnit report, and the names of the tests that failed."""
     suite = ElementTree.parse(report).getroot()[0]
-    bad = [case for case in suite if case.find("failure") is not None or case.find("error") is not None]
+    bad = [
+        case
+        for case in suite
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
     skipped = int(suite.get("skipped", 0))
     return {
         "passed": int(suite.get("tests", 0)) - len(bad) - skipped,
@@ -44,10 +50,16 @@ def count(report: Path) -> dict[str, float | list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", help="device (default: cuda)")
-    parser.add_argument("--workers", type=int, default=0, help="processes, with pytest-xdist (default: one)")
-    parser.add_argument("--out", type=Path, default=OUTPUTS / "gpu" / "check.json", help="file to write")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes, with pytest-xdist (default: one)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUTPUTS / "gpu" / "check.json", help="file to write"
+    )
     parser.add_argument("tests", nargs="*", default=TESTS, help="files or folders of tests")
     args = parser.parse_args()
     torch.set_default_device(args.device)
@@ -56,7 +68,10 @@ def main() -> None:
         # other versions of the libraries than the pinned ones warn of other things
         options = ["--device", args.device, f"--junitxml={report}", "-W", "default", "--tb=short"]
         workers = ["-n", str(args.workers)] if args.workers else []
-        environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # for deterministic mode
+        environment = {
+            **os.environ,
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        }  # for deterministic mode
         command = [sys.executable, "-m", "pytest", *options, *workers, *args.tests]
         subprocess.run(command, env=environment, check=False)
         found = {"card": card(args.device), **count(report)}

@@ -1,7 +1,8 @@
-"""A part of CIFAR-10 (jpeg) to take along: ``python -m experiments.gpu.pack SOURCE DIR --train 37000``
+"""A part of CIFAR-10 (jpeg) to take along: ``python -m experiments.gpu.pack SOURCE DIR --train
+37000``
 
-SOURCE is the packed file of all images (see ``latent_ebm.data.Images``); a file of the same name is
-written to DIR, which ``LATENT_EBM_DATA`` then names on the other machine.
+SOURCE is the packed file of all images (see ``latent_ebm.data.Images``); a file of the same name
+is written to DIR, which ``LATENT_EBM_DATA`` then names on the other machine.
 """
 
 import argparse
@@ -29,10 +30,16 @@ def pack(source: Path, folder: Path, numbers: dict[str, int]) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="the packed file of all images")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="the packed file of all images"
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write to")
-    parser.add_argument("--train", type=int, default=37_000, help="training images (default: 37000)")
+    parser.add_argument(
+        "--train", type=int, default=37_000, help="training images (default: 37000)"
+    )
     parser.add_argument("--test", type=int, default=2500, help="test images (default: 2500)")
     args = parser.parse_args()
     path = pack(args.source, args.folder, {"train": args.train, "test": args.test})

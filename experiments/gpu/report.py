@@ -18,7 +18,9 @@ def section() -> str:
     parts = [speed_tables(speed)] if speed else []
     parts += [tests(check)] if check else []
     parts += [training(train)] if train else []
-    return "\n\n".join(["## On a GPU: `python -m experiments.gpu.<script>`", *parts]) if parts else ""
+    return (
+        "\n\n".join(["## On a GPU: `python -m experiments.gpu.<script>`", *parts]) if parts else ""
+    )
 
 
 def card(found: Found) -> str:
@@ -30,14 +32,20 @@ def speed_tables(speed: Found) -> str:
     """Milliseconds of every contestant in every setting."""
     ceilings = speed["ceilings"]
     parts = [
-        f"`speed`, {card(speed)}: medians of milliseconds between events of the device. Ceilings: a copy moves "
-        f"{ceilings['copied bytes/s'] / 1e12:.2f} TB/s, products do {ceilings['float32 operations/s'] / 1e12:.0f} "
-        f"(float32) and {ceilings['bfloat16 operations/s'] / 1e12:.0f} (bfloat16) 10^12 operations a second."
+        f"`speed`, {card(speed)}: medians of milliseconds between events of the device. "
+        "Ceilings: a copy moves "
+        f"{ceilings['copied bytes/s'] / 1e12:.2f} TB/s, products do "
+        f"{ceilings['float32 operations/s'] / 1e12:.0f} "
+        f"(float32) and {ceilings['bfloat16 operations/s'] / 1e12:.0f} (bfloat16) 10^12 "
+        "operations a second."
     ]
     heads = {
         "chain": "A chain of 60 Langevin steps in 100 dimensions; `captured` is one CUDA graph.",
         "posterior": "Ten steps of 100 posterior chains through a decoder of 64 channels.",
-        "training": "A training step of batch 100, 32x32, decoder of 64 channels, K0 prior and K1 posterior steps.",
+        "training": (
+            "A training step of batch 100, 32x32, decoder of 64 channels, K0 prior and K1 "
+            "posterior steps."
+        ),
         "distillation": "A step of EM distillation, 32x32, batch 64, three U-Nets of 64 channels, float32.",
     }
     for prefix, head in heads.items():
@@ -46,13 +54,19 @@ def speed_tables(speed: Found) -> str:
             parts.append(f"{head}\n\n{side_by_side(columns, UNITS[prefix])}")
     if "ess" in speed:
         rows = [[name, f"{value:,.0f}"] for name, value in speed["ess"].items()]
-        head = "Effective samples a second, 100 chains of a Gaussian in 10 dimensions with correlations of .8."
+        head = (
+            "Effective samples a second, 100 chains of a Gaussian in 10 dimensions with "
+            "correlations of .8."
+        )
         parts.append(f"{head}\n\n{table(['', 'a second'], rows)}")
     for name, row in speed.items():
         if name.startswith("detector-"):
             num = int(name.removeprefix("detector-"))
             rate = num / row["LatentEBMDetector"][1]
-            parts.append(f"`LatentEBMDetector` scores {num:,} rows of 20 columns at {rate:.0f} a millisecond.")
+            parts.append(
+                f"`LatentEBMDetector` scores {num:,} rows of 20 columns at {rate:.0f} a "
+                "millisecond."
+            )
     return "\n\n".join(parts)
 
 
@@ -61,7 +75,10 @@ def side_by_side(columns: Found, unit: str) -> str:
     contestants = dict.fromkeys(name for column in columns.values() for name in column)
     names = [name.split("-", 1)[1].removesuffix("-64") for name in columns]
     rows = [
-        [name, *(f"{column[name][1]:,.3g}" if name in column else "-" for column in columns.values())]
+        [
+            name,
+            *(f"{column[name][1]:,.3g}" if name in column else "-" for column in columns.values()),
+        ]
         for name in contestants
     ]
     return table([unit, *names], rows)

@@ -1,4 +1,6 @@
-"""All pictures of a folder in one, under their names: ``python -m experiments.gpu.sheet DIR FILE``"""
+"""All pictures of a folder in one, under their names: ``python -m experiments.gpu.sheet DIR
+FILE``
+"""
 
 import sys
 from pathlib import Path

@@ -192,11 +192,19 @@ def card(device: str) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda", help="device (default: cuda)")
-    parser.add_argument("--seconds", type=float, default=240, help="start no table after (default: 240)")
-    parser.add_argument("--out", type=Path, default=OUTPUTS / "gpu" / "speed.json", help="file to write")
-    parser.add_argument("--tables", nargs="*", default=[""], help="how names of tables begin (default: all)")
+    parser.add_argument(
+        "--seconds", type=float, default=240, help="start no table after (default: 240)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUTPUTS / "gpu" / "speed.json", help="file to write"
+    )
+    parser.add_argument(
+        "--tables", nargs="*", default=[""], help="how names of tables begin (default: all)"
+    )
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the script")
     args = parser.parse_args()
     torch.set_default_device(args.device)

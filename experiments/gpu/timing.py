@@ -59,7 +59,10 @@ def times(contestants: Contestants, rounds: int = 15, seconds: float = 5) -> Tim
             break
         for name, run in running.items():
             found.setdefault(name, []).append(milliseconds(run))
-    return {name: [min(row), float(torch.tensor(row).median()), max(row)] for name, row in found.items()}
+    return {
+        name: [min(row), float(torch.tensor(row).median()), max(row)]
+        for name, row in found.items()
+    }
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:

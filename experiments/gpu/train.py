@@ -50,10 +50,14 @@ def adam(lr: float, **options: Any) -> Callable[..., torch.optim.Optimizer]:
 
 
 def load(tiny: bool) -> Sets:
-    """Training images with their mirror images, images to validate and to test; noise if ``tiny``."""
+    """Training images with their mirror images, images to validate and to test; noise if
+    ``tiny``.
+    """
     if tiny:
         x = torch.rand(60, *SHAPE) * 2 - 1
-        return {name: TensorSet(x, torch.arange(60) % CLASSES) for name in ("train", "val", "test")}
+        return {
+            name: TensorSet(x, torch.arange(60) % CLASSES) for name in ("train", "val", "test")
+        }
     data = Images()
     data.setup()
     train = TensorSet(torch.cat([data.train.x, data.train.x.flip(-1)]), data.train.label.repeat(2))
@@ -71,12 +75,21 @@ def student(kind: str, denoiser: Preconditioned) -> LearningRule:
     """A one-step student: ``emd-K``, ``dmd`` or ``ufogen``."""
     optimizer = adam(1e-4, betas=(0.0, 0.99))
     if kind == "ufogen":
-        return UFOGen(denoiser, None, SHAPE, optimizer, reconstruction=0.5, penalty=0.1, penalty_every=4)
+        return UFOGen(
+            denoiser, None, SHAPE, optimizer, reconstruction=0.5, penalty=0.1, penalty_every=4
+        )
     shared: dict[str, Any] = {"log_snr": (-5.0, 5.0), "fake_lr": 2e-4, "conditional": True}
-    parts = (denoiser, OneStep(denoiser, STUDENT_LOG_SNR), deepcopy(denoiser).requires_grad_(), SHAPE)
+    parts = (
+        denoiser,
+        OneStep(denoiser, STUDENT_LOG_SNR),
+        deepcopy(denoiser).requires_grad_(),
+        SHAPE,
+    )
     if kind == "dmd":
         return DistributionMatching(*parts, optimizer, **shared)
-    return EMDistillation(*parts, optimizer, Langevin(0.16, int(kind.removeprefix("emd-"))), **shared)
+    return EMDistillation(
+        *parts, optimizer, Langevin(0.16, int(kind.removeprefix("emd-"))), **shared
+    )
 
 
 def latent(kind: str, channels: int, steps: int, pool_size: int) -> LearningRule:
@@ -91,22 +104,36 @@ def latent(kind: str, channels: int, steps: int, pool_size: int) -> LearningRule
 
 
 class Run:
-    """Parts under one folder and one clock: each is trained within its budget, judged, written down."""
+    """Parts under one folder and one clock: each is trained within its budget, judged, written
+    down.
+    """
 
     def __init__(self, out: Path, sets: Sets, judge: FeatureClassifier, num: int) -> None:
         self.out, self.sets, self.judge, self.num = out, sets, judge, num
         self.device = next(judge.parameters()).device
         path = out / "train.json"
         self.found: dict[str, Any] = (
-            json.loads(path.read_text())["result"] if path.exists() else {"card": card(self.device.type)}
+            json.loads(path.read_text())["result"]
+            if path.exists()
+            else {"card": card(self.device.type)}
         )
 
     def fit(
-        self, name: str, rule: LearningRule, seconds: int, batch_size: int, decay: float = 0.0, **options: Any
+        self,
+        name: str,
+        rule: LearningRule,
+        seconds: int,
+        batch_size: int,
+        decay: float = 0.0,
+        **options: Any,
     ) -> None:
-        """Train ``rule`` until it has had ``seconds`` in all; with ``decay`` it ends as its average."""
+        """Train ``rule`` until it has had ``seconds`` in all; with ``decay`` it ends as its
+        average.
+        """
         last = self.out / f"{name}.ckpt"
-        keep = ModelCheckpoint(self.out, name, save_on_train_epoch_end=True, enable_version_counter=False)
+        keep = ModelCheckpoint(
+            self.out, name, save_on_train_epoch_end=True, enable_version_counter=False
+        )
         averages = [EMAWeightAveraging(use_buffers=False, decay=decay)] if decay else []
         trainer = Trainer(
             accelerator="auto",
@@ -122,7 +149,9 @@ class Run:
             inference_mode=False,
             **options,
         )
-        train = DataLoader(self.sets["train"], batch_size, True, drop_last=True, collate_fn=collate)
+        train = DataLoader(
+            self.sets["train"], batch_size, True, drop_last=True, collate_fn=collate
+        )
         validate = DataLoader(self.sets["val"], batch_size, collate_fn=collate)
         resume = last if last.exists() else None
         trainer.fit(rule, train, validate, ckpt_path=resume, weights_only=True)
@@ -149,7 +178,9 @@ class Run:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        return torch.cat([self.judge.features(rows.to(self.device)) for rows in x.split(500)]).cpu()
+        return torch.cat(
+            [self.judge.features(rows.to(self.device)) for rows in x.split(500)]
+        ).cpu()
 
     def labels(self) -> Tensor:
         """Classes in turn, of as many samples as are judged."""
@@ -170,7 +201,9 @@ def classifier(out: Path, train: TensorSet, epochs: int) -> FeatureClassifier:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=OUTPUTS / "gpu", help="folder of all results")
     parser.add_argument("--teacher", type=int, default=150, help="seconds of the diffusion model")
     parser.add_argument("--student", type=int, default=40, help="seconds of every student")
@@ -199,7 +232,10 @@ def main() -> None:
         every = {"val_check_interval": 2 if args.tiny else 100}  # held-out rows close stages
         run.fit(f"latent {kind}", learner, args.latent, min(batch_size, 100), **every)
         run.tell(f"latent {kind}", lambda rule=learner: rule.generate(num)["x"])
-    print(f"to go on, give the same command more seconds: it starts from {args.out}/*.ckpt", flush=True)
+    print(
+        f"to go on, give the same command more seconds: it starts from {args.out}/*.ckpt",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 r"""Anomaly detection by the energy of a latent model, for users of scikit-learn.
 
-``LatentEBMDetector`` learns where normal rows lie and scores new ones by ``log p(x, z)`` at their code, up when normal. What
-is fitted is in ``detector_model``, and how in ``detector_fitting``; no label and no anomaly is needed. A threshold with a
-guarantee is ``ConformalCalibrator``'s. Protocols and figures: ``experiments/RESULTS.md``.
+``LatentEBMDetector`` learns where normal rows lie and scores new ones by ``log p(x, z)`` at their
+code, up when normal. What is fitted is in ``detector_model``, and how in ``detector_fitting``; no
+label and no anomaly is needed. A threshold with a guarantee is ``ConformalCalibrator``'s.
+Protocols and figures: ``experiments/RESULTS.md``.
 """
 
 import copy
@@ -27,13 +28,19 @@ from latent_ebm.kernels import NeighbourPrior
 from samplers import value_and_grad
 
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
-TERMS = {"joint": ("reconstruction", "prior"), "reconstruction": ("reconstruction",), "prior": ("prior",)}
+TERMS = {
+    "joint": ("reconstruction", "prior"),
+    "reconstruction": ("reconstruction",),
+    "prior": ("prior",),
+}
 NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
 MAX_FENCED = 5000  # rows whose leave-one-out scores set the automatic threshold
 
 
 class Explanation(NamedTuple):
-    """Why rows score as they do, all (n, d) in the units of X: see ``LatentEBMDetector.explain``."""
+    """Why rows score as they do, all (n, d) in the units of X: see
+    ``LatentEBMDetector.explain``.
+    """
 
     contribution: np.ndarray
     residual: np.ndarray
@@ -43,30 +50,35 @@ class Explanation(NamedTuple):
 class LatentEBMDetector(OutlierMixin, BaseEstimator):
     """Scores rows by the energy of a latent model; up is normal, as everywhere in scikit-learn.
 
-    Parameters
-    ----------
-    energy : "joint" (``log p(x|z) + log p(z)``), "prior" or "reconstruction" (one of its terms; the latter
+    Parameters ---------- energy : "joint" (``log p(x|z) + log p(z)``), "prior" or
+    "reconstruction" (one of its terms; the latter
         of tables only, and with ``latent_dim`` below their columns), or "elbo".
-    contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out training scores), or the
+    contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out
+    training scores), or the
         fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
-    image_shape : (C, H, W) of rows that are flat images, at least 10 of them, H and W from 8 on: features are then learnt
+    image_shape : (C, H, W) of rows that are flat images, at least 10 of them, H and W from 8
+    on: features are then learnt
         from them; None for tables.
     latent_dim : at most so many numbers a code, and as many learnt features of an image.
-    max_stages : at most so many ratio stages tilt the kernels of a table, none by default; they are added only
+    max_stages : at most so many ratio stages tilt the kernels of a table, none by default; they
+    are added only
         while held-out rows ask for it. They cost many times the rest of the fit, and on ADBench's tables
         gain nothing on average.
-    max_exemplars : at most so many training rows, drawn at random, carry a kernel; scoring takes time in proportion.
-    trim : fraction in [0, .5) of the rows that carry kernels, those that fit the others least, left out in a second fit.
-    max_steps, channels : of the training and of the width of the features of images, which are learnt from at most
+    max_exemplars : at most so many training rows, drawn at random, carry a kernel; scoring
+    takes time in proportion. trim : fraction in [0, .5) of the rows that carry kernels, those
+    that fit the others least, left out in a second fit. max_steps, channels : of the training
+    and of the width of the features of images, which are learnt from at most
         32 x 32 averages over their pixels. Convolutions sum in another order on another number of threads: fits to
         images agree bit for bit only on the same number.
-    encoder : a network of images (n, C, H, W) in [-1, 1] whose frozen features, (n, d) once flattened, take the
+    encoder : a network of images (n, C, H, W) in [-1, 1] whose frozen features, (n, d) once
+    flattened, take the
         place of learnt ones. A detector with one cannot be saved.
     warm_start : continue from the standardisation and the networks of the last fit.
     random_state, verbose : as in scikit-learn; ``verbose`` shows a progress bar.
 
-    Scores are deterministic and do not depend on the other rows that are scored with them: computed in float64, and given to
-    24 binary digits, as those of a matrix product that come after depend on how many rows it has.
+    Scores are deterministic and do not depend on the other rows that are scored with them:
+    computed in float64, and given to 24 binary digits, as those of a matrix product that come
+    after depend on how many rows it has.
     """
 
     def __init__(
@@ -113,12 +125,15 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
             self._fit_model(x, again)
             if self.trim > 0:
                 scores = self._leave_one_out_scores(len(self.rows_))
-                self._fit_model(self.rows_[torch.as_tensor(scores >= np.quantile(scores, self.trim))], True)
+                self._fit_model(
+                    self.rows_[torch.as_tensor(scores >= np.quantile(scores, self.trim))], True
+                )
         self.offset_ = self._threshold(x)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
-        """Add rows to those that carry a kernel; standardisation, codes and stages stay. The first call fits.
+        """Add rows to those that carry a kernel; standardisation, codes and stages stay. The first
+        call fits.
 
         Above ``max_exemplars`` rows a random part of old and new ones stays.
         """
@@ -134,7 +149,9 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """``log p`` (n,) of rows X (n, d) in nats, up to a constant, by the ``energy`` asked for; high is normal."""
+        """``log p`` (n,) of rows X (n, d) in nats, up to a constant, by the ``energy`` asked for;
+        high is normal.
+        """
         return self._scores(self._validated(X))
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -148,32 +165,43 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
     def explain(self, X: Any) -> Explanation:
         """Why rows X (n, d) score as they do.
 
-        ``reconstruction`` is the model's own normal row beside each: its code, climbed up the kernels and decoded; of an
-        image, the training one nearest in pixels. ``contribution`` is the gradient of the energy, averaged over the straight
-        path between the two, times their distance: per feature, in nats. Its sum over features is the row's excess of energy,
-        for images up to the jumps where other neighbours begin to count.
-        ``residual`` is X minus its reconstruction. Source of the path: arXiv:1703.01365.
+        ``reconstruction`` is the model's own normal row beside each: its code, climbed up the
+        kernels and decoded; of an image, the training one nearest in pixels. ``contribution`` is
+        the gradient of the energy, averaged over the straight path between the two, times their
+        distance: per feature, in nats. Its sum over features is the row's excess of energy, for
+        images up to the jumps where other neighbours begin to count. ``residual`` is X minus its
+        reconstruction. Source of the path: arXiv:1703.01365.
         """
         x = self._validated(X)
         end = parts.in_blocks(self._normal, x)
         ends = zip(x.split(parts.BLOCK), end.split(parts.BLOCK), strict=True)
         contribution = torch.cat([self._path_gradient(*pair) for pair in ends]) * (x - end)
-        flat = (contribution.flatten(1).numpy(), self.scaler_.inverse_transform(end.flatten(1).numpy()))
+        flat = (
+            contribution.flatten(1).numpy(),
+            self.scaler_.inverse_transform(end.flatten(1).numpy()),
+        )
         raw = self.scaler_.inverse_transform(x.flatten(1).numpy())
         return Explanation(flat[0], raw - flat[1], flat[1])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to ``folder`` as ``detector.safetensors``, in one step. No pickle."""
+        """Write the fitted detector to ``folder`` as ``detector.safetensors``, in one step. No
+        pickle.
+        """
         from latent_ebm.applications.detector_files import save_detector
 
         check_is_fitted(self)
         if self.encoder is not None:
-            raise ValueError(f"encoder must be None in a detector that is saved, got a {type(self.encoder).__name__}")
+            raise ValueError(
+                "encoder must be None in a detector that is saved, got a "
+                f"{type(self.encoder).__name__}"
+            )
         save_detector(self, folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "LatentEBMDetector":
-        """The detector that ``save`` wrote. Raises ``FileNotFoundError`` or ``ValueError`` for a folder that holds none."""
+        """The detector that ``save`` wrote. Raises ``FileNotFoundError`` or ``ValueError`` for a
+        folder that holds none.
+        """
         from latent_ebm.applications.detector_files import load_detector
 
         return load_detector(cls, folder)[0]
@@ -182,12 +210,17 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """Views and their priors from standardised rows."""
         if float((x - x[0]).abs().max()) < 1 / LIMIT:
             few = "at least two different rows, besides what trim leaves out"
-            raise ValueError(f"X must hold {few}, got copies of one, or rows that differ by less than {1 / LIMIT:.0e}")
+            raise ValueError(
+                f"X must hold {few}, got copies of one, or rows that differ by less than "
+                f"{1 / LIMIT:.0e}"
+            )
         if not again:
             self.views_ = self._fit_views(x[torch.randperm(len(x))])
         x = x[torch.randperm(len(x))]
         if self.image_shape is None:
-            with warnings.catch_warnings():  # held-out rows, not the chains, decide whether a stage is any good
+            with (
+                warnings.catch_warnings()
+            ):  # held-out rows, not the chains, decide whether a stage is any good
                 warnings.filterwarnings("ignore", ".*never moved", UserWarning)
                 fitting.fit_stages(self.views_[0], x, self.max_exemplars, self.max_stages)
         self.rows_ = x[: self.max_exemplars]
@@ -202,7 +235,9 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         if self.image_shape is not None:
             fitting.fit_components(cast(parts.Components, features[0]), x.flatten(1))
             if self.encoder is None:
-                fitting.fit_features(cast(nn.Sequential, features[1]), x.float(), int(self.max_steps), self.verbose)
+                fitting.fit_features(
+                    cast(nn.Sequential, features[1]), x.float(), int(self.max_steps), self.verbose
+                )
             else:
                 features[1] = nn.Sequential(copy.deepcopy(self.encoder), nn.Flatten())
             features[1].double().eval()
@@ -241,9 +276,13 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return parts.energy(self.views_, x, TERMS[self.energy])
 
     def _path_gradient(self, x: Tensor, end: Tensor) -> Tensor:
-        """Gradient of the energy (n, \\*event), averaged over the straight path from ``end`` to ``x``."""
+        """Gradient of the energy (n, \\*event), averaged over the straight path from ``end`` to
+        ``x``.
+        """
         ticks = (torch.arange(NUM_PATH_POINTS, dtype=x.dtype) + 0.5) / NUM_PATH_POINTS
-        return torch.stack([value_and_grad(self._energy, end + t * (x - end))[1] for t in ticks]).mean(0)
+        return torch.stack(
+            [value_and_grad(self._energy, end + t * (x - end))[1] for t in ticks]
+        ).mean(0)
 
     @torch.no_grad()
     def _normal(self, x: Tensor) -> Tensor:
@@ -257,7 +296,9 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return view.likelihood(z).mean
 
     def _make_scaler(self, X: np.ndarray) -> StandardScaler:
-        """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit), images to [-1, 1] as a whole."""
+        """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit), images to
+        [-1, 1] as a whole.
+        """
         scaler = StandardScaler().fit(X)
         if self.image_shape is not None:
             low, high = X.min(), X.max()
@@ -276,21 +317,27 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return x if self.image_shape is None else x.view(-1, *self.image_shape)
 
     def _check_columns(self, X: np.ndarray) -> None:
-        """Raise ``ValueError`` for numbers too large, too few columns, or rows that are no images of ``image_shape``."""
+        """Raise ``ValueError`` for numbers too large, too few columns, or rows that are no images
+        of ``image_shape``.
+        """
         check_magnitude(X)
         if self.image_shape is None:
             if self.energy == "reconstruction" and self.latent_dim >= X.shape[1]:
                 raise ValueError(
-                    f'energy must not be "reconstruction" for {X.shape[1]} columns, of which codes of latent_dim = '
+                    f'energy must not be "reconstruction" for {X.shape[1]} columns, of which '
+                    "codes of latent_dim = "
                     f"{self.latent_dim} numbers leave nothing out"
                 )
             return
         if math.prod(self.image_shape) != X.shape[1]:
             raise ValueError(
-                f"X must hold images of image_shape {tuple(self.image_shape)}, got rows of {X.shape[1]} numbers"
+                f"X must hold images of image_shape {tuple(self.image_shape)}, got rows of "
+                f"{X.shape[1]} numbers"
             )
         if len(X) < 10:
-            raise ValueError(f"X must hold at least 10 images to learn features from, got {len(X)}")
+            raise ValueError(
+                f"X must hold at least 10 images to learn features from, got {len(X)}"
+            )
 
 
 def rounded(x: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
 r"""P-values for any detector, by split conformal inference (Bates et al. 2023, arXiv:2104.08279).
 
-A detector's scores rank rows; how low is too low, it cannot say. Let s_1 .. s_n be the scores (up is normal) of held-out
-normal rows, which the detector was not fitted to. The p-value of a new row with score s is
-``(1 + #{i: s_i <= s}) / (n + 1)``. If the row is normal too, exchangeable with the held-out ones, then
-``P(p <= t) <= t`` for every t, whatever the detector and the data. P-values of many rows share the held-out ones, and are
-positively dependent: the procedure of Benjamini and Hochberg still keeps the false discovery rate.
+A detector's scores rank rows; how low is too low, it cannot say. Let s_1 .. s_n be the scores (up
+is normal) of held-out normal rows, which the detector was not fitted to. The p-value of a new row
+with score s is ``(1 + #{i: s_i <= s}) / (n + 1)``. If the row is normal too, exchangeable with the
+held-out ones, then ``P(p <= t) <= t`` for every t, whatever the detector and the data. P-values of
+many rows share the held-out ones, and are positively dependent: the procedure of Benjamini and
+Hochberg still keeps the false discovery rate.
 """
 
 import warnings
@@ -25,19 +26,21 @@ from samplers.checks import check_numbers
 class ConformalCalibrator(OutlierMixin, BaseEstimator):
     """P-values and decisions with guaranteed error rates from the scores of ``detector``.
 
-    Parameters
-    ----------
-    detector : an estimator with ``score_samples``, up when normal; or with a ``decision_function`` alone, of an outlier
+    Parameters ---------- detector : an estimator with ``score_samples``, up when normal; or
+    with a ``decision_function`` alone, of an outlier
         detector of scikit-learn, up when normal, or of PyOD, up when unusual; None: ``LatentEBMDetector()``.
-    calibration_size : fraction in (0, 1) of the rows given to ``fit`` that are held out from the detector's own fit.
-    alpha : in (0, 1); ``predict`` calls a row an outlier if its p-value is at most ``alpha``, so that at most so large a
+    calibration_size : fraction in (0, 1) of the rows given to ``fit`` that are held out from
+    the detector's own fit. alpha : in (0, 1); ``predict`` calls a row an outlier if its p-value
+    is at most ``alpha``, so that at most so large a
         part of normal rows is.
     random_state : of the split, as in scikit-learn.
 
-    ``fit`` splits normal rows, fits a clone of the detector to one part and calibrates on the other; ``calibrate`` leaves
-    the detector, which must be fitted, as it is, and wants rows that it has not seen. ``detector_`` is the detector in use,
-    ``scores_`` (n,) the sorted scores of the held-out rows, ``offset_`` the threshold of ``alpha``. No p-value is below
-    1 / (n + 1): with a smaller ``alpha``, ``fit`` warns, and ``predict`` calls no row an outlier (``offset_`` is -inf).
+    ``fit`` splits normal rows, fits a clone of the detector to one part and calibrates on the
+    other; ``calibrate`` leaves the detector, which must be fitted, as it is, and wants rows
+    that it has not seen. ``detector_`` is the detector in use, ``scores_`` (n,) the sorted
+    scores of the held-out rows, ``offset_`` the threshold of ``alpha``. No p-value is below 1 /
+    (n + 1): with a smaller ``alpha``, ``fit`` warns, and ``predict`` calls no row an outlier
+    (``offset_`` is -inf).
     """
 
     def __init__(
@@ -53,15 +56,20 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> "ConformalCalibrator":
-        """Fit a clone of the detector to one part of normal rows X (n >= 4, d), calibrate on the other. ``y`` is ignored."""
+        """Fit a clone of the detector to one part of normal rows X (n >= 4, d), calibrate on the
+        other. ``y`` is ignored.
+        """
         self._check_parameters()
         rows = self._rows(X, ensure_min_samples=4)
         held = max(2, min(len(rows) - 2, round(self.calibration_size * len(rows))))
-        train, rest = train_test_split(rows, test_size=held, random_state=check_random_state(self.random_state))
+        train, rest = train_test_split(
+            rows, test_size=held, random_state=check_random_state(self.random_state)
+        )
         return self._calibrate(cast(Any, clone(self._detector())).fit(train), rest)
 
     def calibrate(self, X: Any) -> "ConformalCalibrator":
-        """Calibrate on normal rows X (n, d) that ``detector``, already fitted or any object that scores rows, has not seen.
+        """Calibrate on normal rows X (n, d) that ``detector``, already fitted or any object that
+        scores rows, has not seen.
 
         Raises ``NotFittedError`` for a detector that is not fitted.
         """
@@ -77,18 +85,21 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         return self._score(self._rows(X, reset=False))
 
     def p_values(self, X: Any) -> np.ndarray:
-        """``(1 + #{i: s_i <= s}) / (n + 1)`` (m,) of rows X (m, d): small for outliers, never smaller for ties."""
+        """``(1 + #{i: s_i <= s}) / (n + 1)`` (m,) of rows X (m, d): small for outliers, never
+        smaller for ties.
+        """
         return self._counts(X) / (len(self.scores_) + 1)
 
     def select(self, X: Any, alpha: float | None = None, method: Method = "bh") -> np.ndarray:
         """Which (m,) of rows X (m, d), tested together, are outliers.
 
-        ``method``: "bh" (Benjamini-Hochberg) keeps the expected part of normal rows among those selected at most
-        ``alpha``; "by" (Benjamini-Yekutieli) does so under any dependence, and selects fewer; "bonferroni" keeps the
-        probability of selecting any normal row at most ``alpha``; "none" that of each. ``alpha``: the calibrator's if None.
-        "bh" selects at least ``m / (alpha (n + 1))`` rows or none, and a single one only if n is about ``m / alpha``.
-        Raises ``ValueError`` for another method, and for an ``alpha`` outside [1 / (n + 1), 1), below which nothing can be
-        selected, however far out.
+        ``method``: "bh" (Benjamini-Hochberg) keeps the expected part of normal rows among those
+        selected at most ``alpha``; "by" (Benjamini-Yekutieli) does so under any dependence, and
+        selects fewer; "bonferroni" keeps the probability of selecting any normal row at most
+        ``alpha``; "none" that of each. ``alpha``: the calibrator's if None. "bh" selects at least
+        ``m / (alpha (n + 1))`` rows or none, and a single one only if n is about ``m / alpha``.
+        Raises ``ValueError`` for another method, and for an ``alpha`` outside [1 / (n + 1), 1),
+        below which nothing can be selected, however far out.
         """
         check_is_fitted(self)
         size, alpha = len(self.scores_) + 1, self.alpha if alpha is None else alpha
@@ -96,9 +107,11 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         return select(self._counts(X), size, alpha, method)
 
     def infer_threshold(self, fpr: float) -> float:
-        """The score below which p-values are at most ``fpr``: normal rows score there with probability at most ``fpr``.
+        """The score below which p-values are at most ``fpr``: normal rows score there with
+        probability at most ``fpr``.
 
-        Raises ``ValueError`` for ``fpr`` outside [1 / (n + 1), 1), below which there is no such score.
+        Raises ``ValueError`` for ``fpr`` outside [1 / (n + 1), 1), below which there is no such
+        score.
         """
         check_is_fitted(self)
         check_level("fpr", fpr, len(self.scores_) + 1)
@@ -118,7 +131,9 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         least = 1 / (len(self.scores_) + 1)
         if self.alpha < least:
             warnings.warn(
-                f"alpha = {self.alpha} is below the least p-value, {least:.3g}: no row is an outlier", stacklevel=3
+                f"alpha = {self.alpha} is below the least p-value, {least:.3g}: no row is an "
+                "outlier",
+                stacklevel=3,
             )
         self.offset_ = -np.inf if self.alpha < least else self.infer_threshold(self.alpha)
         return self
@@ -130,11 +145,15 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         if hasattr(detector, "score_samples"):
             return detector
         if not hasattr(detector, "decision_function"):
-            raise ValueError(f"detector must have score_samples or decision_function, got {detector!r}")
+            raise ValueError(
+                f"detector must have score_samples or decision_function, got {detector!r}"
+            )
         if not (is_high_for_outliers(detector) or is_outlier_detector(detector)):
             raise ValueError(
-                "detector must say which way its decision_function points, by being an OutlierMixin of scikit-learn (low "
-                f"for outliers), a detector of PyOD (high), or by score_samples (low), got {detector!r}"
+                "detector must say which way its decision_function points, by being an "
+                "OutlierMixin of scikit-learn (low "
+                "for outliers), a detector of PyOD (high), or by score_samples (low), got "
+                f"{detector!r}"
             )
         return detector
 
@@ -144,11 +163,15 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         return X if hasattr(X, "iloc") else checked
 
     def _score(self, X: Any) -> np.ndarray:
-        """Scores (n,) by the detector in use, up when normal. Raises ``ValueError`` for any that are not finite."""
+        """Scores (n,) by the detector in use, up when normal. Raises ``ValueError`` for any that
+        are not finite.
+        """
         name = "score_samples" if hasattr(self.detector_, "score_samples") else "decision_function"
         scores = np.asarray(getattr(self.detector_, name)(X), dtype=np.float64)
         if scores.shape != (len(X),) or not np.isfinite(scores).all():
-            raise ValueError(f"detector must give every row one finite score, got {scores!r} from {name}")
+            raise ValueError(
+                f"detector must give every row one finite score, got {scores!r} from {name}"
+            )
         return -scores if is_high_for_outliers(self.detector_) else scores
 
     def _counts(self, X: Any) -> np.ndarray:
@@ -161,6 +184,8 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
 
 
 def is_high_for_outliers(detector: Any) -> bool:
-    """Whether ``detector``, or the last step of a pipeline, is one of PyOD's, whose scores point the other way."""
+    """Whether ``detector``, or the last step of a pipeline, is one of PyOD's, whose scores point
+    the other way.
+    """
     last = detector[-1] if isinstance(detector, Pipeline) else detector
     return any(base.__module__.split(".")[0] == "pyod" for base in type(last).__mro__)

@@ -1,9 +1,10 @@
-"""A fitted detector as a folder with one file, ``detector.safetensors``, which replaces an older one in one step.
+"""A fitted detector as a folder with one file, ``detector.safetensors``, which replaces an older
+one in one step.
 
-Its tensors fill modules of the sizes they have; its header holds a record in JSON: parameters, numbers,
-``notes`` of whoever saves, and a hash of all of this and of the tensors. So a detector, the scores it was
-calibrated with and the names of its columns are never those of two fits, wherever a write is cut short
-and however many write at once. Nothing is unpickled.
+Its tensors fill modules of the sizes they have; its header holds a record in JSON: parameters,
+numbers, ``notes`` of whoever saves, and a hash of all of this and of the tensors. So a detector,
+the scores it was calibrated with and the names of its columns are never those of two fits,
+wherever a write is cut short and however many write at once. Nothing is unpickled.
 """
 
 import hashlib
@@ -35,12 +36,16 @@ FILE_NAME, KEY = "detector.safetensors", "latent_ebm"
 WHAT = "a detector as this version saves it"
 
 
-def save_detector(detector: Any, folder: str | os.PathLike[str], notes: dict[str, Any] | None = None) -> None:
-    """Write the fitted ``detector`` to ``folder``, which is made if need be, in place of an older one.
+def save_detector(
+    detector: Any, folder: str | os.PathLike[str], notes: dict[str, Any] | None = None
+) -> None:
+    """Write the fitted ``detector`` to ``folder``, which is made if need be, in place of an older
+    one.
 
-    ``notes``, plain values by name, come back with it. A ``random_state`` that is an object is stored as
-    None: what it would do is no part of what was learnt, and only another ``fit`` would ask. Raises
-    ``OSError`` where nothing can be written, ``ValueError`` for a number that is not finite.
+    ``notes``, plain values by name, come back with it. A ``random_state`` that is an object is
+    stored as None: what it would do is no part of what was learnt, and only another ``fit`` would
+    ask. Raises ``OSError`` where nothing can be written, ``ValueError`` for a number that is not
+    finite.
     """
     state = dict(flatten(fitted(detector)))
     tensors = {k: v.contiguous().clone() for k, v in state.items() if isinstance(v, Tensor)}
@@ -60,24 +65,32 @@ def save_detector(detector: Any, folder: str | os.PathLike[str], notes: dict[str
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what writes to ``path`` left when they were killed, an hour ago or more: none is so slow."""
+    """Remove what writes to ``path`` left when they were killed, an hour ago or more: none is so
+    slow.
+    """
     for draft in path.parent.glob(f".{FILE_NAME}.*.tmp"):
         with suppress(FileNotFoundError):  # another process may have finished it
             if time.time() - draft.stat().st_mtime > 3600:
                 draft.unlink()
 
 
-def load_detector(cls: type[Detector], folder: str | os.PathLike[str]) -> tuple[Detector, dict[str, Any]]:
-    """The detector of class ``cls`` that ``save_detector`` wrote, the same scores bit for bit, and its notes.
+def load_detector(
+    cls: type[Detector], folder: str | os.PathLike[str]
+) -> tuple[Detector, dict[str, Any]]:
+    """The detector of class ``cls`` that ``save_detector`` wrote, the same scores bit for bit, and
+    its notes.
 
-    Raises ``FileNotFoundError`` if there is none, ``ValueError`` if it is damaged or of another kind.
+    Raises ``FileNotFoundError`` if there is none, ``ValueError`` if it is damaged or of another
+    kind.
     """
     path = check_file(Path(folder) / FILE_NAME, "a saved detector")
     with reading(path, WHAT):
         record, tensors = read(path)
         if record["class"] != cls.__name__:
             raise ValueError(f"{path} must hold a {cls.__name__}, got a {record['class']}")
-        parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in record["parameters"].items()}
+        parameters = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in record["parameters"].items()
+        }
         detector: Any = cls(**parameters)
         restore(detector, record["numbers"], tensors)
         return detector, dict(record["notes"])
@@ -88,7 +101,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safe_open(path, "pt") as file:
         record = json.loads((file.metadata() or {}).get(KEY, "{}"), parse_constant=refuse)
         if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise ValueError(f'it must be of format "{FORMAT}"; fit and save older detectors again')
+            raise ValueError(
+                f'it must be of format "{FORMAT}"; fit and save older detectors again'
+            )
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     if record.pop("sha256", None) != fingerprint(record, tensors):
         raise ValueError("it is damaged, as its hash says")
@@ -122,11 +137,15 @@ def restore(detector: Any, numbers: dict[str, Any], tensors: dict[str, Tensor]) 
     for name, value in (tensors | numbers).items():
         head, *rest = name.split(".")
         if head == "scaler_":
-            setattr(detector.scaler_, rest[0], value.numpy() if isinstance(value, Tensor) else value)
+            setattr(
+                detector.scaler_, rest[0], value.numpy() if isinstance(value, Tensor) else value
+            )
         elif not rest:
             if not name.endswith("_") or name.startswith("_"):
                 raise ValueError(f"what was fitted must have names that end with _, got {name!r}")
-            setattr(detector, name, np.array(value, dtype=object) if isinstance(value, list) else value)
+            setattr(
+                detector, name, np.array(value, dtype=object) if isinstance(value, list) else value
+            )
     row = detector.scaler_.inverse_transform(detector.rows_[:1].flatten(1).numpy())
     if not np.isfinite(detector.score_samples(row)).all():
         raise ValueError("its scores must be finite")
@@ -135,9 +154,13 @@ def restore(detector: Any, numbers: dict[str, Any], tensors: dict[str, Tensor]) 
 def blank_views(detector: Any, tensors: dict[str, Tensor]) -> tuple[parts.View, ...]:
     """Views of the right shapes: nothing is as large as a record says, but as the tensors are."""
     with torch.device("meta"):
-        features = parts.blank_features(detector.image_shape, detector.latent_dim, detector.channels)
+        features = parts.blank_features(
+            detector.image_shape, detector.latent_dim, detector.channels
+        )
     table = detector.image_shape is None
-    sizes = [tensors["rows_"].shape[1]] if table else [detector.latent_dim + 1, detector.latent_dim]
+    sizes = (
+        [tensors["rows_"].shape[1]] if table else [detector.latent_dim + 1, detector.latent_dim]
+    )
     views = []
     for i, (part, size) in enumerate(zip(features, sizes, strict=True)):
         own = of(tensors, f"views_.{i}.prior.")
@@ -152,7 +175,9 @@ def blank_prior(tensors: dict[str, Tensor]) -> parts.KernelsPrior:
     kernels = KernelPrior(torch.zeros_like(tensors["base.exemplars"]), 1.0)
     if "log_heights" in tensors:
         return parts.neighbour_prior(kernels, kernels.bandwidth)
-    return parts.ratio_prior(kernels, len({name.split(".")[1] for name in tensors if name.startswith("stages.")}))
+    return parts.ratio_prior(
+        kernels, len({name.split(".")[1] for name in tensors if name.startswith("stages.")})
+    )
 
 
 def of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -162,11 +187,17 @@ def of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def fitted(estimator: Any) -> dict[str, Any]:
     """What ``fit`` left on an estimator, by name."""
-    return {name: value for name, value in vars(estimator).items() if name.endswith("_") and not name.startswith("_")}
+    return {
+        name: value
+        for name, value in vars(estimator).items()
+        if name.endswith("_") and not name.startswith("_")
+    }
 
 
 def flatten(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Tensors and plain values of ``values``, modules, tuples and estimators taken apart: ``name.part``."""
+    """Tensors and plain values of ``values``, modules, tuples and estimators taken apart:
+    ``name.part``.
+    """
     for name, value in values.items():
         if isinstance(value, nn.Module):
             inner = value.state_dict()

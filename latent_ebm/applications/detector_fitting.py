@@ -1,13 +1,14 @@
 r"""How the views of a detector are learnt: features, linear codes, kernels, ratio stages.
 
-A table has one view, the rows themselves: kernels at the codes of training rows, of the one bandwidth that maximises the
-leave-one-out likelihood, tilted, if asked for, by as many ratio stages as held-out codes say are worth adding
-(arXiv:2209.08739). An image has two: principal components of its pixels with what these leave over, and features that a
-small encoder has learnt from the images at hand, without labels, to be alike in random views of one image
-(arXiv:2105.04906, 2105.09270); pixels say how much ink there is, and density in them prefers what is plain. Their kernels
-are as wide as the gaps between neighbours, as images of one kind lie closer than those of another. Nothing is selected with
-an anomaly in view; how many neighbours count, and ``TEMPERING``, were chosen on held-out digits other than those that are
-reported.
+A table has one view, the rows themselves: kernels at the codes of training rows, of the one
+bandwidth that maximises the leave-one-out likelihood, tilted, if asked for, by as many ratio
+stages as held-out codes say are worth adding (arXiv:2209.08739). An image has two: principal
+components of its pixels with what these leave over, and features that a small encoder has learnt
+from the images at hand, without labels, to be alike in random views of one image
+(arXiv:2105.04906, 2105.09270); pixels say how much ink there is, and density in them prefers what
+is plain. Their kernels are as wide as the gaps between neighbours, as images of one kind lie
+closer than those of another. Nothing is selected with an anomaly in view; how many neighbours
+count, and ``TEMPERING``, were chosen on held-out digits other than those that are reported.
 """
 
 import math
@@ -27,7 +28,12 @@ from latent_ebm.applications.detector_model import (
     ratio_prior,
     typical_width,
 )
-from latent_ebm.kernels import KernelPrior, NeighbourPrior, leave_one_out_bandwidth, local_bandwidths
+from latent_ebm.kernels import (
+    KernelPrior,
+    NeighbourPrior,
+    leave_one_out_bandwidth,
+    local_bandwidths,
+)
 from latent_ebm.networks import MLP, EnergyMLP
 from latent_ebm.priors import RatioPrior
 
@@ -36,18 +42,26 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
 TEMPERING = 0.15  # kernels are 1 / h^(tempering dim) high: 0 only compares gaps, 1 is as high as the density
-STAGE_EXEMPLARS = 5000  # kernels at most while stages are learnt, whose chains see them all at every step
+STAGE_EXEMPLARS = (
+    5000  # kernels at most while stages are learnt, whose chains see them all at every step
+)
 
 
 def fit_features(features: nn.Sequential, x: Tensor, max_steps: int, progress: bool) -> None:
-    """Train the encoder of images ``x`` (n, C, H, W) in [-1, 1], in random order; its loss on a tenth stops it early."""
+    """Train the encoder of images ``x`` (n, C, H, W) in [-1, 1], in random order; its loss on a
+    tenth stops it early.
+    """
     from latent_ebm.learning import Augment, VICReg, fit_rows  # loads Lightning: seconds
 
     frame, encoder = features
     num = encoder.head[-1].out_features  # pyright: ignore
-    head = nn.Sequential(nn.Linear(num, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
+    head = nn.Sequential(
+        nn.Linear(num, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256)
+    )
     views = Augment(min_area=0.6, flip=0.0, jitter=0.2, grey=0.0, turn=0.25)
-    rule = VICReg(encoder, head, views, lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=1e-4))
+    rule = VICReg(
+        encoder, head, views, lambda params: torch.optim.AdamW(params, lr=1e-3, weight_decay=1e-4)
+    )
     fit_rows(rule.train(), in_blocks(frame, x), max_steps, "val/loss", progress=progress)
 
 
@@ -60,12 +74,14 @@ def fit_components(components: Components, x: Tensor) -> None:
 
 @torch.no_grad()
 def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> View:
-    """Code principal components of the ``features`` of rows x (n, \\*event), as many as they have up to ``max_dim``; noise is
-    what these leave over, and the prior is still to be fitted.
+    """Code principal components of the ``features`` of rows x (n, \\*event), as many as they have
+    up to ``max_dim``; noise is what these leave over, and the prior is still to be fitted.
     """
     y = in_blocks(features, x)
     mean, axes, left = principal(y, max_dim)
-    view = linear(features, y.shape[1], len(axes), ratio_prior(KernelPrior(y[:1, : len(axes)], 1.0))).to(y)
+    view = linear(
+        features, y.shape[1], len(axes), ratio_prior(KernelPrior(y[:1, : len(axes)], 1.0))
+    ).to(y)
     encode, decode = layer(view.posterior.encoder), layer(view.likelihood.decoder)
     encode.weight.copy_(torch.cat([axes, torch.zeros_like(axes)]))
     encode.bias.copy_(torch.cat([-axes @ mean, mean.new_zeros(len(axes))]))
@@ -76,7 +92,9 @@ def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> View:
 
 
 def principal(x: Tensor, max_dim: int) -> tuple[Tensor, Tensor, float]:
-    """Mean (d,) and principal axes (dim <= max_dim, d) of rows x (n, d), and the variance that each other axis leaves."""
+    """Mean (d,) and principal axes (dim <= max_dim, d) of rows x (n, d), and the variance that
+    each other axis leaves.
+    """
     mean = x.mean(0)
     wide = x.shape[1] > len(x)  # as large images are: the smaller side decides the cost
     q, r = torch.linalg.qr((x - mean).mT) if wide else torch.linalg.qr(x - mean, mode="r")
@@ -93,7 +111,9 @@ def layer(network: nn.Module) -> nn.Linear:
 
 @torch.no_grad()
 def widen(view: View) -> None:
-    """Let the noise of a view be at least as wide as its kernels, and its posterior as wide as its noise."""
+    """Let the noise of a view be at least as wide as its kernels, and its posterior as wide as its
+    noise.
+    """
     log_scale = max(float(view.likelihood.log_scale), math.log(typical_width(view.kernels.base)))
     view.likelihood.log_scale.fill_(log_scale)
     bias = layer(view.posterior.encoder).bias
@@ -101,7 +121,9 @@ def widen(view: View) -> None:
 
 
 def place_kernels(view: View, rows: Tensor, *, local: bool) -> None:
-    """Put kernels at the codes of ``rows`` (n, \\*event): ``local`` ones, or of one width under the stages that are there."""
+    """Put kernels at the codes of ``rows`` (n, \\*event): ``local`` ones, or of one width under
+    the stages that are there.
+    """
     z = in_blocks(view.encode, rows)
     if local:
         view.prior = local_kernels(z)
@@ -118,22 +140,31 @@ def equal_kernels(exemplars: Tensor) -> RatioPrior:
 
 
 def local_kernels(exemplars: Tensor) -> NeighbourPrior:
-    """Kernels as wide as the gaps around them, and so high that the energy is little else than a distance in such units."""
+    """Kernels as wide as the gaps around them, and so high that the energy is little else than a
+    distance in such units.
+    """
     h, dim = local_bandwidths(exemplars, NUM_NEIGHBOURS)
     return neighbour_prior(KernelPrior(exemplars, h), -TEMPERING * dim * h.log())
 
 
 def fit_stages(view: View, rows: Tensor, max_exemplars: int, max_stages: int) -> None:
-    """Learn the stages that held-out ones of ``rows`` (n, d) in random order ask for; uses the global random state."""
+    """Learn the stages that held-out ones of ``rows`` (n, d) in random order ask for; uses the
+    global random state.
+    """
     z = in_blocks(view.encode, rows)
     enough = len(z) >= MIN_ROWS and max_stages > 0
-    view.prior = learn_stages(z, max_exemplars, max_stages) if enough else ratio_prior(KernelPrior(z[:1], 1.0))
+    view.prior = (
+        learn_stages(z, max_exemplars, max_stages)
+        if enough
+        else ratio_prior(KernelPrior(z[:1], 1.0))
+    )
 
 
 def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
     """Stages, learnt where they can be: on kernels at some rows against others, a fifth held out.
 
-    A classifier between rows and kernels *at the same rows* would learn that rows are where kernels are.
+    A classifier between rows and kernels *at the same rows* would learn that rows are where
+    kernels are.
     """
     from latent_ebm.learning import RatioStages  # loads Lightning: seconds
 
@@ -141,7 +172,9 @@ def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
     num = min(max_exemplars, STAGE_EXEMPLARS)
     z_held, z_data, exemplars = z[:held], z[held:half], z[half:][:num]
     prior = equal_kernels(exemplars)
-    noise = 2 / math.sqrt(held)  # about two standard errors of the held-out gain of a logit of unit spread
+    noise = 2 / math.sqrt(
+        held
+    )  # about two standard errors of the held-out gain of a logit of unit spread
     ratio = EnergyMLP(z.shape[1], HIDDEN, "silu")
     stages = RatioStages(ratio, z.shape[1], 2000, max_stages=max_stages, tolerance=noise).to(z)
     stages.start(prior)
@@ -150,7 +183,9 @@ def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
     return prior
 
 
-def train_stage(stages: "RatioStages", prior: RatioPrior, z_data: Tensor, z_held: Tensor, max_checks: int = 30) -> bool:
+def train_stage(
+    stages: "RatioStages", prior: RatioPrior, z_data: Tensor, z_held: Tensor, max_checks: int = 30
+) -> bool:
     """Train the open stage until its held-out loss stops falling; whether it is worth adding."""
     optimizer = torch.optim.AdamW(stages.ratio.parameters(), lr=1e-3, weight_decay=0.01)
     for _ in range(max_checks):

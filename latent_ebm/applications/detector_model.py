@@ -1,8 +1,9 @@
-r"""The latent model inside ``LatentEBMDetector``: one, or for images two, *views* of a row, whose energies add up.
+r"""The latent model inside ``LatentEBMDetector``: one, or for images two, *views* of a row, whose
+energies add up.
 
-A view has *features* x of rows, *codes* z, which are the principal components of these and which a linear decoder inverts,
-and a kernel prior at the codes of training rows. Its joint energy is ``-log p(x|z) - log p(z)``. How views are learnt is in
-``detector_fitting``.
+A view has *features* x of rows, *codes* z, which are the principal components of these and which a
+linear decoder inverts, and a kernel prior at the codes of training rows. Its joint energy is
+``-log p(x|z) - log p(z)``. How views are learnt is in ``detector_fitting``.
 """
 
 import math
@@ -28,46 +29,77 @@ FRAME = 32  # pixels a side that the encoder sees at most: its settings were cho
 
 
 class View(nn.Module):
-    """``features`` of rows, the mean of their ``posterior`` as code, ``likelihood`` of features, and ``prior`` of codes."""
+    """``features`` of rows, the mean of their ``posterior`` as code, ``likelihood`` of features,
+    and ``prior`` of codes.
+    """
 
     prior: KernelsPrior
 
     def __init__(
-        self, features: nn.Module, posterior: AmortizedPosterior, likelihood: GaussianLikelihood, prior: KernelsPrior
+        self,
+        features: nn.Module,
+        posterior: AmortizedPosterior,
+        likelihood: GaussianLikelihood,
+        prior: KernelsPrior,
     ) -> None:
         super().__init__()
-        self.features, self.posterior, self.likelihood, self.prior = features, posterior, likelihood, prior
+        self.features, self.posterior, self.likelihood, self.prior = (
+            features,
+            posterior,
+            likelihood,
+            prior,
+        )
 
     @property
     def kernels(self) -> KernelPrior | NeighbourPrior:
         """The prior without its stages."""
-        return cast(KernelPrior, self.prior.base) if isinstance(self.prior, RatioPrior) else self.prior
+        return (
+            cast(KernelPrior, self.prior.base)
+            if isinstance(self.prior, RatioPrior)
+            else self.prior
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (n, latent_dim) of rows x (n, \\*event)."""
         return self.posterior(self.features(x)).mean
 
     def energy(self, x: Tensor, terms: Collection[str]) -> Tensor:
-        """Sum (n,) of the named ``terms``, "reconstruction" or "prior", of the energy of x (n, \\*event) at its codes."""
+        """Sum (n,) of the named ``terms``, "reconstruction" or "prior", of the energy of x (n,
+        \\*event) at its codes.
+        """
         x = self.features(x)
         z = self.posterior(x).mean
-        energies = {"reconstruction": lambda: -self.likelihood(z).log_prob(x), "prior": lambda: -self.prior(z)}
+        energies = {
+            "reconstruction": lambda: -self.likelihood(z).log_prob(x),
+            "prior": lambda: -self.prior(z),
+        }
         return torch.stack([energies[term]() for term in terms]).sum(0)
 
     def negative_elbo(self, x: Tensor, noise: Tensor) -> Tensor:
-        """``E_q[log q(z|x) - log p(x, z)]`` (n,) with the same ``noise`` (k, max_dim) for every row."""
+        """``E_q[log q(z|x) - log p(x, z)]`` (n,) with the same ``noise`` (k, max_dim) for every
+        row.
+        """
         x = self.features(x)
         q, model = self.posterior(x), LatentModel(self.prior, self.likelihood)
         draws = [q.mean + q.stddev * eps for eps in noise[:, : q.mean.shape[1]]]
         return torch.stack([q.log_prob(z) - model.log_joint(x, z) for z in draws]).mean(0)
 
     def own_part(self, num: int) -> Tensor:
-        """By how much each of the first ``num`` exemplars' own kernels raise the log-density (num,) there."""
-        return torch.cat([self.kernels.own_part(start, min(start + BLOCK, num)) for start in range(0, num, BLOCK)])
+        """By how much each of the first ``num`` exemplars' own kernels raise the log-density
+        (num,) there.
+        """
+        return torch.cat(
+            [
+                self.kernels.own_part(start, min(start + BLOCK, num))
+                for start in range(0, num, BLOCK)
+            ]
+        )
 
 
 class Components(nn.Module):
-    """Principal components of images, and the norm of what these leave over: (n, \\*event) -> (n, num + 1)."""
+    """Principal components of images, and the norm of what these leave over: (n, \\*event) -> (n,
+    num + 1).
+    """
 
     mean: Tensor
     axes: Tensor
@@ -80,24 +112,35 @@ class Components(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         u = x.flatten(1) - self.mean
         components = u @ self.axes.mT
-        return torch.cat([components, torch.linalg.vector_norm(u - components @ self.axes, dim=1, keepdim=True)], 1)
+        return torch.cat(
+            [
+                components,
+                torch.linalg.vector_norm(u - components @ self.axes, dim=1, keepdim=True),
+            ],
+            1,
+        )
 
 
 def linear(features: nn.Module, num: int, dim: int, prior: KernelsPrior) -> View:
-    """A view with linear encoder and decoder, not yet fitted, between ``num`` features and codes of ``dim`` numbers."""
+    """A view with linear encoder and decoder, not yet fitted, between ``num`` features and codes
+    of ``dim`` numbers.
+    """
     posterior = AmortizedPosterior(MLP(num, 2 * dim, ()))
     return View(features, posterior, GaussianLikelihood(MLP(dim, num, ()), 1.0), prior)
 
 
 def blank_features(image_shape: Sequence[int] | None, num: int, channels: int) -> list[nn.Module]:
-    """What maps rows to the features of every view: a table's rows are its features; an image has ``num`` principal
-    components of its pixels beside what they leave over, and ``num`` numbers that an encoder gives, which sees
-    averages over its pixels if these are more than ``FRAME`` a side.
+    """What maps rows to the features of every view: a table's rows are its features; an image has
+    ``num`` principal components of its pixels beside what they leave over, and ``num`` numbers
+    that an encoder gives, which sees averages over its pixels if these are more than ``FRAME`` a
+    side.
     """
     if image_shape is None:
         return [nn.Identity()]
     in_channels, height, width = image_shape
-    frame = nn.AdaptiveAvgPool2d((min(height, FRAME), min(width, FRAME)))  # does nothing to a smaller image
+    frame = nn.AdaptiveAvgPool2d(
+        (min(height, FRAME), min(width, FRAME))
+    )  # does nothing to a smaller image
     encoder = nn.Sequential(frame, PlacedEncoder(in_channels, num, channels))
     return [Components(math.prod(image_shape), num), encoder]
 
@@ -110,7 +153,9 @@ def ratio_prior(kernels: KernelPrior, num_stages: int = 0) -> RatioPrior:
 
 def neighbour_prior(kernels: KernelPrior, log_heights: Tensor) -> NeighbourPrior:
     """Kernels of which only the nearest count, and their chains."""
-    return NeighbourPrior(kernels, log_heights, min(NUM_NEIGHBOURS, len(log_heights) - 1), chains(kernels))
+    return NeighbourPrior(
+        kernels, log_heights, min(NUM_NEIGHBOURS, len(log_heights) - 1), chains(kernels)
+    )
 
 
 def chains(kernels: KernelPrior) -> MALA:
@@ -125,18 +170,24 @@ def typical_width(kernels: KernelPrior) -> float:
 
 def energy(views: Iterable[View], x: Tensor, terms: Collection[str]) -> Tensor:
     """Sum (n,) of the named ``terms`` over ``views`` of x (n, \\*event)."""
-    return torch.stack([in_blocks(lambda part, view=view: view.energy(part, terms), x) for view in views]).sum(0)
+    return torch.stack(
+        [in_blocks(lambda part, view=view: view.energy(part, terms), x) for view in views]
+    ).sum(0)
 
 
 def negative_elbo(views: Iterable[View], x: Tensor, noise: Tensor) -> Tensor:
     """Sum (n,) over ``views`` of x (n, \\*event), with ``noise`` (k, max_dim)."""
-    return torch.stack([in_blocks(lambda part, view=view: view.negative_elbo(part, noise), x) for view in views]).sum(0)
+    return torch.stack(
+        [in_blocks(lambda part, view=view: view.negative_elbo(part, noise), x) for view in views]
+    ).sum(0)
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function`` of rows x (n, \\*event), evaluated on blocks of one size, the last one filled up with its last row.
+    """``function`` of rows x (n, \\*event), evaluated on blocks of one size, the last one filled
+    up with its last row.
 
-    So the result of a row does not depend, not even in its last bit, on how many rows come with it.
+    So the result of a row does not depend, not even in its last bit, on how many rows come with
+    it.
     """
     out = []
     for part in x.split(BLOCK):

@@ -1,7 +1,9 @@
-r"""Trained networks for other programs: a one-step student as an ONNX file, a denoiser as a ``diffusers`` folder.
+r"""Trained networks for other programs: a one-step student as an ONNX file, a denoiser as a
+``diffusers`` folder.
 
-ONNX Runtime needs neither PyTorch nor this library to run the file. A ``diffusers`` folder holds ``unet/`` and ``scheduler/``
-as ``load_teacher`` reads them; only networks that are models of ``diffusers`` themselves can be written as one.
+ONNX Runtime needs neither PyTorch nor this library to run the file. A ``diffusers`` folder holds
+``unet/`` and ``scheduler/`` as ``load_teacher`` reads them; only networks that are models of
+``diffusers`` themselves can be written as one.
 """
 
 import json
@@ -21,11 +23,14 @@ from latent_ebm.denoisers.teachers import PREDICTIONS, DiffusersNetwork
 from samplers.schedules import VPDiscrete
 
 
-def export_onnx(student: nn.Module, latent_shape: Sequence[int], path: str | os.PathLike[str]) -> None:
-    """Write ``student``, z (batch, \\*latent_shape) -> x (batch, \\*event), as ONNX with input ``z`` and output ``x``.
+def export_onnx(
+    student: nn.Module, latent_shape: Sequence[int], path: str | os.PathLike[str]
+) -> None:
+    """Write ``student``, z (batch, \\*latent_shape) -> x (batch, \\*event), as ONNX with input
+    ``z`` and output ``x``.
 
-    Any number of rows may be asked of the file. ``student`` must be on the CPU, and is left in evaluation mode. Raises
-    ``ImportError`` without the packages of the extra "onnx".
+    Any number of rows may be asked of the file. ``student`` must be on the CPU, and is left in
+    evaluation mode. Raises ``ImportError`` without the packages of the extra "onnx".
     """
     z = torch.randn(2, *latent_shape, dtype=next(student.parameters()).dtype)
     write_onnx(student.eval(), z, path, ("z", "x"))
@@ -34,33 +39,41 @@ def export_onnx(student: nn.Module, latent_shape: Sequence[int], path: str | os.
 def export_diffusers(denoiser: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Write ``denoiser`` to a new ``folder`` that ``diffusers`` and ``load_teacher`` read.
 
-    Raises ``ValueError`` unless it is a ``Preconditioned`` model of ``diffusers`` on a schedule ``VPDiscrete``, and
-    ``FileExistsError`` for a folder that is there.
+    Raises ``ValueError`` unless it is a ``Preconditioned`` model of ``diffusers`` on a schedule
+    ``VPDiscrete``, and ``FileExistsError`` for a folder that is there.
     """
     target = Path(folder)
     if target.exists():
         raise FileExistsError(f"folder must be a new one, got {str(target)!r}")
     network = denoiser.network if isinstance(denoiser, Preconditioned) else denoiser
     if not isinstance(network, DiffusersNetwork):
-        raise ValueError(f"the network must be a model of diffusers to be written as one, got {type(network).__name__}")
+        raise ValueError(
+            "the network must be a model of diffusers to be written as one, got "
+            f"{type(network).__name__}"
+        )
     scheduler = scheduler_config(denoiser)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         network.model.save_pretrained(draft / "unet")  # pyright: ignore[reportCallIssue]
         (draft / "scheduler").mkdir()
-        (draft / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+        (draft / "scheduler" / "scheduler_config.json").write_text(
+            json.dumps(scheduler, indent=2) + "\n"
+        )
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def scheduler_config(denoiser: Any) -> dict[str, Any]:
-    """The configuration of the ``DDIMScheduler`` that matches a denoiser. Raises ``ValueError`` if there is none."""
+    """The configuration of the ``DDIMScheduler`` that matches a denoiser. Raises ``ValueError`` if
+    there is none.
+    """
     schedule, names = denoiser.schedule, {ours: theirs for theirs, ours in PREDICTIONS.items()}
     if not isinstance(schedule, VPDiscrete) or denoiser.prediction not in names:
         raise ValueError(
-            f"denoiser must have a schedule VPDiscrete and predict one of {', '.join(names)} to be written for diffusers, "
+            f"denoiser must have a schedule VPDiscrete and predict one of {', '.join(names)} to "
+            "be written for diffusers, "
             f"got {schedule} and {denoiser.prediction!r}"
         )
     return {

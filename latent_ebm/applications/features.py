@@ -1,8 +1,8 @@
 r"""One frozen encoder for every task: its features, for the simple detectors of scikit-learn.
 
-An encoder that was trained without labels on some images describes others well enough that a nearest neighbour or a Gaussian
-in its feature space finds anomalies there (Xiao, Yan, Amit 2021, arXiv:2105.09270). ``FrozenFeatures`` is the first step of
-such a pipeline::
+An encoder that was trained without labels on some images describes others well enough that a
+nearest neighbour or a Gaussian in its feature space finds anomalies there (Xiao, Yan, Amit 2021,
+arXiv:2105.09270). ``FrozenFeatures`` is the first step of such a pipeline::
 
     make_pipeline(FrozenFeatures(encoder), LocalOutlierFactor(novelty=True)).fit(images)
 """
@@ -30,7 +30,9 @@ Pooling = Literal["avg", "max", "none"]
 
 @contextmanager
 def evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, without gradients; afterwards every module is in the mode it was in."""
+    """Evaluation mode inside the block, without gradients; afterwards every module is in the mode
+    it was in.
+    """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -42,19 +44,21 @@ def evaluation(network: nn.Module) -> Iterator[None]:
 
 
 class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Rows X (n, \\*event) to the features (n, d), in float64, that ``encoder`` has for them. Nothing is learnt.
+    """Rows X (n, \\*event) to the features (n, d), in float64, that ``encoder`` has for them.
+    Nothing is learnt.
 
-    Parameters
-    ----------
-    encoder : any ``nn.Module`` (n, \\*event) -> tensor, on any device, of any precision. What it asks of its inputs (size,
+    Parameters ---------- encoder : any ``nn.Module`` (n, \\*event) -> tensor, on any device, of
+    any precision. What it asks of its inputs (size,
         range) is a module before it, in an ``nn.Sequential``.
-    layer : name of the module whose output is taken, as in ``encoder.named_modules()``; None for the encoder's own output.
-    pooling : over the positions of maps (n, d, H, W) or tokens (n, positions, d): "avg", "max", or "none" (flattened).
-    normalize : divide features by their Euclidean norm; those of norm zero stay.
-    batch_size : rows at once. The last batch is filled up, so that features do not depend on the rows beside them.
-    cache_dir : folder that keeps the features of every X seen, by a hash of weights, settings and X; None keeps none.
+    layer : name of the module whose output is taken, as in ``encoder.named_modules()``; None for
+    the encoder's own output. pooling : over the positions of maps (n, d, H, W) or tokens (n,
+    positions, d): "avg", "max", or "none" (flattened). normalize : divide features by their
+    Euclidean norm; those of norm zero stay. batch_size : rows at once. The last batch is filled
+    up, so that features do not depend on the rows beside them. cache_dir : folder that keeps the
+    features of every X seen, by a hash of weights, settings and X; None keeps none.
 
-    Raises ``ValueError`` for an unknown ``layer`` or ``pooling``, and for features that are not finite.
+    Raises ``ValueError`` for an unknown ``layer`` or ``pooling``, and for features that are not
+    finite.
     """
 
     def __init__(
@@ -84,7 +88,9 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Features (n, d) of rows X (n, \\*event)."""
         X = validate_data(self, X, reset=False, allow_nd=True, dtype=[np.float64, np.float32])
         if X.shape[1:] != getattr(self, "_shape", X.shape[1:]):
-            raise ValueError(f"X must hold rows of shape {self._shape} as in fit, got {X.shape[1:]}")
+            raise ValueError(
+                f"X must hold rows of shape {self._shape} as in fit, got {X.shape[1:]}"
+            )
         if self.cache_dir is None:
             return self._features(X)
         path = Path(self.cache_dir) / f"{self._key(X)}.npy"
@@ -95,42 +101,58 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _features(self, X: np.ndarray) -> np.ndarray:
         if self.pooling not in get_args(Pooling):
-            raise ValueError(f"pooling must be one of {', '.join(get_args(Pooling))}, got {self.pooling!r}")
+            raise ValueError(
+                f"pooling must be one of {', '.join(get_args(Pooling))}, got {self.pooling!r}"
+            )
         if not isinstance(self.encoder, nn.Module):
             raise ValueError(f"encoder must be an nn.Module, got {self.encoder!r}")
         check_counts(self, batch_size=self.batch_size)
         with evaluation(self.encoder):
-            parts = [self._batch(X[i : i + self.batch_size]) for i in range(0, len(X), self.batch_size)]
+            parts = [
+                self._batch(X[i : i + self.batch_size]) for i in range(0, len(X), self.batch_size)
+            ]
         features = torch.cat(parts)
         finite = features.isfinite().all(1)
         if not bool(finite.all()):
-            raise ValueError(f"features must be finite: {int((~finite).sum())} of {len(X)} rows have others")
+            raise ValueError(
+                f"features must be finite: {int((~finite).sum())} of {len(X)} rows have others"
+            )
         return (normalize(features, dim=1) if self.normalize else features).numpy()
 
     def _batch(self, rows: np.ndarray) -> Tensor:
-        """Pooled features (k, d) in float64 of k <= ``batch_size`` rows, computed at the full batch size."""
+        """Pooled features (k, d) in float64 of k <= ``batch_size`` rows, computed at the full
+        batch size.
+        """
         x = torch.tensor(rows).to(_like(self.encoder))
         filled = torch.cat([x, x.new_zeros(self.batch_size - len(x), *x.shape[1:])])
         return self._pool(self._output(filled)[: len(x)]).double().cpu()
 
     def _output(self, x: Tensor) -> Tensor:
-        """What the layer says of ``x``; a module that is called more than once is taken at its last call."""
+        """What the layer says of ``x``; a module that is called more than once is taken at its
+        last call.
+        """
         modules = dict(self.encoder.named_modules())
         if self.layer is not None and self.layer not in modules:
             names = ", ".join(filter(None, modules)) or "None, as the encoder has no parts"
             raise ValueError(f"layer must be one of {names}, got {self.layer!r}")
         outputs: list[Any] = []
-        hook = modules[self.layer or ""].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        hook = modules[self.layer or ""].register_forward_hook(
+            lambda module, inputs, output: outputs.append(output)
+        )
         try:
             self.encoder(x)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"encoder must take rows of shape {tuple(x.shape[1:])}, but says: {reason}") from error
+            raise ValueError(
+                f"encoder must take rows of shape {tuple(x.shape[1:])}, but says: {reason}"
+            ) from error
         finally:
             hook.remove()
         if not outputs or not isinstance(outputs[-1], Tensor):
             found = type(outputs[-1]).__name__ if outputs else "no call"
-            raise ValueError(f"layer must name a module that returns a tensor, got {found} from {self.layer!r}")
+            raise ValueError(
+                f"layer must name a module that returns a tensor, got {found} from {self.layer!r}"
+            )
         return outputs[-1]
 
     def _pool(self, output: Tensor) -> Tensor:
@@ -141,7 +163,14 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _key(self, X: np.ndarray) -> str:
         """A hash of all that features depend on."""
-        settings = (self.layer, self.pooling, self.normalize, self.batch_size, X.dtype.str, X.shape)
+        settings = (
+            self.layer,
+            self.pooling,
+            self.normalize,
+            self.batch_size,
+            X.dtype.str,
+            X.shape,
+        )
         digest = hashlib.sha256(repr((str(self.encoder), settings)).encode())
         for name, tensor in chain(self.encoder.named_parameters(), self.encoder.named_buffers()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,15 +1,18 @@
-r"""Bounds of ``log p(x)`` of a latent model, one pair per datum, by annealed importance sampling in both directions.
+r"""Bounds of ``log p(x)`` of a latent model, one pair per datum, by annealed importance sampling
+in both directions.
 
-For a latent model ``p(x) = int exp(log_joint(x, z)) dz / Z`` with the prior's ``Z``. Chains annealed from the prior's
-base to the posterior of every datum find where its mass lies and how wide it is; a diagonal Gaussian ``q(z)``, a
-little wider, is fitted to them. Annealing from exact draws of ``q`` to the posterior gives a stochastic lower bound
-of the log-integral, annealing back from the chains' ends an upper one (Wu et al. 2017, arXiv:1611.04273; Grosse et
-al. 2015, arXiv:1511.02543). A close ``q`` is what makes few rungs enough: from the prior, the way is hundreds of nats
-long.
+For a latent model ``p(x) = int exp(log_joint(x, z)) dz / Z`` with the prior's ``Z``. Chains
+annealed from the prior's base to the posterior of every datum find where its mass lies and how
+wide it is; a diagonal Gaussian ``q(z)``, a little wider, is fitted to them. Annealing from exact
+draws of ``q`` to the posterior gives a stochastic lower bound of the log-integral, annealing back
+from the chains' ends an upper one (Wu et al. 2017, arXiv:1611.04273; Grosse et al. 2015,
+arXiv:1511.02543). A close ``q`` is what makes few rungs enough: from the prior, the way is
+hundreds of nats long.
 
-No step size fits every datum and every latent, so that chains run in coordinates of their own: each latent is
-measured in posterior standard deviations, times a factor per datum that shortens steps where they are rejected. One step
-size does for all; a trajectory of about 1.5 of these units is a quarter of a period, the most efficient one.
+No step size fits every datum and every latent, so that chains run in coordinates of their own:
+each latent is measured in posterior standard deviations, times a factor per datum that shortens
+steps where they are rejected. One step size does for all; a trajectory of about 1.5 of these units
+is a quarter of a period, the most efficient one.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,15 @@ from torch.distributions import Normal
 from latent_ebm.likelihoods import per_row
 from latent_ebm.model import LatentModel
 from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
-from samplers import HMC, MALA, LogDensity, Sampler, annealed_importance, log_mean_exp, value_and_grad
+from samplers import (
+    HMC,
+    MALA,
+    LogDensity,
+    Sampler,
+    annealed_importance,
+    log_mean_exp,
+    value_and_grad,
+)
 from samplers.base import normal_like
 from samplers.checks import check_counts
 from samplers.importance import Interpolated
@@ -32,7 +43,8 @@ FLOOR = 1e-6  # of standard deviations, in units of the prior
 
 
 class Scaled:
-    """The log-density ``v -> log_density(scale * v)`` of ``v`` (rows, dim), with a ``scale`` (rows, dim) each.
+    """The log-density ``v -> log_density(scale * v)`` of ``v`` (rows, dim), with a ``scale``
+    (rows, dim) each.
 
     The Jacobian, a constant of each row, is left out.
     """
@@ -50,10 +62,12 @@ class Scaled:
 
 
 class DatumChains:
-    """``num_chains`` chains for every one of ``num_data`` data, adapted to it: row ``i * num_chains + c`` is datum i's.
+    """``num_chains`` chains for every one of ``num_data`` data, adapted to it: row ``i *
+    num_chains + c`` is datum i's.
 
-    ``z`` (rows, dim) are positions, ``std`` (num_data, dim) the widths in which steps are measured, and ``factor``
-    (num_data, 1), at most 1, multiplies them. ``sampler`` must leave its target invariant.
+    ``z`` (rows, dim) are positions, ``std`` (num_data, dim) the widths in which steps are
+    measured, and ``factor`` (num_data, 1), at most 1, multiplies them. ``sampler`` must leave its
+    target invariant.
     """
 
     def __init__(self, z: Tensor, num_data: int, sampler: Sampler) -> None:
@@ -69,18 +83,31 @@ class DatumChains:
         """Repeat (num_data, dim) for every chain: (rows, dim)."""
         return per_datum.repeat_interleave(len(self.z) // self.num_data, 0)
 
-    def move(self, target: LogDensity, *, gain: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Run the sampler once, steer ``factor`` (up to 1) by the acceptance, and return the positions."""
+    def move(
+        self, target: LogDensity, *, gain: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Run the sampler once, steer ``factor`` (up to 1) by the acceptance, and return the
+        positions.
+        """
         scale, accept = self.scale, torch.zeros_like(self.factor)
-        for state, info in self.sampler.run(Scaled(target, scale), self.z / scale, generator=generator):
+        for state, info in self.sampler.run(
+            Scaled(target, scale), self.z / scale, generator=generator
+        ):
             self.z = state.position * scale
-            accept += info.accept_prob.view(self.num_data, -1).mean(1, keepdim=True) / self.sampler.num_steps
+            accept += (
+                info.accept_prob.view(self.num_data, -1).mean(1, keepdim=True)
+                / self.sampler.num_steps
+            )
         self.factor = (self.factor * (gain * (accept - ACCEPTANCE)).exp()).clamp(max=1.0)
         return self.z
 
     def fit(self, draws: Sequence[Tensor]) -> Tensor:
-        """Set ``std`` from several ``draws`` (rows, dim) of all chains and return their mean (num_data, dim)."""
-        pooled = torch.stack([z.view(self.num_data, -1, z.shape[1]) for z in draws], 1).flatten(1, 2)
+        """Set ``std`` from several ``draws`` (rows, dim) of all chains and return their mean
+        (num_data, dim).
+        """
+        pooled = torch.stack([z.view(self.num_data, -1, z.shape[1]) for z in draws], 1).flatten(
+            1, 2
+        )
         self.std = pooled.std(1).clamp(min=FLOOR)
         return pooled.mean(1)
 
@@ -94,10 +121,12 @@ def fit_posterior(
     num_rounds: int,
     generator: torch.Generator | None = None,
 ) -> tuple[DatumChains, Tensor]:
-    """Chains at the posteriors of ``x`` (batch, \\*event), and the posterior means (batch, dim) they found.
+    """Chains at the posteriors of ``x`` (batch, \\*event), and the posterior means (batch, dim)
+    they found.
 
-    ``num_rounds`` runs of ``sampler`` anneal the base to the posterior, then three times as many stay there, in which
-    the widths are fitted to the draws, twice; the last ones move without adapting.
+    ``num_rounds`` runs of ``sampler`` anneal the base to the posterior, then three times as many
+    stay there, in which the widths are fitted to the draws, twice; the last ones move without
+    adapting.
     """
     target = model.log_posterior(x.repeat_interleave(num_chains, 0))
     base = model.prior.base
@@ -123,27 +152,39 @@ def nll_bracket(
     log_z: tuple[float, float] = (0.0, 0.0),
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Stochastic bounds ``(lower, upper)`` (batch,) of ``-log p(x)`` in nats for ``x`` (batch, \\*event).
+    """Stochastic bounds ``(lower, upper)`` (batch,) of ``-log p(x)`` in nats for ``x`` (batch,
+    \\*event).
 
-    Both bounds are pooled over ``num_chains`` chains per datum, annealed over ``num_rungs`` rungs to and from the
-    Gaussian that ``num_rounds`` rounds of adaptation gave (see ``fit_posterior``). ``sampler`` moves once a round or
-    rung, in units of posterior standard deviations, and must leave its target invariant: ``HMC(0.3, 5, 1)``.
-    ``log_z`` bounds the prior's ``log Z`` (see ``prior_log_z``; 0 if it is normalised). The upper bound holds with
-    high probability; the lower one as far as the chains did reach the posterior.
+    Both bounds are pooled over ``num_chains`` chains per datum, annealed over ``num_rungs`` rungs
+    to and from the Gaussian that ``num_rounds`` rounds of adaptation gave (see ``fit_posterior``).
+    ``sampler`` moves once a round or rung, in units of posterior standard deviations, and must
+    leave its target invariant: ``HMC(0.3, 5, 1)``. ``log_z`` bounds the prior's ``log Z`` (see
+    ``prior_log_z``; 0 if it is normalised). The upper bound holds with high probability; the lower
+    one as far as the chains did reach the posterior.
 
-    Raises ``ValueError`` if counts are too small, ``log_z`` is not in order, or ``sampler`` is neither MALA nor HMC.
+    Raises ``ValueError`` if counts are too small, ``log_z`` is not in order, or ``sampler`` is
+    neither MALA nor HMC.
     """
     check_bracket_arguments(sampler, num_chains, num_rounds, num_rungs, log_z)
     if not bool(x.isfinite().all()):
-        raise ValueError(f"x must be finite: {int((~x.isfinite()).sum())} of {x.numel()} entries are not")
-    chains, mean = fit_posterior(model, x, sampler, num_chains=num_chains, num_rounds=num_rounds, generator=generator)
+        raise ValueError(
+            f"x must be finite: {int((~x.isfinite()).sum())} of {x.numel()} entries are not"
+        )
+    chains, mean = fit_posterior(
+        model, x, sampler, num_chains=num_chains, num_rounds=num_rounds, generator=generator
+    )
     mean, std, scale = chains.rows(mean), WIDENING * chains.rows(chains.std), chains.scale
     q = Scaled(per_row(Normal(mean, std, validate_args=False)).log_prob, scale)
     joint = Scaled(model.log_posterior(chains.rows(x)), scale)
     start = (mean + std * normal_like(std, generator)) / scale
     _, forth = annealed_importance(q, joint, start, sampler, num_rungs, generator=generator)
-    _, back = annealed_importance(joint, q, chains.z / scale, sampler, num_rungs, generator=generator)
-    integral_lower, integral_upper = log_mean_exp(forth.view(len(x), -1)), -log_mean_exp(back.view(len(x), -1))
+    _, back = annealed_importance(
+        joint, q, chains.z / scale, sampler, num_rungs, generator=generator
+    )
+    integral_lower, integral_upper = (
+        log_mean_exp(forth.view(len(x), -1)),
+        -log_mean_exp(back.view(len(x), -1)),
+    )
     return log_z[0] - integral_upper, log_z[1] - integral_lower
 
 
@@ -155,8 +196,12 @@ def prior_log_z(
     num_rungs: int = 100,
     generator: torch.Generator | None = None,
 ) -> tuple[float, float]:
-    """Bounds ``(lower, upper)`` of the log Z of ``prior``: 0 for a Gaussian, else ``prior.log_z_bracket``, in order."""
-    if isinstance(prior, GaussianPrior) or (isinstance(prior, RatioPrior) and len(prior.stages) == 0):
+    """Bounds ``(lower, upper)`` of the log Z of ``prior``: 0 for a Gaussian, else
+    ``prior.log_z_bracket``, in order.
+    """
+    if isinstance(prior, GaussianPrior) or (
+        isinstance(prior, RatioPrior) and len(prior.stages) == 0
+    ):
         return 0.0, 0.0
     check_counts("prior_log_z", num=num, num_rungs=num_rungs)
     if not isinstance(sampler, Sampler):
@@ -170,7 +215,9 @@ def check_bracket_arguments(
 ) -> None:
     """Raise ``ValueError`` for arguments of ``nll_bracket`` that break a rule."""
     if not isinstance(sampler, (HMC, MALA)):
-        raise ValueError(f"sampler must be HMC or MALA, which leave their target invariant, got {sampler}")
+        raise ValueError(
+            f"sampler must be HMC or MALA, which leave their target invariant, got {sampler}"
+        )
     check_counts("nll_bracket", 2, num_chains=num_chains, num_rounds=num_rounds)
     check_counts("nll_bracket", num_rungs=num_rungs)
     if not log_z[0] <= log_z[1]:

@@ -1,8 +1,10 @@
-r"""The score of a detector as an ONNX file: rows in, ``score_samples`` out, with standardisation, kernels and stages inside.
+r"""The score of a detector as an ONNX file: rows in, ``score_samples`` out, with standardisation,
+kernels and stages inside.
 
-The score of a row is deterministic, as its code is the mean that the encoder gives, so that no sampler needs to be exported.
-All is computed in float64, as the detector does, but for the features of images: ONNX Runtime has no convolutions in
-float64. Whether the file agrees with the detector is checked when it is written.
+The score of a row is deterministic, as its code is the mean that the encoder gives, so that no
+sampler needs to be exported. All is computed in float64, as the detector does, but for the
+features of images: ONNX Runtime has no convolutions in float64. Whether the file agrees with the
+detector is checked when it is written.
 """
 
 import os
@@ -26,7 +28,9 @@ MAX_CHECKED = 200
 
 
 class Score(nn.Module):
-    """``score_samples`` of a fitted ``detector``: rows (n, d) in float64 -> scores (n,) in float64."""
+    """``score_samples`` of a fitted ``detector``: rows (n, d) in float64 -> scores (n,) in
+    float64.
+    """
 
     location: Tensor
     spread: Tensor
@@ -46,7 +50,9 @@ class Score(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         images = ((rows - self.location) / self.spread).unflatten(1, self.shape)
-        return torch.stack([self.score(cast(View, view), images.to(self.dtype)) for view in self.views]).sum(0)
+        return torch.stack(
+            [self.score(cast(View, view), images.to(self.dtype)) for view in self.views]
+        ).sum(0)
 
     def score(self, view: View, images: Tensor) -> Tensor:
         """The part (n,) of a ``view``."""
@@ -55,7 +61,9 @@ class Score(nn.Module):
         if self.energy == "elbo":
             z = q.mean + q.stddev * self.noise[:, : q.mean.shape[1]].unsqueeze(1)
             copies = x.expand(len(self.noise), *x.shape).flatten(0, 1)
-            joint = self.log_joint(view, copies, z.flatten(0, 1)).unflatten(0, (len(self.noise), -1))
+            joint = self.log_joint(view, copies, z.flatten(0, 1)).unflatten(
+                0, (len(self.noise), -1)
+            )
             return (joint - q.log_prob(z)).mean(0)
         return self.log_joint(view, x, q.mean)
 
@@ -68,11 +76,12 @@ class Score(nn.Module):
 
 
 def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> None:
-    """Write the score of a fitted ``detector`` to ``path``: input ``rows`` (n, d), output ``score`` (n,), both float64.
+    """Write the score of a fitted ``detector`` to ``path``: input ``rows`` (n, d), output
+    ``score`` (n,), both float64.
 
-    Where ONNX Runtime is installed, the file is compared with the detector on its training rows. Raises ``RuntimeError`` if
-    they disagree, and leaves no file behind then; ``ImportError`` without the extra "onnx"; scikit-learn's
-    ``NotFittedError``.
+    Where ONNX Runtime is installed, the file is compared with the detector on its training rows.
+    Raises ``RuntimeError`` if they disagree, and leaves no file behind then; ``ImportError``
+    without the extra "onnx"; scikit-learn's ``NotFittedError``.
     """
     check_is_fitted(detector)
     rows = detector.scaler_.inverse_transform(detector.rows_[:MAX_CHECKED].flatten(1).numpy())
@@ -83,12 +92,18 @@ def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> No
             check_parity(temporary, rows, detector.score_samples(rows), TOLERANCE[network.dtype])
 
 
-def check_parity(path: str | os.PathLike[str], rows: np.ndarray, scores: np.ndarray, tolerance: float) -> None:
-    """Raise ``RuntimeError`` unless the file gives ``scores`` (n,) for ``rows`` (n, d) to ``tolerance * (1 + |score|)``."""
+def check_parity(
+    path: str | os.PathLike[str], rows: np.ndarray, scores: np.ndarray, tolerance: float
+) -> None:
+    """Raise ``RuntimeError`` unless the file gives ``scores`` (n,) for ``rows`` (n, d) to
+    ``tolerance * (1 + |score|)``.
+    """
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     found = session.run(["score"], {"rows": rows})[0]
     worst = float((np.abs(found - scores) / (1 + np.abs(scores))).max())
     if not worst <= tolerance:
-        raise RuntimeError(f"the ONNX file must agree with the detector up to {tolerance:g}, got {worst:g}")
+        raise RuntimeError(
+            f"the ONNX file must agree with the detector up to {tolerance:g}, got {worst:g}"
+        )

@@ -1,4 +1,6 @@
-"""Networks as ONNX files, which ONNX Runtime evaluates without PyTorch and without this library."""
+"""Networks as ONNX files, which ONNX Runtime evaluates without PyTorch and without this
+library.
+"""
 
 import logging
 import os
@@ -13,15 +15,21 @@ from torch import Tensor, nn
 from latent_ebm.applications.pictures import atomic_path
 
 
-def write_onnx(network: nn.Module, example: Tensor, path: str | os.PathLike[str], names: tuple[str, str]) -> None:
-    """Write ``network`` to ``path``: one input and one output, called ``names``, for any number of rows.
+def write_onnx(
+    network: nn.Module, example: Tensor, path: str | os.PathLike[str], names: tuple[str, str]
+) -> None:
+    """Write ``network`` to ``path``: one input and one output, called ``names``, for any number of
+    rows.
 
-    ``example`` (n >= 2, \\*event) is an input of it, on the CPU as the network is; evaluate the network in the mode it shall
-    have. The file says nothing of the sources it was made from. Raises ``ImportError`` without the extra "onnx".
+    ``example`` (n >= 2, \\*event) is an input of it, on the CPU as the network is; evaluate the
+    network in the mode it shall have. The file says nothing of the sources it was made from.
+    Raises ``ImportError`` without the extra "onnx".
     """
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise ImportError(f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"')
+        raise ImportError(
+            f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"'
+        )
     rows = ({0: torch.export.Dim("rows")},)
     with quiet_exporter(), atomic_path(path) as temporary:
         program = torch.onnx.export(
@@ -37,13 +45,17 @@ def write_onnx(network: nn.Module, example: Tensor, path: str | os.PathLike[str]
             raise RuntimeError("torch.onnx.export returned nothing")
         from onnx_ir.passes.common import ClearMetadataAndDocStringPass  # pyright: ignore[reportMissingImports]
 
-        ClearMetadataAndDocStringPass()(program.model)  # it names the files and lines of every operation
+        ClearMetadataAndDocStringPass()(
+            program.model
+        )  # it names the files and lines of every operation
         program.save(temporary)
 
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """The exporter does not speak of a deprecation in what it calls itself, nor of libraries that are not there."""
+    """The exporter does not speak of a deprecation in what it calls itself, nor of libraries that
+    are not there.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

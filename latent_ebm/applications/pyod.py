@@ -1,4 +1,5 @@
-"""The detector as one of PyOD's, for its ensembles and its tools: ``pip install "latent-ebm[pyod]"``.
+"""The detector as one of PyOD's, for its ensembles and its tools: ``pip install
+"latent-ebm[pyod]"``.
 
 PyOD's scores are high for outliers, and a detector keeps those of its training rows; see
 https://pyod.readthedocs.io. Nothing else of this library imports PyOD.
@@ -21,14 +22,13 @@ except ImportError as error:
 class PyODLatentEBM(BaseDetector):
     """``LatentEBMDetector`` with PyOD's signs and attributes.
 
-    Parameters
-    ----------
-    contamination : fraction in (0, .5] of training rows that are labelled outliers.
-    detector : a ``LatentEBMDetector`` with the settings to use, itself not fitted; None for its defaults.
-    random_state : takes the place of the detector's own unless None.
+    Parameters ---------- contamination : fraction in (0, .5] of training rows that are labelled
+    outliers. detector : a ``LatentEBMDetector`` with the settings to use, itself not fitted; None
+    for its defaults. random_state : takes the place of the detector's own unless None.
 
-    ``decision_scores_`` (n,) are the energies of the training rows, high for outliers, ``labels_`` (n,) 1 for those above
-    ``threshold_``, which leaves ``contamination`` of them, else 0; ``detector_`` is the fitted detector, up when normal.
+    ``decision_scores_`` (n,) are the energies of the training rows, high for outliers, ``labels_``
+    (n,) 1 for those above ``threshold_``, which leaves ``contamination`` of them, else 0;
+    ``detector_`` is the fitted detector, up when normal.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A page about the unusual rows that a detector found, for a reader who has never met a density.
 
-One HTML file that needs nothing but itself: figures and images lie inside it, no script runs and nothing is fetched. All text
-that comes from the data (names of columns, files, rows) is escaped.
+One HTML file that needs nothing but itself: figures and images lie inside it, no script runs and
+nothing is fetched. All text that comes from the data (names of columns, files, rows) is escaped.
 """
 
 import base64
@@ -38,15 +38,18 @@ def make_report(
 ) -> str:
     """The page, as HTML.
 
-    Arguments: the fitted ``detector``; rows ``x`` (n, d) and what was found in them; names of the d ``columns`` and of the
-    n ``rows``; ``facts`` to print beside the detector's own, name to value; how many of the most unusual rows to explain.
-    Raises ``ValueError`` for names of another number.
+    Arguments: the fitted ``detector``; rows ``x`` (n, d) and what was found in them; names of the
+    d ``columns`` and of the n ``rows``; ``facts`` to print beside the detector's own, name to
+    value; how many of the most unusual rows to explain. Raises ``ValueError`` for names of another
+    number.
     """
     for name, names, size in (("columns", columns, x.shape[1]), ("rows", rows, len(x))):
         if len(names) != size:
             raise ValueError(f"{name} must name all {size}, got {len(names)}")
     if len(findings.scores) != len(x):
-        raise ValueError(f"findings must be of the {len(x)} rows of x, got {len(findings.scores)} scores")
+        raise ValueError(
+            f"findings must be of the {len(x)} rows of x, got {len(findings.scores)} scores"
+        )
     worst = np.argsort(findings.scores, kind="stable")[:num_shown]
     show = table_cards if detector.image_shape is None else image_cards
     cards = [
@@ -78,9 +81,15 @@ def make_report(
 
 def template() -> Any:
     """The template of the page; it escapes what it is given."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["number"] = number
-    text = resources.files("latent_ebm.applications").joinpath("report.html").read_text(encoding="utf-8")
+    text = (
+        resources.files("latent_ebm.applications")
+        .joinpath("report.html")
+        .read_text(encoding="utf-8")
+    )
     return environment.from_string(text)
 
 
@@ -99,7 +108,10 @@ def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]
         "Ratio stages": len(getattr(detector.views_[0].prior, "stages", ())),
         "Version of latent-ebm": metadata.version("latent-ebm"),
     }
-    parameters = {**detector.get_params(), "encoder": detector.encoder and type(detector.encoder).__name__}
+    parameters = {
+        **detector.get_params(),
+        "encoder": detector.encoder and type(detector.encoder).__name__,
+    }
     return {**fitted, **{f"Parameter {name}": value for name, value in parameters.items()}}
 
 
@@ -110,7 +122,11 @@ def table_cards(
     why = detector.explain(x)
     cards = []
     for row, contribution, normal in zip(x, why.contribution, why.reconstruction, strict=True):
-        order = [j for j in np.argsort(-contribution, kind="stable")[:NUM_FEATURES] if contribution[j] > 0]
+        order = [
+            j
+            for j in np.argsort(-contribution, kind="stable")[:NUM_FEATURES]
+            if contribution[j] > 0
+        ]
         features = [
             {
                 "name": columns[j],
@@ -128,11 +144,16 @@ def table_cards(
 def image_cards(
     detector: LatentEBMDetector, x: NDArray[np.float64], columns: Sequence[str]
 ) -> list[dict[str, list[tuple[str, str]]]]:
-    """For each flat image of ``x``: it, the model's normal image beside it, and where the two differ in energy."""
+    """For each flat image of ``x``: it, the model's normal image beside it, and where the two
+    differ in energy.
+    """
     why = detector.explain(x)
     shape = (len(x), *(int(size) for size in detector.image_shape or ()))
     low, high = float(x.min()), float(x.max())
-    pixels, normal = (np.clip((v.reshape(shape) - low) / ((high - low) or 1), 0, 1) for v in (x, why.reconstruction))
+    pixels, normal = (
+        np.clip((v.reshape(shape) - low) / ((high - low) or 1), 0, 1)
+        for v in (x, why.reconstruction)
+    )
     maps = why.contribution.reshape(shape).sum(1)
     return [
         {
@@ -147,7 +168,9 @@ def image_cards(
 
 
 def heat(contribution: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours (3, H, W) of contributions (H, W): red raises the energy, blue lowers it, white does neither."""
+    """Colours (3, H, W) of contributions (H, W): red raises the energy, blue lowers it, white does
+    neither.
+    """
     import matplotlib
 
     limit = float(np.abs(contribution).max()) or 1.0
@@ -171,7 +194,9 @@ def svg(figure: "Figure") -> str:
 
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "latent-ebm"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+        figure.savefig(
+            file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True
+        )
     return as_address("image/svg+xml", file.getvalue())
 
 
@@ -183,15 +208,22 @@ def as_address(kind: str, content: bytes) -> str:
 def scores_figure(findings: Findings, noun: str) -> "Figure":
     """Scores of normal and of new rows over common bins, and the threshold."""
     figure, (axes,) = new_figure(1, PANEL)
-    samples = ((f"normal {noun}, held out", findings.normal_scores, NORMAL), (f"new {noun}", findings.scores, NEW))
+    samples = (
+        (f"normal {noun}, held out", findings.normal_scores, NORMAL),
+        (f"new {noun}", findings.scores, NEW),
+    )
     low, high = score_range(findings)
     bins = np.linspace(low, high, NUM_BINS + 1)
     for label, values, colour in samples:
         counts, _ = np.histogram(np.clip(values, low, high), bins)
-        axes.stairs(100 * counts / len(values), bins, label=label, color=colour, fill=True, alpha=0.3)
+        axes.stairs(
+            100 * counts / len(values), bins, label=label, color=colour, fill=True, alpha=0.3
+        )
         axes.stairs(100 * counts / len(values), bins, color=colour, linewidth=1.2)
     if not findings.num_folds:  # whose scores no single threshold divides
-        axes.axvline(findings.threshold, color=LIMIT, linestyle="--", linewidth=1, label="threshold")
+        axes.axvline(
+            findings.threshold, color=LIMIT, linestyle="--", linewidth=1, label="threshold"
+        )
     beyond = int((findings.scores < low).sum())
     if beyond:
         axes.set_title(f"first bar: {beyond} new {noun}, and lower", fontsize="small", color="0.3")
@@ -201,10 +233,15 @@ def scores_figure(findings: Findings, noun: str) -> "Figure":
 
 
 def score_range(findings: Findings) -> tuple[float, float]:
-    """From where to where scores are drawn: no further below the normal rows than twice their own range."""
+    """From where to where scores are drawn: no further below the normal rows than twice their own
+    range.
+    """
     normal = findings.normal_scores
     low = max(findings.scores.min(), normal.min() - 2 * np.ptp(normal))
-    low, high = min(low, normal.min(), findings.threshold), max(normal.max(), findings.scores.max())
+    low, high = (
+        min(low, normal.min(), findings.threshold),
+        max(normal.max(), findings.scores.max()),
+    )
     return float(low), float(high if high > low else low + 1)
 
 
@@ -213,8 +250,17 @@ def p_values_figure(findings: Findings, noun: str) -> "Figure":
     """How often each p-value occurs, and how often it would if all rows were normal."""
     figure, (axes,) = new_figure(1, PANEL)
     counts, edges = np.histogram(findings.p_values, np.linspace(0, 1, 21))
-    axes.stairs(100 * counts / len(findings.p_values), edges, color=NEW, fill=True, alpha=0.5, label=f"new {noun}")
-    axes.axhline(100 / len(counts), color=LIMIT, linestyle=":", linewidth=1, label="if all were normal")
+    axes.stairs(
+        100 * counts / len(findings.p_values),
+        edges,
+        color=NEW,
+        fill=True,
+        alpha=0.5,
+        label=f"new {noun}",
+    )
+    axes.axhline(
+        100 / len(counts), color=LIMIT, linestyle=":", linewidth=1, label="if all were normal"
+    )
     axes.set(xlabel="p-value", ylabel=f"% of the new {noun}", xlim=(0, 1))
     axes.legend(loc="upper center")
     return figure
@@ -222,13 +268,20 @@ def p_values_figure(findings: Findings, noun: str) -> "Figure":
 
 @styled
 def selection_figure(findings: Findings, noun: str) -> "Figure":
-    """The sorted p-values against the line of Benjamini and Hochberg, up to the last of which below it rows are selected."""
+    """The sorted p-values against the line of Benjamini and Hochberg, up to the last of which
+    below it rows are selected.
+    """
     figure, (axes,) = new_figure(1, PANEL)
     p, num = np.sort(findings.p_values), len(findings.p_values)
     ranks = np.unique(np.geomspace(1, num, NUM_RANKS).round().astype(int))
     axes.loglog(ranks, p[ranks - 1], ".", color=NEW, markersize=4, label=f"new {noun}")
     axes.loglog(
-        [1, num], [findings.alpha / num, findings.alpha], "--", color=LIMIT, linewidth=1, label="selection line"
+        [1, num],
+        [findings.alpha / num, findings.alpha],
+        "--",
+        color=LIMIT,
+        linewidth=1,
+        label="selection line",
     )
     axes.set(xlabel="rank, most unusual first", ylabel="p-value")
     axes.legend(loc="lower right")

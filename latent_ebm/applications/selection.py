@@ -1,7 +1,7 @@
 """Which of many conformal p-values are small enough, decided in whole numbers.
 
-A conformal p-value is ``count / size``: the ``count`` is one plus the number of held-out rows
-that look at least as unusual, the ``size`` one plus the number of all held-out rows. Rows are often
+A conformal p-value is ``count / size``: the ``count`` is one plus the number of held-out rows that
+look at least as unusual, the ``size`` one plus the number of all held-out rows. Rows are often
 *exactly* at the bar, where a rounding error would decide; so counts are compared with rational
 bars, and every decision is that of exact arithmetic.
 """
@@ -30,16 +30,22 @@ def exact(level: float) -> Fraction:
 
 
 def check_level(name: str, level: float, size: int) -> None:
-    """Raise ``ValueError`` unless a p-value ``count / size`` can be at most ``level``, and ``level`` is below 1."""
+    """Raise ``ValueError`` unless a p-value ``count / size`` can be at most ``level``, and
+    ``level`` is below 1.
+    """
     if not (isinstance(level, Real) and not isinstance(level, bool) and 1 / size <= level < 1):
         raise ValueError(
-            f"{name} must lie in [{1 / size:.3g}, 1), got {level!r}: no p-value is below 1 / (n + 1) with the n = "
+            f"{name} must lie in [{1 / size:.3g}, 1), got {level!r}: no p-value is below 1 / (n "
+            "+ 1) with the n = "
             f"{size - 1} rows held out; more of them allow a smaller {name}"
         )
 
 
-def select(counts: NDArray[np.integer], size: int, level: float, method: Method = "bh") -> NDArray[np.bool_]:
-    """Which (m,) of the p-values ``counts / size`` (m,), tested together, are selected by ``method``.
+def select(
+    counts: NDArray[np.integer], size: int, level: float, method: Method = "bh"
+) -> NDArray[np.bool_]:
+    """Which (m,) of the p-values ``counts / size`` (m,), tested together, are selected by
+    ``method``.
 
     The k smallest p-values are selected by the largest k with ``p_(k) <= level k / m`` ("bh",
     Benjamini and Hochberg 1995) or ``<= level k / (m (1 + 1/2 + ... + 1/m))`` ("by", Benjamini and

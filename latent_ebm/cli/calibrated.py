@@ -1,7 +1,8 @@
-"""A detector together with what it takes to say how unusual a new row is: scores of normal rows that it has not seen.
+"""A detector together with what it takes to say how unusual a new row is: scores of normal rows
+that it has not seen.
 
-Half of the training rows are held out, at most a thousand or as many as let a single new row be selected. With
-``--folds`` every row is held out once, by a detector of its own fold.
+Half of the training rows are held out, at most a thousand or as many as let a single new row be
+selected. With ``--folds`` every row is held out once, by a detector of its own fold.
 """
 
 import argparse
@@ -18,7 +19,11 @@ from sklearn.utils import check_array
 from torch import nn
 from tqdm import tqdm
 
-from latent_ebm.applications import ConformalCalibrator, CrossConformalCalibrator, LatentEBMDetector
+from latent_ebm.applications import (
+    ConformalCalibrator,
+    CrossConformalCalibrator,
+    LatentEBMDetector,
+)
 from latent_ebm.applications.detector_files import FILE_NAME, load_detector, save_detector
 from latent_ebm.applications.findings import Findings, order_warnings, shift_warnings
 from latent_ebm.applications.selection import exact, rows_to_hold_out
@@ -27,16 +32,23 @@ from latent_ebm.foreign import reading
 from samplers.checks import check_kind
 
 MAX_HELD_OUT, BLOCK = 1000, 1000
-ONLY_TO_FIT = ("save", "energy", "folds", "max_steps", "encoder")  # options that a saved detector has no use for
+ONLY_TO_FIT = (
+    "save",
+    "energy",
+    "folds",
+    "max_steps",
+    "encoder",
+)  # options that a saved detector has no use for
 
 Array = NDArray[np.float64]
 
 
 class Trained(NamedTuple):
-    """A detector, the scores (m,) of normal rows that it has not seen, and how the rows it scores must look.
+    """A detector, the scores (m,) of normal rows that it has not seen, and how the rows it scores
+    must look.
 
-    ``facts`` and ``warnings`` are for the report; ``folds`` gives p-values where there are several detectors, of
-    which ``detector`` is the one that explains.
+    ``facts`` and ``warnings`` are for the report; ``folds`` gives p-values where there are several
+    detectors, of which ``detector`` is the one that explains.
     """
 
     detector: LatentEBMDetector
@@ -72,15 +84,22 @@ class ScoresAsRows(BaseEstimator):
 
 
 def train(args: argparse.Namespace, table: Table, num_new: int) -> Trained:
-    """Fit a detector to some rows of ``table`` and score the others, with ``num_new`` new rows in view."""
+    """Fit a detector to some rows of ``table`` and score the others, with ``num_new`` new rows in
+    view.
+    """
     num = len(table.x)
     if num < 4:
         raise ValueError(f"{args.train} must hold at least 4 rows, got {num}")
     if args.folds is not None and not 2 <= args.folds <= num:
-        raise ValueError(f"--folds must be between 2 and the {num} rows of {args.train}, got {args.folds}")
+        raise ValueError(
+            f"--folds must be between 2 and the {num} rows of {args.train}, got {args.folds}"
+        )
     for option in ("max_steps", "encoder", "size"):
         if table.shape is None and getattr(args, option) is not None:
-            raise ValueError(f"--{option.replace('_', '-')} must be left out for tables, got {getattr(args, option)}")
+            raise ValueError(
+                f"--{option.replace('_', '-')} must be left out for tables, got "
+                f"{getattr(args, option)}"
+            )
     detector = LatentEBMDetector(
         args.energy or "joint",
         image_shape=table.shape,
@@ -94,7 +113,9 @@ def train(args: argparse.Namespace, table: Table, num_new: int) -> Trained:
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
         detector, scores, folds = fit(args, detector, table, num_new)
     found = order_warnings(table.x, "rows" if table.shape is None else "images")
-    return Trained(detector, scores, table.columns, table.has_header, {"Seed": args.seed}, found, folds)
+    return Trained(
+        detector, scores, table.columns, table.has_header, {"Seed": args.seed}, found, folds
+    )
 
 
 def fit_halves(
@@ -114,7 +135,9 @@ def fit_halves(
 def fit_folds(
     args: argparse.Namespace, detector: LatentEBMDetector, table: Table, num_new: int
 ) -> tuple[LatentEBMDetector, Array, CrossConformalCalibrator]:
-    """The first of the fitted detectors, scores of all rows, and what compares new rows with them."""
+    """The first of the fitted detectors, scores of all rows, and what compares new rows with
+    them.
+    """
     check_alpha(args.alpha, len(table.x))
     say(f"fitting {table.size} {args.folds} times, each time without one of {args.folds} parts")
     folds = CrossConformalCalibrator(detector, args.folds, args.seed).fit(table.x)
@@ -130,7 +153,8 @@ def load_encoder(path: str) -> nn.Module:
     encoder = getattr(rule, "encoder", None)
     if not isinstance(encoder, nn.Module):
         raise ValueError(
-            f"--encoder must name a checkpoint with an encoder, got one of a {type(rule).__name__}: {path}"
+            "--encoder must name a checkpoint with an encoder, got one of a "
+            f"{type(rule).__name__}: {path}"
         )
     return encoder
 
@@ -140,7 +164,9 @@ def load(args: argparse.Namespace) -> Trained:
     for option in ONLY_TO_FIT:
         if getattr(args, option) is not None:
             name = option.replace("_", "-")
-            raise ValueError(f"--{name} must be left out with a saved detector, got {getattr(args, option)}")
+            raise ValueError(
+                f"--{name} must be left out with a saved detector, got {getattr(args, option)}"
+            )
     detector, kept = load_detector(LatentEBMDetector, args.train)
     with reading(args.train, "a detector as detect --save wrote it"):
         if "normal_scores" not in kept:
@@ -176,10 +202,13 @@ def is_saved(path: str) -> bool:
 
 
 def check_alpha(alpha: float, num: int) -> None:
-    """Raise ``ValueError`` if nothing can be found at the level ``alpha`` with ``num`` rows held out."""
+    """Raise ``ValueError`` if nothing can be found at the level ``alpha`` with ``num`` rows held
+    out.
+    """
     if exact(alpha) * (num + 1) < 1:
         raise ValueError(
-            f"--alpha must be at least {1 / (num + 1):.3g} with {num} normal rows held out, got {alpha}; "
+            f"--alpha must be at least {1 / (num + 1):.3g} with {num} normal rows held out, got "
+            f"{alpha}; "
             f"more training rows allow a smaller one"
         )
 

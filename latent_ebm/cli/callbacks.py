@@ -1,4 +1,6 @@
-"""Callbacks of the command line: checkpoints that hold their configuration, and pictures in TensorBoard."""
+"""Callbacks of the command line: checkpoints that hold their configuration, and pictures in
+TensorBoard.
+"""
 
 from functools import cached_property
 from typing import Any
@@ -18,7 +20,9 @@ from samplers.checks import check_counts
 
 
 class StoreConfig(SaveConfigCallback):
-    """Puts the whole configuration, as YAML text, into every checkpoint and, with a logger, beside its logs."""
+    """Puts the whole configuration, as YAML text, into every checkpoint and, with a logger, beside
+    its logs.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.logger is not None and stage == "fit":
@@ -26,27 +30,35 @@ class StoreConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for logger in trainer.loggers:  # as hyperparameters: hparams.yaml of Lightning's own
-            logger.log_hyperparams({part: self.plain()[part] for part in ("seed_everything", "model", "data")})
+            logger.log_hyperparams(
+                {part: self.plain()[part] for part in ("seed_everything", "model", "data")}
+            )
 
     def plain(self) -> dict[str, Any]:
         """The configuration in plain dicts, lists and scalars."""
         return yaml.safe_load(self.parser.dump(self.config, skip_none=False))
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["config"] = self.text
 
     @cached_property
     def text(self) -> str:
-        """The configuration, with that of the teachers that it names, whose files are read once."""
+        """The configuration, with that of the teachers that it names, whose files are read
+        once.
+        """
         return yaml.safe_dump(inline_denoisers(self.plain()), sort_keys=False)
 
 
 class SampleGrid(Callback):
-    """Logs ``num`` samples of the prior, and as many held-out images above their reconstructions, to TensorBoard.
+    """Logs ``num`` samples of the prior, and as many held-out images above their reconstructions,
+    to TensorBoard.
 
-    At validations at least ``every_n_epochs`` epochs apart, with the same noise every time and without touching the
-    training's random numbers. The held-out images are the first ``num`` of the first batch.
-    The data must be images (1 or 3, H, W) in [-1, 1]. Raises ``ValueError`` for numbers below 1.
+    At validations at least ``every_n_epochs`` epochs apart, with the same noise every time and
+    without touching the training's random numbers. The held-out images are the first ``num`` of
+    the first batch. The data must be images (1 or 3, H, W) in [-1, 1]. Raises ``ValueError`` for
+    numbers below 1.
     """
 
     def __init__(self, every_n_epochs: int = 1, num: int = 64) -> None:
@@ -83,7 +95,9 @@ class SampleGrid(Callback):
             for name, x in self.pictures(pl_module).items():
                 grid = image_grid(data.as_pictures(x) if isinstance(data, DataModule) else x)
                 layout = "HW" if grid.ndim == 2 else "HWC"
-                trainer.logger.experiment.add_image(name, grid, trainer.global_step, dataformats=layout)
+                trainer.logger.experiment.add_image(
+                    name, grid, trainer.global_step, dataformats=layout
+                )
 
     def pictures(self, rule: LatentRule) -> dict[str, Tensor]:
         """Images (n, C, H, W) by name."""
@@ -91,4 +105,7 @@ class SampleGrid(Callback):
         x = rule.unpack(self.held_out)[0][: self.num]
         z = rule.inference.sample(rule.model, x, generator=generator)
         pairs = torch.stack([x, rule.model.decode(z)], 1).flatten(0, 1)
-        return {"samples": rule.model.sample(self.num, generator=generator), "reconstructions": pairs}
+        return {
+            "samples": rule.model.sample(self.num, generator=generator),
+            "reconstructions": pairs,
+        }

@@ -1,8 +1,10 @@
-"""Checkpoints that explain themselves: the YAML text they hold says how to build what their tensors fill.
+"""Checkpoints that explain themselves: the YAML text they hold says how to build what their
+tensors fill.
 
-A checkpoint may come from anywhere, so nothing in it is executed. Tensors are read without unpickling objects, from where
-they lie in the file, and cannot be larger than it. Of the configuration, the parts ``model`` and ``data`` are built by the
-rules of ``building``; first without memory, so that a model that its file does not hold is refused before it takes any.
+A checkpoint may come from anywhere, so nothing in it is executed. Tensors are read without
+unpickling objects, from where they lie in the file, and cannot be larger than it. Of the
+configuration, the parts ``model`` and ``data`` are built by the rules of ``building``; first
+without memory, so that a model that its file does not hold is refused before it takes any.
 """
 
 import zipfile
@@ -22,7 +24,15 @@ from latent_ebm.cli.building import OURS, Allowed, build
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
-from latent_ebm.foreign import check_file, check_pickle, check_yaml, check_zip, reading, reason, rehearsal
+from latent_ebm.foreign import (
+    check_file,
+    check_pickle,
+    check_yaml,
+    check_zip,
+    reading,
+    reason,
+    rehearsal,
+)
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
@@ -37,10 +47,12 @@ MAX_SHARED = 10  # times the size of their file that tensors may have in all, as
 
 
 def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule, DataModule]:
-    """The learning rule of a checkpoint, with its weights and in evaluation mode, and its data module, not yet set up.
+    """The learning rule of a checkpoint, with its weights and in evaluation mode, and its data
+    module, not yet set up.
 
-    ``trust`` names packages, besides this library's, whose classes the configuration may name. Raises
-    ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is damaged, foreign or not trusted.
+    ``trust`` names packages, besides this library's, whose classes the configuration may name.
+    Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is damaged,
+    foreign or not trusted.
     """
     loaders = {DENOISER_LOADER: apart(load_nested), **TEACHER_LOADERS}
     with modules_here() if trust else nullcontext():
@@ -53,18 +65,29 @@ def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataMo
     config = read_config(checkpoint["config"], path)
     if allowed.packages == OURS:  # others' modules may need values when they are made
         with rehearsal():
-            fill(build(config["model"], LearningRule, "model", allowed), checkpoint, path, assign=True)
+            fill(
+                build(config["model"], LearningRule, "model", allowed),
+                checkpoint,
+                path,
+                assign=True,
+            )
     rule = build(config["model"], LearningRule, "model", allowed)
     fill(rule, checkpoint, path)
     for name, parameter in rule.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"{name} in the state_dict of {path} must be finite, got infinity")
     data = build(config["data"], LightningDataModule, "data", allowed)
-    return rule.eval(), restore(data, checkpoint, path) if isinstance(data, DataModule) else OtherData(data)
+    return rule.eval(), restore(data, checkpoint, path) if isinstance(
+        data, DataModule
+    ) else OtherData(data)
 
 
-def fill(rule: LearningRule, checkpoint: dict[str, Any], path: str | Path, assign: bool = False) -> None:
-    """Give ``rule`` the tensors of its ``checkpoint``, as copies or, with ``assign``, as they are."""
+def fill(
+    rule: LearningRule, checkpoint: dict[str, Any], path: str | Path, assign: bool = False
+) -> None:
+    """Give ``rule`` the tensors of its ``checkpoint``, as copies or, with ``assign``, as they
+    are.
+    """
     with reading(path, "the tensors of its own config"):
         rule.on_load_checkpoint(checkpoint)
         rule.load_state_dict(checkpoint["state_dict"], assign=assign)
@@ -72,15 +95,21 @@ def fill(rule: LearningRule, checkpoint: dict[str, Any], path: str | Path, assig
 
 @contextmanager
 def applied(path: str | Path) -> Iterator[None]:
-    """What its model raises where its parts do not fit, as an argument that is missing, is said of the file ``path``."""
+    """What its model raises where its parts do not fit, as an argument that is missing, is said of
+    the file ``path``.
+    """
     try:
         yield
     except (TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(f"{path} must hold a model whose parts fit each other: {reason(error)}") from error
+        raise ValueError(
+            f"{path} must hold a model whose parts fit each other: {reason(error)}"
+        ) from error
 
 
 def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> DataModule:
-    """``data`` with the units, range and names of what the rule of its ``checkpoint`` was trained with."""
+    """``data`` with the units, range and names of what the rule of its ``checkpoint`` was trained
+    with.
+    """
     name = type(data).__qualname__  # where Lightning keeps the state of a data module
     if name in checkpoint:
         with reading(path, f"the state of its {name}"):
@@ -93,15 +122,19 @@ def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> D
 
 
 def load_denoiser(checkpoint: str) -> Denoiser:
-    """The denoiser of a checkpoint of ``Denoising``: the teacher that the YAML file of a distiller names.
+    """The denoiser of a checkpoint of ``Denoising``: the teacher that the YAML file of a distiller
+    names.
 
-    In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for another rule's checkpoint.
+    In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for
+    another rule's checkpoint.
     """
     return denoiser_of(load_rule(checkpoint)[0], checkpoint)
 
 
 def load_nested(checkpoint: str) -> Denoiser:
-    """As ``load_denoiser``, for a checkpoint that another checkpoint names: it may not name a third."""
+    """As ``load_denoiser``, for a checkpoint that another checkpoint names: it may not name a
+    third.
+    """
     return denoiser_of(load_parts(checkpoint, Allowed(OURS, TEACHER_LOADERS))[0], checkpoint)
 
 
@@ -118,21 +151,27 @@ def apart(load: Callable[..., Denoiser]) -> Callable[..., Denoiser]:
 
 DENOISER_LOADER = f"{__name__}.{load_denoiser.__name__}"
 TEACHER_LOADERS: dict[str, Callable[..., Denoiser]] = dict.fromkeys(
-    ("latent_ebm.denoisers.load_teacher", "latent_ebm.denoisers.teachers.load_teacher"), apart(load_teacher)
+    ("latent_ebm.denoisers.load_teacher", "latent_ebm.denoisers.teachers.load_teacher"),
+    apart(load_teacher),
 )
 
 
 def denoiser_of(rule: LearningRule, checkpoint: str) -> Denoiser:
     """The denoiser of ``rule``, which ``checkpoint`` holds."""
     if not isinstance(rule, Denoising):
-        raise ValueError(f"{checkpoint} must hold a denoiser, that of a rule Denoising, got {type(rule).__name__}")
+        raise ValueError(
+            f"{checkpoint} must hold a denoiser, that of a rule Denoising, got "
+            f"{type(rule).__name__}"
+        )
     return rule.denoiser.train()
 
 
 def inline_denoisers(config: Any) -> Any:
-    """``config``, plain dicts, lists and scalars, with the denoiser's own configuration for every ``load_denoiser``.
+    """``config``, plain dicts, lists and scalars, with the denoiser's own configuration for every
+    ``load_denoiser``.
 
-    The checkpoint of a rule that holds the denoiser holds its weights too, and so needs no other checkpoint.
+    The checkpoint of a rule that holds the denoiser holds its weights too, and so needs no other
+    checkpoint.
     """
     if isinstance(config, list):
         return [inline_denoisers(value) for value in config]
@@ -145,9 +184,11 @@ def inline_denoisers(config: Any) -> Any:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, with ``KEYS`` there and its tensors on the CPU, read from the file when they are used.
+    """The content of a checkpoint, with ``KEYS`` there and its tensors on the CPU, read from the
+    file when they are used.
 
-    Raises ``FileNotFoundError``, and ``ValueError`` for what is no checkpoint or declares more than its file holds.
+    Raises ``FileNotFoundError``, and ``ValueError`` for what is no checkpoint or declares more
+    than its file holds.
     """
     path = check_file(path, "a checkpoint")
     check_zip(path, path.stat().st_size, WHOLE, whole=True)
@@ -160,23 +201,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     missing = [key for key in KEYS if not (isinstance(checkpoint, dict) and key in checkpoint)]
     if missing:
         raise ValueError(
-            f"{path} is not a checkpoint of latent-ebm fit: it has no {' and no '.join(map(repr, missing))}"
+            f"{path} is not a checkpoint of latent-ebm fit: it has no "
+            f"{' and no '.join(map(repr, missing))}"
         )
     check_tensors(checkpoint["state_dict"], path)
     return checkpoint
 
 
 def check_progress(checkpoint: dict[str, Any], path: str | Path, resumed: bool) -> None:
-    """Raise ``ValueError`` if a part of its progress is of another kind, or missing where a training is ``resumed``."""
+    """Raise ``ValueError`` if a part of its progress is of another kind, or missing where a
+    training is ``resumed``.
+    """
     for name, kind in {**PROGRESS, **OWN_PROGRESS}.items():
         needed = name in checkpoint or (resumed and name in PROGRESS)
         if needed and not isinstance(checkpoint.get(name), kind):
             got = type(checkpoint[name]).__name__ if name in checkpoint else "none"
-            raise ValueError(f"{path} must hold {name}, of kind {kind.__name__}, for a training to go on, got {got}")
+            raise ValueError(
+                f"{path} must hold {name}, of kind {kind.__name__}, for a training to go on, got "
+                f"{got}"
+            )
     for name, states in checkpoint.get("rng", {}).items():
         if not (isinstance(states, Tensor) and states.dtype == torch.uint8 and states.ndim == 2):
             raise ValueError(
-                f"{path} must hold rng, states of random streams, got a {type(states).__name__} for {name}"
+                f"{path} must hold rng, states of random streams, got a {type(states).__name__} "
+                f"for {name}"
             )
 
 
@@ -190,27 +238,47 @@ def read_config(text: Any, path: str | Path) -> dict[str, Any]:
 
 
 def check_tensors(state: Any, path: Path) -> None:
-    """Raise ``ValueError`` unless ``state`` is a dict of tensors without NaN that lie in the file ``path``."""
+    """Raise ``ValueError`` unless ``state`` is a dict of tensors without NaN that lie in the file
+    ``path``.
+    """
     if not isinstance(state, dict):
-        raise ValueError(f"the state_dict of {path} must be tensors by name, got a {type(state).__name__}")
+        raise ValueError(
+            f"the state_dict of {path} must be tensors by name, got a {type(state).__name__}"
+        )
     total = 0
     for name, value in state.items():
         if isinstance(value, Tensor):
             check_tensor(f"{name} in the state_dict of {path}", value)
             total += value.numel() * value.element_size()
         elif not str(name).endswith("_extra_state"):
-            raise ValueError(f"{name} in the state_dict of {path} must be a tensor, got a {type(value).__name__}")
+            raise ValueError(
+                f"{name} in the state_dict of {path} must be a tensor, got a "
+                f"{type(value).__name__}"
+            )
     limit = MAX_SHARED * path.stat().st_size
     if total > limit:
-        raise ValueError(f"the tensors of {path} must have at most {limit:,} bytes in all, got {total:,}")
+        raise ValueError(
+            f"the tensors of {path} must have at most {limit:,} bytes in all, got {total:,}"
+        )
 
 
 def check_tensor(name: str, value: Tensor) -> None:
-    """Raise ``ValueError`` unless ``value`` is dense and real, no larger than its memory, and without NaN."""
-    if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
-        raise ValueError(f"{name} must be a dense tensor of real numbers, got {value.dtype} on {value.device}")
+    """Raise ``ValueError`` unless ``value`` is dense and real, no larger than its memory, and
+    without NaN.
+    """
+    if (
+        value.layout != torch.strided
+        or value.device.type != "cpu"
+        or value.is_quantized
+        or value.is_complex()
+    ):
+        raise ValueError(
+            f"{name} must be a dense tensor of real numbers, got {value.dtype} on {value.device}"
+        )
     size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
     if size > held:
-        raise ValueError(f"{name} must be no larger than the {held:,} bytes that are stored, got {size:,}")
+        raise ValueError(
+            f"{name} must be no larger than the {held:,} bytes that are stored, got {size:,}"
+        )
     if bool(torch.isnan(value).any()):
         raise ValueError(f"{name} must hold numbers, got NaN")

@@ -1,4 +1,5 @@
-"""The sub-commands that are not Lightning's. Each takes the parsed arguments and prints where its result lies.
+"""The sub-commands that are not Lightning's. Each takes the parsed arguments and prints where its
+result lies.
 
 A command imports what it needs when it runs: ``detect`` scores without Lightning.
 """

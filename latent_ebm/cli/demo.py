@@ -1,8 +1,10 @@
-"""``latent-ebm demo``: what a learned prior is good for, on the 8x8 digits that scikit-learn carries.
+"""``latent-ebm demo``: what a learned prior is good for, on the 8x8 digits that scikit-learn
+carries.
 
-Three models share the decoder, the posterior chains and the number of passes over the data; only the prior differs: fixed
-and Gaussian, learned by MCMC maximum likelihood, learned by stages of density ratios. As the decoder is trained at latents of
-images, it draws digits where those lie. A Gaussian prior also draws latents from elsewhere; a learned one has moved to them.
+Three models share the decoder, the posterior chains and the number of passes over the data; only
+the prior differs: fixed and Gaussian, learned by MCMC maximum likelihood, learned by stages of
+density ratios. As the decoder is trained at latents of images, it draws digits where those lie. A
+Gaussian prior also draws latents from elsewhere; a learned one has moved to them.
 """
 
 import logging
@@ -38,7 +40,9 @@ NUM_SETS, SET_SIZE = 5, 500  # of prior samples
 
 
 class Result(NamedTuple):
-    """A trained model: held-out reconstructions, samples of the prior (set by set), latents of both laws, seconds."""
+    """A trained model: held-out reconstructions, samples of the prior (set by set), latents of
+    both laws, seconds.
+    """
 
     rule: LatentRule
     reconstructions: Tensor
@@ -59,7 +63,9 @@ class Tick(Callback):
 
 
 def run_demo(out: Path, epochs: int, seed: int) -> None:
-    """Train, print a table of held-out figures, and write figures and scores into the folder ``out``."""
+    """Train, print a table of held-out figures, and write figures and scores into the folder
+    ``out``.
+    """
     torch.set_num_threads(1)  # tensors this small gain nothing from more
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     data = Digits(seed=seed)
@@ -69,13 +75,22 @@ def run_demo(out: Path, epochs: int, seed: int) -> None:
     draw(results, data, out)
     torch.manual_seed(seed)
     names = [str(i) for i in range(len(data.test))]
-    write_scores(out / "scores.csv", energy_terms(results["density ratios"].rule, data.test.x), names)
-    print(f"\nLook at samples.png, reconstructions.png, prior_vs_posterior.png and scores.csv in {out}/")
+    write_scores(
+        out / "scores.csv", energy_terms(results["density ratios"].rule, data.test.x), names
+    )
+    print(
+        "\nLook at samples.png, reconstructions.png, prior_vs_posterior.png and scores.csv in "
+        f"{out}/"
+    )
 
 
 def train_all(data: Digits, epochs: int, seed: int) -> dict[str, Result]:
     """A trained model for each prior, by the prior's name."""
-    makers = {"Gaussian": gaussian, "maximum likelihood": maximum_likelihood, "density ratios": density_ratios}
+    makers = {
+        "Gaussian": gaussian,
+        "maximum likelihood": maximum_likelihood,
+        "density ratios": density_ratios,
+    }
     results = {}
     with tqdm(total=len(makers) * epochs, unit="epoch") as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
@@ -85,7 +100,9 @@ def train_all(data: Digits, epochs: int, seed: int) -> dict[str, Result]:
     return results
 
 
-def train(make: Callable[[int], LatentRule], data: Digits, epochs: int, seed: int, bar: tqdm) -> Result:
+def train(
+    make: Callable[[int], LatentRule], data: Digits, epochs: int, seed: int, bar: tqdm
+) -> Result:
     """Train the rule that ``make`` makes for a number of images, then draw from it."""
     torch.manual_seed(seed)
     start, rule = time.perf_counter(), make(len(data.train))
@@ -123,7 +140,9 @@ def gaussian(num_data: int) -> LatentRule:
 
 def maximum_likelihood(num_data: int) -> LatentRule:
     """An energy prior by short-run MCMC (arXiv:2006.08205)."""
-    prior = EnergyPrior(EnergyMLP(DIM, HIDDEN), GaussianPrior(DIM), Langevin(step_size=0.05, num_steps=60))
+    prior = EnergyPrior(
+        EnergyMLP(DIM, HIDDEN), GaussianPrior(DIM), Langevin(step_size=0.05, num_steps=60)
+    )
     model, posterior, inference = make_parts(prior, num_data)
     return ShortRunMLE(model, posterior, make_optimizer, inference=inference, prior_lr=1e-3)
 
@@ -134,11 +153,15 @@ def density_ratios(num_data: int) -> LatentRule:
     refresh = MALA(step_size=0.1, num_steps=2)
     stages = RatioStages(EnergyMLP(DIM, HIDDEN), DIM, pool_size=8000, refresh=refresh, min_ess=0.1)
     model, posterior, inference = make_parts(prior, num_data)
-    return MultiStageRatio(model, posterior, stages, make_optimizer, inference=inference, prior_lr=3e-3)
+    return MultiStageRatio(
+        model, posterior, stages, make_optimizer, inference=inference, prior_lr=3e-3
+    )
 
 
 def make_parts(prior: Prior, num_data: int) -> tuple[LatentModel, MCMCPosterior, MCMCPosterior]:
-    """What the models share: the likelihood, a chain per datum in training, and cold chains four times as long."""
+    """What the models share: the likelihood, a chain per datum in training, and cold chains four
+    times as long.
+    """
     model = LatentModel(prior, GaussianLikelihood(ConvDecoder(DIM, (1, 8, 8), CHANNELS), SCALE))
     cold = Langevin(POSTERIOR.step_size, 4 * POSTERIOR.num_steps)
     return model, MCMCPosterior(POSTERIOR, PersistentChains(num_data, DIM)), MCMCPosterior(cold)
@@ -149,7 +172,9 @@ def make_optimizer(groups: object) -> torch.optim.Optimizer:
 
 
 def print_table(results: dict[str, Result], data: Digits) -> None:
-    """Held-out figures, a line a prior; the last line is how far training images are from test images."""
+    """Held-out figures, a line a prior; the last line is how far training images are from test
+    images.
+    """
     features = make_features(data.train, channels=8)
     if features is None:
         raise ValueError("data must be labelled images")
@@ -170,8 +195,10 @@ def print_table(results: dict[str, Result], data: Digits) -> None:
     for line in (head, *rows):
         print("  ".join(f"{cell:{size}}" for cell, size in zip(line, sizes, strict=True)).rstrip())
     print(
-        f"\nHeld out: {len(test)} images. Reconstruction: mean squared error a pixel, pixels in [-1, 1]. Frechet distance"
-        f"\nand MMD of {NUM_SETS} sets of {SET_SIZE} prior samples in the features of a digit classifier, +- standard"
+        f"\nHeld out: {len(test)} images. Reconstruction: mean squared error a pixel, pixels in "
+        "[-1, 1]. Frechet distance"
+        f"\nand MMD of {NUM_SETS} sets of {SET_SIZE} prior samples in the features of a digit "
+        "classifier, +- standard"
         "\ndeviation. Low is good; log Z is that of the learned prior, by telescoping."
     )
 

@@ -1,4 +1,6 @@
-"""Figures of the demo: samples side by side, reconstructions below their originals, and where priors put their mass."""
+"""Figures of the demo: samples side by side, reconstructions below their originals, and where
+priors put their mass.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +32,9 @@ def draw_samples(results: "dict[str, Result]", path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(PANEL * len(results), PANEL), layout="constrained", dpi=200)
-    for axes, (name, result) in zip(figure.subplots(1, len(results)), results.items(), strict=True):
+    for axes, (name, result) in zip(
+        figure.subplots(1, len(results)), results.items(), strict=True
+    ):
         grid = pictures.image_grid(result.samples[0][:NUM_SAMPLES], COLUMNS)
         axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
@@ -56,7 +60,9 @@ def draw_reconstructions(results: "dict[str, Result]", x: Tensor, path: Path) ->
 
 @pictures.styled
 def draw_latents(results: "dict[str, Result]", label: Tensor, path: Path) -> None:
-    """Latents of training images, coloured by digit, above as many draws of the prior, in the same plane."""
+    """Latents of training images, coloured by digit, above as many draws of the prior, in the same
+    plane.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(PANEL * len(results), 2 * PANEL), layout="constrained", dpi=160)
@@ -68,15 +74,21 @@ def draw_latents(results: "dict[str, Result]", label: Tensor, path: Path) -> Non
         bottom.scatter(*z_model.T, color="0.25", **style)
         top.set_title(f"{name} prior")
         bottom.set_xlabel("first discriminant")
-    limit = 1.05 * max(float(np.abs(dot.get_offsets()).max()) for axes in grid.flat for dot in axes.collections)
+    limit = 1.05 * max(
+        float(np.abs(dot.get_offsets()).max()) for axes in grid.flat for dot in axes.collections
+    )
     grid[0, 0].set(xlim=(-limit, limit), ylim=(-limit, limit), ylabel="latents of training images")
     grid[1, 0].set_ylabel("draws of the prior")
-    figure.legend(*dots.legend_elements(), loc="outside right center", title="digit", handletextpad=0)
+    figure.legend(
+        *dots.legend_elements(), loc="outside right center", title="digit", handletextpad=0
+    )
     pictures.save_figure(figure, path)
 
 
 def project(z_data: Tensor, label: Tensor, z_model: Tensor) -> tuple[NDArray, NDArray]:
-    """Both sets (n, dim) in the plane (n, 2) where digits lie furthest apart, in units of the spread within a digit."""
+    """Both sets (n, dim) in the plane (n, 2) where digits lie furthest apart, in units of the
+    spread within a digit.
+    """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     plane = LinearDiscriminantAnalysis(n_components=2).fit(z_data.numpy(), label.numpy())

@@ -34,9 +34,14 @@ def run_detect(args: argparse.Namespace) -> None:
 
 
 def analyse(args: argparse.Namespace) -> tuple[Trained, Table, Findings, str]:
-    """What is to be written. Raises ``ValueError``, ``OSError`` or ``ImportError`` for what cannot be used."""
+    """What is to be written. Raises ``ValueError``, ``OSError`` or ``ImportError`` for what cannot
+    be used.
+    """
     check_places(args)
-    for option, what in (("folds", "fits several detectors"), ("encoder", "is no part of a saved detector")):
+    for option, what in (
+        ("folds", "fits several detectors"),
+        ("encoder", "is no part of a saved detector"),
+    ):
         if args.save is not None and getattr(args, option) is not None:
             raise ValueError(f"--save must be left out with --{option}, which {what}")
     if is_saved(args.train):
@@ -53,32 +58,49 @@ def analyse(args: argparse.Namespace) -> tuple[Trained, Table, Findings, str]:
     asked = {"Columns left out as asked": ", ".join(args.drop)} if args.drop else {}
     facts = {**trained.facts, **facts_of("New data", new), **asked, "Level (alpha)": args.alpha}
     columns = new.columns if new.has_header else trained.columns
-    html = make_report(trained.detector, new.x, findings, columns, new.called, facts) if args.report else ""
+    html = (
+        make_report(trained.detector, new.x, findings, columns, new.called, facts)
+        if args.report
+        else ""
+    )
     return trained, new, findings, html
 
 
 def check_places(args: argparse.Namespace) -> None:
-    """Raise ``ValueError`` or ``OSError`` unless all outputs can be written and none lies where an input does."""
+    """Raise ``ValueError`` or ``OSError`` unless all outputs can be written and none lies where an
+    input does.
+    """
     outputs = [check_output(args.out, (".csv",))]
     if args.report is not None:
         outputs.append(check_output(args.report, (".html",), "--report"))
     if args.save is not None:
         outputs.append(check_folder(args.save, "--save"))
         if outputs[-1].is_dir() and any(
-            not path.name.startswith((FILE_NAME, f".{FILE_NAME}.")) for path in outputs[-1].iterdir()
+            not path.name.startswith((FILE_NAME, f".{FILE_NAME}."))
+            for path in outputs[-1].iterdir()
         ):
-            raise ValueError(f"--save must name a new or empty folder or one of a saved detector, got {args.save!r}")
+            raise ValueError(
+                "--save must name a new or empty folder or one of a saved detector, got "
+                f"{args.save!r}"
+            )
         if any(real(outputs[-1]) == real(path).parent for path in outputs[:-1]):
-            raise ValueError(f"--save must name a folder of its own, got {args.save!r}, where other results are to go")
+            raise ValueError(
+                f"--save must name a folder of its own, got {args.save!r}, where other results "
+                "are to go"
+            )
     inputs = [args.train, args.score, *([] if args.encoder is None else [args.encoder])]
     check_apart(outputs, inputs)
 
 
 def read(name: str, args: argparse.Namespace, known: Table | Trained | None = None) -> Table:
-    """The rows or images that the user calls ``name``, which must be of the kind of those that are ``known`` already."""
+    """The rows or images that the user calls ``name``, which must be of the kind of those that are
+    ``known`` already.
+    """
     features = known.columns if known is not None and known.has_header else None
     shape = args.image_shape and tuple(args.image_shape)
-    colour = True if known is not None and known.shape and known.shape[0] == 3 else None  # grey images may be read so
+    colour = (
+        True if known is not None and known.shape and known.shape[0] == 3 else None
+    )  # grey images may be read so
     table = read_table(Path(name), shape, make_reader(args), args.size, features, colour)
     if known is not None:
         check_alike(table, known.columns, known.shape)
@@ -111,9 +133,12 @@ def summary(findings: Findings) -> str:
     text = f"{found} of {len(findings.scores)} stand out"
     if found or findings.smallest == 1:
         return text
-    lie = f", {beyond} {'lies' if beyond == 1 else 'lie'} beyond every normal one" if beyond else ""
+    lie = (
+        f", {beyond} {'lies' if beyond == 1 else 'lie'} beyond every normal one" if beyond else ""
+    )
     folds = "" if findings.num_folds else "; --folds 10 holds out every normal one"
     return (
-        f"{text}{lie} (with {len(findings.normal_scores)} normal ones held out, {findings.smallest} or more must lie "
+        f"{text}{lie} (with {len(findings.normal_scores)} normal ones held out, "
+        f"{findings.smallest} or more must lie "
         f"there before any is selected, and with {findings.enough} a single one may be{folds})"
     )

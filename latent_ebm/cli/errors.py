@@ -1,8 +1,8 @@
 """How the command line ends when something is wrong: one sentence on stderr and an exit status.
 
-Errors that say what is wrong (a value, a file, a number that is not finite) become a sentence. If it is not this library's,
-as "math domain error", the sentence also says where it arose and how to see more. Other errors are bugs and keep their
-traceback.
+Errors that say what is wrong (a value, a file, a number that is not finite) become a sentence. If
+it is not this library's, as "math domain error", the sentence also says where it arose and how to
+see more. Other errors are bugs and keep their traceback.
 """
 
 import dis
@@ -11,7 +11,15 @@ import sys
 from types import TracebackType
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
-EXPECTED = (ValueError, ArithmeticError, OSError, RuntimeError, LookupError, ImportError, MemoryError)
+EXPECTED = (
+    ValueError,
+    ArithmeticError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    ImportError,
+    MemoryError,
+)
 PACKAGES = ("latent_ebm", "samplers")
 OUT_OF_MEMORY = re.compile(r"(?:tried|unable) to allocate (\d[\d.,]* ?\w+)", re.IGNORECASE)
 MAX_TEXT = 1000  # characters
@@ -22,12 +30,16 @@ class WrongUsage(ValueError):
 
 
 def report(error: BaseException) -> int:
-    """Print ``error`` as one sentence and return the exit status; raise it again if it is not of an expected kind."""
+    """Print ``error`` as one sentence and return the exit status; raise it again if it is not of
+    an expected kind.
+    """
     if isinstance(error, KeyboardInterrupt):
         print("latent-ebm: interrupted", file=sys.stderr)
         return INTERRUPTED
     refused = is_from("jsonargparse", "ArgumentError", error)
-    misconfigured = is_from("lightning.fabric.utilities.exceptions", "MisconfigurationException", error)
+    misconfigured = is_from(
+        "lightning.fabric.utilities.exceptions", "MisconfigurationException", error
+    )
     if not (refused or misconfigured or isinstance(error, EXPECTED)):
         raise error
     cause = error.__cause__ if isinstance(error, WrongUsage) and error.__cause__ else error
@@ -37,11 +49,17 @@ def report(error: BaseException) -> int:
 
 
 def speaks(error: BaseException) -> bool:
-    """Whether ``error`` says what is wrong: this library raised it, or it names a file or module."""
-    if isinstance(error, (ImportError, WrongUsage)) or (isinstance(error, OSError) and error.filename):
+    """Whether ``error`` says what is wrong: this library raised it, or it names a file or
+    module.
+    """
+    if isinstance(error, (ImportError, WrongUsage)) or (
+        isinstance(error, OSError) and error.filename
+    ):
         return True
     module, last = places(error)[-1]
-    raised = last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]  # not by what it called
+    raised = (
+        last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    )  # not by what it called
     return raised and module.split(".")[0] in PACKAGES
 
 
@@ -57,7 +75,9 @@ def located(error: BaseException) -> str:
 
 
 def cut(text: str) -> str:
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)  # no orders to the terminal
+    text = "".join(
+        c if c.isprintable() else ascii(c)[1:-1] for c in text
+    )  # no orders to the terminal
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
 
 
@@ -76,11 +96,17 @@ def is_from(module: str, name: str, error: BaseException) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """The message of ``error`` on one line; that of jsonargparse begins with the path of the key it is about."""
+    """The message of ``error`` on one line; that of jsonargparse begins with the path of the key
+    it is about.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split()) or type(error).__name__
     text = re.split(r" -? ?Expected a <class 'NoneType'>| Given value type:", text)[0]
-    text = re.sub(r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ", "", text)
+    text = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ",
+        "",
+        text,
+    )
     keys = re.findall(r'Parser key "([^"]+)": ', text)
     if not keys:
         return text

@@ -33,12 +33,17 @@ def run_export(args: argparse.Namespace) -> None:
 
 
 def one_step(rule: LearningRule) -> tuple[nn.Module, tuple[int, ...]]:
-    """The map from noise z to x that ``rule`` has trained, and the shape of z. Raises ``ValueError`` if there is none."""
+    """The map from noise z to x that ``rule`` has trained, and the shape of z. Raises
+    ``ValueError`` if there is none.
+    """
     if isinstance(rule, ScoreDistiller):
         return rule.student, rule.latent_shape
     if isinstance(rule, UFOGen):
         return OneStep(rule.generator, rule.schedule.log_snr_range[0]), rule.shape  # pyright: ignore[reportArgumentType]
-    raise ValueError(f"the checkpoint must hold a one-step student to be written as .onnx, got {type(rule).__name__}")
+    raise ValueError(
+        "the checkpoint must hold a one-step student to be written as .onnx, got "
+        f"{type(rule).__name__}"
+    )
 
 
 def denoiser(rule: LearningRule) -> nn.Module:
@@ -47,5 +52,6 @@ def denoiser(rule: LearningRule) -> nn.Module:
         if isinstance(rule, kind):
             return getattr(rule, name)
     raise ValueError(
-        f"the checkpoint must hold a denoiser to be written to a folder without suffix, got {type(rule).__name__}"
+        "the checkpoint must hold a denoiser to be written to a folder without suffix, got "
+        f"{type(rule).__name__}"
     )

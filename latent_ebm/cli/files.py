@@ -1,8 +1,10 @@
-"""Places to write to, checked before long work begins; the writing itself is ``pictures.atomic_path``'s.
+"""Places to write to, checked before long work begins; the writing itself is
+``pictures.atomic_path``'s.
 
-One rule for all commands: a result is written beside its place and renamed when it is complete. It takes the place of an
-older file of its name, for commands are repeated; never that of a file that the command reads, by whatever name or link, of
-a file that is write-protected, or of a pipe or device. Nothing is made before there is something to write.
+One rule for all commands: a result is written beside its place and renamed when it is complete. It
+takes the place of an older file of its name, for commands are repeated; never that of a file that
+the command reads, by whatever name or link, of a file that is write-protected, or of a pipe or
+device. Nothing is made before there is something to write.
 """
 
 import os
@@ -12,14 +14,18 @@ from pathlib import Path
 
 from latent_ebm.files.images import SUFFIXES
 
-MAX_NAME, MAX_PATH = 255, 4000  # bytes that file systems take, less what a temporary name adds to a path
+MAX_NAME, MAX_PATH = (
+    255,
+    4000,
+)  # bytes that file systems take, less what a temporary name adds to a path
 
 
 def check_output(path: str | Path, suffixes: Sequence[str], option: str = "--out") -> Path:
-    """``path`` as a file to write: it ends with one of ``suffixes`` and lies in a folder that can be written or made.
+    """``path`` as a file to write: it ends with one of ``suffixes`` and lies in a folder that can
+    be written or made.
 
-    ``option`` is its name for the user. Raises ``ValueError`` for another ending or name, ``OSError`` where nothing can be
-    written.
+    ``option`` is its name for the user. Raises ``ValueError`` for another ending or name,
+    ``OSError`` where nothing can be written.
     """
     path = Path(path).expanduser()
     if path.suffix not in suffixes:
@@ -30,15 +36,19 @@ def check_output(path: str | Path, suffixes: Sequence[str], option: str = "--out
     if path.exists() and not path.is_file():
         raise ValueError(f"{option} must name a regular file or a new one, got {str(path)!r}")
     if path.exists() and not os.access(path, os.W_OK):
-        raise PermissionError(f"{option} must name a file that may be replaced, but {str(path)!r} is write-protected")
+        raise PermissionError(
+            f"{option} must name a file that may be replaced, but {str(path)!r} is write-protected"
+        )
     check_folder(real(path).parent, option)
     return path
 
 
 def check_folder(folder: str | Path, option: str = "--out") -> Path:
-    """``folder``, after a file could be opened in it, or in the nearest one above it that is there.
+    """``folder``, after a file could be opened in it, or in the nearest one above it that is
+    there.
 
-    It is not made. Raises ``ValueError`` for a name that no file can have, ``OSError`` where nothing can be written.
+    It is not made. Raises ``ValueError`` for a name that no file can have, ``OSError`` where
+    nothing can be written.
     """
     folder = Path(folder).expanduser()
     check_name(folder, option)
@@ -47,7 +57,9 @@ def check_folder(folder: str | Path, option: str = "--out") -> Path:
         with tempfile.TemporaryFile(dir=place):
             return folder
     except OSError as error:
-        raise OSError(f"cannot write to the folder {str(folder)!r}: {error.strerror or error}") from error
+        raise OSError(
+            f"cannot write to the folder {str(folder)!r}: {error.strerror or error}"
+        ) from error
 
 
 def check_new(path: Path, option: str = "--out") -> Path:
@@ -65,16 +77,23 @@ def check_name(path: Path, option: str) -> None:
         raise ValueError(f"{option} must be a name in UTF-8, got {str(path)!a}") from error
     if max(sizes) > MAX_NAME or sum(sizes) + len(sizes) > MAX_PATH:
         raise ValueError(
-            f"{option} must be a name of at most {MAX_NAME} bytes in a path of at most {MAX_PATH}, "
+            f"{option} must be a name of at most {MAX_NAME} bytes in a path of at most "
+            f"{MAX_PATH}, "
             f"got {max(sizes)} in {sum(sizes) + len(sizes)}"
         )
 
 
 def check_apart(outputs: Sequence[Path], inputs: Sequence[str | Path]) -> None:
-    """Raise ``ValueError`` if one of ``outputs`` is one of ``inputs``, by whatever name, or an image in a folder of these."""
+    """Raise ``ValueError`` if one of ``outputs`` is one of ``inputs``, by whatever name, or an
+    image in a folder of these.
+    """
     for path in outputs:
         for read in (Path(name).expanduser() for name in inputs):
-            image = path.suffix.lower() in SUFFIXES and path.exists() and real(read) in real(path).parents
+            image = (
+                path.suffix.lower() in SUFFIXES
+                and path.exists()
+                and real(read) in real(path).parents
+            )
             if image or is_same(path, read):
                 raise ValueError(f"{str(path)!r} must not be written to, for it is read")
 

@@ -1,4 +1,6 @@
-"""``latent-ebm evaluate``: the held-out figures of a checkpoint on its own data, as a table, a file and pictures."""
+"""``latent-ebm evaluate``: the held-out figures of a checkpoint on its own data, as a table, a
+file and pictures.
+"""
 
 import json
 import sys
@@ -18,11 +20,14 @@ NUM_CLASSIFIED = 20_000  # images that the feature classifier is trained on, at 
 NUM_STEPS = 400  # of its training, about
 
 
-def make_features(train: TensorSet, channels: int = 16, progress: bool = False) -> Callable[[Tensor], Tensor] | None:
-    """Features of images (n, C, H, W) -> (n, d): those of a classifier of ``train``'s labels; None without labels.
+def make_features(
+    train: TensorSet, channels: int = 16, progress: bool = False
+) -> Callable[[Tensor], Tensor] | None:
+    """Features of images (n, C, H, W) -> (n, d): those of a classifier of ``train``'s labels; None
+    without labels.
 
-    None also for images with sides that it does not take. The classifier is the same for the same images, so that models are
-    compared in the same space.
+    None also for images with sides that it does not take. The classifier is the same for the same
+    images, so that models are compared in the same space.
     """
     num_classes = int(train.label.max()) + 1
     if train.x.ndim != 4 or num_classes < 2 or int(train.label.min()) < 0:
@@ -31,11 +36,17 @@ def make_features(train: TensorSet, channels: int = 16, progress: bool = False) 
         return None
     x, label = train.x[:NUM_CLASSIFIED], train.label[:NUM_CLASSIFIED]
     epochs = max(2, NUM_STEPS * 100 // len(x))
-    return frozen_classifier(x, label, num_classes, channels, epochs=epochs, batch_size=100, progress=progress).features
+    return frozen_classifier(
+        x, label, num_classes, channels, epochs=epochs, batch_size=100, progress=progress
+    ).features
 
 
-def evaluate_checkpoint(rule: LatentRule, data: DataModule, out: Path, seed: int, quick: bool) -> dict[str, float]:
-    """Write ``metrics.json`` and the figures of ``evaluation_figures`` into ``out``, and return the figures by name."""
+def evaluate_checkpoint(
+    rule: LatentRule, data: DataModule, out: Path, seed: int, quick: bool
+) -> dict[str, float]:
+    """Write ``metrics.json`` and the figures of ``evaluation_figures`` into ``out``, and return
+    the figures by name.
+    """
     data.prepare_data()
     data.setup()
     parts = rule.model, rule.inference, data.train.x, data.test.x
@@ -43,7 +54,10 @@ def evaluate_checkpoint(rule: LatentRule, data: DataModule, out: Path, seed: int
     features = make_features(data.train)
     if features is None and data.train.x.ndim == 4:
         what = f"labels and sides of {MIN_SIDE} to {MAX_SIDE} pixels"
-        print(f"latent-ebm: no figures in the features of a classifier, which needs {what}", file=sys.stderr)
+        print(
+            f"latent-ebm: no figures in the features of a classifier, which needs {what}",
+            file=sys.stderr,
+        )
     figures = evaluate(*parts, features=features, quick=quick, generator=generator)
     with atomic_path(out / "metrics.json") as path:
         path.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,4 +1,6 @@
-"""``latent-ebm sample``, ``score`` and ``evaluate``: what a trained model is good for, from its checkpoint."""
+"""``latent-ebm sample``, ``score`` and ``evaluate``: what a trained model is good for, from its
+checkpoint.
+"""
 
 import argparse
 import csv
@@ -38,7 +40,9 @@ def run_sample(args: argparse.Namespace) -> None:
     with torch.no_grad(), applied(args.checkpoint):
         found = rule.generate(args.num, **options)
     for name, value in found.items():
-        check_finite(f"samples {name}", value, f"the weights of {args.checkpoint} may have diverged")
+        check_finite(
+            f"samples {name}", value, f"the weights of {args.checkpoint} may have diverged"
+        )
     if out.suffix == ".png":
         pictures.save_grid(data.as_pictures(found["x"]), out)
     else:
@@ -49,13 +53,17 @@ def run_sample(args: argparse.Namespace) -> None:
 
 
 def generation_options(rule: LearningRule, options: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``options`` that are given. Raises ``ValueError`` for one that ``rule.generate`` has no argument for."""
+    """Those of ``options`` that are given. Raises ``ValueError`` for one that ``rule.generate``
+    has no argument for.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     known = inspect.signature(rule.generate).parameters
     for name in given:
         if name not in known:
             flag = f"--{name.removeprefix('num_')}"
-            raise ValueError(f"{flag} must be left out for samples of {type(rule).__name__}, got {given[name]}")
+            raise ValueError(
+                f"{flag} must be left out for samples of {type(rule).__name__}, got {given[name]}"
+            )
     return given
 
 
@@ -88,18 +96,26 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def load_latent_rule(args: argparse.Namespace) -> tuple[LatentRule, DataModule]:
-    """The rule and data of a checkpoint. Raises ``ValueError`` if it does not hold a latent model."""
+    """The rule and data of a checkpoint. Raises ``ValueError`` if it does not hold a latent
+    model.
+    """
     rule, data = load_rule(args.checkpoint, args.trust)
     if not isinstance(rule, LatentRule):
-        raise ValueError(f"{args.checkpoint} must hold a latent model to be scored, got {type(rule).__name__}")
+        raise ValueError(
+            f"{args.checkpoint} must hold a latent model to be scored, got {type(rule).__name__}"
+        )
     return rule, data
 
 
-def read_data(args: argparse.Namespace, rule: LatentRule, data: DataModule) -> tuple[Tensor, list[str]]:
-    """Rows x (n, \\*event) of the checkpoint's own ``data`` (train, val, test) or of a file, and what they are called.
+def read_data(
+    args: argparse.Namespace, rule: LatentRule, data: DataModule
+) -> tuple[Tensor, list[str]]:
+    """Rows x (n, \\*event) of the checkpoint's own ``data`` (train, val, test) or of a file, and
+    what they are called.
 
-    A file has the units of the training data's files. Raises ``ValueError`` if its rows have another number of entries
-    or other columns; says on stderr what was left out of it, and whether its range is odd.
+    A file has the units of the training data's files. Raises ``ValueError`` if its rows have
+    another number of entries or other columns; says on stderr what was left out of it, and whether
+    its range is odd.
     """
     name = args.data
     if name in SPLITS:
@@ -115,8 +131,12 @@ def read_data(args: argparse.Namespace, rule: LatentRule, data: DataModule) -> t
     return data.transform(x).float(), rows.ids
 
 
-def read_file(path: Path, args: argparse.Namespace, event: torch.Size, names: list[str] | None) -> Rows:
-    """What ``path`` holds, a file of rows with columns of these ``names`` or a folder of images, for data (\\*event)."""
+def read_file(
+    path: Path, args: argparse.Namespace, event: torch.Size, names: list[str] | None
+) -> Rows:
+    """What ``path`` holds, a file of rows with columns of these ``names`` or a folder of images,
+    for data (\\*event).
+    """
     if path.is_dir():
         return read_images(path, args.size, args.max_entries, colour=event[0] == 3)
     if args.size is not None:
@@ -125,11 +145,16 @@ def read_file(path: Path, args: argparse.Namespace, event: torch.Size, names: li
 
 
 def shaped(rows: Tensor, rule: LatentRule, name: str) -> Tensor:
-    """``rows`` of the file ``name`` in the shape (n, \\*event) of the model's data, else ``ValueError``."""
+    """``rows`` of the file ``name`` in the shape (n, \\*event) of the model's data, else
+    ``ValueError``.
+    """
     event = event_of(rule)
     shape = [size for size in event if size > 1] or [1]  # a grey image may lack its channel axis
     if list(rows.shape[1:]) not in ([event.numel()], shape, list(event)):
-        raise ValueError(f"{name} must hold rows of the model's shape {tuple(event)}, got {tuple(rows.shape[1:])}")
+        raise ValueError(
+            f"{name} must hold rows of the model's shape {tuple(event)}, got "
+            f"{tuple(rows.shape[1:])}"
+        )
     return rows.view(-1, *event)
 
 

@@ -13,12 +13,17 @@ from latent_ebm.model import EnergyTerms
 
 
 def predictions_path(checkpoint: str | None) -> Path:
-    """Where predictions of a ``checkpoint`` go: ``NAME-predictions.csv`` beside it, or ``predictions.csv`` here without one.
+    """Where predictions of a ``checkpoint`` go: ``NAME-predictions.csv`` beside it, or
+    ``predictions.csv`` here without one.
 
     Raises ``FileExistsError`` if that is there already, ``OSError`` if it cannot be written.
     """
     source = None if checkpoint is None else Path(checkpoint)
-    path = Path("predictions.csv") if source is None else source.with_name(f"{source.stem}-predictions.csv")
+    path = (
+        Path("predictions.csv")
+        if source is None
+        else source.with_name(f"{source.stem}-predictions.csv")
+    )
     if path.exists():
         raise FileExistsError(f"{str(path)!r} holds earlier predictions: move or remove it")
     check_folder(path.parent)
@@ -26,8 +31,12 @@ def predictions_path(checkpoint: str | None) -> Path:
 
 
 def write_predictions(path: Path, predictions: list[Any]) -> int:
-    """Write ``predictions``, one a batch, or lists of these, one a loader, as rows of a table. Returns their number."""
-    table = pd.concat([pd.DataFrame(columns(batch)) for batch in batches(predictions)], ignore_index=True)
+    """Write ``predictions``, one a batch, or lists of these, one a loader, as rows of a table.
+    Returns their number.
+    """
+    table = pd.concat(
+        [pd.DataFrame(columns(batch)) for batch in batches(predictions)], ignore_index=True
+    )
     with atomic_path(path) as draft:
         table.to_csv(draft, index_label="index", float_format="%.6g")
     return len(table)
@@ -39,13 +48,16 @@ def batches(predictions: list[Any]) -> Iterator[Any]:
 
 
 def columns(batch: Any) -> dict[str, Any]:
-    """The columns (batch,) of what a rule predicts: energy terms, figures by name, or features (batch, d)."""
+    """The columns (batch,) of what a rule predicts: energy terms, figures by name, or features
+    (batch, d).
+    """
     if isinstance(batch, EnergyTerms):
         batch = batch.columns()
     if isinstance(batch, Tensor):
         batch = {f"feature_{j}": column for j, column in enumerate(batch.flatten(1).T)}
     if not isinstance(batch, Mapping):
         raise ValueError(
-            f"predict_step must give energy terms, a tensor or figures by name, got {type(batch).__name__}"
+            "predict_step must give energy terms, a tensor or figures by name, got "
+            f"{type(batch).__name__}"
         )
     return {name: value.detach().cpu().numpy() for name, value in batch.items()}

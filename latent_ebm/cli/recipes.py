@@ -1,4 +1,6 @@
-"""The YAML files of ``experiments/``, which an installed package carries as ``latent_ebm/recipes/``: listed and printed."""
+"""The YAML files of ``experiments/``, which an installed package carries as
+``latent_ebm/recipes/``: listed and printed.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Where a training writes: a run goes on in folders of its own, or starts in folders without one."""
+"""Where a training writes: a run goes on in folders of its own, or starts in folders without
+one.
+"""
 
 from pathlib import Path
 
@@ -9,14 +11,18 @@ from latent_ebm.cli.files import check_folder
 
 
 def check_places(trainer: Trainer, resumed: str | None) -> None:
-    """Check the folders of the checkpoints and loggers of ``trainer``, before anything is made there.
+    """Check the folders of the checkpoints and loggers of ``trainer``, before anything is made
+    there.
 
-    ``resumed`` is the checkpoint that the training goes on from, if any. Raises ``FileExistsError`` for a folder that holds
-    another run, ``OSError`` for one that cannot be written.
+    ``resumed`` is the checkpoint that the training goes on from, if any. Raises
+    ``FileExistsError`` for a folder that holds another run, ``OSError`` for one that cannot be
+    written.
     """
     if trainer.fast_dev_run or not trainer.is_global_zero:  # pyright: ignore[reportAttributeAccessIssue]
         return
-    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath]
+    callbacks = [
+        c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath
+    ]
     checkpoints = [Path(callback.dirpath) for callback in callbacks]  # pyright: ignore[reportArgumentType]
     logs = [Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir]
     for folder in checkpoints:
@@ -28,12 +34,21 @@ def check_places(trainer: Trainer, resumed: str | None) -> None:
 
 
 def check_own(folder: Path, resumed: str | None) -> None:
-    """Raise ``FileExistsError`` if ``folder`` holds checkpoints, and ``resumed`` is not one of them."""
+    """Raise ``FileExistsError`` if ``folder`` holds checkpoints, and ``resumed`` is not one of
+    them.
+    """
     found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    named = resumed is not None and not Path(resumed).exists()  # "last", "best", which Lightning finds in the folder
-    if found and not named and (resumed is None or Path(resumed).resolve().parent != folder.resolve()):
+    named = (
+        resumed is not None and not Path(resumed).exists()
+    )  # "last", "best", which Lightning finds in the folder
+    if (
+        found
+        and not named
+        and (resumed is None or Path(resumed).resolve().parent != folder.resolve())
+    ):
         raise FileExistsError(
-            f"{str(folder)!r} holds another run: go on with it by --ckpt_path {found[-1]}, or move or remove that folder, "
+            f"{str(folder)!r} holds another run: go on with it by --ckpt_path {found[-1]}, or "
+            "move or remove that folder, "
             f"or name another dirpath of the checkpoints"
         )
 
@@ -42,6 +57,7 @@ def check_empty(folder: Path) -> None:
     """Raise ``FileExistsError`` if ``folder`` holds the curves of another run."""
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(
-            f"{str(folder)!r} holds the logs of another run: move or remove that folder, name another version of the "
+            f"{str(folder)!r} holds the logs of another run: move or remove that folder, name "
+            "another version of the "
             f"logger, or go on with the run by --ckpt_path FILE"
         )

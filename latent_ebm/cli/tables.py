@@ -1,4 +1,6 @@
-"""Rows and images that a user names on the command line, checked and with names of their columns and rows."""
+"""Rows and images that a user names on the command line, checked and with names of their columns
+and rows.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -22,9 +24,9 @@ def make_reader(args: argparse.Namespace) -> Reader:
 class Table(NamedTuple):
     """``x`` (n, d), the file it comes from, and names of its d columns and n rows.
 
-    ``rows`` are ids, lines or numbers from 0, and ``word`` is what goes before them in a sentence. ``shape`` is the
-    (C, H, W) of rows that are flat images; ``has_header`` tells whether the columns' names are the file's; ``notes``
-    what was left out of the file, and why.
+    ``rows`` are ids, lines or numbers from 0, and ``word`` is what goes before them in a sentence.
+    ``shape`` is the (C, H, W) of rows that are flat images; ``has_header`` tells whether the
+    columns' names are the file's; ``notes`` what was left out of the file, and why.
     """
 
     x: NDArray[np.float64]
@@ -48,7 +50,8 @@ class Table(NamedTuple):
             return f"{len(self.x)} rows of {len(self.columns)} columns"
         channels, height, width = self.shape
         return (
-            f"{len(self.x)} images of {height} x {width} pixels, {'grey' if channels == 1 else f'{channels} channels'}"
+            f"{len(self.x)} images of {height} x {width} pixels, "
+            f"{'grey' if channels == 1 else f'{channels} channels'}"
         )
 
 
@@ -60,18 +63,29 @@ def read_table(
     features: Sequence[str] | None = None,
     colour: bool | None = None,
 ) -> Table:
-    """What ``path`` holds: a folder of images, or a file of rows; rows of three axes or with ``image_shape`` are images.
+    """What ``path`` holds: a folder of images, or a file of rows; rows of three axes or with
+    ``image_shape`` are images.
 
-    ``reader`` reads files of rows, ``size`` and ``colour`` are those of ``read_images``, and ``features`` are the
-    columns that a file with a header must have, in any order. Raises ``ValueError`` for anything else,
-    and if ``image_shape`` (C, H, W) is not that of the images.
+    ``reader`` reads files of rows, ``size`` and ``colour`` are those of ``read_images``, and
+    ``features`` are the columns that a file with a header must have, in any order. Raises
+    ``ValueError`` for anything else, and if ``image_shape`` (C, H, W) is not that of the images.
     """
     path = path.expanduser()
-    rows = read_images(path, size, reader.max_entries, colour) if path.is_dir() else reader.read(path, features)
+    rows = (
+        read_images(path, size, reader.max_entries, colour)
+        if path.is_dir()
+        else reader.read(path, features)
+    )
     x = rows.x
     shape = image_shape if x.ndim == 2 else (1, *x.shape[1:])[-3:]
-    if x.ndim > 4 or (image_shape is not None and (np.prod(image_shape) != x[0].size or shape != image_shape)):
-        wanted = "(rows, columns) or (images, C, H, W)" if image_shape is None else f"images of shape {image_shape}"
+    if x.ndim > 4 or (
+        image_shape is not None and (np.prod(image_shape) != x[0].size or shape != image_shape)
+    ):
+        wanted = (
+            "(rows, columns) or (images, C, H, W)"
+            if image_shape is None
+            else f"images of shape {image_shape}"
+        )
         raise ValueError(f"{path} must hold {wanted}, got rows of shape {x.shape[1:]}")
     flat = x.reshape(len(x), -1)
     columns = rows.names or [f"column {j + 1}" for j in range(flat.shape[1])]
@@ -80,14 +94,18 @@ def read_table(
 
 
 def check_alike(new: Table, columns: list[str], shape: tuple[int, ...] | None) -> None:
-    """Raise ``ValueError`` unless ``new`` has as many ``columns``, and the ``shape``, that a detector was trained with.
+    """Raise ``ValueError`` unless ``new`` has as many ``columns``, and the ``shape``, that a
+    detector was trained with.
 
     Columns with names are matched when they are read.
     """
     if new.shape != shape:
         kinds = [f"images of shape {s}" if s else "rows of a table" for s in (shape, new.shape)]
-        raise ValueError(f"{new.path} must hold {kinds[0]} as the training data does, got {kinds[1]}")
+        raise ValueError(
+            f"{new.path} must hold {kinds[0]} as the training data does, got {kinds[1]}"
+        )
     if len(new.columns) != len(columns):
         raise ValueError(
-            f"{new.path} must have {len(columns)} columns as the training data has, got {len(new.columns)}"
+            f"{new.path} must have {len(columns)} columns as the training data has, got "
+            f"{len(new.columns)}"
         )

@@ -26,14 +26,20 @@ DEFAULTS = {
     "accelerator": "auto",
     "inference_mode": False,  # samplers take gradients in validation too
     "num_sanity_val_steps": 0,
-    "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "runs"}},
+    "logger": {
+        "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+        "init_args": {"save_dir": "runs"},
+    },
 }
 FIT = """Train the model of a YAML file. A run never writes over another: where its folders (dirpath of
 the checkpoints, folder of the logger) hold one already, it goes on from a checkpoint of that run,
 --ckpt_path FILE, or is refused."""
 PREDICT = """Write a table of what the rule of a YAML file says of every row of the test set, energy terms for a latent model:
 NAME-predictions.csv beside the checkpoint NAME.ckpt of --ckpt_path, or predictions.csv here without one."""
-PROGRAM = "A YAML file is a program: what it names is imported and run. Read one from a stranger before you run it."
+PROGRAM = (
+    "A YAML file is a program: what it names is imported and run. Read one from a stranger "
+    "before you run it."
+)
 NOISE = (
     ".*does not have many workers.*",  # the data lie in memory
     ".*number of training batches.*is smaller than the logging interval.*",
@@ -45,13 +51,17 @@ NOISE = (
 
 
 class CommandLine(LightningCLI):
-    """A ``LightningCLI`` that raises instead of exiting, checks its output folders first, and never unpickles objects."""
+    """A ``LightningCLI`` that raises instead of exiting, checks its output folders first, and
+    never unpickles objects.
+    """
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # pyright: ignore[reportArgumentType]
 
     def before_instantiate_classes(self) -> None:
-        """Refuse an optimiser or scheduler that is a function: it would be called, and not with parameters."""
+        """Refuse an optimiser or scheduler that is a function: it would be called, and not with
+        parameters.
+        """
         optimizer, scheduler = "model.init_args.optimizer", "model.init_args.scheduler"
         check_factory(optimizer, self._get(self.config, optimizer), (Optimizer,))
         if (named := self._get(self.config, scheduler)) is not None:
@@ -72,18 +82,26 @@ class CommandLine(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [AtomicCheckpointIO(), *plugins]
-        logger = None if config.get("barebones") else config.get("logger")  # which the defaults name
-        return super()._instantiate_trainer({**config, "plugins": plugins, "logger": logger}, callbacks)
+        logger = (
+            None if config.get("barebones") else config.get("logger")
+        )  # which the defaults name
+        return super()._instantiate_trainer(
+            {**config, "plugins": plugins, "logger": logger}, callbacks
+        )
 
     def before_fit(self) -> None:
-        """Fail now, not after the first epoch, if nothing can be written or another run would be written over."""
+        """Fail now, not after the first epoch, if nothing can be written or another run would be
+        written over.
+        """
         check_places(self.trainer, self._get(self.config, "ckpt_path"))
 
     def before_predict(self) -> None:
         """Fail now if nothing can be written, or not in one place."""
         self.predictions = predictions_path(self._get(self.config, "ckpt_path"))
         if self.trainer.world_size > 1:
-            raise ValueError(f"trainer.devices must be 1 to predict, got {self.trainer.world_size} processes")
+            raise ValueError(
+                f"trainer.devices must be 1 to predict, got {self.trainer.world_size} processes"
+            )
 
     def after_predict(self) -> None:
         """Write a table of what was predicted."""
@@ -103,9 +121,15 @@ def run_lightning(args: list[str]) -> None:
 
 
 def make_command_line(args: list[str], run: bool = True) -> CommandLine:
-    """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command ``args[0]`` says."""
+    """Parse ``args``, build the trainer, rule and data, and, with ``run``, do what the sub-command
+    ``args[0]`` says.
+    """
     set_loader("bounded yaml", load_yaml, (yaml.YAMLError,))
-    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": "bounded yaml"}
+    strict: dict[str, Any] = {
+        "exit_on_error": False,
+        "allow_abbrev": False,
+        "parser_mode": "bounded yaml",
+    }
     strict["epilog"] = PROGRAM
     named = {**strict, "prog": "latent-ebm"}
     commands: dict[str, Any] = {name: dict(strict) for name in CommandLine.subcommands()}

@@ -15,13 +15,16 @@ RELATIVE_FLOOR = 1e-12  # of a deviation to its mean: below, it is what rounding
 
 
 class Arrays(DataModule):
-    """Rows of ``path``: .npz (array ``key``, labels ``y`` if there), .npy, .csv or .parquet (column ``label``: the label).
+    """Rows of ``path``: .npz (array ``key``, labels ``y`` if there), .npy, .csv or .parquet
+    (column ``label``: the label).
 
-    ``val_fraction`` and ``test_fraction`` of the rows, drawn by ``seed``, are held out. With ``standardize`` every
-    column is shifted and scaled to mean 0 and variance 1 on the training rows; a constant column is only shifted.
-    ``mean`` and ``scale`` (\\*event), and the ``names`` of the columns if a header gives them, are there after ``setup``
-    and kept in checkpoints: a model reads and writes the units of the file, and what is read later is standardised by
-    the statistics of what it was trained with. How a file is read, and ``id`` to ``max_entries``: see ``files.Reader``.
+    ``val_fraction`` and ``test_fraction`` of the rows, drawn by ``seed``, are held out. With
+    ``standardize`` every column is shifted and scaled to mean 0 and variance 1 on the training
+    rows; a constant column is only shifted. ``mean`` and ``scale`` (\\*event), and the ``names``
+    of the columns if a header gives them, are there after ``setup`` and kept in checkpoints: a
+    model reads and writes the units of the file, and what is read later is standardised by the
+    statistics of what it was trained with. How a file is read, and ``id`` to ``max_entries``: see
+    ``files.Reader``.
     """
 
     mean: torch.Tensor
@@ -49,7 +52,10 @@ class Arrays(DataModule):
             if not 0 < value < 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         if val_fraction + test_fraction >= 1:
-            raise ValueError(f"val_fraction + test_fraction must be below 1, got {val_fraction} + {test_fraction}")
+            raise ValueError(
+                f"val_fraction + test_fraction must be below 1, got {val_fraction} + "
+                f"{test_fraction}"
+            )
         self.path, self.standardize = Path(path).expanduser(), standardize
         self.reader = Reader(id, drop, sep, header, missing, key, max_entries)
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
@@ -63,9 +69,13 @@ class Arrays(DataModule):
         for note in rows.notes:
             warnings.warn(f"{self.path}: {note}", stacklevel=2)
         x = torch.from_numpy(rows.x)
-        num_val, num_test = (max(1, round(f * len(x))) for f in (self.val_fraction, self.test_fraction))
+        num_val, num_test = (
+            max(1, round(f * len(x))) for f in (self.val_fraction, self.test_fraction)
+        )
         if len(x) <= num_val + num_test:
-            raise ValueError(f"{self.path} must hold at least 3 rows to be split in three, got {len(x)}")
+            raise ValueError(
+                f"{self.path} must hold at least 3 rows to be split in three, got {len(x)}"
+            )
         order = torch.randperm(len(x), generator=make_generator(self.seed))
         val, test, train = order.split([num_val, num_test, len(x) - num_val - num_test])
         if not hasattr(self, "mean"):
@@ -92,11 +102,16 @@ class Arrays(DataModule):
         return x.cpu().double() * self.scale + self.mean
 
     def _prepare(self, x: torch.Tensor) -> None:
-        """Know the statistics of rows like ``x``: a checkpoint's, else those of the rows of ``path``."""
+        """Know the statistics of rows like ``x``: a checkpoint's, else those of the rows of
+        ``path``.
+        """
         if not hasattr(self, "mean"):
             self.setup()
         if x.shape[1:] != self.mean.shape:
-            raise ValueError(f"x must have the shape (n, *{tuple(self.mean.shape)}) of the data, got {tuple(x.shape)}")
+            raise ValueError(
+                f"x must have the shape (n, *{tuple(self.mean.shape)}) of the data, got "
+                f"{tuple(x.shape)}"
+            )
 
     def as_pictures(self, x: torch.Tensor) -> torch.Tensor:
         """Standardised images in [-1, 1], the range of the training images."""

@@ -1,8 +1,9 @@
 """Data sets in memory and the data module they share.
 
-A small data set is one tensor, and a batch of it one indexing operation: ``TensorSet`` offers ``__getitems__``, by
-which a ``DataLoader`` asks for all rows of a batch at once, so that no Python runs per row, while the loader keeps
-its sampler and Lightning can replace that by a distributed one.
+A small data set is one tensor, and a batch of it one indexing operation: ``TensorSet`` offers
+``__getitems__``, by which a ``DataLoader`` asks for all rows of a batch at once, so that no Python
+runs per row, while the loader keeps its sampler and Lightning can replace that by a distributed
+one.
 """
 
 import os
@@ -25,7 +26,9 @@ Pair = tuple[Tensor, Tensor | None]  # x (n, *event), label (n,) or None
 
 
 class Batch(NamedTuple):
-    """``x`` (n, \\*event) float32, ``label`` (n,) int64, -1 where unknown, ``index`` (n,) int64 into its data set."""
+    """``x`` (n, \\*event) float32, ``label`` (n,) int64, -1 where unknown, ``index`` (n,) int64
+    into its data set.
+    """
 
     x: Tensor
     label: Tensor
@@ -35,20 +38,29 @@ class Batch(NamedTuple):
 class TensorSet(Dataset[Batch]):
     """Rows ``x`` (n, \\*event) with ``label`` (n,), all in memory; no label means -1 everywhere.
 
-    Raises ``ValueError`` unless ``x`` is floating, finite and has a row, and ``label`` has one integer a row.
+    Raises ``ValueError`` unless ``x`` is floating, finite and has a row, and ``label`` has one
+    integer a row.
     """
 
     def __init__(self, x: Tensor, label: Tensor | None = None) -> None:
         if not x.is_floating_point() or x.ndim < 2 or len(x) == 0:
-            raise ValueError(f"x must be floating with shape (n >= 1, *event), got {x.dtype} {tuple(x.shape)}")
+            raise ValueError(
+                f"x must be floating with shape (n >= 1, *event), got {x.dtype} {tuple(x.shape)}"
+            )
         label = torch.full((len(x),), -1) if label is None else label
         if label.shape != x.shape[:1] or label.is_floating_point() or label.is_complex():
-            raise ValueError(f"label must be integers of shape ({len(x)},), got {label.dtype} {tuple(label.shape)}")
+            raise ValueError(
+                f"label must be integers of shape ({len(x)},), got {label.dtype} "
+                f"{tuple(label.shape)}"
+            )
         self.x = x.float()
         self.label = label.long()
         bad = (~torch.isfinite(self.x).flatten(1).all(1)).nonzero().flatten()
         if len(bad):
-            raise ValueError(f"x must be finite: {len(bad)} of {len(x)} rows are not, the first at index {int(bad[0])}")
+            raise ValueError(
+                f"x must be finite: {len(bad)} of {len(x)} rows are not, the first at index "
+                f"{int(bad[0])}"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -70,7 +82,8 @@ def collate(batch: Any) -> Batch:
 class ResumableLoader(DataLoader[Batch]):
     """A loader that can go on in the middle of an epoch: Lightning keeps its state in checkpoints.
 
-    The order of an epoch must be a function of the epoch alone, as that of a ``DistributedSampler`` is.
+    The order of an epoch must be a function of the epoch alone, as that of a
+    ``DistributedSampler`` is.
     """
 
     taken = 0
@@ -78,7 +91,10 @@ class ResumableLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The batches of an epoch, without those taken before a checkpoint in the middle of it."""
-        resumed, self.resumed = self.resumed, None  # read at the first batch: by then the sampler knows its epoch
+        resumed, self.resumed = (
+            self.resumed,
+            None,
+        )  # read at the first batch: by then the sampler knows its epoch
         self.taken = resumed["taken"] if resumed and resumed["epoch"] == self.epoch else 0
         for batch in islice(super().__iter__(), self.taken, None):
             self.taken += 1
@@ -103,12 +119,14 @@ def make_generator(seed: int, *stream: int) -> torch.Generator:
 
 
 class DataModule(LightningDataModule, ABC):
-    """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after ``setup``.
+    """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after
+    ``setup``.
 
-    A subclass defines ``load``. The training loader shuffles, in an order that ``seed``, the seed of ``seed_everything``
-    and the epoch decide, and drops an incomplete last batch if a whole one remains. Loaders leave the global random state
-    alone. Checkpoints keep the ``range`` of the training rows in the units of the user's files, the least and the greatest
-    value of every column or of all pixels, and the ``names`` of the columns, if a header gives them.
+    A subclass defines ``load``. The training loader shuffles, in an order that ``seed``, the seed
+    of ``seed_everything`` and the epoch decide, and drops an incomplete last batch if a whole one
+    remains. Loaders leave the global random state alone. Checkpoints keep the ``range`` of the
+    training rows in the units of the user's files, the least and the greatest value of every
+    column or of all pixels, and the ``names`` of the columns, if a header gives them.
     """
 
     train: TensorSet
@@ -126,7 +144,9 @@ class DataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> tuple[Pair, Pair, Pair]:
-        """The training, validation and test rows, each ``(x, label)``; a function of the arguments only."""
+        """The training, validation and test rows, each ``(x, label)``; a function of the arguments
+        only.
+        """
 
     def setup(self, stage: str | None = None) -> None:
         """Load and split, once."""
@@ -141,7 +161,9 @@ class DataModule(LightningDataModule, ABC):
         return []
 
     def transform(self, x: Tensor) -> Tensor:
-        """Rows in the units of the user's files, as a model sees them: as they are, unless a subclass knows better."""
+        """Rows in the units of the user's files, as a model sees them: as they are, unless a
+        subclass knows better.
+        """
         return x
 
     def inverse_transform(self, x: Tensor) -> Tensor:
@@ -161,14 +183,22 @@ class DataModule(LightningDataModule, ABC):
         low, high = (end.clone() for end in state_dict["range"])
         names = state_dict["names"]
         if low.shape != high.shape or not (low <= high).all():
-            raise ValueError(f"range must be two tensors of one shape in order, got {low} and {high}")
-        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise ValueError(
+                f"range must be two tensors of one shape in order, got {low} and {high}"
+            )
+        if names is not None and not (
+            isinstance(names, list) and all(isinstance(n, str) for n in names)
+        ):
             raise ValueError(f"names must be None or a list of texts, got {type(names).__name__}")
         self.range, self.names = (low, high), names
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        processes, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        seed = self.seed + int(os.environ.get("PL_GLOBAL_SEED", "0"))  # as Lightning seeds distributed samplers
+        processes, rank = (
+            (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        )
+        seed = self.seed + int(
+            os.environ.get("PL_GLOBAL_SEED", "0")
+        )  # as Lightning seeds distributed samplers
         order = DistributedSampler(self.train, processes, rank, seed=seed)
         whole = len(self.train) // processes >= self.batch_size
         return ResumableLoader(**self.loading(self.train), sampler=order, drop_last=whole)
@@ -183,17 +213,29 @@ class DataModule(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def loading(self, rows: TensorSet) -> dict[str, Any]:
-        """What the loaders of ``rows`` share, as keywords: Lightning builds loaders anew from those."""
+        """What the loaders of ``rows`` share, as keywords: Lightning builds loaders anew from
+        those.
+        """
         own = torch.Generator()  # else every pass over a loader draws from the global random state
-        return {"dataset": rows, "batch_size": self.batch_size, "collate_fn": collate, "generator": own}
+        return {
+            "dataset": rows,
+            "batch_size": self.batch_size,
+            "collate_fn": collate,
+            "generator": own,
+        }
 
 
 class OtherData(DataModule):
-    """Stands for a data module that is not of this library, whose rows, files and units nothing is known of."""
+    """Stands for a data module that is not of this library, whose rows, files and units nothing is
+    known of.
+    """
 
     def __init__(self, module: LightningDataModule) -> None:
         super().__init__(batch_size=1, seed=0)
         self.kind = type(module).__name__
 
     def load(self) -> tuple[Pair, Pair, Pair]:
-        raise ValueError(f"the rows of a {self.kind} must be named by a file: it is no data module of this library")
+        raise ValueError(
+            f"the rows of a {self.kind} must be named by a file: it is no data module of this "
+            "library"
+        )

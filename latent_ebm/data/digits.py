@@ -1,7 +1,8 @@
-"""The 8x8 handwritten digits that scikit-learn carries: a real image data set that needs no download.
+"""The 8x8 handwritten digits that scikit-learn carries: a real image data set that needs no
+download.
 
-1,797 images of 43 writers (UCI, Alpaydin and Kaynak 1998), counts 0 to 16 scaled to [-1, 1], split 1297 / 200 / 300
-with the same proportion of every digit.
+1,797 images of 43 writers (UCI, Alpaydin and Kaynak 1998), counts 0 to 16 scaled to [-1, 1], split
+1297 / 200 / 300 with the same proportion of every digit.
 """
 
 import torch
@@ -26,16 +27,21 @@ class Digits(DataModule):
         images, digits = load_digits(return_X_y=True)
         x = torch.as_tensor(images / 8 - 1, dtype=torch.float32).view(-1, 1, 8, 8)
         label = torch.as_tensor(digits)
-        rest, test = train_test_split(range(len(x)), test_size=NUM_TEST, stratify=digits, random_state=self.seed)
-        train, val = train_test_split(rest, test_size=NUM_VAL, stratify=digits[rest], random_state=self.seed)
+        rest, test = train_test_split(
+            range(len(x)), test_size=NUM_TEST, stratify=digits, random_state=self.seed
+        )
+        train, val = train_test_split(
+            rest, test_size=NUM_VAL, stratify=digits[rest], random_state=self.seed
+        )
         return (x[train], label[train]), (x[val], label[val]), (x[test], label[test])
 
 
 class StackedDigits(DataModule):
-    """Three digits as the channels of an image (3, 8, 8) in [-1, 1], labels 0 to 999, of which a model may lose some.
+    """Three digits as the channels of an image (3, 8, 8) in [-1, 1], labels 0 to 999, of which a
+    model may lose some.
 
-    ``num`` training rows, and a fifth of that each for validation and test, each of digits of its own split and drawn
-    uniformly. Source: Metz et al. 2017, arXiv:1611.02163, with MNIST.
+    ``num`` training rows, and a fifth of that each for validation and test, each of digits of its
+    own split and drawn uniformly. Source: Metz et al. 2017, arXiv:1611.02163, with MNIST.
     """
 
     def __init__(self, num: int = 50_000, batch_size: int = 100, seed: int = 0) -> None:
@@ -47,11 +53,15 @@ class StackedDigits(DataModule):
         digits, num_held = Digits(seed=self.seed), max(1, self.num // 5)
         digits.setup()
         parts = ((digits.train, self.num), (digits.val, num_held), (digits.test, num_held))
-        train, val, test = (stack(*part, make_generator(self.seed, stream)) for stream, part in enumerate(parts))
+        train, val, test = (
+            stack(*part, make_generator(self.seed, stream)) for stream, part in enumerate(parts)
+        )
         return train, val, test
 
 
 def stack(rows: TensorSet, num: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    r"""``num`` triples of images (1, \*pixels): (num, 3, \*pixels), and the number (num,) that their labels spell."""
+    r"""``num`` triples of images (1, \*pixels): (num, 3, \*pixels), and the number (num,) that
+    their labels spell.
+    """
     index = torch.randint(len(rows), (num, 3), generator=generator)
     return rows.x[index].squeeze(2), rows.label[index] @ torch.tensor([100, 10, 1])

@@ -1,9 +1,10 @@
 """Colour images in files: folders of them, or CIFAR-10 packed into one file of JPEGs.
 
-A folder holds ``train/CLASS/*`` and ``test/CLASS/*``, or ``CLASS/*``, or images alone; the last two are split by chance, and
-images outside a folder of a class have the label -1. Classes are numbered in the order of their names. A packed file is
-an ``.npz`` with the bytes of all JPEGs end to end (``jpg_train``), the n + 1 offsets between them (``off_train``), the
-labels (``y_train``), and the same for ``test``. JPEG has changed the pixels, so that figures on such a file are of
+A folder holds ``train/CLASS/*`` and ``test/CLASS/*``, or ``CLASS/*``, or images alone; the last
+two are split by chance, and images outside a folder of a class have the label -1. Classes are
+numbered in the order of their names. A packed file is an ``.npz`` with the bytes of all JPEGs end
+to end (``jpg_train``), the n + 1 offsets between them (``off_train``), the labels (``y_train``),
+and the same for ``test``. JPEG has changed the pixels, so that figures on such a file are of
 "CIFAR-10 (jpeg)" and not of CIFAR-10. Only images that are asked for are decoded.
 """
 
@@ -26,13 +27,18 @@ from samplers.checks import check_counts
 ENVIRONMENT = "LATENT_EBM_DATA"
 PACKED = "cifar10_jpgbytes_60k.npz"
 PARTS = ("train", "test")
-TEST_FRACTION, VAL_FRACTION, MAX_VAL = 0.2, 0.1, 500  # of a folder without parts; of the training images
+TEST_FRACTION, VAL_FRACTION, MAX_VAL = (
+    0.2,
+    0.1,
+    500,
+)  # of a folder without parts; of the training images
 
 MAX_BYTES = 2**30  # of packed JPEGs
 
 
 def find_images(path: str | None) -> Path:
-    """``path``, else the packed file in the folder that ``LATENT_EBM_DATA`` names or in its ``cifar10``.
+    """``path``, else the packed file in the folder that ``LATENT_EBM_DATA`` names or in its
+    ``cifar10``.
 
     Raises ``FileNotFoundError`` if that is neither an ``.npz`` file nor a folder with images.
     """
@@ -53,11 +59,15 @@ def has_parts(source: Path) -> bool:
 
 
 def list_images(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
-    """The encoded images of ``part`` (train or test), all of a folder without parts, and their labels (n,)."""
+    """The encoded images of ``part`` (train or test), all of a folder without parts, and their
+    labels (n,).
+    """
     if source.suffix == ".npz":
         return _list_packed(source, part)
     roots = [source / name for name in PARTS] if has_parts(source) else [source]
-    classes = sorted({folder.name for root in roots for folder in root.iterdir() if folder.is_dir()})
+    classes = sorted(
+        {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
+    )
     root = source / part if has_parts(source) else source
     paths = pictures.find_images(root)
     names = [path.relative_to(root).parts for path in paths]
@@ -69,11 +79,17 @@ def _list_packed(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
     known = array_names(source) or []
     missing = [name for stem in ("jpg", "off", "y") if (name := f"{stem}_{part}") not in known]
     if missing:
-        raise ValueError(f"{source} must hold the arrays jpg, off and y of {part}, got no {', '.join(missing)}")
-    content, offsets, label = (load_array(source, f"{stem}_{part}", MAX_BYTES) for stem in ("jpg", "off", "y"))
+        raise ValueError(
+            f"{source} must hold the arrays jpg, off and y of {part}, got no {', '.join(missing)}"
+        )
+    content, offsets, label = (
+        load_array(source, f"{stem}_{part}", MAX_BYTES) for stem in ("jpg", "off", "y")
+    )
     if offsets.dtype.kind not in "iu" or label.dtype.kind not in "iu" or content.dtype != np.uint8:
         types = f"{content.dtype}, {offsets.dtype} and {label.dtype}"
-        raise ValueError(f"jpg, off and y of {source} must be bytes, integers and integers, got {types}")
+        raise ValueError(
+            f"jpg, off and y of {source} must be bytes, integers and integers, got {types}"
+        )
     if len(offsets) != len(label) + 1 or offsets[-1] != len(content):
         raise ValueError(
             f"off_{part} of {source} must be {len(label) + 1} offsets that end at {len(content)}, "
@@ -82,9 +98,15 @@ def _list_packed(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
     return [content[a:b].tobytes() for a, b in pairwise(offsets)], torch.from_numpy(label).long()
 
 
-def decode(images: Sequence[Encoded], size: int | None = None, max_entries: int = MAX_ENTRIES) -> Tensor:
-    """Images (n, 3, H, W) in [-1, 1]; see ``latent_ebm.files.images``. Raises ``ValueError`` unless all are of one size."""
-    headers = [pictures.read_header(image, pictures.called(image, i)) for i, image in enumerate(images)]
+def decode(
+    images: Sequence[Encoded], size: int | None = None, max_entries: int = MAX_ENTRIES
+) -> Tensor:
+    """Images (n, 3, H, W) in [-1, 1]; see ``latent_ebm.files.images``. Raises ``ValueError``
+    unless all are of one size.
+    """
+    headers = [
+        pictures.read_header(image, pictures.called(image, i)) for i, image in enumerate(images)
+    ]
     x = torch.from_numpy(pictures.decode(images, headers, True, size, max_entries))
     return x.float().div_(127.5).sub_(1)
 
@@ -92,11 +114,13 @@ def decode(images: Sequence[Encoded], size: int | None = None, max_entries: int 
 class Images(DataModule):
     """Images (3, H, W) in [-1, 1] and the number of their class.
 
-    Arguments: ``path`` of the folder or packed file (else the environment variable ``LATENT_EBM_DATA``, see
-    ``find_images``); ``classes`` to keep, in all parts, all by default; of the training images, in an order drawn by
-    ``seed``, ``num_val`` validate (a tenth by default, at most 500) and ``num_train`` of the others train, all by default.
-    A fifth of a folder without ``train`` and ``test`` is tested on. ``size``: pixels to which every image is resized, as
-    ``latent_ebm.files.images`` says; at most ``max_entries`` values of pixels are decoded at once.
+    Arguments: ``path`` of the folder or packed file (else the environment variable
+    ``LATENT_EBM_DATA``, see ``find_images``); ``classes`` to keep, in all parts, all by default;
+    of the training images, in an order drawn by ``seed``, ``num_val`` validate (a tenth by
+    default, at most 500) and ``num_train`` of the others train, all by default. A fifth of a
+    folder without ``train`` and ``test`` is tested on. ``size``: pixels to which every image is
+    resized, as ``latent_ebm.files.images`` says; at most ``max_entries`` values of pixels are
+    decoded at once.
     """
 
     def __init__(
@@ -113,7 +137,9 @@ class Images(DataModule):
         super().__init__(batch_size, seed)
         given = {"num_val": num_val, "num_train": num_train, "size": size}
         check_counts(
-            self, **{name: value for name, value in given.items() if value is not None}, max_entries=max_entries
+            self,
+            **{name: value for name, value in given.items() if value is not None},
+            max_entries=max_entries,
         )
         self.path, self.classes, self.num_train, self.num_val = path, classes, num_train, num_val
         self.size, self.max_entries = size, max_entries
@@ -136,18 +162,26 @@ class Images(DataModule):
         val, train = self._split(index)
         parts = [(train, images, label), (val, images, label), (test, test_images, test_label)]
         trained, validated, tested = (
-            (decode([images[i] for i in index.tolist()], self.size, self.max_entries), label[index])
+            (
+                decode([images[i] for i in index.tolist()], self.size, self.max_entries),
+                label[index],
+            )
             for index, images, label in parts
         )
         return trained, validated, tested
 
     def _split(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the training images at ``index`` that validate, and those that train."""
-        num_val = min(MAX_VAL, max(1, round(VAL_FRACTION * len(index)))) if self.num_val is None else self.num_val
+        num_val = (
+            min(MAX_VAL, max(1, round(VAL_FRACTION * len(index))))
+            if self.num_val is None
+            else self.num_val
+        )
         num_train = len(index) - num_val if self.num_train is None else self.num_train
         if not 1 <= num_train <= len(index) - num_val:
             raise ValueError(
-                f"num_train + num_val must be at most the {len(index)} training images, and num_train at least 1, "
+                f"num_train + num_val must be at most the {len(index)} training images, and "
+                "num_train at least 1, "
                 f"got {num_train} + {num_val}"
             )
         return index[:num_val], index[num_val:][:num_train]
@@ -158,5 +192,7 @@ class Images(DataModule):
             return torch.arange(len(label))
         absent = set(self.classes) - set(label.tolist())
         if absent or not self.classes:
-            raise ValueError(f"classes must be some of {sorted(set(label.tolist()))}, got {list(self.classes)}")
+            raise ValueError(
+                f"classes must be some of {sorted(set(label.tolist()))}, got {list(self.classes)}"
+            )
         return torch.isin(label, torch.tensor(list(self.classes))).nonzero().flatten()

@@ -1,13 +1,15 @@
 """MNIST, whole or with one digit held out as the anomaly.
 
-The four IDX files are read from a directory (gzipped or not), or the same images come from OpenML through scikit-learn.
-What is checked is the content, by SHA-256 of the values after the header, so that a file may be compressed anew.
+The four IDX files are read from a directory (gzipped or not), or the same images come from OpenML
+through scikit-learn. What is checked is the content, by SHA-256 of the values after the header, so
+that a file may be compressed anew.
 
-Two protocols hold a digit out, and no figure means anything without its protocol. ``standard`` trains on the training
-set without the digit and tests on all 10,000 test images, about a tenth of them anomalous. ``pooled`` joins all 70,000
-images, trains on 80 % of the other digits and tests on their remaining 20 % together with *every* image of the
-held-out digit, so that a third of the test set or more is anomalous and chance is far higher. Validation images are
-always taken from the training normals: nothing is ever selected on test data.
+Two protocols hold a digit out, and no figure means anything without its protocol. ``standard``
+trains on the training set without the digit and tests on all 10,000 test images, about a tenth of
+them anomalous. ``pooled`` joins all 70,000 images, trains on 80 % of the other digits and tests on
+their remaining 20 % together with *every* image of the held-out digit, so that a third of the test
+set or more is anomalous and chance is far higher. Validation images are always taken from the
+training normals: nothing is ever selected on test data.
 """
 
 import gzip
@@ -44,8 +46,8 @@ DIGESTS = {  # SHA-256 of the values, without the header
 def read_idx(path: Path) -> Bytes:
     """Array of unsigned bytes in an IDX file, gzipped if its name ends in ``.gz``.
 
-    Raises ``ValueError`` unless the file is two zero bytes, the type 8, the number of axes, their sizes as big-endian
-    32-bit integers and then exactly the values.
+    Raises ``ValueError`` unless the file is two zero bytes, the type 8, the number of axes, their
+    sizes as big-endian 32-bit integers and then exactly the values.
     """
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
@@ -55,18 +57,26 @@ def read_idx(path: Path) -> Bytes:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path} must hold at most {MAX_BYTES:,} bytes when unpacked")
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path} must start with the IDX magic 00 00 08, got {content[:3].hex(' ') or 'nothing'}")
+        raise ValueError(
+            f"{path} must start with the IDX magic 00 00 08, got "
+            f"{content[:3].hex(' ') or 'nothing'}"
+        )
     start = 4 + 4 * content[3]
     if len(content) < start:
         raise ValueError(f"{path} must hold a header of {start} bytes, got {len(content)}")
     shape = struct.unpack(f">{content[3]}I", content[4:start])
     if len(content) != start + math.prod(shape):
-        raise ValueError(f"{path} must hold {start + math.prod(shape)} bytes for shape {shape}, got {len(content)}")
+        raise ValueError(
+            f"{path} must hold {start + math.prod(shape)} bytes for shape {shape}, got "
+            f"{len(content)}"
+        )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def find_directory(directory: str | None) -> Path | None:
-    """``directory``, else the folder named by ``LATENT_EBM_DATA`` or its ``mnist``, else ``None``."""
+    """``directory``, else the folder named by ``LATENT_EBM_DATA`` or its ``mnist``, else
+    ``None``.
+    """
     named = directory or os.environ.get(ENVIRONMENT)
     if not named:
         return None
@@ -77,26 +87,35 @@ def find_directory(directory: str | None) -> Path | None:
             return candidate
     source = "directory" if directory else f"the environment variable {ENVIRONMENT}"
     raise FileNotFoundError(
-        f"{source} must name a folder with {', '.join(DIGESTS)}, each plain or .gz, got {named!r}; "
+        f"{source} must name a folder with {', '.join(DIGESTS)}, each plain or .gz, got "
+        f"{named!r}; "
         f"leave it unset to fetch mnist_784 from OpenML"
     )
 
 
 def _find(directory: Path, name: str) -> Path | None:
-    return next((path for path in (directory / name, directory / f"{name}.gz") if path.is_file()), None)
+    return next(
+        (path for path in (directory / name, directory / f"{name}.gz") if path.is_file()), None
+    )
 
 
 def read_openml() -> list[Bytes]:
     """The four arrays, in the order of ``DIGESTS``, from OpenML or scikit-learn's cache of it."""
     try:
-        images, labels = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff", return_X_y=True)
+        images, labels = fetch_openml(
+            "mnist_784", version=1, as_frame=False, parser="liac-arff", return_X_y=True
+        )
     except OSError as error:
         raise RuntimeError(
-            f"MNIST could not be fetched from OpenML ({error}); without a network, put the four IDX files into a "
-            f"folder and name it by the argument directory or the environment variable {ENVIRONMENT}"
+            f"MNIST could not be fetched from OpenML ({error}); without a network, put the four "
+            "IDX files into a "
+            "folder and name it by the argument directory or the environment variable "
+            f"{ENVIRONMENT}"
         ) from error
     arrays = np.asarray(images, np.uint8).reshape(-1, 28, 28), np.asarray(labels).astype(np.uint8)
-    return [part for first in (0, NUM_TRAIN) for part in (a[first : first + NUM_TRAIN] for a in arrays)]
+    return [
+        part for first in (0, NUM_TRAIN) for part in (a[first : first + NUM_TRAIN] for a in arrays)
+    ]
 
 
 def read_mnist(directory: str | None) -> tuple[Tensor, Tensor]:
@@ -105,11 +124,18 @@ def read_mnist(directory: str | None) -> tuple[Tensor, Tensor]:
     Raises ``ValueError`` if the content is not that of MNIST.
     """
     folder = find_directory(directory)
-    arrays = [read_idx(_find(folder, name) or folder / name) for name in DIGESTS] if folder else read_openml()
+    arrays = (
+        [read_idx(_find(folder, name) or folder / name) for name in DIGESTS]
+        if folder
+        else read_openml()
+    )
     for (name, digest), array in zip(DIGESTS.items(), arrays, strict=True):
         found = hashlib.sha256(array.tobytes()).hexdigest()
         if found != digest:
-            raise ValueError(f"{name} must have SHA-256 {digest} after its header, got {found}: damaged, or not MNIST")
+            raise ValueError(
+                f"{name} must have SHA-256 {digest} after its header, got {found}: damaged, or "
+                "not MNIST"
+            )
     images, labels = (torch.from_numpy(np.concatenate(arrays[part::2])) for part in (0, 1))
     return images.unsqueeze(1).float().div_(127.5).sub_(1), labels.long()
 
@@ -117,10 +143,11 @@ def read_mnist(directory: str | None) -> tuple[Tensor, Tensor]:
 class MNIST(DataModule):
     """Images (1, 28, 28) in [-1, 1], labels 0 to 9.
 
-    Arguments: ``directory`` of the IDX files (else the environment variable ``LATENT_EBM_DATA``, the folder or its
-    subfolder ``mnist``; else OpenML, cached by scikit-learn); ``heldout`` digit that is missing from ``train`` and
-    ``val``; ``split``, ``standard`` or ``pooled`` (see the module); ``num_val`` training normals for validation;
-    ``num_train`` of the others to keep, all by default; ``seed`` of the split.
+    Arguments: ``directory`` of the IDX files (else the environment variable ``LATENT_EBM_DATA``,
+    the folder or its subfolder ``mnist``; else OpenML, cached by scikit-learn); ``heldout`` digit
+    that is missing from ``train`` and ``val``; ``split``, ``standard`` or ``pooled`` (see the
+    module); ``num_val`` training normals for validation; ``num_train`` of the others to keep, all
+    by default; ``seed`` of the split.
     """
 
     def __init__(
@@ -150,7 +177,9 @@ class MNIST(DataModule):
         return (x[train], label[train]), (x[val], label[val]), (x[test], label[test])
 
     def split_indices(self, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Disjoint positions of the training, validation and test images among all; ``label`` (70000,)."""
+        """Disjoint positions of the training, validation and test images among all; ``label``
+        (70000,).
+        """
         generator = make_generator(self.seed)
         everything = torch.arange(len(label))
         candidates = everything if self.split == "pooled" else everything[:NUM_TRAIN]
@@ -158,14 +187,20 @@ class MNIST(DataModule):
         normals = normals[torch.randperm(len(normals), generator=generator)]
         if self.split == "pooled":
             num_test = round(TEST_FRACTION * len(normals))
-            heldout = everything[self.anomaly(label)] if self.heldout is not None else everything[:0]
-            test, normals = torch.cat([normals[:num_test], heldout]).sort().values, normals[num_test:]
+            heldout = (
+                everything[self.anomaly(label)] if self.heldout is not None else everything[:0]
+            )
+            test, normals = (
+                torch.cat([normals[:num_test], heldout]).sort().values,
+                normals[num_test:],
+            )
         else:
             test = everything[NUM_TRAIN:]
         num_train = len(normals) - self.num_val if self.num_train is None else self.num_train
         if not 1 <= num_train <= len(normals) - self.num_val:
             raise ValueError(
-                f"num_train + num_val must be at most the {len(normals)} training normals, and num_train at least 1, "
+                f"num_train + num_val must be at most the {len(normals)} training normals, and "
+                "num_train at least 1, "
                 f"got {num_train} + {self.num_val}"
             )
         return normals[self.num_val :][:num_train], normals[: self.num_val], test

@@ -1,19 +1,21 @@
-r"""A latent-variable model whose prior and decoder are known: the test bed of learned latent priors.
+r"""A latent-variable model whose prior and decoder are known: the test bed of learned latent
+priors.
 
-The latent is a two-arm pinwheel. With ``u = (r, t)``, ``r ~ N(1, .3^2)`` along an arm and ``t ~ N(0, .1^2)`` across it,
+The latent is a two-arm pinwheel. With ``u = (r, t)``, ``r ~ N(1, .3^2)`` along an arm and ``t ~
+N(0, .1^2)`` across it,
 
     z = 2 R(phi_k + .25 exp(|u|)) u,    phi_k = 0 or pi,
 
-where ``R`` rotates. The angle depends on ``u`` through its length only, which the rotation keeps: hence
-``|u| = |z| / 2``, the turn is undone exactly, and it moves every circle rigidly, so that its Jacobian determinant is
-one. Only the factor two changes areas:
+where ``R`` rotates. The angle depends on ``u`` through its length only, which the rotation
+keeps: hence ``|u| = |z| / 2``, the turn is undone exactly, and it moves every circle rigidly,
+so that its Jacobian determinant is one. Only the factor two changes areas:
 
     log p(z) = log mean_k N(u_k(z); (1, 0), diag(.3^2, .1^2)) - log 4,    u_k(z) = R(-phi_k - .25 exp(|z| / 2)) z / 2.
 
-The usual pinwheel turns by ``exp(r)``; that one has no closed-form inverse, and ``|u| - r``, about ``t^2 / 2r``, is
-below a hundredth on average. The data are ``x = g(z) + .25 noise`` with a frozen random perceptron ``g`` of
-2-128-128-128-2 units, ReLU, weights N(0, .2^2) and biases N(0, .1^2). Whatever rule learns the prior, the truth is
-here to compare with.
+The usual pinwheel turns by ``exp(r)``; that one has no closed-form inverse, and ``|u| - r``,
+about ``t^2 / 2r``, is below a hundredth on average. The data are ``x = g(z) + .25 noise`` with
+a frozen random perceptron ``g`` of 2-128-128-128-2 units, ReLU, weights N(0, .2^2) and biases
+N(0, .1^2). Whatever rule learns the prior, the truth is here to compare with.
 """
 
 import math
@@ -41,15 +43,20 @@ def rotate(u: Tensor, angle: Tensor) -> Tensor:
 class PinwheelDecoder(nn.Sequential):
     """The frozen random perceptron ``(batch, 2) -> (batch, 2)`` of ``seed``.
 
-    Most of these fold the plane, and then data do not determine the prior. ``SEED`` is, of the first sixty that keep the
-    orientation of 90 % of the draws, the one whose data tell most about their latents.
+    Most of these fold the plane, and then data do not determine the prior. ``SEED`` is, of the
+    first sixty that keep the orientation of 90 % of the draws, the one whose data tell most about
+    their latents.
     """
 
     def __init__(self, seed: int = SEED) -> None:
         generator, layers = make_generator(seed), []
         for width_in, width_out in pairwise(WIDTHS):
-            linear = nn.utils.skip_init(nn.Linear, width_in, width_out)  # draws nothing from the global generator
-            for parameter, scale in zip(linear.parameters(), (WEIGHT_SCALE, BIAS_SCALE), strict=True):
+            linear = nn.utils.skip_init(
+                nn.Linear, width_in, width_out
+            )  # draws nothing from the global generator
+            for parameter, scale in zip(
+                linear.parameters(), (WEIGHT_SCALE, BIAS_SCALE), strict=True
+            ):
                 nn.init.normal_(parameter, std=scale, generator=generator)
             layers += [linear, nn.ReLU()]
         super().__init__(*layers[:-1])
@@ -57,15 +64,23 @@ class PinwheelDecoder(nn.Sequential):
 
 
 class Pinwheel(DataModule):
-    """``num_train`` rows x (2,), and a fifth of that each for validation and test; the label is the arm.
+    """``num_train`` rows x (2,), and a fifth of that each for validation and test; the label is
+    the arm.
 
-    ``seed`` draws the rows, ``decoder_seed`` the truth: seeds of a repeated experiment share one decoder. ``decoder``
-    is the frozen network ``z -> E[x|z]`` and ``noise`` the standard deviation of ``x`` around it.
+    ``seed`` draws the rows, ``decoder_seed`` the truth: seeds of a repeated experiment share one
+    decoder. ``decoder`` is the frozen network ``z -> E[x|z]`` and ``noise`` the standard deviation
+    of ``x`` around it.
     """
 
     noise: float = 0.25
 
-    def __init__(self, num_train: int = 10_000, batch_size: int = 100, seed: int = 0, decoder_seed: int = SEED) -> None:
+    def __init__(
+        self,
+        num_train: int = 10_000,
+        batch_size: int = 100,
+        seed: int = 0,
+        decoder_seed: int = SEED,
+    ) -> None:
         super().__init__(batch_size, seed)
         check_counts(self, num_train=num_train)
         self.num_train = num_train

@@ -1,7 +1,7 @@
 """Two-dimensional toy densities: a minute of training shows on a plot what a method does.
 
-Every set is drawn afresh from the density (training, validation and test rows are independent), within about [-3, 3]^2.
-The label is the component a row was drawn from.
+Every set is drawn afresh from the density (training, validation and test rows are independent),
+within about [-3, 3]^2. The label is the component a row was drawn from.
 """
 
 import math
@@ -30,7 +30,9 @@ def moons(num: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Two interleaved half circles of radius 2, blurred by .15."""
     label = torch.randint(2, (num,), generator=generator)
     sign = 1.0 - 2.0 * label
-    arc = sign.unsqueeze(1) * (_polar(2.0, math.pi * _uniform(num, generator)) - torch.tensor([1.0, 0.5]))
+    arc = sign.unsqueeze(1) * (
+        _polar(2.0, math.pi * _uniform(num, generator)) - torch.tensor([1.0, 0.5])
+    )
     return _blur(arc, 0.15, generator), label
 
 
@@ -80,9 +82,13 @@ TOYS: dict[str, Callable[[int, Generator], tuple[Tensor, Tensor]]] = {
 
 
 class Toy2D(DataModule):
-    """``num`` training rows (2,) of the density ``name``, and a fifth of that each for validation and test."""
+    """``num`` training rows (2,) of the density ``name``, and a fifth of that each for validation
+    and test.
+    """
 
-    def __init__(self, name: str = "moons", num: int = 10_000, batch_size: int = 100, seed: int = 0) -> None:
+    def __init__(
+        self, name: str = "moons", num: int = 10_000, batch_size: int = 100, seed: int = 0
+    ) -> None:
         super().__init__(batch_size, seed)
         if name not in TOYS:
             raise ValueError(f"name must be one of {', '.join(TOYS)}, got {name!r}")
@@ -93,6 +99,7 @@ class Toy2D(DataModule):
         num_held = max(1, self.num // 5)
         draw = TOYS[self.toy]
         train, val, test = (
-            draw(num, make_generator(self.seed, stream)) for stream, num in enumerate((self.num, num_held, num_held))
+            draw(num, make_generator(self.seed, stream))
+            for stream, num in enumerate((self.num, num_held, num_held))
         )
         return train, val, test

@@ -11,17 +11,22 @@ from samplers.schedules import Schedule, broadcast
 class Denoiser(nn.Module, ABC):
     """``D(x_t, t) = E[x_0 | x_t]`` for ``x_t = alpha_t x_0 + sigma_t eps`` of ``schedule``.
 
-    The score of the law of x_t follows from it (Tweedie), ``grad log q(x_t) = (alpha D - x_t) / sigma^2``, and so do all
-    reverse samplers. Conditions are keyword arguments with one entry a row; without them a denoiser is unconditional.
+    The score of the law of x_t follows from it (Tweedie), ``grad log q(x_t) = (alpha D - x_t) /
+    sigma^2``, and so do all reverse samplers. Conditions are keyword arguments with one entry a
+    row; without them a denoiser is unconditional.
     """
 
     schedule: Schedule
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
-        """``E[x_0 | x_t]`` like ``x_t`` (batch, \\*event), at times ``t`` in [0, 1], a scalar or (batch,)."""
+        """``E[x_0 | x_t]`` like ``x_t`` (batch, \\*event), at times ``t`` in [0, 1], a scalar or
+        (batch,).
+        """
 
     def score(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
-        """``grad log q(x_t)`` like ``x_t`` (batch, \\*event), at times ``t``, a scalar or (batch,)."""
+        """``grad log q(x_t)`` like ``x_t`` (batch, \\*event), at times ``t``, a scalar or
+        (batch,).
+        """
         alpha, sigma = (broadcast(a, x_t) for a in self.schedule(t))
         return (alpha * self(x_t, t, **condition) - x_t) / sigma**2

@@ -1,4 +1,6 @@
-r"""The exact teacher: a Gaussian mixture stays one at every noise level, so all that a diffusion model learns is known."""
+r"""The exact teacher: a Gaussian mixture stays one at every noise level, so all that a diffusion
+model learns is known.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +18,17 @@ UNKNOWN = -1  # the label of no class, as in the data sets
 
 
 class GaussianMixtureDenoiser(Denoiser):
-    """Data ``sum_k weights_k N(means_k, C_k)``; at noise ``(alpha, sigma)`` component k is ``N(alpha means_k, alpha^2 C_k +
-    sigma^2 I)``, and ``D = sum_k p(k|x_t) (means_k + alpha C_k (alpha^2 C_k + sigma^2 I)^-1 (x_t - alpha means_k))``.
+    """Data ``sum_k weights_k N(means_k, C_k)``; at noise ``(alpha, sigma)`` component k is
+    ``N(alpha means_k, alpha^2 C_k + sigma^2 I)``, and ``D = sum_k p(k|x_t) (means_k + alpha C_k
+    (alpha^2 C_k + sigma^2 I)^-1 (x_t - alpha means_k))``.
 
-    ``weights`` (K,) positive, made to sum to one; ``means`` (K, \\*event), whose dtype and device the others take; and
-    ``scales``, of dim numbers an event: (K,) standard deviations, (K, dim) of the axes, or (K, dim, dim) covariances. The
-    condition ``label`` (batch,) holds the law to the components whose entry in ``labels`` (K,) it is, by default their index;
-    -1 is unknown. Memory is that of (batch, K, dim) numbers. Raises ``ValueError`` for shapes that do not match, weights or
-    scales that are not positive, covariances that are not symmetric and positive definite, or a ``label`` that is unheard of.
+    ``weights`` (K,) positive, made to sum to one; ``means`` (K, \\*event), whose dtype and device
+    the others take; and ``scales``, of dim numbers an event: (K,) standard deviations, (K, dim) of
+    the axes, or (K, dim, dim) covariances. The condition ``label`` (batch,) holds the law to the
+    components whose entry in ``labels`` (K,) it is, by default their index; -1 is unknown. Memory
+    is that of (batch, K, dim) numbers. Raises ``ValueError`` for shapes that do not match, weights
+    or scales that are not positive, covariances that are not symmetric and positive definite, or a
+    ``label`` that is unheard of.
     """
 
     log_weights: Tensor
@@ -48,7 +53,12 @@ class GaussianMixtureDenoiser(Denoiser):
         labels = torch.arange(len(means)) if labels is None else as_tensor(labels)
         if labels.is_floating_point():
             raise ValueError(f"labels must be integers, got {labels.tolist()}")
-        if means.ndim < 2 or means.numel() == 0 or weights.shape != means.shape[:1] or labels.shape != weights.shape:
+        if (
+            means.ndim < 2
+            or means.numel() == 0
+            or weights.shape != means.shape[:1]
+            or labels.shape != weights.shape
+        ):
             raise ValueError(
                 "means (K, *event), weights (K,) and labels (K,) must agree in K, got shapes "
                 f"{tuple(means.shape)}, {tuple(weights.shape)} and {tuple(labels.shape)}"
@@ -59,25 +69,35 @@ class GaussianMixtureDenoiser(Denoiser):
                 raise ValueError(f"{name} must be positive, got {value.tolist()}")
         if not means.is_meta and not bool(means.isfinite().all()):
             raise ValueError(f"means must be finite, got {means.tolist()}")
-        buffers = {"log_weights": weights.log().log_softmax(0), "means": means, "labels": labels.to(means.device)}
+        buffers = {
+            "log_weights": weights.log().log_softmax(0),
+            "means": means,
+            "labels": labels.to(means.device),
+        }
         for name, value in {**buffers, "variances": variances, "axes": axes}.items():
             self.register_buffer(name, value)
 
     def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:  # pyright: ignore
         offset, alpha, variance, share = self._responsibilities(x_t, t, label)
-        inner = self._rotate(alpha * self.variances / variance * offset, back=True) + self.means.flatten(1)
+        inner = self._rotate(
+            alpha * self.variances / variance * offset, back=True
+        ) + self.means.flatten(1)
         return (share.softmax(1)[:, None] @ inner).view_as(x_t)
 
     def score(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:  # pyright: ignore
         """As ``Denoiser.score``, without its cancellation at the clean end."""
         offset, _, variance, share = self._responsibilities(x_t, t, label)
-        return -(share.softmax(1)[:, None] @ self._rotate(offset / variance, back=True)).view_as(x_t)
+        return -(share.softmax(1)[:, None] @ self._rotate(offset / variance, back=True)).view_as(
+            x_t
+        )
 
     def log_prob(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:
         """Normalised log-density (batch,) of the noised data at ``x_t`` (batch, \\*event)."""
         return log_sum_exp(self._responsibilities(x_t, t, label)[3], 1)
 
-    def sample(self, num: int, *, label: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, num: int, *, label: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Exact draws (num, \\*event) of clean data, of class ``label`` (num,) if given."""
         check_counts(self, least=0, num=num)
         check_label(label, num)
@@ -89,10 +109,17 @@ class GaussianMixtureDenoiser(Denoiser):
             noise = (self.axes[k] @ noise[..., None])[..., 0]
         return self.means[k] + noise.view(num, *self.means.shape[1:])
 
-    def _responsibilities(self, x: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Offsets (batch, K, dim) from the means along the axes, alpha, variances there, joint log-densities (batch, K)."""
+    def _responsibilities(
+        self, x: Tensor, t: Tensor, label: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Offsets (batch, K, dim) from the means along the axes, alpha, variances there, joint
+        log-densities (batch, K).
+        """
         if x.shape[1:] != self.means.shape[1:]:
-            raise ValueError(f"x_t must have events of shape {tuple(self.means.shape[1:])}, got {tuple(x.shape[1:])}")
+            raise ValueError(
+                f"x_t must have events of shape {tuple(self.means.shape[1:])}, got "
+                f"{tuple(x.shape[1:])}"
+            )
         check_label(label, x.shape[0])
         dim = self.variances.shape[1]
         flat = x.flatten(1)[:, None]
@@ -115,19 +142,25 @@ class GaussianMixtureDenoiser(Denoiser):
             return self.log_weights[None]
         mine = (label[:, None] == self.labels) | (label[:, None] == UNKNOWN)
         if not label.is_meta and not bool(mine.any(1).all()):
-            raise ValueError(f"label must be one of {sorted(set(self.labels.tolist()))}, got {label.tolist()}")
+            raise ValueError(
+                f"label must be one of {sorted(set(self.labels.tolist()))}, got {label.tolist()}"
+            )
         return self.log_weights.masked_fill(~mine, -math.inf).log_softmax(1)
 
 
 def check_label(label: Tensor | None, num: int) -> None:
-    """Raise ``ValueError`` unless ``label`` is left out, or holds an integer for each of ``num`` rows or one for all."""
+    """Raise ``ValueError`` unless ``label`` is left out, or holds an integer for each of ``num``
+    rows or one for all.
+    """
     if label is not None and (label.shape not in ((num,), (1,)) or label.is_floating_point()):
         got = f"{label.dtype} of shape {tuple(label.shape)}"
         raise ValueError(f"label must hold integers of shape ({num},), got {got}")
 
 
 def principal_axes(scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Variances (K, dim) along the axes (K, dim, dim) of every component, or along those of x, and then no axes."""
+    """Variances (K, dim) along the axes (K, dim, dim) of every component, or along those of x, and
+    then no axes.
+    """
     num, dim = means.shape
     if scales.ndim < 3 and not scales.is_meta and not bool((scales > 0).all()):
         raise ValueError(f"scales must be positive, got {scales.tolist()}")
@@ -135,9 +168,12 @@ def principal_axes(scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None
         return (scales**2).view(num, -1).expand(num, dim).contiguous(), None
     if scales.shape != (num, dim, dim):
         raise ValueError(
-            f"scales must have shape ({num},), ({num}, {dim}) or ({num}, {dim}, {dim}), got {tuple(scales.shape)}"
+            f"scales must have shape ({num},), ({num}, {dim}) or ({num}, {dim}, {dim}), got "
+            f"{tuple(scales.shape)}"
         )
     if not scales.is_meta and not torch.allclose(scales, scales.mT):
-        raise ValueError(f"scales must be symmetric if they are covariances, got {scales.tolist()}")
+        raise ValueError(
+            f"scales must be symmetric if they are covariances, got {scales.tolist()}"
+        )
     variances, axes = torch.linalg.eigh(scales)
     return variances, axes

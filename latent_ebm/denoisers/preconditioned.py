@@ -1,7 +1,7 @@
 r"""A network as a denoiser, whatever it was trained to predict.
 
-With the noise ``s = sigma / alpha`` in units of the data and ``x_ve = x_t / alpha``, each kind of network has a frame that it
-expects its input in, and a linear reading of its output F:
+With the noise ``s = sigma / alpha`` in units of the data and ``x_ve = x_t / alpha``, each kind of
+network has a frame that it expects its input in, and a linear reading of its output F:
 
     edm    x_ve / sqrt(s^2 + d^2)    D = d^2 / (s^2 + d^2) x_ve + s d / sqrt(s^2 + d^2) F
     v      x_ve / sqrt(s^2 + d^2)    D = d^2 / (s^2 + d^2) x_ve - s d / sqrt(s^2 + d^2) F
@@ -9,8 +9,9 @@ expects its input in, and a linear reading of its output F:
     x      x_ve / sqrt(s^2 + 1)      D = F
     flow   x_ve / (s + 1)            D = (x_ve - s F) / (s + 1)
 
-with the standard deviation d of the data, ``data_scale``. "edm" and, with the sign of F turned, "v" have inputs and targets
-of unit variance at every noise level. So a network may be used in the frame of any schedule, not of its own only.
+with the standard deviation d of the data, ``data_scale``. "edm" and, with the sign of F turned,
+"v" have inputs and targets of unit variance at every noise level. So a network may be used in the
+frame of any schedule, not of its own only.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,12 @@ Prediction = Literal["edm", "v", "eps", "x", "flow"]
 class Preconditioned(Denoiser):
     """``D = c_skip x_t + c_out F(c_in x_t, noise_level)`` by the table above, ``F = network``.
 
-    ``network(x, noise_level, **condition)`` maps x (batch, \\*event) to its like; ``noise_level`` (batch,), in dtype of x,
-    is ``log(s) / 4``, or what ``level`` makes of the log-SNR (batch,). ``prediction`` is "edm", "v", "eps", "x" or "flow";
-    ``data_scale`` is used by the first two. Raises ``ValueError`` for another ``prediction`` or a ``data_scale`` that is not
-    positive. Source: Karras et al. 2022, arXiv:2206.00364; Salimans & Ho 2022, arXiv:2202.00512; Lipman et al. 2022,
-    arXiv:2210.02747.
+    ``network(x, noise_level, **condition)`` maps x (batch, \\*event) to its like; ``noise_level``
+    (batch,), in dtype of x, is ``log(s) / 4``, or what ``level`` makes of the log-SNR (batch,).
+    ``prediction`` is "edm", "v", "eps", "x" or "flow"; ``data_scale`` is used by the first two.
+    Raises ``ValueError`` for another ``prediction`` or a ``data_scale`` that is not positive.
+    Source: Karras et al. 2022, arXiv:2206.00364; Salimans & Ho 2022, arXiv:2202.00512; Lipman et
+    al. 2022, arXiv:2210.02747.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Preconditioned(Denoiser):
     ) -> None:
         super().__init__()
         if prediction not in get_args(Prediction):
-            raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
+            raise ValueError(
+                f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}"
+            )
         check_numbers(self, "positive", data_scale=data_scale)
         check_kind(self, Schedule, schedule=schedule)
         self.network, self.schedule, self.prediction = network, schedule, prediction
@@ -53,11 +57,17 @@ class Preconditioned(Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
         log_snr = self.schedule.log_snr(t)
-        c_in, c_skip, c_out = (broadcast(c, x_t) for c in self.coefficients(*self.schedule.frame(log_snr)))
-        noise_level = self.level(log_snr).to(x_t).expand(x_t.shape[0])  # len() would fix the rows of an export
+        c_in, c_skip, c_out = (
+            broadcast(c, x_t) for c in self.coefficients(*self.schedule.frame(log_snr))
+        )
+        noise_level = (
+            self.level(log_snr).to(x_t).expand(x_t.shape[0])
+        )  # len() would fix the rows of an export
         out = self.network(c_in * x_t, noise_level, **condition)
         if out.shape != x_t.shape:
-            raise ValueError(f"network must return the shape {tuple(x_t.shape)} of x_t, got {tuple(out.shape)}")
+            raise ValueError(
+                f"network must return the shape {tuple(x_t.shape)} of x_t, got {tuple(out.shape)}"
+            )
         return c_skip * x_t + c_out * out
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,6 @@
-r"""Trained diffusion models from disk, as denoisers: no network is asked, and nothing is unpickled."""
+r"""Trained diffusion models from disk, as denoisers: no network is asked, and nothing is
+unpickled.
+"""
 
 import inspect
 import re
@@ -15,22 +17,30 @@ from latent_ebm.foreign import check_file, read_json, reading, rehearsal
 from samplers.checks import check_counts
 from samplers.schedules import VE, Karras, Rectified, VPDiscrete
 
-PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x"}  # of diffusers, and of Preconditioned
-WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.safetensors")  # the group is a variant
+PREDICTIONS = {
+    "epsilon": "eps",
+    "v_prediction": "v",
+    "sample": "x",
+}  # of diffusers, and of Preconditioned
+WEIGHTS = re.compile(
+    r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.safetensors"
+)  # the group is a variant
 
 
 def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Preconditioned:
     """The denoiser stored at ``path``, frozen and in evaluation mode.
 
-    Either a model directory of ``diffusers`` (the extra of this name), whose ``unet/`` and ``scheduler/`` say all: beta
-    schedules with predictions of eps, v or x, flow matching, or EDM; what its scheduler leaves out is the default of the
-    scheduler's class. Its ``label`` is the model's ``class_labels``; other conditions keep their names. Weights of another
-    variant, as fp16, are taken if there are no others, and computed with in float32. Or a ``.safetensors`` file with the
-    weights of ``skeleton.network``, as for ``Preconditioned(network, Karras(), "edm", data_scale=0.5)``, which are loaded
-    into it.
+    Either a model directory of ``diffusers`` (the extra of this name), whose ``unet/`` and
+    ``scheduler/`` say all: beta schedules with predictions of eps, v or x, flow matching, or EDM;
+    what its scheduler leaves out is the default of the scheduler's class. Its ``label`` is the
+    model's ``class_labels``; other conditions keep their names. Weights of another variant, as
+    fp16, are taken if there are no others, and computed with in float32. Or a ``.safetensors``
+    file with the weights of ``skeleton.network``, as for ``Preconditioned(network, Karras(),
+    "edm", data_scale=0.5)``, which are loaded into it.
 
-    Raises ``FileNotFoundError`` if a file is missing, ``ImportError`` without the extra, and ``ValueError`` for a file
-    without a skeleton, one that is damaged or does not fit, or a model that is not one of these.
+    Raises ``FileNotFoundError`` if a file is missing, ``ImportError`` without the extra, and
+    ``ValueError`` for a file without a skeleton, one that is damaged or does not fit, or a model
+    that is not one of these.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -38,7 +48,9 @@ def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Pr
     else:
         path = check_file(path, "a model directory of diffusers or a file .safetensors")
         if skeleton is None:
-            raise ValueError(f"skeleton must be given for a path that is not a directory, got None for {path}")
+            raise ValueError(
+                f"skeleton must be given for a path that is not a directory, got None for {path}"
+            )
         denoiser = skeleton
         with reading(path, "the weights of skeleton.network as .safetensors"):
             denoiser.network.load_state_dict(load_file(path))
@@ -50,12 +62,18 @@ def load_diffusers(path: Path) -> Preconditioned:
     try:
         import diffusers
     except ImportError as error:
-        raise ImportError(f"loading {path} needs diffusers: pip install 'latent-ebm[diffusers]'") from error
-    unet, scheduler = (read_config(path / name) for name in ("unet/config.json", "scheduler/scheduler_config.json"))
+        raise ImportError(
+            f"loading {path} needs diffusers: pip install 'latent-ebm[diffusers]'"
+        ) from error
+    unet, scheduler = (
+        read_config(path / name)
+        for name in ("unet/config.json", "scheduler/scheduler_config.json")
+    )
     kind = find_class(diffusers, unet)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
         raise ValueError(
-            f"the _class_name of {path / 'unet'} must be a model of diffusers, got {unet.get('_class_name')!r}"
+            f"the _class_name of {path / 'unet'} must be a model of diffusers, got "
+            f"{unet.get('_class_name')!r}"
         )
     with reading(path / "scheduler", "a scheduler whose schedule is known here"):
         parts = scheduler_parts({**defaults(find_class(diffusers, scheduler)), **scheduler})
@@ -83,7 +101,9 @@ def read_network(kind: Any, folder: Path, config: dict[str, Any]) -> nn.Module:
             size = sum(p.numel() for p in kind.from_config(config).parameters())
         held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         if size > held:
-            raise ValueError(f"config.json describes {size:,} weights, more than its files have bytes, {held:,}")
+            raise ValueError(
+                f"config.json describes {size:,} weights, more than its files have bytes, {held:,}"
+            )
         network, info = kind.from_pretrained(
             folder,
             variant=variant,
@@ -99,65 +119,107 @@ def read_network(kind: Any, folder: Path, config: dict[str, Any]) -> nn.Module:
 
 
 def find_variant(folder: Path) -> str | None:
-    """The variant of the weights in ``folder``, None for plain ones. Raises ``FileNotFoundError`` if there are none."""
+    """The variant of the weights in ``folder``, None for plain ones. Raises ``FileNotFoundError``
+    if there are none.
+    """
     names = sorted(file.name for file in folder.iterdir())
     variants = {match[1] for name in names if (match := WEIGHTS.fullmatch(name))}
     if not variants:
         raise FileNotFoundError(
-            f"{folder} must hold diffusion_pytorch_model.safetensors (pickled weights are not read), "
+            f"{folder} must hold diffusion_pytorch_model.safetensors (pickled weights are not "
+            "read), "
             f"got {', '.join(names)}"
         )
     if None not in variants and len(variants) > 1:
-        raise ValueError(f"{folder} must hold plain weights or those of one variant, got {', '.join(sorted(variants))}")
+        raise ValueError(
+            f"{folder} must hold plain weights or those of one variant, got "
+            f"{', '.join(sorted(variants))}"
+        )
     return None if None in variants else variants.pop()
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for what is none."""
+    """The object of a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for what is
+    none.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"path must be a model directory of diffusers, but {path} is missing")
+        raise FileNotFoundError(
+            f"path must be a model directory of diffusers, but {path} is missing"
+        )
     return read_json(path)
 
 
 def scheduler_parts(config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of ``Preconditioned`` that say the same as the ``config`` of a scheduler of ``diffusers``."""
+    """Arguments of ``Preconditioned`` that say the same as the ``config`` of a scheduler of
+    ``diffusers``.
+    """
     name, num = str(config.get("_class_name")), config.get("num_train_timesteps", 1000)
     check_counts("scheduler", num_train_timesteps=num)
     prediction = config.get("prediction_type", "epsilon")
     for key in ("trained_betas", "rescale_betas_zero_snr", "invert_sigmas"):
         if config.get(key):
-            raise ValueError(f"{key} of a scheduler must be unset, as no schedule here is like that, got {config[key]}")
+            raise ValueError(
+                f"{key} of a scheduler must be unset, as no schedule here is like that, got "
+                f"{config[key]}"
+            )
     if name.startswith("FlowMatch") or prediction == "flow_prediction":
-        return {"schedule": Rectified(), "prediction": "flow", "level": partial(rectified_level, num_train_steps=num)}
-    if prediction not in PREDICTIONS or (not name.startswith("EDM") and "beta_schedule" not in config):
-        raise ValueError(f"a scheduler must have betas and predict one of {', '.join(PREDICTIONS)}, got {config}")
+        return {
+            "schedule": Rectified(),
+            "prediction": "flow",
+            "level": partial(rectified_level, num_train_steps=num),
+        }
+    if prediction not in PREDICTIONS or (
+        not name.startswith("EDM") and "beta_schedule" not in config
+    ):
+        raise ValueError(
+            f"a scheduler must have betas and predict one of {', '.join(PREDICTIONS)}, got "
+            f"{config}"
+        )
     if name.startswith("EDM"):
         return edm_parts(config, "edm" if prediction == "epsilon" else PREDICTIONS[prediction])
-    schedule = VPDiscrete(num, *(config.get(key) for key in ("beta_start", "beta_end", "beta_schedule")))  # pyright: ignore
-    return {"schedule": schedule, "prediction": PREDICTIONS[prediction], "level": schedule.position}
+    schedule = VPDiscrete(
+        num, *(config.get(key) for key in ("beta_start", "beta_end", "beta_schedule"))
+    )  # pyright: ignore
+    return {
+        "schedule": schedule,
+        "prediction": PREDICTIONS[prediction],
+        "level": schedule.position,
+    }
 
 
 def edm_parts(config: dict[str, Any], prediction: str) -> dict[str, Any]:
-    """As ``scheduler_parts``, for the schedulers of Karras et al. 2022, whose "epsilon" is the output F of EDM."""
+    """As ``scheduler_parts``, for the schedulers of Karras et al. 2022, whose "epsilon" is the
+    output F of EDM.
+    """
     ends = config.get("sigma_min", 0.002), config.get("sigma_max", 80.0)
     karras = config.get("sigma_schedule", "karras") == "karras"
     schedule = Karras(*ends, config.get("rho", 7.0)) if karras else VE(*ends)
-    return {"schedule": schedule, "prediction": prediction, "data_scale": config.get("sigma_data", 0.5)}
+    return {
+        "schedule": schedule,
+        "prediction": prediction,
+        "data_scale": config.get("sigma_data", 0.5),
+    }
 
 
 def rectified_level(log_snr: Tensor, num_train_steps: int) -> Tensor:
-    """``num_train_steps sigma / (alpha + sigma)``, the time that flow-matching networks of ``diffusers`` are told."""
+    """``num_train_steps sigma / (alpha + sigma)``, the time that flow-matching networks of
+    ``diffusers`` are told.
+    """
     return num_train_steps * torch.sigmoid(-log_snr / 2)
 
 
 class DiffusersNetwork(nn.Module):
-    """A model of ``diffusers`` called as a network of ``Preconditioned``; a predicted variance is left out."""
+    """A model of ``diffusers`` called as a network of ``Preconditioned``; a predicted variance is
+    left out.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, noise_level: Tensor, *, label: Tensor | None = None, **condition: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, noise_level: Tensor, *, label: Tensor | None = None, **condition: Any
+    ) -> Tensor:
         if label is not None:
             condition["class_labels"] = label
         return self.model(x, noise_level, **condition).sample[:, : x.shape[1]]

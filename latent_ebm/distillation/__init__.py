@@ -6,4 +6,11 @@ from latent_ebm.distillation.progressive import Progressive
 from latent_ebm.distillation.students import LinearDenoiser, OneStep
 from latent_ebm.distillation.ufogen import UFOGen
 
-__all__ = ["DistributionMatching", "EMDistillation", "LinearDenoiser", "OneStep", "Progressive", "UFOGen"]
+__all__ = [
+    "DistributionMatching",
+    "EMDistillation",
+    "LinearDenoiser",
+    "OneStep",
+    "Progressive",
+    "UFOGen",
+]

@@ -1,8 +1,10 @@
-r"""What distillers of a diffusion teacher into a one-step student share when they compare two denoisers.
+r"""What distillers of a diffusion teacher into a one-step student share when they compare two
+denoisers.
 
-The teacher knows ``D_q = E[x_0 | x_t]`` of its data, and the network ``fake`` learns the same ``D_p`` of the student's
-samples. Their *gap* ``D_q - D_p = (sigma^2 / alpha) grad log (q / p)(x_t)`` says where a noised sample of the student should
-move. No data are needed: of a batch only the number of rows is read, and the labels if the teacher is conditional.
+The teacher knows ``D_q = E[x_0 | x_t]`` of its data, and the network ``fake`` learns the same
+``D_p`` of the student's samples. Their *gap* ``D_q - D_p = (sigma^2 / alpha) grad log (q /
+p)(x_t)`` says where a noised sample of the student should move. No data are needed: of a batch
+only the number of rows is read, and the labels if the teacher is conditional.
 """
 
 from abc import abstractmethod
@@ -26,7 +28,9 @@ CHUNK = 500  # samples that are made at once
 
 
 class Noise(NamedTuple):
-    """What makes ``x_t = alpha x + sigma eps`` of x: ``t``, ``alpha``, ``sigma`` (batch,), float64, and ``eps`` like x."""
+    """What makes ``x_t = alpha x + sigma eps`` of x: ``t``, ``alpha``, ``sigma`` (batch,),
+    float64, and ``eps`` like x.
+    """
 
     t: Tensor
     alpha: Tensor
@@ -35,26 +39,32 @@ class Noise(NamedTuple):
 
 
 class ScoreDistiller(LearningRule):
-    """Trains ``student`` against a frozen ``teacher`` by a rule's ``student_loss``, and ``fake`` on the student's samples.
+    """Trains ``student`` against a frozen ``teacher`` by a rule's ``student_loss``, and ``fake``
+    on the student's samples.
 
-    In several processes Lightning's strategy "ddp_find_unused_parameters_true" is needed, unless ``student_every`` is 1.
-    Average weights with ``EMAWeightAveraging``. Gradient checkpointing of a student must be of the non-reentrant kind.
+    In several processes Lightning's strategy "ddp_find_unused_parameters_true" is needed, unless
+    ``student_every`` is 1. Average weights with ``EMAWeightAveraging``. Gradient checkpointing of
+    a student must be of the non-reentrant kind.
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets conditions as keywords.
-        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy of the teacher.
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets
+            conditions as keywords.
+        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
+            of the teacher.
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from groups of parameters.
         log_snr: Noise levels are uniform in log-SNR between these.
-        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)`` times.
+        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)``
+            times.
         fake_lr: The learning rate of ``fake``, if it differs.
         student_every: ``fake`` moves at every step, and the student at every so many.
         conditional: Whether the student is told the label of every row.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For schedules that differ, noise levels outside of them, or numbers out of range.
+        ValueError: For schedules that differ, noise levels outside of them, or numbers out of
+            range.
     """
 
     def __init__(
@@ -82,40 +92,56 @@ class ScoreDistiller(LearningRule):
         self.student_every, self.conditional = student_every, conditional
         self.figures: dict[str, Tensor] = {}
         if student_every > 1 and not self.fake_parameters():
-            raise ValueError(f"student_every must be 1 if fake has no parameters, got {student_every}")
+            raise ValueError(
+                f"student_every must be 1 if fake has no parameters, got {student_every}"
+            )
 
     @abstractmethod
     def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """Loss of the student at latents z (batch, \\*latent_shape), of which it makes x (batch, \\*event) now."""
+        """Loss of the student at latents z (batch, \\*latent_shape), of which it makes x (batch,
+        \\*event) now.
+        """
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         rows, condition = self.read(batch)
         z = self.draw_latents(rows)
         with torch.no_grad():
-            x = self.student(z, **condition).to(z.dtype)  # chains need more than autocast's precision
+            x = self.student(z, **condition).to(
+                z.dtype
+            )  # chains need more than autocast's precision
         losses = {"fake": self.fake_loss(x, condition)} if self.fake_parameters() else {}
         if self.global_step % self.student_every == 0:
             losses["student"] = self.student_loss(z, x, condition)
         return losses
 
     def fake_loss(self, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """Denoising of the student's samples x (batch, \\*event), weighted as for data of unit variance."""
+        """Denoising of the student's samples x (batch, \\*event), weighted as for data of unit
+        variance.
+        """
         t, alpha, sigma, _ = self.draw_noise(x)
-        return denoising(partial(self.fake, t=t, **condition), x, alpha, sigma, (alpha / sigma) ** 2 + 1)
+        return denoising(
+            partial(self.fake, t=t, **condition), x, alpha, sigma, (alpha / sigma) ** 2 + 1
+        )
 
     @torch.no_grad()
     def gap(self, x: Tensor, noise: Noise, condition: dict[str, Tensor]) -> Tensor:
         """``D_q - D_p`` at ``x_t = alpha x + sigma eps``, like x (batch, \\*event), a constant."""
         x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
-        return (self.teacher(x_t, noise.t, **condition) - self.fake(x_t, noise.t, **condition)).to(x.dtype)
+        return (self.teacher(x_t, noise.t, **condition) - self.fake(x_t, noise.t, **condition)).to(
+            x.dtype
+        )
 
     def draw_noise(self, x: Tensor) -> Noise:
         """Noise for x (batch, \\*event), of a level of its own for every row."""
-        t = self.teacher.schedule.time(x.new_empty(len(x), dtype=torch.float64).uniform_(*self.log_snr))
+        t = self.teacher.schedule.time(
+            x.new_empty(len(x), dtype=torch.float64).uniform_(*self.log_snr)
+        )
         return Noise(t, *self.teacher.schedule(t), normal_like(x, None))
 
     def weight(self, noise: Noise) -> Tensor:
-        """Weight (batch,) of a squared error in x, of which the divergence at a noise level has ``(alpha / sigma)^2``."""
+        """Weight (batch,) of a squared error in x, of which the divergence at a noise level has
+        ``(alpha / sigma)^2``.
+        """
         return (noise.sigma / noise.alpha) ** (2 * self.weight_power - 2)
 
     def draw_latents(self, rows: int) -> Tensor:
@@ -127,22 +153,31 @@ class ScoreDistiller(LearningRule):
         if not self.conditional:
             return len(batch if isinstance(batch, Tensor) else batch[0]), {}
         if isinstance(batch, Tensor):
-            raise ValueError("batch must be (x, label, ...) for a conditional student, got a tensor alone")
+            raise ValueError(
+                "batch must be (x, label, ...) for a conditional student, got a tensor alone"
+            )
         return len(batch[1]), {"label": batch[1]}
 
     @torch.no_grad()
     def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*event) of the student and their latents ``z``; a condition has ``num`` rows."""
+        """Samples ``x`` (num, \\*event) of the student and their latents ``z``; a condition has
+        ``num`` rows.
+        """
         z = self.draw_latents(num)
         parts = torch.arange(num, device=z.device).split(CHUNK)
-        x = [self.student(z[rows], **{name: c[rows] for name, c in condition.items()}) for rows in parts]
+        x = [
+            self.student(z[rows], **{name: c[rows] for name, c in condition.items()})
+            for rows in parts
+        ]
         return {"x": torch.cat(x), "z": z, **condition}
 
     def watch(self) -> dict[str, Tensor]:
         return {f"chain/{name}": value for name, value in self.figures.items()}
 
     def held_out(self, batch: Any) -> dict[str, Tensor]:
-        """The mean norm of the ``gap``: zero where student and teacher are of one law, as far as ``fake`` can tell."""
+        """The mean norm of the ``gap``: zero where student and teacher are of one law, as far as
+        ``fake`` can tell.
+        """
         rows, condition = self.read(batch)
         x = self.generate(rows, **condition)["x"]
         return {"gap": self.gap(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()}
@@ -158,17 +193,25 @@ class ScoreDistiller(LearningRule):
         return [p for p in self.fake.parameters() if p.requires_grad and id(p) not in taken]
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
-        student, fake = [p for p in self.student.parameters() if p.requires_grad], self.fake_parameters()
+        student, fake = (
+            [p for p in self.student.parameters() if p.requires_grad],
+            self.fake_parameters(),
+        )
         group = {"params": fake} if self.fake_lr is None else {"params": fake, "lr": self.fake_lr}
         return [self.optimizer([g for g in ({"params": student}, group) if g["params"]])]
 
 
-def check_parts(teacher: Denoiser, student: nn.Module, fake: Denoiser, log_snr: tuple[float, float]) -> None:
+def check_parts(
+    teacher: Denoiser, student: nn.Module, fake: Denoiser, log_snr: tuple[float, float]
+) -> None:
     """Raise ``ValueError`` for parts of a ``ScoreDistiller`` that do not fit together."""
     if not any(p.requires_grad for p in student.parameters()):
         raise ValueError("student must have parameters to train, got none")
     if fake is teacher or fake.schedule != teacher.schedule:
-        raise ValueError(f"fake must be another denoiser of the schedule {teacher.schedule}, got {fake.schedule}")
+        raise ValueError(
+            f"fake must be another denoiser of the schedule {teacher.schedule}, got "
+            f"{fake.schedule}"
+        )
     for end in log_snr:
         check_log_snr("log_snr", end, teacher.schedule)
     if not log_snr[0] < log_snr[1]:

@@ -1,7 +1,9 @@
-r"""Distribution matching: the student follows the gap of the two denoisers at its own noised samples.
+r"""Distribution matching: the student follows the gap of the two denoisers at its own noised
+samples.
 
-With ``x = g(z)`` and ``x_t = alpha x + sigma eps``, the gradient of ``E_t[w KL(p(x_t) || q(x_t))]`` in the student is
-``-E[w (alpha^2 / sigma^2) J_g(z)^T (D_q - D_p)(x_t)]``: the terms in which the student's own density moves vanish.
+With ``x = g(z)`` and ``x_t = alpha x + sigma eps``, the gradient of ``E_t[w KL(p(x_t) ||
+q(x_t))]`` in the student is ``-E[w (alpha^2 / sigma^2) J_g(z)^T (D_q - D_p)(x_t)]``: the terms in
+which the student's own density moves vanish.
 """
 
 from torch import Tensor
@@ -11,20 +13,24 @@ from latent_ebm.objectives import score_difference
 
 
 class DistributionMatching(ScoreDistiller):
-    """Reverse KL, integrated over noise levels, of the student's samples to the teacher's; see ``ScoreDistiller``.
+    """Reverse KL, integrated over noise levels, of the student's samples to the teacher's; see
+    ``ScoreDistiller``.
 
-    The part of DMD that needs no data and no discriminator. It seeks modes: what a student never visits is not missed.
-    Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et al. 2023, arXiv:2305.16213 (VSD); Yin et al. 2023,
-    arXiv:2311.18828 (DMD).
+    The part of DMD that needs no data and no discriminator. It seeks modes: what a student never
+    visits is not missed. Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et al.
+    2023, arXiv:2305.16213 (VSD); Yin et al. 2023, arXiv:2311.18828 (DMD).
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets conditions as keywords.
-        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy of the teacher.
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets
+            conditions as keywords.
+        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
+            of the teacher.
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from groups of parameters.
         log_snr: Noise levels are uniform in log-SNR between these.
-        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)`` times.
+        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)``
+            times.
         fake_lr: The learning rate of ``fake``, if it differs.
         student_every: ``fake`` moves at every step, and the student at every so many.
         conditional: Whether the student is told the label of every row.

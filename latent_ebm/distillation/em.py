@@ -1,18 +1,22 @@
-r"""EM Distillation: maximum likelihood of a one-step student under a diffusion teacher, without data.
+r"""EM Distillation: maximum likelihood of a one-step student under a diffusion teacher, without
+data.
 
-At every noise level the student ``x_t = alpha g(z) + sigma eps`` is a latent variable model whose decoder noise is the noise
-of the diffusion. Maximum likelihood under the teacher's ``q(x_t)`` is EM: draw latents of the teacher's samples, ``(x_t, z) ~
-q(x_t) p(z | x_t)`` (E), then fit g(z) to ``x_t / alpha`` (M). There are no teacher samples; a short Langevin chain moves the
-student's own pairs there. In the coordinates (eps, z) the law of the pairs is ``[q / p](x_t) N(eps; 0, I) N(z; 0, I)``, and
-all that a chain needs is known: with the gap ``d = D_q - D_p`` of the denoisers at x_t,
+At every noise level the student ``x_t = alpha g(z) + sigma eps`` is a latent variable model whose
+decoder noise is the noise of the diffusion. Maximum likelihood under the teacher's ``q(x_t)`` is
+EM: draw latents of the teacher's samples, ``(x_t, z) ~ q(x_t) p(z | x_t)`` (E), then fit g(z) to
+``x_t / alpha`` (M). There are no teacher samples; a short Langevin chain moves the student's own
+pairs there. In the coordinates (eps, z) the law of the pairs is ``[q / p](x_t) N(eps; 0, I) N(z;
+0, I)``, and all that a chain needs is known: with the gap ``d = D_q - D_p`` of the denoisers at
+x_t,
 
     grad_eps = (alpha / sigma) d - eps            grad_z = (alpha / sigma)^2 J_g(z)^T d - z .
 
-*Noise cancellation.* The residual ``sigma eps / alpha`` is dominated by noise. Carry along what the noise alone would have
-done, ``N <- (1 - h) N + sqrt(2 h) n`` from ``N = eps``, h the step, and take ``eps - N`` for eps. The noise then drops out of
-the recursion: in units of x what is left is ``r <- (1 - h) r + h d`` from zero, an average of the gaps along the chain. With
-one step and z at rest that is ``h d``, distribution matching. When z moves, N correlates with it, and to leave N out biases
-the gradient by ``E[J_g(z)^T N] sigma / alpha``, which vanishes with the step of z.
+*Noise cancellation.* The residual ``sigma eps / alpha`` is dominated by noise. Carry along what
+the noise alone would have done, ``N <- (1 - h) N + sqrt(2 h) n`` from ``N = eps``, h the step, and
+take ``eps - N`` for eps. The noise then drops out of the recursion: in units of x what is left is
+``r <- (1 - h) r + h d`` from zero, an average of the gaps along the chain. With one step and z at
+rest that is ``h d``, distribution matching. When z moves, N correlates with it, and to leave N out
+biases the gradient by ``E[J_g(z)^T N] sigma / alpha``, which vanishes with the step of z.
 """
 
 import math
@@ -33,14 +37,17 @@ from samplers.schedules import broadcast
 
 
 class JointPosterior:
-    """The log-density ``log q(x_t) - log p(x_t) + log N(eps) + log N(z)``, known by its gradient alone.
+    """The log-density ``log q(x_t) - log p(x_t) + log N(eps) + log N(z)``, known by its gradient
+    alone.
 
-    Positions (batch, dim x + dim z) hold eps and u, where ``z = start + stretch u`` with ``stretch^2 = min(1, sigma^2 /
-    alpha^2) z_step_size / step_size``: a sampler of steps ``step_size`` so takes steps of ``z_step_size`` in z, and smaller
-    ones where little noise makes z stiff. A step of zero leaves z at rest. Every gradient that is asked for enters ``shift``,
+    Positions (batch, dim x + dim z) hold eps and u, where ``z = start + stretch u`` with
+    ``stretch^2 = min(1, sigma^2 / alpha^2) z_step_size / step_size``: a sampler of steps
+    ``step_size`` so takes steps of ``z_step_size`` in z, and smaller ones where little noise makes
+    z stiff. A step of zero leaves z at rest. Every gradient that is asked for enters ``shift``,
     the average gap of noise cancellation, and ``gaps``, their norms: a target serves one chain.
 
-    Arguments: ``student`` z -> x; ``gap`` (x, noise) -> D_q - D_p; ``z`` (batch, \\*latent_shape) and ``noise`` the start.
+    Arguments: ``student`` z -> x; ``gap`` (x, noise) -> D_q - D_p; ``z`` (batch, \\*latent_shape)
+    and ``noise`` the start.
     """
 
     def __init__(
@@ -52,7 +59,13 @@ class JointPosterior:
         step_size: float,
         z_step_size: float,
     ) -> None:
-        self.student, self.gap, self.noise, self.start, self.step_size = student, gap, noise, z, step_size
+        self.student, self.gap, self.noise, self.start, self.step_size = (
+            student,
+            gap,
+            noise,
+            z,
+            step_size,
+        )
         ratio = noise.alpha / noise.sigma
         self.ratio = broadcast(ratio, noise.eps)
         self.stretch = broadcast((1 / ratio).clamp(max=1) * math.sqrt(z_step_size / step_size), z)
@@ -86,24 +99,31 @@ class JointPosterior:
 
 
 class EMDistillation(ScoreDistiller):
-    """Forward KL, integrated over noise levels, of the teacher's data to the student, by EM; see ``ScoreDistiller``.
+    """Forward KL, integrated over noise levels, of the teacher's data to the student, by EM; see
+    ``ScoreDistiller``.
 
-    A ``weight_power`` of 1, the paper's, weighs squared errors in x alike at all noise levels. Source: Xie et al. 2024,
-    arXiv:2405.16852.
+    A ``weight_power`` of 1, the paper's, weighs squared errors in x alike at all noise levels.
+    Source: Xie et al. 2024, arXiv:2405.16852.
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets conditions as keywords.
-        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy of the teacher.
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets
+            conditions as keywords.
+        fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
+            of the teacher.
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from groups of parameters.
-        sampler: Runs the E-step. Its ``step_size`` is that of eps, which has curvatures of order one at every noise level,
-            and its ``num_steps`` K moves the student from mode seeking, K = 1, to maximum likelihood.
-        z_step_size: The step of z, small where g is steep: .03 was stable for toys and .16 was not.
-        cancel_noise: Lowers the variance of the gradient at a bias that grows with ``z_step_size``; without it a long chain's
-            E-step is exact up to the bias of Langevin dynamics.
+        sampler: Runs the E-step. Its ``step_size`` is that of eps, which has curvatures of order
+            one at every noise level, and its ``num_steps`` K moves the student from mode seeking,
+            K = 1, to maximum likelihood.
+        z_step_size: The step of z, small where g is steep: .03 was stable for toys and .16 was
+            not.
+        cancel_noise: Lowers the variance of the gradient at a bias that grows with
+            ``z_step_size``; without it a long chain's E-step is exact up to the bias of Langevin
+            dynamics.
         log_snr: Noise levels are uniform in log-SNR between these.
-        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)`` times.
+        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)``
+            times.
         fake_lr: The learning rate of ``fake``, if it differs.
         student_every: ``fake`` moves at every step, and the student at every so many.
         conditional: Whether the student is told the label of every row.
@@ -142,8 +162,12 @@ class EMDistillation(ScoreDistiller):
         x = self.student(z, **condition)
         return regression(x, x.detach() + shift, self.weight(noise))
 
-    def infer(self, z: Tensor, noise: Noise, condition: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The E-step from latents z (batch, \\*latent_shape): the z drawn, and ``x_t / alpha - g(z)``, like x."""
+    def infer(
+        self, z: Tensor, noise: Noise, condition: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The E-step from latents z (batch, \\*latent_shape): the z drawn, and ``x_t / alpha -
+        g(z)``, like x.
+        """
         student, gap = partial(self.student, **condition), partial(self.gap, condition=condition)
         joint = JointPosterior(student, gap, z, noise, self.sampler.step_size, self.z_step_size)
         start = joint.join(noise.eps, torch.zeros_like(z))

@@ -1,12 +1,13 @@
-r"""Progressive distillation: a student that takes in one step what its teacher takes in two, again and again.
+r"""Progressive distillation: a student that takes in one step what its teacher takes in two, again
+and again.
 
-DDIM is deterministic: two steps from x_t by way of the mid-time lead to one point x_s, and there is exactly one guess at x_0
-from which a single step leads there,
+DDIM is deterministic: two steps from x_t by way of the mid-time lead to one point x_s, and there
+is exactly one guess at x_0 from which a single step leads there,
 
     x_0 = (x_s - (sigma_s / sigma_t) x_t) / (alpha_s - (sigma_s / sigma_t) alpha_t) .
 
-The student regresses on it; then it is the teacher of a student of half as many steps. Errors count
-``max(1, alpha^2 / sigma^2)`` times. Source: Salimans & Ho 2022, arXiv:2202.00512.
+The student regresses on it; then it is the teacher of a student of half as many steps. Errors
+count ``max(1, alpha^2 / sigma^2)`` times. Source: Salimans & Ho 2022, arXiv:2202.00512.
 """
 
 from collections.abc import Sequence
@@ -29,26 +30,30 @@ CHUNK = 500  # samples that are drawn at once
 
 
 class Progressive(LearningRule):
-    """Distils ``teacher``, as DDIM of ``teacher_steps``, into ``student`` of ``num_steps``, at rows x of the given ``shape``.
+    """Distils ``teacher``, as DDIM of ``teacher_steps``, into ``student`` of ``num_steps``, at
+    rows x of the given ``shape``.
 
-    Every ``stage_length`` updates the student becomes the teacher and the number of steps is halved, until ``num_steps`` is
-    reached. The rows may be samples of the teacher or its training data. Source: Salimans & Ho 2022, arXiv:2202.00512; Meng
-    et al. 2023, arXiv:2210.03142, for guidance.
+    Every ``stage_length`` updates the student becomes the teacher and the number of steps is
+    halved, until ``num_steps`` is reached. The rows may be samples of the teacher or its training
+    data. Source: Salimans & Ho 2022, arXiv:2202.00512; Meng et al. 2023, arXiv:2210.03142, for
+    guidance.
 
     Args:
-        teacher: The first teacher, any denoiser of the student's schedule: of a ``ClassifierFree`` one the guidance is
-            distilled, for which the student is to be conditional.
+        teacher: The first teacher, any denoiser of the student's schedule: of a ``ClassifierFree``
+            one the guidance is distilled, for which the student is to be conditional.
         student: The denoiser that learns; null: a copy of the teacher.
         shape: The shape of an event.
         optimizer: Makes the optimiser from the trainable parameters.
-        teacher_steps: The number of steps of the first teacher: ``num_steps`` times a power of two.
+        teacher_steps: The number of steps of the first teacher: ``num_steps`` times a power of
+            two.
         num_steps: The number of steps of the last student.
         stage_length: The number of updates between two halvings.
         conditional: Whether the student is told the label of every row.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For schedules that differ, a student without parameters, or numbers out of range.
+        ValueError: For schedules that differ, a student without parameters, or numbers out of
+            range.
     """
 
     def __init__(
@@ -66,12 +71,18 @@ class Progressive(LearningRule):
         super().__init__(optimizer, scheduler)
         student = deepcopy(teacher) if student is None else student
         check_student(teacher, student)
-        check_counts(self, teacher_steps=teacher_steps, num_steps=num_steps, stage_length=stage_length)
+        check_counts(
+            self, teacher_steps=teacher_steps, num_steps=num_steps, stage_length=stage_length
+        )
         teacher_steps, num_steps = int(teacher_steps), int(num_steps)
         self.stage_count = count_halvings(teacher_steps, num_steps)
         self.teacher, self.student = teacher.requires_grad_(False), student.requires_grad_()
         self.previous = deepcopy(student).requires_grad_(False)
-        self.shape, self.num_steps, self.stage_length = as_shape(self, shape=shape), num_steps, stage_length
+        self.shape, self.num_steps, self.stage_length = (
+            as_shape(self, shape=shape),
+            num_steps,
+            stage_length,
+        )
         self.conditional = conditional
 
     @property
@@ -99,7 +110,10 @@ class Progressive(LearningRule):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x, _ = self.unpack(batch)
         condition = self.condition(batch)
-        t = torch.randint(1, self.student_steps + 1, (len(x),), device=x.device).double() / self.student_steps
+        t = (
+            torch.randint(1, self.student_steps + 1, (len(x),), device=x.device).double()
+            / self.student_steps
+        )
         alpha, sigma = self.student.schedule(t)
         x_t = broadcast(alpha, x) * x + broadcast(sigma, x) * normal_like(x, None)
         target = self.target(x_t, t, t - 1 / self.student_steps, condition)
@@ -108,7 +122,9 @@ class Progressive(LearningRule):
 
     @torch.no_grad()
     def target(self, x_t: Tensor, t: Tensor, s: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """The guess at x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two teacher steps end, at ``s``."""
+        """The guess at x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two teacher
+        steps end, at ``s``.
+        """
         teacher = partial(self.previous if self.stage else self.teacher, **condition)
         solver = DDIM(self.student.schedule, num_steps=2)
         middle = (t + s) / 2
@@ -120,18 +136,24 @@ class Progressive(LearningRule):
         if not self.conditional:
             return {}
         if isinstance(batch, Tensor):
-            raise ValueError("batch must be (x, label, ...) for a conditional student, got a tensor alone")
+            raise ValueError(
+                "batch must be (x, label, ...) for a conditional student, got a tensor alone"
+            )
         return {"label": batch[1]}
 
     @torch.no_grad()
     def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM; a condition has ``num`` rows."""
+        """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM; a condition has ``num``
+        rows.
+        """
         like = next(self.student.parameters())
         x_T = like.new_empty(num, *self.shape).normal_()
         x_T = x_T * broadcast(self.student.schedule(torch.ones(()))[1], x_T)
         solver, parts = DDIM(self.student.schedule, self.num_steps), []
         for rows in torch.arange(num, device=x_T.device).split(CHUNK):
-            denoise = partial(self.student, **{name: value[rows] for name, value in condition.items()})
+            denoise = partial(
+                self.student, **{name: value[rows] for name, value in condition.items()}
+            )
             parts.append(solver.sample(denoise, x_T[rows]))
         return {"x": torch.cat(parts), **condition}
 
@@ -140,25 +162,34 @@ class Progressive(LearningRule):
 
 
 def invert_step(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """The x_0 with which a step of DDIM leads from ``x_t`` (batch, \\*event) at ``t`` (batch,) to ``x_s`` at ``s``."""
+    """The x_0 with which a step of DDIM leads from ``x_t`` (batch, \\*event) at ``t`` (batch,) to
+    ``x_s`` at ``s``.
+    """
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     ratio = sigma_s / sigma_t
     return (x_s - broadcast(ratio, x_t) * x_t) / broadcast(alpha_s - ratio * alpha_t, x_t)
 
 
 def check_student(teacher: Denoiser, student: Denoiser) -> None:
-    """Raise ``ValueError`` unless ``student`` has parameters of its own and the schedule of ``teacher``."""
+    """Raise ``ValueError`` unless ``student`` has parameters of its own and the schedule of
+    ``teacher``.
+    """
     if student is teacher or not any(True for _ in student.parameters()):
         raise ValueError("student must be another denoiser than the teacher, with parameters")
     if student.schedule != teacher.schedule:
-        raise ValueError(f"student must have the schedule {teacher.schedule}, got {student.schedule}")
+        raise ValueError(
+            f"student must have the schedule {teacher.schedule}, got {student.schedule}"
+        )
 
 
 def count_halvings(teacher_steps: int, num_steps: int) -> int:
-    """How often ``teacher_steps`` is halved to reach ``num_steps``. Raises ``ValueError`` unless that is once or oftener."""
+    """How often ``teacher_steps`` is halved to reach ``num_steps``. Raises ``ValueError`` unless
+    that is once or oftener.
+    """
     quotient = teacher_steps // num_steps if num_steps >= 1 else 0
     if quotient < 2 or quotient & (quotient - 1) or quotient * num_steps != teacher_steps:
         raise ValueError(
-            f"teacher_steps must be num_steps >= 1 times 2, 4, 8, ..., got {teacher_steps} and num_steps {num_steps}"
+            f"teacher_steps must be num_steps >= 1 times 2, 4, 8, ..., got {teacher_steps} and "
+            f"num_steps {num_steps}"
         )
     return quotient.bit_length() - 1

@@ -11,10 +11,12 @@ from samplers.schedules import Schedule, broadcast
 
 
 class OneStep(nn.Module):
-    """``g(z) = D(sigma_t z, t)``: a copy of ``denoiser`` held at the time of ``init_log_snr``, trainable.
+    """``g(z) = D(sigma_t z, t)``: a copy of ``denoiser`` held at the time of ``init_log_snr``,
+    trainable.
 
-    z has the shape of x; conditions are handed on. Raises ``ValueError`` for a log-SNR outside the denoiser's schedule.
-    Source: Luo et al. 2023, arXiv:2305.18455; Xie et al. 2024, arXiv:2405.16852, with -6 on ImageNet.
+    z has the shape of x; conditions are handed on. Raises ``ValueError`` for a log-SNR outside the
+    denoiser's schedule. Source: Luo et al. 2023, arXiv:2305.18455; Xie et al. 2024,
+    arXiv:2405.16852, with -6 on ImageNet.
     """
 
     t: Tensor
@@ -32,10 +34,12 @@ class OneStep(nn.Module):
 
 
 class LinearDenoiser(Denoiser):
-    """The exact denoiser of the samples ``W z + b`` of a linear ``student``, whatever its weights are at the moment.
+    """The exact denoiser of the samples ``W z + b`` of a linear ``student``, whatever its weights
+    are at the moment.
 
-    ``D = b + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha b)`` with ``C = W W^T``: as ``fake`` of a distiller it is the
-    optimum that a network would have to learn anew after every step of the student.
+    ``D = b + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha b)`` with ``C = W W^T``: as ``fake``
+    of a distiller it is the optimum that a network would have to learn anew after every step of
+    the student.
     """
 
     def __init__(self, student: nn.Linear, schedule: Schedule) -> None:
@@ -53,4 +57,7 @@ def check_log_snr(name: str, value: float, schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``value`` is a log-SNR that ``schedule`` reaches."""
     least, greatest = schedule.log_snr_range
     if not least <= value <= greatest:
-        raise ValueError(f"{name} must lie in [{least:.4g}, {greatest:.4g}], the schedule's log-SNRs, got {value}")
+        raise ValueError(
+            f"{name} must lie in [{least:.4g}, {greatest:.4g}], the schedule's log-SNRs, got "
+            f"{value}"
+        )

@@ -1,9 +1,11 @@
-r"""UFOGen: a diffusion model and a GAN in one, for one step or few (Xu et al. 2023, arXiv:2311.09257).
+r"""UFOGen: a diffusion model and a GAN in one, for one step or few (Xu et al. 2023,
+arXiv:2311.09257).
 
-The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is noised afresh, ``x_{k-1} ~
-q(x_{k-1} | x_0)``, without regard to x_k, and the critic sees x_{k-1} and its time alone. Laws under noise agree only where
-clean laws do, so that at k = T one step is a whole generator, in principle: a critic cannot see what the noise at k = T - 1
-hides. A regression of G on the data keeps it near what it was where x_k says something of x_0.
+The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is
+noised afresh, ``x_{k-1} ~ q(x_{k-1} | x_0)``, without regard to x_k, and the critic sees x_{k-1}
+and its time alone. Laws under noise agree only where clean laws do, so that at k = T one step is a
+whole generator, in principle: a critic cannot see what the noise at k = T - 1 hides. A regression
+of G on the data keeps it near what it was where x_k says something of x_0.
 """
 
 from collections.abc import Sequence
@@ -21,20 +23,26 @@ from samplers.schedules import broadcast
 
 
 class UFOGen(AdversarialRule):
-    """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see ``AdversarialRule``.
+    """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see
+    ``AdversarialRule``.
 
-    The rows may be samples of the teacher or the data that it was trained on. Source: arXiv:2311.09257.
+    The rows may be samples of the teacher or the data that it was trained on. Source:
+    arXiv:2311.09257.
 
     Args:
         teacher: The denoiser that the student starts from.
-        critic: The network that tells noised guesses from noised data; null for a ``DenoiserCritic`` of the teacher.
+        critic: The network that tells noised guesses from noised data; null for a
+            ``DenoiserCritic`` of the teacher.
         shape: The shape of an event.
         optimizer: Makes the optimiser from the trainable parameters.
-        reconstruction: The weight of ``E[KL(q(x_k | x_{k-1}) || q(x_k | x'_{k-1}))] / dim``, where x_{k-1} and x'_{k-1} are
-            made of x_0 and of the guess with the same noise: a squared error of the guess, ``alpha_k^2 / 2 v_k`` times.
+        reconstruction: The weight of ``E[KL(q(x_k | x_{k-1}) || q(x_k | x'_{k-1}))] / dim``, where
+            x_{k-1} and x'_{k-1} are made of x_0 and of the guess with the same noise: a squared
+            error of the guess, ``alpha_k^2 / 2 v_k`` times.
         num_steps: The number T of steps of noise.
-        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1, arXiv:1801.04406).
-        penalty_every: The penalty is taken at every so many batches, and is as many times larger (arXiv:1912.04958).
+        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
+            arXiv:1801.04406).
+        penalty_every: The penalty is taken at every so many batches, and is as many times larger
+            (arXiv:1912.04958).
         critic_lr: The learning rate of the critic, if it differs.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
@@ -56,7 +64,10 @@ class UFOGen(AdversarialRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         if not any(True for _ in teacher.parameters()):
-            raise ValueError(f"teacher must have parameters to start the student from, got {type(teacher).__name__}")
+            raise ValueError(
+                "teacher must have parameters to start the student from, got "
+                f"{type(teacher).__name__}"
+            )
         check_numbers(type(self).__name__, "non-negative", reconstruction=reconstruction)
         student = deepcopy(teacher).requires_grad_()
         critic = DenoiserCritic(teacher, shape) if critic is None else critic
@@ -69,11 +80,18 @@ class UFOGen(AdversarialRule):
         guess = self.denoise(self.diffuse(x, k), k)
         near = regression(guess, x, self.weight(k)) / x[0].numel()
         losses = {"reconstruction": self.reconstruction * near}
-        return Meeting(self.diffuse(x, k - 1), self.diffuse(guess, k - 1), (self.time(k - 1, x),), losses)
+        return Meeting(
+            self.diffuse(x, k - 1), self.diffuse(guess, k - 1), (self.time(k - 1, x),), losses
+        )
 
     def weight(self, k: Tensor) -> Tensor:
-        """``alpha_k^2 / v_k`` (batch,), with the variance v_k of ``q(x_k | x_{k-1})``: 0 where x_k is noise alone."""
-        (alpha, sigma), (alpha_before, sigma_before) = self.coefficients(k), self.coefficients(k - 1)
+        """``alpha_k^2 / v_k`` (batch,), with the variance v_k of ``q(x_k | x_{k-1})``: 0 where x_k
+        is noise alone.
+        """
+        (alpha, sigma), (alpha_before, sigma_before) = (
+            self.coefficients(k),
+            self.coefficients(k - 1),
+        )
         return alpha**2 / (sigma**2 - (alpha / alpha_before * sigma_before) ** 2)
 
     def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
@@ -81,7 +99,8 @@ class UFOGen(AdversarialRule):
 
     @torch.no_grad()
     def generate(self, num: int, num_steps: int = 1) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps: one is ``G(x_T, 1)``, others noise the last guess.
+        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps: one is ``G(x_T, 1)``,
+        others noise the last guess.
 
         Raises ``ValueError`` for a ``num_steps`` not in 1 to T.
         """
@@ -91,7 +110,9 @@ class UFOGen(AdversarialRule):
         return {"x": torch.cat([self.walk(x_T, ks) for x_T in self.starts(num)])}
 
     def walk(self, x_T: Tensor, ks: list[int]) -> Tensor:
-        """From noise ``x_T`` (batch, \\*shape) by guesses after ``ks`` steps of noise, the first of which is T."""
+        """From noise ``x_T`` (batch, \\*shape) by guesses after ``ks`` steps of noise, the first
+        of which is T.
+        """
         x = x_T
         for step in ks:
             k = torch.full((len(x),), step, device=x.device)
@@ -100,10 +121,12 @@ class UFOGen(AdversarialRule):
 
 
 class DenoiserCritic(nn.Module):
-    """Logit (batch,), affine in the guesses ``D(x, t)`` at x_0 and ``(x - alpha D) / sigma`` at the noise; it starts at zero.
+    """Logit (batch,), affine in the guesses ``D(x, t)`` at x_0 and ``(x - alpha D) / sigma`` at
+    the noise; it starts at zero.
 
-    D is a trainable copy of ``denoiser``. Of both guesses, since at the clean end the first is x whatever a network says, and
-    at the noisy end the second is. Source, with a network that says one of them: Xu et al. 2023, arXiv:2311.09257.
+    D is a trainable copy of ``denoiser``. Of both guesses, since at the clean end the first is x
+    whatever a network says, and at the noisy end the second is. Source, with a network that says
+    one of them: Xu et al. 2023, arXiv:2311.09257.
     """
 
     def __init__(self, denoiser: Denoiser, shape: Sequence[int]) -> None:

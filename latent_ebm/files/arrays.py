@@ -1,4 +1,6 @@
-"""Arrays of ``.npy`` and ``.npz`` files: never unpickled, and their headers checked before memory is allocated."""
+"""Arrays of ``.npy`` and ``.npz`` files: never unpickled, and their headers checked before memory
+is allocated.
+"""
 
 import math
 import zipfile
@@ -29,7 +31,9 @@ def read_arrays(path: Path, key: str | None, max_entries: int) -> tuple[NDArray,
         return load_array(path, None, max_entries), None
     key = key or (SAMPLED if SAMPLED in names else DEFAULT)
     if key not in names:
-        raise ValueError(f"key must be one of the arrays of {path}, {', '.join(names)}; got {key!r}")
+        raise ValueError(
+            f"key must be one of the arrays of {path}, {', '.join(names)}; got {key!r}"
+        )
     label = load_array(path, LABEL, max_entries) if LABEL in names and key != LABEL else None
     return load_array(path, key, max_entries), label
 
@@ -45,14 +49,18 @@ def array_names(path: Path) -> list[str] | None:
 
 
 def load_array(path: Path, name: str | None, max_entries: int) -> NDArray:
-    """The array ``name`` of an ``.npz``, or that of an ``.npy``. Raises ``ValueError`` as ``read_arrays``."""
+    """The array ``name`` of an ``.npz``, or that of an ``.npy``. Raises ``ValueError`` as
+    ``read_arrays``.
+    """
     with reading(path, PLAIN), open_array(path, name) as (file, size):
         shape, dtype = read_header(file)
         if dtype.hasobject or min(shape, default=0) < 0:
             raise ValueError(f"it has an array of {dtype} and shape {shape}")
         check_entries(path, math.prod(shape), max_entries)
         if file.tell() + math.prod(shape) * dtype.itemsize > size:
-            raise ValueError(f"an array of {dtype} and shape {shape} does not fit into {size:,} bytes")
+            raise ValueError(
+                f"an array of {dtype} and shape {shape} does not fit into {size:,} bytes"
+            )
         file.seek(0)
         return np.lib.format.read_array(file, allow_pickle=False)
 
@@ -73,6 +81,9 @@ def open_array(path: Path, name: str | None) -> Iterator[tuple[IO[bytes], int]]:
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of the array that ``file`` begins with."""
     version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     shape, _, dtype = read[version](file)
     return shape, dtype

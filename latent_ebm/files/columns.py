@@ -35,7 +35,9 @@ UNNAMED = re.compile(r"Unnamed: (\d+)(\.\d+)?")  # what pandas calls a column wi
 
 
 class Columns(NamedTuple):
-    """``x`` (n, d), the ``names`` of its columns, and ``label`` (n,) and ``ids`` (n,) if there are any."""
+    """``x`` (n, d), the ``names`` of its columns, and ``label`` (n,) and ``ids`` (n,) if there are
+    any.
+    """
 
     x: NDArray[np.float64]
     names: list[str]
@@ -44,7 +46,9 @@ class Columns(NamedTuple):
     notes: list[str]
 
 
-def choose(table: Table, id: str | None, drop: Collection[str], features: Sequence[str] | None) -> Columns:
+def choose(
+    table: Table, id: str | None, drop: Collection[str], features: Sequence[str] | None
+) -> Columns:
     """The parts of ``table`` by the rules of this module.
 
     ``id`` and ``drop`` are names that the user gave. With ``features`` the table must have these
@@ -70,13 +74,17 @@ def choose(table: Table, id: str | None, drop: Collection[str], features: Sequen
 
 
 def number_classes(label: "pd.Series", notes: list[str]) -> NDArray:
-    """``label`` (n,) as numbers: those that it has, or those of its words in alphabetical order."""
+    """``label`` (n,) as numbers: those that it has, or those of its words in alphabetical
+    order.
+    """
     from pandas.api.types import is_numeric_dtype
 
     if is_numeric_dtype(label) or label.isna().any():
         return label.to_numpy()
     classes, numbers = np.unique(label.astype(str).to_numpy(str), return_inverse=True)
-    notes.append(f"the classes of column {LABEL!r} are numbered by their names: {listing(classes.tolist())}")
+    notes.append(
+        f"the classes of column {LABEL!r} are numbered by their names: {listing(classes.tolist())}"
+    )
     return numbers
 
 
@@ -96,8 +104,12 @@ def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
     return "its words differ in every row, as names of rows do"
 
 
-def reasons_of_the_first(frame: "pd.DataFrame", kept: Collection[str | None], least: int) -> dict[str, str]:
-    """Why the rules leave out the first columns, by name: an index, or one that counts ``least`` rows or more."""
+def reasons_of_the_first(
+    frame: "pd.DataFrame", kept: Collection[str | None], least: int
+) -> dict[str, str]:
+    """Why the rules leave out the first columns, by name: an index, or one that counts ``least``
+    rows or more.
+    """
     from pandas.api.types import is_integer_dtype
 
     unnamed = list(takewhile(UNNAMED.fullmatch, frame.columns))
@@ -112,24 +124,34 @@ def reasons_of_the_first(frame: "pd.DataFrame", kept: Collection[str | None], le
 
 
 def differs(column: "pd.Series") -> bool:
-    """Whether the cells of ``column`` differ in every row; lists and the like are compared as they are written."""
+    """Whether the cells of ``column`` differ in every row; lists and the like are compared as they
+    are written.
+    """
     return bool((column.astype(str) if column.dtype == object else column).is_unique)
 
 
 def names_of_rows(table: Table, column: "pd.Series", name: str) -> list[str]:
-    """The cells of ``column``, which names the rows. Raises ``ValueError`` for a missing one, as totals have."""
+    """The cells of ``column``, which names the rows. Raises ``ValueError`` for a missing one, as
+    totals have.
+    """
     missing = column.isna().to_numpy()
     if missing.any():
         raise ValueError(
-            f"{table.path}, {table.place(int(missing.argmax()))}, column {shorten(name)} must name the row, got nothing: "
+            f"{table.path}, {table.place(int(missing.argmax()))}, column {shorten(name)} must "
+            "name the row, got nothing: "
             f"a second header or a line of totals must be deleted; --drop leaves the column out"
         )
     return [str(value) for value in column]
 
 
 def are_measured(cells: list[str]) -> bool:
-    """Whether all ``cells`` are numbers with one unit, as 5 %, 1,234,567 or $ 3: no names of rows."""
-    units = {found.group("before", "after") if (found := MEASURED.fullmatch(cell.strip())) else None for cell in cells}
+    """Whether all ``cells`` are numbers with one unit, as 5 %, 1,234,567 or $ 3: no names of
+    rows.
+    """
+    units = {
+        found.group("before", "after") if (found := MEASURED.fullmatch(cell.strip())) else None
+        for cell in cells
+    }
     return len(units) == 1 and None not in units
 
 
@@ -137,7 +159,10 @@ def check_different(table: Table) -> None:
     """Raise ``ValueError`` if two columns have one name."""
     twice = table.frame.columns[table.frame.columns.duplicated()]
     if len(twice):
-        raise ValueError(f"{table.path} must have a name of its own for every column, got {listing(twice)} twice")
+        raise ValueError(
+            f"{table.path} must have a name of its own for every column, got {listing(twice)} "
+            "twice"
+        )
 
 
 def check_present(table: Table, names: Collection[str]) -> None:
@@ -145,7 +170,8 @@ def check_present(table: Table, names: Collection[str]) -> None:
     for name in names:
         if name not in table.frame:
             raise ValueError(
-                f"{table.path} must have a column {shorten(name)} to leave out or to name its rows, "
+                f"{table.path} must have a column {shorten(name)} to leave out or to name its "
+                "rows, "
                 f"got {listing(table.frame.columns)}"
             )
 
@@ -161,7 +187,8 @@ def match(table: Table, rest: "pd.DataFrame", features: Sequence[str]) -> "pd.Da
         )
     if surplus:
         raise ValueError(
-            f"{table.path} must have no other columns than the training data, got {listing(surplus)}; "
+            f"{table.path} must have no other columns than the training data, got "
+            f"{listing(surplus)}; "
             f"--drop leaves them out"
         )
     return rest.loc[:, list(features)]
@@ -186,10 +213,17 @@ def as_numbers(table: Table, frame: "pd.DataFrame") -> NDArray[np.float64]:
 def not_a_number(table: Table, frame: "pd.DataFrame", name: str, row: int) -> ValueError:
     """The error for a word in ``row``, from 0, of the column ``name``."""
     cell, others = str(frame[name].iloc[row]), [str(cell) for cell in frame.iloc[row].dropna()]
-    stray = not any(map(is_number, others)) and any(is_number(str(cell)) for cell in frame[name].dropna())
-    way = "delete the line if it is no row, as one of units" if stray else "--drop leaves the column out"
+    stray = not any(map(is_number, others)) and any(
+        is_number(str(cell)) for cell in frame[name].dropna()
+    )
+    way = (
+        "delete the line if it is no row, as one of units"
+        if stray
+        else "--drop leaves the column out"
+    )
     return ValueError(
-        f"{table.path}, {table.place(row)}, column {shorten(name)} must be a number, got {shorten(cell)}; {way}"
+        f"{table.path}, {table.place(row)}, column {shorten(name)} must be a number, got "
+        f"{shorten(cell)}; {way}"
     )
 
 

@@ -36,7 +36,9 @@ Encoded = Path | bytes  # an image as a file, or as the content of one
 
 
 class Header(NamedTuple):
-    """What an image says of itself: colours, transparency, to be turned, one of several; height and width, once turned."""
+    """What an image says of itself: colours, transparency, to be turned, one of several; height
+    and width, once turned.
+    """
 
     colour: bool
     transparent: bool
@@ -47,7 +49,10 @@ class Header(NamedTuple):
 
 
 def read_images(
-    folder: Path, size: int | None = None, max_entries: int = MAX_ENTRIES, colour: bool | None = None
+    folder: Path,
+    size: int | None = None,
+    max_entries: int = MAX_ENTRIES,
+    colour: bool | None = None,
 ) -> Rows:
     """Images (n, C, H, W) of a folder, by the rules of this module, called by their files.
 
@@ -100,7 +105,9 @@ def decode(
     """
     height, width = (size, size) if size else common_size(images, headers)
     shape = (len(images), 3 if colour else 1, height, width)
-    check_entries(f"{called(images[0], 0)} and the images beside it", int(np.prod(shape)), max_entries)
+    check_entries(
+        f"{called(images[0], 0)} and the images beside it", int(np.prod(shape)), max_entries
+    )
     x = np.empty(shape, np.uint8)
     for i, encoded in enumerate(images):
         x[i] = read_pixels(encoded, called(encoded, i), colour, size)
@@ -119,8 +126,10 @@ def common_size(images: Sequence[Encoded], headers: Sequence[Header]) -> tuple[i
     if odd is not None:
         (h, w), (other_h, other_w) = sizes[0], sizes[odd]
         raise ValueError(
-            f"images must have one size (height x width), got {h} x {w} of {called(images[0], 0)} and {other_h} x "
-            f"{other_w} of {called(images[odd], odd)}; --size {min(h, w, other_h, other_w)} resizes them all"
+            f"images must have one size (height x width), got {h} x {w} of "
+            f"{called(images[0], 0)} and {other_h} x "
+            f"{other_w} of {called(images[odd], odd)}; --size {min(h, w, other_h, other_w)} "
+            "resizes them all"
         )
     return sizes[0]
 
@@ -132,7 +141,9 @@ def open_image(encoded: Encoded) -> "Image":
 
 
 def read_header(encoded: Encoded, name: str) -> Header:
-    """What an image says of itself, before its pixels are read. Raises ``ValueError`` as ``read_images``."""
+    """What an image says of itself, before its pixels are read. Raises ``ValueError`` as
+    ``read_images``.
+    """
     from PIL import Image
 
     if isinstance(encoded, Path):
@@ -141,7 +152,10 @@ def read_header(encoded: Encoded, name: str) -> Header:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with open_image(encoded) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"it must have at most {MAX_PIXELS:,} pixels, got {image.width} x {image.height}")
+                raise ValueError(
+                    f"it must have at most {MAX_PIXELS:,} pixels, got {image.width} x "
+                    f"{image.height}"
+                )
             return header_of(image)
 
 
@@ -151,11 +165,20 @@ def header_of(image: "Image") -> Header:
     if image.mode not in (*GREY, *COLOUR):
         raise ValueError(f"it must have 8 bits of grey or RGB, got mode {image.mode}")
     transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    orientation = Image.Image.getexif(image).get(ORIENTATION, 1)  # that of PNG images would read all pixels
+    orientation = Image.Image.getexif(image).get(
+        ORIENTATION, 1
+    )  # that of PNG images would read all pixels
     sideways = orientation in SIDEWAYS and image.format != "TIFF"  # which Pillow turns by itself
     height, width = (image.width, image.height) if sideways else (image.height, image.width)
     several = getattr(image, "n_frames", 1) > 1
-    return Header(image.mode in COLOUR, transparent, orientation in (2, 3, 4, *SIDEWAYS), several, height, width)
+    return Header(
+        image.mode in COLOUR,
+        transparent,
+        orientation in (2, 3, 4, *SIDEWAYS),
+        several,
+        height,
+        width,
+    )
 
 
 def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> NDArray[np.uint8]:
@@ -167,7 +190,9 @@ def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> 
     )  # Pillow maps turned files of TIFF wrongly
     with reading(name, PLAIN), open_image(content) as image:
         header = header_of(image)
-        image = ImageOps.exif_transpose(image) if header.turned and image.format != "TIFF" else image
+        image = (
+            ImageOps.exif_transpose(image) if header.turned and image.format != "TIFF" else image
+        )
         if header.transparent:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -181,11 +206,15 @@ def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> li
     """What was decided on images, and for how many."""
     transparent = sum(header.transparent for header in headers)
     grey = sum(not header.colour for header in headers) if colour else 0
-    resized = sum((header.height, header.width) != (size, size) for header in headers) if size else 0
+    resized = (
+        sum((header.height, header.width) != (size, size) for header in headers) if size else 0
+    )
     counts = {
         "with transparency are put on white": transparent,
         "are turned as their EXIF data say": sum(header.turned for header in headers),
-        "have several pictures, of which the first is read": sum(header.several for header in headers),
+        "have several pictures, of which the first is read": sum(
+            header.several for header in headers
+        ),
         "of grey are read as RGB": grey,
         "with colours are made grey": 0 if colour else sum(header.colour for header in headers),
         f"are resized to {size} x {size} pixels, their aspect ratio not kept": resized,

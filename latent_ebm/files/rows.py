@@ -23,10 +23,10 @@ MISSING = ("refuse", "drop")
 class Rows(NamedTuple):
     """Rows as a file holds them, and how the file speaks of them.
 
-    ``x`` (n, \\*event) finite; an integer ``label`` (n,) if there is one; the ``names`` of a table's
-    columns, and whether a header gives them; what each row is called: its id, else the line it
-    stands on, else its number from 0, with the ``word`` that goes before it ("line", "row" or
-    nothing); and ``notes`` on what was decided or left out, and why.
+    ``x`` (n, \\*event) finite; an integer ``label`` (n,) if there is one; the ``names`` of a
+    table's columns, and whether a header gives them; what each row is called: its id, else the
+    line it stands on, else its number from 0, with the ``word`` that goes before it ("line", "row"
+    or nothing); and ``notes`` on what was decided or left out, and why.
     """
 
     x: NDArray[np.float64]
@@ -44,13 +44,15 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads rows from .csv, .tsv, .parquet, .npz and .npy files, by the rules of ``text`` and ``columns``.
+    """Reads rows from .csv, .tsv, .parquet, .npz and .npy files, by the rules of ``text`` and
+    ``columns``.
 
     Arguments: ``id``, the column that names the rows; ``drop``, columns to leave out; ``sep``
-    between cells ("," ";" "tab" or "space"); ``header``, whether the first line names the columns, by rule
-    if left out; ``missing``, "refuse" or "drop" for rows with missing values; ``key``, the array
-    of rows in an .npz, by default ``x``, if there, else ``X``; ``max_entries`` of a file, asked
-    before memory is allocated. A column without a name of its own is called "column 1" and so on.
+    between cells ("," ";" "tab" or "space"); ``header``, whether the first line names the columns,
+    by rule if left out; ``missing``, "refuse" or "drop" for rows with missing values; ``key``, the
+    array of rows in an .npz, by default ``x``, if there, else ``X``; ``max_entries`` of a file,
+    asked before memory is allocated. A column without a name of its own is called "column 1" and
+    so on.
     """
 
     id: str | None = None
@@ -89,7 +91,9 @@ class Reader:
             x, label = read_arrays(path, self.key, self.max_entries)
             ids = [str(i) for i in range(len(x) if x.ndim else 0)]
             return self.check(path, Rows(x, label, None, False, ids, "row", []))
-        table = self.read_parquet(path) if suffix == PARQUET else self.read_text(path, features or ())
+        table = (
+            self.read_parquet(path) if suffix == PARQUET else self.read_text(path, features or ())
+        )
         return self.check(path, self.choose(table, features))
 
     def read_text(self, path: Path, features: Sequence[str]) -> Table:
@@ -108,7 +112,9 @@ class Reader:
             check_entries(path, size.num_rows * size.num_columns, self.max_entries)
             frame = pd.read_parquet(path)
         ids = None if isinstance(frame.index, pd.RangeIndex) else [str(i) for i in frame.index]
-        return Table(path, frame.set_axis([str(n) for n in frame.columns], axis=1), True, [], None, ids)
+        return Table(
+            path, frame.set_axis([str(n) for n in frame.columns], axis=1), True, [], None, ids
+        )
 
     def choose(self, table: Table, features: Sequence[str] | None) -> Rows:
         """The columns of ``table`` that count, and names of its rows."""
@@ -121,12 +127,19 @@ class Reader:
         return Rows(columns.x, columns.label, columns.names, table.has_header, ids, word, notes)
 
     def check(self, path: Path, rows: Rows) -> Rows:
-        """``rows`` as finite numbers, without those with missing values if they are to be dropped."""
+        """``rows`` as finite numbers, without those with missing values if they are to be
+        dropped.
+        """
         x = rows.x
         if rows.names == []:
-            raise ValueError("; ".join((f"{path} must have a column of numbers, got none", *rows.notes)))
+            raise ValueError(
+                "; ".join((f"{path} must have a column of numbers, got none", *rows.notes))
+            )
         if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
-            raise ValueError(f"{path} must hold numbers of shape (rows, columns), got {x.dtype} of shape {x.shape}")
+            raise ValueError(
+                f"{path} must hold numbers of shape (rows, columns), got {x.dtype} of shape "
+                f"{x.shape}"
+            )
         x = x.astype(np.float64)
         missing = np.isnan(x).reshape(len(x), -1)
         refuse_infinite(path, rows, x)
@@ -150,18 +163,22 @@ def refuse_infinite(path: Path, rows: Rows, x: NDArray[np.float64]) -> None:
 
 
 def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatment: str) -> Rows:
-    """``rows`` but those with missing values. Raises ``ValueError`` unless that is asked for and leaves some."""
+    """``rows`` but those with missing values. Raises ``ValueError`` unless that is asked for and
+    leaves some.
+    """
     bad = np.asarray(missing.any(1))
     row, column = map(int, np.argwhere(missing)[0])
     void = np.flatnonzero(missing.all(0))
     if rows.names and len(void):
         raise ValueError(
-            f"{path} must have a value in every column, got none in column {column_name(rows, int(void[0]))}; "
+            f"{path} must have a value in every column, got none in column "
+            f"{column_name(rows, int(void[0]))}; "
             f"--drop leaves the column out"
         )
     if treatment == "refuse" or bad.all():
         raise ValueError(
-            f"{path} must be finite, without missing values: got {missing.sum()} in {bad.sum()} of "
+            f"{path} must be finite, without missing values: got {missing.sum()} in {bad.sum()} "
+            "of "
             f"{len(bad)} rows, the first in {rows.call(row)}, column {column_name(rows, column)}; "
             f"--missing drop leaves such rows out"
         )
@@ -177,9 +194,14 @@ def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatmen
 
 
 def as_label(path: Path, label: NDArray, num: int) -> NDArray[np.int64]:
-    if label.shape != (num,) or label.dtype.kind not in "fiub" or not np.array_equal(label, np.rint(label)):
+    if (
+        label.shape != (num,)
+        or label.dtype.kind not in "fiub"
+        or not np.array_equal(label, np.rint(label))
+    ):
         raise ValueError(
-            f"labels of {path} must be {num} integers, or words in a table, none missing, got {label.dtype} of shape "
+            f"labels of {path} must be {num} integers, or words in a table, none missing, got "
+            f"{label.dtype} of shape "
             f"{label.shape}; a table's column can be left out by --drop {LABEL}"
         )
     return label.astype(np.int64)

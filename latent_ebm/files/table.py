@@ -10,7 +10,8 @@ LABEL = "label"  # the column of labels
 
 
 class Table(NamedTuple):
-    """``frame``, as the file at ``path`` holds it; whether the names of its columns are the file's.
+    """``frame``, as the file at ``path`` holds it; whether the names of its columns are the
+    file's.
 
     ``notes`` say what was decided; ``lines`` are those of the rows in a file of text, from 1;
     ``ids`` the rows' own names, where a file keeps these apart.

@@ -41,7 +41,9 @@ SAYS_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 COMMENT = ("#", "%")
 
 
-def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Collection[str], max_entries: int) -> Table:
+def read_text(
+    path: Path, sep: str | None, header: bool | None, mentioned: Collection[str], max_entries: int
+) -> Table:
     """The table in ``path``, by the rules of this module where ``sep`` or ``header`` is ``None``.
 
     Raises ``ValueError`` for text that is no table, is too large or could be read in two ways.
@@ -53,7 +55,12 @@ def read_text(path: Path, sep: str | None, header: bool | None, mentioned: Colle
         sep = sep or said or find_separator(first_lines(path, encoding, above), notes)
         sep = SEPARATORS.get(sep, sep)
         check_size(path, encoding, sep, max_entries)
-        options: dict[str, Any] = {"sep": sep, "encoding": encoding, "header": None, "skiprows": above}
+        options: dict[str, Any] = {
+            "sep": sep,
+            "encoding": encoding,
+            "header": None,
+            "skiprows": above,
+        }
         if names:
             header = False  # of what is parsed
         elif header is None:
@@ -78,10 +85,16 @@ def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(path, index_col=False, skipinitialspace=True, low_memory=False, **options)
+            return pd.read_csv(
+                path, index_col=False, skipinitialspace=True, low_memory=False, **options
+            )
         except pd.errors.ParserError as error:
             text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
-            advice = "; titles above the table and notes below it must be deleted" if "Expected" in text else ""
+            advice = (
+                "; titles above the table and notes below it must be deleted"
+                if "Expected" in text
+                else ""
+            )
             raise ValueError(f"{text.replace('Expected', 'expected')}{advice}") from error
         except pd.errors.ParserWarning as error:
             raise ValueError("rows must not have more cells than the header has names") from error
@@ -105,9 +118,11 @@ def find_encoding(path: Path, notes: list[str]) -> str:
     return "utf-8-sig"
 
 
-def find_table(path: Path, encoding: str, notes: list[str], header: bool | None) -> tuple[int, str | None, list[str]]:
-    """How many lines stand above the table, the separator if one of them says it, and the names in the last of them if
-    it has some, unless ``header`` is false.
+def find_table(
+    path: Path, encoding: str, notes: list[str], header: bool | None
+) -> tuple[int, str | None, list[str]]:
+    """How many lines stand above the table, the separator if one of them says it, and the names in
+    the last of them if it has some, unless ``header`` is false.
     """
     number, above, said = 0, [], None
     with path.open(encoding=encoding, newline=None) as file:
@@ -126,7 +141,9 @@ def find_table(path: Path, encoding: str, notes: list[str], header: bool | None)
 
 
 def names_in(comment: str, line: str, sep: str | None) -> list[str]:
-    """The names in ``comment``, if it has one for each cell of the ``line`` below it and that holds a number; else none."""
+    """The names in ``comment``, if it has one for each cell of the ``line`` below it and that
+    holds a number; else none.
+    """
     sep = SEPARATORS.get(sep or "", sep) or find_separator([line], [])
     pattern = sep if sep == SPACES else re.escape(sep)
     names, cells = re.split(pattern, comment.lstrip("#% ")), re.split(pattern, line.strip())
@@ -136,7 +153,9 @@ def names_in(comment: str, line: str, sep: str | None) -> list[str]:
 
 
 def first_lines(path: Path, encoding: str, above: int = 0) -> list[str]:
-    """The first two lines that are not blank, or as much of them as a cell may have; ``ValueError`` if there is none."""
+    """The first two lines that are not blank, or as much of them as a cell may have;
+    ``ValueError`` if there is none.
+    """
     lines: list[str] = []
     with path.open(encoding=encoding, newline=None) as file:
         for _ in range(above):
@@ -177,7 +196,9 @@ def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
             check_entries(path, entries, max_entries)
 
 
-def find_header(path: Path, options: dict[str, Any], mentioned: Collection[str], notes: list[str]) -> bool:
+def find_header(
+    path: Path, options: dict[str, Any], mentioned: Collection[str], notes: list[str]
+) -> bool:
     """Whether the first line names the columns. Raises ``ValueError`` if that cannot be told."""
     first, *more = parse(path, {**options, "nrows": 2, "dtype": object}).astype(object).to_numpy()
     cells = [str(cell) for cell in first if cell == cell]  # a missing one is no number and no name
@@ -187,7 +208,9 @@ def find_header(path: Path, options: dict[str, Any], mentioned: Collection[str],
         return bool(words)
     if numbers == [str(i) for i in range(len(numbers))] and len(first) > 1:
         shown = ", ".join(numbers[:3]) + ", ..." * (len(numbers) > 3)
-        notes.append(f"the first line, {shown}, is taken for a header (--header no reads it as a row)")
+        notes.append(
+            f"the first line, {shown}, is taken for a header (--header no reads it as a row)"
+        )
         return True
     if words:
         raise unsure(path, f"words and numbers, {shorten(words[0])} and {shorten(numbers[0])}")
@@ -203,7 +226,9 @@ def unsure(path: Path, what: str) -> ValueError:
 
 
 def rises(cells: Sequence[Any]) -> bool:
-    """Whether ``cells`` are many numbers, each greater than the one before, as wavelengths over a spectrum are."""
+    """Whether ``cells`` are many numbers, each greater than the one before, as wavelengths over a
+    spectrum are.
+    """
     texts = [str(cell).replace(",", ".", 1) for cell in cells]
     numbers = [float(text) for text in texts if is_number(text)]
     return MANY <= len(numbers) == len(texts) and all(a < b for a, b in pairwise(numbers))
@@ -220,7 +245,9 @@ def has_decimal_commas(column: "pd.Series") -> bool:
 
 
 def line_numbers(path: Path, encoding: str, sep: str, above: int) -> list[int]:
-    """The lines, from 1, on which rows begin: below those ``above``, not blank, nor inside a quoted cell."""
+    """The lines, from 1, on which rows begin: below those ``above``, not blank, nor inside a
+    quoted cell.
+    """
     blank, quoted, lines = " \t\r\n".replace(sep, ""), False, []
     with path.open(encoding=encoding, newline=None) as file:
         for number, line in enumerate(file, 1):

@@ -1,8 +1,10 @@
-r"""What diffusion GANs share: a generator and a critic that meet at every one of T large steps of a noise schedule.
+r"""What diffusion GANs share: a generator and a critic that meet at every one of T large steps of
+a noise schedule.
 
-Where a step is large, ``p(x_0 | x_t)`` has many modes, and no denoiser, which is its mean, can draw from it. A generator can,
-if a critic tells its draws from the data. ``x_k`` is the data under the noise of time k / T; its ends are exact, ``x_0`` is
-the data and ``x_T`` is noise alone, so that generation starts from the law that the generator was trained on.
+Where a step is large, ``p(x_0 | x_t)`` has many modes, and no denoiser, which is its mean, can
+draw from it. A generator can, if a critic tells its draws from the data. ``x_k`` is the data under
+the noise of time k / T; its ends are exact, ``x_0`` is the data and ``x_T`` is noise alone, so
+that generation starts from the law that the generator was trained on.
 """
 
 from abc import abstractmethod
@@ -22,8 +24,8 @@ CHUNK = 500  # samples that are drawn at once
 
 
 class Meeting(NamedTuple):
-    """Where generator and critic meet: ``real`` and ``fake`` (batch, \\*shape), the ``context`` that the critic is told of
-    both, and further ``losses`` of the generator by name."""
+    """Where generator and critic meet: ``real`` and ``fake`` (batch, \\*shape), the ``context``
+    that the critic is told of both, and further ``losses`` of the generator by name."""
 
     real: Tensor
     fake: Tensor
@@ -32,11 +34,13 @@ class Meeting(NamedTuple):
 
 
 class AdversarialRule(LearningRule):
-    """Trains ``generator`` and ``critic`` at the ``num_steps`` T steps of a ``schedule``; a rule says how they ``meet``.
+    """Trains ``generator`` and ``critic`` at the ``num_steps`` T steps of a ``schedule``; a rule
+    says how they ``meet``.
 
-    At every batch the critic moves and then the generator, each under an optimiser of its own, so that a batch counts as two
-    of ``trainer.global_step``, and several processes need Lightning's strategy "ddp_find_unused_parameters_true". Average
-    weights with Lightning's ``EMAWeightAveraging``.
+    At every batch the critic moves and then the generator, each under an optimiser of its own, so
+    that a batch counts as two of ``trainer.global_step``, and several processes need Lightning's
+    strategy "ddp_find_unused_parameters_true". Average weights with Lightning's
+    ``EMAWeightAveraging``.
 
     Args:
         generator: The network that makes a guess at x_0.
@@ -45,8 +49,10 @@ class AdversarialRule(LearningRule):
         shape: The shape of an event.
         optimizer: Makes the optimiser from the trainable parameters.
         num_steps: The number T of steps of noise.
-        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1, arXiv:1801.04406).
-        penalty_every: The penalty is taken at every so many batches, and is as many times larger (arXiv:1912.04958).
+        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
+            arXiv:1801.04406).
+        penalty_every: The penalty is taken at every so many batches, and is as many times larger
+            (arXiv:1912.04958).
         critic_lr: The learning rate of the critic, if it differs.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
@@ -84,7 +90,9 @@ class AdversarialRule(LearningRule):
 
     @abstractmethod
     def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
-        """A guess at x_0 like ``x_k`` (batch, \\*shape), by the generator, after ``k`` (batch,) of T steps of noise."""
+        """A guess at x_0 like ``x_k`` (batch, \\*shape), by the generator, after ``k`` (batch,) of
+        T steps of noise.
+        """
 
     def draw_steps(self, x: Tensor) -> Tensor:
         """Uniform k in 1..T (batch,), one for every row of ``x``."""
@@ -95,9 +103,13 @@ class AdversarialRule(LearningRule):
         return (k / self.num_steps).to(x.dtype)
 
     def coefficients(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """``(alpha, sigma)`` (batch,) after k steps, float64: (1, 0) for k = 0, and alpha = 0 for k = T."""
+        """``(alpha, sigma)`` (batch,) after k steps, float64: (1, 0) for k = 0, and alpha = 0 for
+        k = T.
+        """
         alpha, sigma = self.schedule(k.double() / self.num_steps)
-        return alpha.masked_fill(k == 0, 1).masked_fill(k == self.num_steps, 0), sigma.masked_fill(k == 0, 0)
+        return alpha.masked_fill(k == 0, 1).masked_fill(k == self.num_steps, 0), sigma.masked_fill(
+            k == 0, 0
+        )
 
     def diffuse(self, x: Tensor, k: Tensor) -> Tensor:
         """``x_k ~ q(x_k | x_0 = x)``, like x."""
@@ -112,7 +124,9 @@ class AdversarialRule(LearningRule):
         """Losses of the critic, for which the generator is fixed."""
         with torch.no_grad():
             real, fake, context, _ = self.meet(x)
-        losses = {"critic": noise_contrastive(self.critic(real, *context), self.critic(fake, *context))}
+        losses = {
+            "critic": noise_contrastive(self.critic(real, *context), self.critic(fake, *context))
+        }
         if self.penalty and self.training and self.batches_seen % self.penalty_every == 0:
             slope = gradient_penalty(lambda x: self.critic(x, *context), real)
             losses["penalty"] = 0.5 * self.penalty * self.penalty_every * slope
@@ -147,7 +161,9 @@ class AdversarialRule(LearningRule):
         return {name: loss.detach() for name, loss in losses.items()}
 
     def on_train_epoch_end(self) -> None:
-        """Step the schedulers, as Lightning does not for rules that step their optimisers themselves."""
+        """Step the schedulers, as Lightning does not for rules that step their optimisers
+        themselves.
+        """
         for scheduler in self.trainer.lr_scheduler_configs:
             scheduler.scheduler.step()  # pyright: ignore[reportCallIssue]
 
@@ -158,6 +174,12 @@ class AdversarialRule(LearningRule):
         return self.diffuse(like.new_zeros(num, *self.shape), k).split(CHUNK)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
-        critic, generator = ([p for p in m.parameters() if p.requires_grad] for m in (self.critic, self.generator))
-        group = {"params": critic} if self.critic_lr is None else {"params": critic, "lr": self.critic_lr}
+        critic, generator = (
+            [p for p in m.parameters() if p.requires_grad] for m in (self.critic, self.generator)
+        )
+        group = (
+            {"params": critic}
+            if self.critic_lr is None
+            else {"params": critic, "lr": self.critic_lr}
+        )
         return [self.optimizer([group]), self.optimizer(generator)]

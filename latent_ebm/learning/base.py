@@ -1,4 +1,6 @@
-r"""What every learning rule shares: losses that are summed under one optimiser, and random streams that survive a kill."""
+r"""What every learning rule shares: losses that are summed under one optimiser, and random streams
+that survive a kill.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -21,7 +23,8 @@ SchedulerCallable = Callable[[Optimizer], LRScheduler]
 class LearningRule(LightningModule, ABC):
     """A rule defines ``losses`` and ``generate``; training, held-out figures and resuming follow.
 
-    A batch is a tensor x, or a tuple (x, label, index). A setting of the optimiser that is changed on resuming is obeyed.
+    A batch is a tensor x, or a tuple (x, label, index). A setting of the optimiser that is changed
+    on resuming is obeyed.
 
     Args:
         optimizer: Makes the optimiser from the trainable parameters.
@@ -30,13 +33,17 @@ class LearningRule(LightningModule, ABC):
 
     PARTS: ClassVar[tuple[str, ...]] = ("all",)  # what each optimiser moves
 
-    def __init__(self, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None = None) -> None:
+    def __init__(
+        self, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None = None
+    ) -> None:
         super().__init__()
         for name, made in {"optimizer": optimizer, "scheduler": scheduler or LRScheduler}.items():
             if not callable(made):
                 raise ValueError(
-                    f"{name} must be a function that makes one (of a YAML file: annotate the argument of "
-                    f"{type(self).__name__} as {name.capitalize()}Callable of latent_ebm.learning.base), got {made!r}"
+                    f"{name} must be a function that makes one (of a YAML file: annotate the "
+                    "argument of "
+                    f"{type(self).__name__} as {name.capitalize()}Callable of "
+                    f"latent_ebm.learning.base), got {made!r}"
                 )
         self.optimizer, self.scheduler = optimizer, scheduler
         self._rng: dict[str, Tensor] = {}
@@ -49,12 +56,18 @@ class LearningRule(LightningModule, ABC):
 
     @abstractmethod
     def generate(self, num: int) -> dict[str, Tensor]:
-        """``num`` samples of the model: ``x`` (num, \\*event), and what they were made of, if anything."""
+        """``num`` samples of the model: ``x`` (num, \\*event), and what they were made of, if
+        anything.
+        """
 
     @staticmethod
     def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
         """``(x, index or None)`` of a batch. Raises ``FloatingPointError`` if x is not finite."""
-        x, index = (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[2] if len(batch) > 2 else None)
+        x, index = (
+            (batch, None)
+            if isinstance(batch, Tensor)
+            else (batch[0], batch[2] if len(batch) > 2 else None)
+        )
         check_finite("x", x, "remove or impute the offending rows")
         return x, index
 
@@ -74,7 +87,9 @@ class LearningRule(LightningModule, ABC):
 
     @property
     def logs_now(self) -> bool:
-        """Whether the trainer writes what this step logs: it does so at the last of every ``log_every_n_steps`` steps."""
+        """Whether the trainer writes what this step logs: it does so at the last of every
+        ``log_every_n_steps`` steps.
+        """
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         return every > 0 and (self.batches_seen + 1) % every == 0
 
@@ -92,36 +107,51 @@ class LearningRule(LightningModule, ABC):
 
     def log_losses(self, losses: dict[str, Tensor]) -> None:
         """Log ``losses`` of training, and what there is to ``watch``."""
-        self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()} | self.watch())
+        self.log_dict(
+            {f"loss/{name}": loss.detach() for name, loss in losses.items()} | self.watch()
+        )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.logs_now:
             part = self.PARTS[self.trainer.optimizers.index(optimizer)]
             self.log(f"gradient/{part}", gradient_norm(optimizer))
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+    def validation_step(
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor | None:
         self.log_held_out("val", self.held_out(batch), batch, dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.log_held_out("test", self.held_out(batch), batch, dataloader_idx)
 
-    def log_held_out(self, stage: str, figures: dict[str, Tensor], batch: Any, dataloader_idx: int) -> None:
-        """Log ``figures`` of a batch as ``stage/name``; what is of another loader than the first says so."""
+    def log_held_out(
+        self, stage: str, figures: dict[str, Tensor], batch: Any, dataloader_idx: int
+    ) -> None:
+        """Log ``figures`` of a batch as ``stage/name``; what is of another loader than the first
+        says so.
+        """
         rows = len(batch if isinstance(batch, Tensor) else batch[0])
         loader = f"/dataloader_idx_{dataloader_idx}" if dataloader_idx else ""
         named = {f"{stage}/{name}{loader}": value for name, value in figures.items()}
-        self.log_dict(named, batch_size=rows, sync_dist=True, prog_bar=True, add_dataloader_idx=False)
+        self.log_dict(
+            named, batch_size=rows, sync_dist=True, prog_bar=True, add_dataloader_idx=False
+        )
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> Any:
         """Raises ``ValueError``: most rules say nothing of a row of data."""
-        raise ValueError(f"{type(self).__name__} has nothing to predict of a row: draw samples, with latent-ebm sample")
+        raise ValueError(
+            f"{type(self).__name__} has nothing to predict of a row: draw samples, with "
+            "latent-ebm sample"
+        )
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
         """Raises ``NotImplementedError``: the parts of a rule are not in its own arguments."""
         raise NotImplementedError(
-            f"{cls.__name__} cannot be built from a checkpoint alone: use latent_ebm.cli.checkpoints.load_rule(path) for one "
-            "of latent-ebm fit; else build the rule and load_state_dict(torch.load(path, weights_only=True)['state_dict'])"
+            f"{cls.__name__} cannot be built from a checkpoint alone: use "
+            "latent_ebm.cli.checkpoints.load_rule(path) for one "
+            "of latent-ebm fit; else build the rule and load_state_dict(torch.load(path, "
+            "weights_only=True)['state_dict'])"
         )
 
     def make_optimizers(self) -> list[Optimizer]:
@@ -129,22 +159,32 @@ class LearningRule(LightningModule, ABC):
         return [self.optimizer([p for p in self.parameters() if p.requires_grad])]
 
     def configure_optimizers(self) -> Any:
-        """What Lightning asks for: an optimiser, or several, and their schedulers if there are any."""
+        """What Lightning asks for: an optimiser, or several, and their schedulers if there are
+        any.
+        """
         optimizers = self.make_optimizers()
         if self.scheduler is None:
             return optimizers if len(optimizers) > 1 else optimizers[0]
         schedulers = [self.scheduler(optimizer) for optimizer in optimizers]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
-            raise ValueError("scheduler must follow the epochs, not a figure, got ReduceLROnPlateau")
+            raise ValueError(
+                "scheduler must follow the epochs, not a figure, got ReduceLROnPlateau"
+            )
         return optimizers, schedulers
 
     def setup(self, stage: str) -> None:
-        """Keep distributed training from overwriting the chains of other processes with those of the first."""
-        chains = [name for name, module in self.named_modules() if isinstance(module, PersistentChains)]
+        """Keep distributed training from overwriting the chains of other processes with those of
+        the first.
+        """
+        chains = [
+            name for name, module in self.named_modules() if isinstance(module, PersistentChains)
+        ]
         self._ddp_params_and_buffers_to_ignore = [f"{name}.particles" for name in chains]
 
     def on_fit_start(self) -> None:
-        """Resume the random streams of a checkpoint; else give every process one of its own (Lightning seeds all alike)."""
+        """Resume the random streams of a checkpoint; else give every process one of its own
+        (Lightning seeds all alike).
+        """
         for name, module in self._random_modules():
             states = self._rng.get(name, torch.empty(0))
             if self.global_rank < len(states):
@@ -158,11 +198,19 @@ class LearningRule(LightningModule, ABC):
         """Obey the settings of the optimisers that are others than those of the checkpoint."""
         if "before" in self._settings:
             scheduled = self.scheduler is not None
-            adopt_settings(self.trainer.optimizers, self._settings.pop("before"), self._settings["now"], scheduled)
+            adopt_settings(
+                self.trainer.optimizers,
+                self._settings.pop("before"),
+                self._settings["now"],
+                scheduled,
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["settings"] = self._settings.get("now", [])
-        streams = {name: self.all_gather(module.get_rng_state()) for name, module in self._random_modules()}
+        streams = {
+            name: self.all_gather(module.get_rng_state())
+            for name, module in self._random_modules()
+        }
         checkpoint["rng"] = {
             name: state.view(self.trainer.world_size, -1).cpu()
             for name, state in streams.items()
@@ -177,7 +225,9 @@ class LearningRule(LightningModule, ABC):
             self._resumed_in_batch = complete_batch(checkpoint["loops"])
 
     def on_validation_start(self) -> None:
-        """Lightning counts the batch that a checkpoint has completed again after its validation, in the steps of the logs."""
+        """Lightning counts the batch that a checkpoint has completed again after its validation,
+        in the steps of the logs.
+        """
         if self._resumed_in_batch:
             self.trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
         self._resumed_in_batch = False
@@ -186,9 +236,13 @@ class LearningRule(LightningModule, ABC):
         self._resumed_in_batch = False
 
     def _random_modules(self) -> list[tuple[str, Any]]:
-        """The modules that hold random streams: torch for the CPU, and that of the accelerator in use."""
+        """The modules that hold random streams: torch for the CPU, and that of the accelerator in
+        use.
+        """
         device = self.device.type
-        return [("cpu", torch)] + ([] if device == "cpu" else [(device, torch.get_device_module(device))])
+        return [("cpu", torch)] + (
+            [] if device == "cpu" else [(device, torch.get_device_module(device))]
+        )
 
 
 def total_loss(losses: dict[str, Tensor]) -> Tensor:
@@ -200,5 +254,7 @@ def total_loss(losses: dict[str, Tensor]) -> Tensor:
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
     """Euclidean norm of the gradient of all that ``optimizer`` moves."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    parameters = [
+        p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+    ]
     return torch.stack([torch.linalg.vector_norm(p.grad) for p in parameters]).norm()

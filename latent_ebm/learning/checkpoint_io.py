@@ -9,16 +9,20 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """A plugin of the trainer, ``Trainer(plugins=[AtomicCheckpointIO()])``: a kill leaves the last checkpoint as it was.
+    """A plugin of the trainer, ``Trainer(plugins=[AtomicCheckpointIO()])``: a kill leaves the last
+    checkpoint as it was.
 
-    The file is written beside the target (Lightning's own goes through ``TMPDIR``, perhaps on another file system), its
-    bytes are forced to the disk, and then it takes the target's name in one step. What a kill leaves, ``.NAME.tmp``, is
-    overwritten by the next checkpoint of that name. Paths of other protocols (``s3://...``) are left to Lightning.
+    The file is written beside the target (Lightning's own goes through ``TMPDIR``, perhaps on
+    another file system), its bytes are forced to the disk, and then it takes the target's name in
+    one step. What a kill leaves, ``.NAME.tmp``, is overwritten by the next checkpoint of that
+    name. Paths of other protocols (``s3://...``) are left to Lightning.
 
     Raises ``OSError`` if a checkpoint cannot be written; an older one of its name is kept.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return

@@ -1,9 +1,11 @@
-r"""Diffusion models: a denoiser trained at all noise levels at once, on data or on the latents of a latent model.
+r"""Diffusion models: a denoiser trained at all noise levels at once, on data or on the latents of
+a latent model.
 
-``D = E[x_0 | x_t]`` is a regression of clean data on noised ones, and with it the score of the noised data is known (Vincent
-2011; Ho et al. 2020, arXiv:2006.11239). Each error counts ``w = (sigma / alpha)^-2 + data_scale^-2`` times, by which the
-network of an EDM-preconditioned denoiser has a target of unit variance at every noise level (Karras et al. 2022,
-arXiv:2206.00364). What decides where the network is good is which noise levels are drawn how often.
+``D = E[x_0 | x_t]`` is a regression of clean data on noised ones, and with it the score of the
+noised data is known (Vincent 2011; Ho et al. 2020, arXiv:2006.11239). Each error counts ``w =
+(sigma / alpha)^-2 + data_scale^-2`` times, by which the network of an EDM-preconditioned denoiser
+has a target of unit variance at every noise level (Karras et al. 2022, arXiv:2206.00364). What
+decides where the network is good is which noise levels are drawn how often.
 """
 
 from collections.abc import Sequence
@@ -32,18 +34,21 @@ CHUNK = 500  # samples that are drawn at once
 class Denoising(LearningRule):
     """Trains ``denoiser`` on rows x; ``reverse`` draws samples with it.
 
-    With ``num_classes`` the denoiser is told the ``label`` of a row, but for a share ``label_dropout`` of them, so that it
-    knows the marginal law too, as classifier-free guidance needs (arXiv:2207.12598). With a trained ``model`` and a
-    ``posterior`` the denoiser learns the law of the latents drawn for x, and samples are decoded: latent diffusion (Vahdat
-    et al. 2021, arXiv:2106.05931). Average weights with Lightning's ``EMAWeightAveraging``.
+    With ``num_classes`` the denoiser is told the ``label`` of a row, but for a share
+    ``label_dropout`` of them, so that it knows the marginal law too, as classifier-free guidance
+    needs (arXiv:2207.12598). With a trained ``model`` and a ``posterior`` the denoiser learns the
+    law of the latents drawn for x, and samples are decoded: latent diffusion (Vahdat et al. 2021,
+    arXiv:2106.05931). Average weights with Lightning's ``EMAWeightAveraging``.
 
     Args:
         denoiser: The network, with its schedule.
         reverse: The sampler from noise to data, of the same schedule.
         shape: The shape of an event, or of a latent.
         optimizer: Makes the optimiser from the trainable parameters.
-        noise: The law of the log-SNR of a row: "normal", cut off at the ends of the schedule, or "uniform".
-        log_snr: Mean and standard deviation of a normal law (of EDM: 2.4 and 2.4), or the ends of a uniform one.
+        noise: The law of the log-SNR of a row: "normal", cut off at the ends of the schedule, or
+            "uniform".
+        log_snr: Mean and standard deviation of a normal law (of EDM: 2.4 and 2.4), or the ends of
+            a uniform one.
         num_classes: The number of labels that the denoiser is told.
         label_dropout: The share of rows whose label is left out.
         model: The latent model whose latents are learnt, held fixed.
@@ -51,7 +56,8 @@ class Denoising(LearningRule):
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For numbers out of range, schedules that differ, or one of ``model`` and ``posterior`` alone.
+        ValueError: For numbers out of range, schedules that differ, or one of ``model`` and
+            ``posterior`` alone.
     """
 
     def __init__(
@@ -74,9 +80,14 @@ class Denoising(LearningRule):
         if num_classes is not None:
             check_counts(self, num_classes=num_classes)
         if reverse.schedule != denoiser.schedule:
-            raise ValueError(f"reverse must have the schedule {denoiser.schedule} of denoiser, got {reverse.schedule}")
+            raise ValueError(
+                f"reverse must have the schedule {denoiser.schedule} of denoiser, got "
+                f"{reverse.schedule}"
+            )
         if (model is None) != (posterior is None):
-            raise ValueError(f"model and posterior must be given together, got {model} and {posterior}")
+            raise ValueError(
+                f"model and posterior must be given together, got {model} and {posterior}"
+            )
         self.denoiser, self.reverse, self.shape = denoiser, reverse, as_shape(self, shape=shape)
         self.noise, self.log_snr = noise, log_snr
         self.num_classes, self.label_dropout = num_classes, label_dropout
@@ -99,7 +110,9 @@ class Denoising(LearningRule):
         value = x.new_empty(len(x), dtype=torch.float64)
         if self.noise == "uniform":
             return value.uniform_(*self.log_snr)
-        return torch.nn.init.trunc_normal_(value, *self.log_snr, *self.denoiser.schedule.log_snr_range)
+        return torch.nn.init.trunc_normal_(
+            value, *self.log_snr, *self.denoiser.schedule.log_snr_range
+        )
 
     def condition(self, batch: Any) -> dict[str, Tensor]:
         """The labels of a batch after dropout, if the denoiser is to be told any."""
@@ -110,12 +123,16 @@ class Denoising(LearningRule):
         return {"label": label.masked_fill(dropped, UNKNOWN)}
 
     @torch.no_grad()
-    def generate(self, num: int, num_steps: int | None = None, guidance: float | None = None) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*event), and the latents ``z`` that they were decoded from, if any.
+    def generate(
+        self, num: int, num_steps: int | None = None, guidance: float | None = None
+    ) -> dict[str, Tensor]:
+        """Samples ``x`` (num, \\*event), and the latents ``z`` that they were decoded from, if
+        any.
 
-        ``num_steps`` replaces that of the reverse sampler. With ``guidance`` w the classes take turns, ``label`` (num,), and
-        w is the weight of ``ClassifierFree``; without it samples are those of the marginal law. Raises ``ValueError`` for
-        guidance of a denoiser without classes.
+        ``num_steps`` replaces that of the reverse sampler. With ``guidance`` w the classes take
+        turns, ``label`` (num,), and w is the weight of ``ClassifierFree``; without it samples are
+        those of the marginal law. Raises ``ValueError`` for guidance of a denoiser without
+        classes.
         """
         reverse = self.reverse if num_steps is None else replace(self.reverse, num_steps=num_steps)  # pyright: ignore
         denoiser = self.denoiser if guidance is None else ClassifierFree(self.denoiser, guidance)
@@ -127,7 +144,11 @@ class Denoising(LearningRule):
             given = {name: value[rows] for name, value in condition.items()}
             parts.append(reverse.sample(partial(denoiser, **given), x_T[rows]))
         x = torch.cat(parts)
-        return {"x": x, **condition} if self.model is None else {"x": self.model.decode(x), "z": x, **condition}
+        return (
+            {"x": x, **condition}
+            if self.model is None
+            else {"x": self.model.decode(x), "z": x, **condition}
+        )
 
     def classes_in_turn(self, num: int) -> Tensor:
         """Labels 0, 1, ..., 0, 1, ... (num,)."""
@@ -136,13 +157,20 @@ class Denoising(LearningRule):
         return torch.arange(num, device=self.device) % self.num_classes
 
 
-def check_noise(noise: str, log_snr: tuple[float, float], log_snr_range: tuple[float, float]) -> None:
+def check_noise(
+    noise: str, log_snr: tuple[float, float], log_snr_range: tuple[float, float]
+) -> None:
     """Raise ``ValueError`` unless ``noise`` is a known law and ``log_snr`` are its numbers."""
     if noise not in get_args(Noise):
         raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
     (first, second), (least, greatest) = log_snr, log_snr_range
     check_numbers("Denoising", "finite", **{"log_snr[0]": first, "log_snr[1]": second})
     if noise == "uniform" and not least <= first < second <= greatest:
-        raise ValueError(f"log_snr must be ends in order within [{least:.4g}, {greatest:.4g}], got {log_snr}")
+        raise ValueError(
+            f"log_snr must be ends in order within [{least:.4g}, {greatest:.4g}], got {log_snr}"
+        )
     if noise == "normal" and not (least <= first <= greatest and second > 0):
-        raise ValueError(f"log_snr must be a mean in [{least:.4g}, {greatest:.4g}] and a deviation > 0, got {log_snr}")
+        raise ValueError(
+            f"log_snr must be a mean in [{least:.4g}, {greatest:.4g}] and a deviation > 0, got "
+            f"{log_snr}"
+        )

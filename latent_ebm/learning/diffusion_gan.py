@@ -1,10 +1,12 @@
-r"""Denoising diffusion GANs: few, large, multi-modal steps of denoising (Xiao, Kreis, Vahdat 2022, arXiv:2112.07804).
+r"""Denoising diffusion GANs: few, large, multi-modal steps of denoising (Xiao, Kreis, Vahdat 2022,
+arXiv:2112.07804).
 
-The generator guesses ``x_0 = G(x_k, t, z)``, and the guess is noised to ``x_{k-1} ~ q(x_{k-1} | x_k, x_0)``, a known law.
-The critic sees ``(x_{k-1}, t, x_k)`` and so compares the law of the *pair* with that of the data under noise, drawn in the
-same way from the true x_0: a generator that has learnt every step has learnt the data. Its latent z is what makes a step
-multi-modal. With T = 1, where x_k is noise alone, and a critic that does not look at it, this is a generative adversarial
-network (Goodfellow et al. 2014, arXiv:1406.2661).
+The generator guesses ``x_0 = G(x_k, t, z)``, and the guess is noised to ``x_{k-1} ~ q(x_{k-1} |
+x_k, x_0)``, a known law. The critic sees ``(x_{k-1}, t, x_k)`` and so compares the law of the
+*pair* with that of the data under noise, drawn in the same way from the true x_0: a generator that
+has learnt every step has learnt the data. Its latent z is what makes a step multi-modal. With T =
+1, where x_k is noise alone, and a critic that does not look at it, this is a generative
+adversarial network (Goodfellow et al. 2014, arXiv:1406.2661).
 """
 
 from collections.abc import Sequence
@@ -20,9 +22,11 @@ from samplers.schedules import Schedule, broadcast
 
 
 class DiffusionGAN(AdversarialRule):
-    """Trains ``generator(x_k, t, z) -> x_0`` against ``critic(x_{k-1}, t, x_k) -> logit`` (batch,); see ``AdversarialRule``.
+    """Trains ``generator(x_k, t, z) -> x_0`` against ``critic(x_{k-1}, t, x_k) -> logit``
+    (batch,); see ``AdversarialRule``.
 
-    ``t = k / T`` (batch,), and z (batch, \\*latent_shape) ~ N(0, I) is drawn anew for every step. Source: arXiv:2112.07804.
+    ``t = k / T`` (batch,), and z (batch, \\*latent_shape) ~ N(0, I) is drawn anew for every step.
+    Source: arXiv:2112.07804.
 
     Args:
         generator: The network that makes a guess at x_0.
@@ -32,8 +36,10 @@ class DiffusionGAN(AdversarialRule):
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from the trainable parameters.
         num_steps: The number T of steps of noise.
-        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1, arXiv:1801.04406).
-        penalty_every: The penalty is taken at every so many batches, and is as many times larger (arXiv:1912.04958).
+        penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
+            arXiv:1801.04406).
+        penalty_every: The penalty is taken at every so many batches, and is as many times larger
+            (arXiv:1912.04958).
         critic_lr: The learning rate of the critic, if it differs.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
@@ -59,10 +65,17 @@ class DiffusionGAN(AdversarialRule):
     def meet(self, x: Tensor) -> Meeting:
         k = self.draw_steps(x)
         x_k = self.diffuse(x, k)
-        return Meeting(self.back(x, x_k, k), self.back(self.denoise(x_k, k), x_k, k), (self.time(k, x), x_k), {})
+        return Meeting(
+            self.back(x, x_k, k),
+            self.back(self.denoise(x_k, k), x_k, k),
+            (self.time(k, x), x_k),
+            {},
+        )
 
     def back(self, x_0: Tensor, x_k: Tensor, k: Tensor) -> Tensor:
-        """``x_{k-1} ~ q(. | x_k, x_0)`` like ``x_k`` (batch, \\*shape); at k = 1 that is ``x_0``."""
+        """``x_{k-1} ~ q(. | x_k, x_0)`` like ``x_k`` (batch, \\*shape); at k = 1 that is
+        ``x_0``.
+        """
         t, s = (i.double() / self.num_steps for i in (k, k - 1))
         return torch.where(broadcast(k, x_k) == 1, x_0, bridge(self.schedule, x_0, x_k, t, s))
 

@@ -20,7 +20,9 @@ class Bar(Callback):
     """A bar over at most ``num_steps`` training steps, on stderr."""
 
     def __init__(self, num_steps: int) -> None:
-        self.bar = tqdm(total=num_steps, desc="learning features, fewer steps if that is enough", unit="step")
+        self.bar = tqdm(
+            total=num_steps, desc="learning features, fewer steps if that is enough", unit="step"
+        )
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.bar.update()
@@ -39,16 +41,20 @@ def fit_rows(
     patience: int = 3,
     progress: bool = False,
 ) -> None:
-    """Train ``rule`` on rows ``x`` (n >= 4, \\*event) for at most ``max_steps`` steps, in place, on the CPU.
+    """Train ``rule`` on rows ``x`` (n >= 4, \\*event) for at most ``max_steps`` steps, in place,
+    on the CPU.
 
-    Batches are drawn with replacement. The last tenth of the rows is held out; training stops when the figure ``monitor``
-    that the rule logs on it, as "val/joint", has not fallen for ``patience`` checks. ``progress`` shows a bar over all
-    steps, with the time that they would still take. Uses the global random state.
+    Batches are drawn with replacement. The last tenth of the rows is held out; training stops when
+    the figure ``monitor`` that the rule logs on it, as "val/joint", has not fallen for
+    ``patience`` checks. ``progress`` shows a bar over all steps, with the time that they would
+    still take. Uses the global random state.
     """
     check_counts("fit_rows", max_steps=max_steps, batch_size=batch_size, patience=patience)
     cut = len(x) - max(2, len(x) // 10)
     batch_size = min(batch_size, cut)
-    draws = RandomSampler(range(cut), replacement=True, num_samples=min(CHECK_EVERY, max_steps) * batch_size)
+    draws = RandomSampler(
+        range(cut), replacement=True, num_samples=min(CHECK_EVERY, max_steps) * batch_size
+    )
     train = DataLoader(TensorSet(x[:cut]), batch_size, sampler=draws, collate_fn=collate)
     held_out = DataLoader(TensorSet(x[cut:]), 1000, collate_fn=collate)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -56,7 +62,10 @@ def fit_rows(
         accelerator="cpu",
         max_epochs=-1,
         max_steps=max_steps,
-        callbacks=[EarlyStopping(monitor, patience=patience, mode="min"), *([Bar(max_steps)] if progress else [])],
+        callbacks=[
+            EarlyStopping(monitor, patience=patience, mode="min"),
+            *([Bar(max_steps)] if progress else []),
+        ],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,7 +1,8 @@
 r"""Learning rules of latent models: the wiring of a sampled posterior and pure losses.
 
-EM by sampling: infer ``z`` from ``x`` with a posterior sampler (E), then take a gradient step of the losses at the samples
-(M). Samples are constants, prior and likelihood share no parameters, so the losses are summed under one optimiser.
+EM by sampling: infer ``z`` from ``x`` with a posterior sampler (E), then take a gradient step of
+the losses at the samples (M). Samples are constants, prior and likelihood share no parameters, so
+the losses are summed under one optimiser.
 """
 
 from typing import Any
@@ -21,8 +22,11 @@ from samplers import HMC, MALA, LogDensity, Sampler
 from samplers.checks import check_kind, check_numbers
 
 
-def acceptance(name: str, sampler: Sampler, log_density: LogDensity, z: Tensor) -> dict[str, Tensor]:
-    """Mean acceptance probability of one more step from z (batch, dim), for a sampler with a Metropolis test; else nothing.
+def acceptance(
+    name: str, sampler: Sampler, log_density: LogDensity, z: Tensor
+) -> dict[str, Tensor]:
+    """Mean acceptance probability of one more step from z (batch, dim), for a sampler with a
+    Metropolis test; else nothing.
 
     The step has noise of its own, so that to look at it does not change a training.
     """
@@ -36,17 +40,22 @@ def acceptance(name: str, sampler: Sampler, log_density: LogDensity, z: Tensor) 
 def energies(prior: EnergyPrior, z_data: Tensor, z_model: Tensor) -> dict[str, Tensor]:
     """Mean energies of posterior and prior draws (batch, dim)."""
     with torch.no_grad():
-        return {f"energy/{name}": prior.network(z).mean() for name, z in {"data": z_data, "model": z_model}.items()}
+        return {
+            f"energy/{name}": prior.network(z).mean()
+            for name, z in {"data": z_data, "model": z_model}.items()
+        }
 
 
 class LatentRule(LearningRule):
-    """A ``model`` and the way it learns from posterior draws. A rule defines ``losses``; held-out figures follow.
+    """A ``model`` and the way it learns from posterior draws. A rule defines ``losses``; held-out
+    figures follow.
 
-    ``optimizer`` makes the optimiser from parameter groups; ``prior_lr`` is the learning rate of the prior's group, if
-    it differs. ``inference`` draws held-out latents and those of ``predict_step``; ``validation``, if given, those of the
-    validation set in its place, and may keep a chain for each of its data. In a batch (x, label, index) the ``index`` names
-    the data for posteriors that keep a chain per datum. ``stages`` train a ratio prior, which the model's must then be, and
-    they alone are the prior's parameters.
+    ``optimizer`` makes the optimiser from parameter groups; ``prior_lr`` is the learning rate of
+    the prior's group, if it differs. ``inference`` draws held-out latents and those of
+    ``predict_step``; ``validation``, if given, those of the validation set in its place, and may
+    keep a chain for each of its data. In a batch (x, label, index) the ``index`` names the data
+    for posteriors that keep a chain per datum. ``stages`` train a ratio prior, which the model's
+    must then be, and they alone are the prior's parameters.
     """
 
     def __init__(
@@ -60,7 +69,12 @@ class LatentRule(LearningRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
-        self.model, self.inference, self.validation, self.stages = model, inference, validation, stages
+        self.model, self.inference, self.validation, self.stages = (
+            model,
+            inference,
+            validation,
+            stages,
+        )
         self.prior_lr = prior_lr
         check_kind(self, LatentModel, model=model)
         check_numbers(self, "non-negative", prior_lr=0 if prior_lr is None else prior_lr)
@@ -84,7 +98,9 @@ class LatentRule(LearningRule):
         return {"x": torch.cat([self.model.decode(part) for part in z.split(500)]), "z": z}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Log held-out figures; return the held-out latents. Chains of ``validation`` are of the data of the first loader."""
+        """Log held-out figures; return the held-out latents. Chains of ``validation`` are of the
+        data of the first loader.
+        """
         x, index = self.unpack(batch)
         if self.validation is None or dataloader_idx > 0:
             z = self.inference.sample(self.model, x)
@@ -98,7 +114,9 @@ class LatentRule(LearningRule):
         return self.figures_at(x, self.inference.sample(self.model, x))
 
     def figures_at(self, x: Tensor, z: Tensor) -> dict[str, Any]:
-        """Reconstruction error and mean energy of x (batch, \\*event) at latents z (batch, dim)."""
+        """Reconstruction error and mean energy of x (batch, \\*event) at latents z (batch,
+        dim).
+        """
         joint = self.model.energy_terms(x, z).joint.mean()
         return {"reconstruction_mse": reconstruction_mse(x, self.model.decode(z)), "joint": joint}
 
@@ -112,7 +130,9 @@ class LatentRule(LearningRule):
         prior = [p for p in learner.parameters() if p.requires_grad]
         taken = {id(p) for p in prior}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in taken]
-        group = {"params": prior} if self.prior_lr is None else {"params": prior, "lr": self.prior_lr}
+        group = (
+            {"params": prior} if self.prior_lr is None else {"params": prior, "lr": self.prior_lr}
+        )
         return [self.optimizer([g for g in (group, {"params": rest}) if g["params"]])]
 
     def configure_callbacks(self) -> list[Callback]:
@@ -125,5 +145,8 @@ class LatentRule(LearningRule):
             num_stages = len(state["model.prior.weights"])
             num_stored = len({name.split(".")[3] for name in state if name.startswith(stages)})
             if num_stages != num_stored:
-                raise ValueError(f"model.prior.weights must have an entry a stage, of {num_stored}, got {num_stages}")
+                raise ValueError(
+                    f"model.prior.weights must have an entry a stage, of {num_stored}, got "
+                    f"{num_stages}"
+                )
             self.trigger.grow(num_stages)

@@ -1,7 +1,7 @@
 r"""Maximum likelihood by short-run MCMC (Pang et al. 2020, arXiv:2006.08205).
 
-With ``z+ ~ p(z|x)`` and ``z- ~ p(z)``, the gradient of ``log p(x)`` is that of ``log p(x|z+)`` in the likelihood and of
-``E(z-) - E(z+)`` in the energy. Both expectations come from short chains.
+With ``z+ ~ p(z|x)`` and ``z- ~ p(z)``, the gradient of ``log p(x)`` is that of ``log p(x|z+)`` in
+the likelihood and of ``E(z-) - E(z+)`` in the energy. Both expectations come from short chains.
 """
 
 from typing import Any, Literal
@@ -18,7 +18,8 @@ from samplers import PersistentChains
 
 
 class ShortRunMLE(LatentRule):
-    """Trains a ``model`` with an energy prior (or with a Gaussian one, which has nothing to learn) by maximum likelihood.
+    """Trains a ``model`` with an energy prior (or with a Gaussian one, which has nothing to learn)
+    by maximum likelihood.
 
     Source: arXiv:2006.08205.
 
@@ -26,8 +27,8 @@ class ShortRunMLE(LatentRule):
         model: The latent model, with an energy prior or a Gaussian one.
         posterior: Draws z+ in training.
         optimizer: Makes the optimiser from groups of parameters.
-        prior_chains: The prior's chains for z- start "cold" at the base, "warm" at the posterior draws (contrastive
-            divergence), or continue ``PersistentChains``.
+        prior_chains: The prior's chains for z- start "cold" at the base, "warm" at the posterior
+            draws (contrastive divergence), or continue ``PersistentChains``.
         inference: Draws latents of held-out data; the posterior, if left out.
         prior_lr: The learning rate of the prior, if it differs.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
@@ -45,7 +46,9 @@ class ShortRunMLE(LatentRule):
     ) -> None:
         super().__init__(model, inference or posterior, optimizer, prior_lr, scheduler=scheduler)
         if not isinstance(prior_chains, PersistentChains) and prior_chains not in ("cold", "warm"):
-            raise ValueError(f'prior_chains must be "cold", "warm" or PersistentChains, got {prior_chains!r}')
+            raise ValueError(
+                f'prior_chains must be "cold", "warm" or PersistentChains, got {prior_chains!r}'
+            )
         self.posterior, self.prior_chains = posterior, prior_chains
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -63,7 +66,9 @@ class ShortRunMLE(LatentRule):
         if not isinstance(prior, EnergyPrior):
             return {}
         x, z_data, z_model = self.drawn
-        chains = acceptance("prior", prior.sampler, prior, z_model) | self.watch_posterior(self.posterior, x, z_data)
+        chains = acceptance("prior", prior.sampler, prior, z_model) | self.watch_posterior(
+            self.posterior, x, z_data
+        )
         return energies(prior, z_data, z_model) | chains
 
     def sample_prior(self, prior: EnergyPrior, z_data: Tensor) -> Tensor:

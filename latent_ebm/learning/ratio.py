@@ -1,7 +1,9 @@
-r"""Adaptive multi-stage density-ratio estimation of a latent prior (Xiao & Han 2022, arXiv:2209.08739).
+r"""Adaptive multi-stage density-ratio estimation of a latent prior (Xiao & Han 2022,
+arXiv:2209.08739).
 
-While one classifier after another carries the prior towards the aggregate posterior (see ``stages``), the likelihood learns
-all along from the posterior samples, under the product of the stages closed so far.
+While one classifier after another carries the prior towards the aggregate posterior (see
+``stages``), the likelihood learns all along from the posterior samples, under the product of the
+stages closed so far.
 """
 
 from typing import Any
@@ -20,7 +22,8 @@ from latent_ebm.posteriors import Posterior
 class MultiStageRatio(LatentRule):
     """Trains a ``model`` with a ``RatioPrior`` by the ``stages`` of density-ratio estimation.
 
-    Set the trainer's ``val_check_interval``: stages are closed at validations. Source: arXiv:2209.08739.
+    Set the trainer's ``val_check_interval``: stages are closed at validations. Source:
+    arXiv:2209.08739.
 
     Args:
         model: The latent model, with a ratio prior.
@@ -30,8 +33,9 @@ class MultiStageRatio(LatentRule):
         inference: Draws latents of held-out data; the posterior, if left out.
         prior_lr: The learning rate of the classifier, if it differs.
         train_likelihood: False if only the prior is to learn.
-        validation: Draws latents of the validation set, on which it is decided when a stage is closed; ``inference``, if left
-            out. Its draws should be as close to the posterior as those of training: a chain for each datum is a cheap way.
+        validation: Draws latents of the validation set, on which it is decided when a stage is
+            closed; ``inference``, if left out. Its draws should be as close to the posterior as
+            those of training: a chain for each datum is a cheap way.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -50,7 +54,9 @@ class MultiStageRatio(LatentRule):
         validation: Posterior | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(model, inference or posterior, optimizer, prior_lr, stages, validation, scheduler)
+        super().__init__(
+            model, inference or posterior, optimizer, prior_lr, stages, validation, scheduler
+        )
         self.posterior, self.train_likelihood = posterior.requires_grad_(False), train_likelihood
         model.likelihood.requires_grad_(train_likelihood)
 

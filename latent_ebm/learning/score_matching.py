@@ -1,4 +1,6 @@
-r"""Score matching: an energy learnt from its gradient, without a sampler and without Z (Hyvarinen 2005; Vincent 2011)."""
+r"""Score matching: an energy learnt from its gradient, without a sampler and without Z (Hyvarinen
+2005; Vincent 2011).
+"""
 
 from typing import Any
 
@@ -11,7 +13,8 @@ from samplers.checks import check_numbers
 
 
 class ScoreMatching(LearningRule):
-    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), so that its score is that of blurred data.
+    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), so that its score is that
+    of blurred data.
 
     The energy's additive constant gets no gradient; in several processes use Lightning's strategy
     "ddp_find_unused_parameters_true". Source: Vincent 2011.
@@ -38,7 +41,11 @@ class ScoreMatching(LearningRule):
         self.ebm, self.noise = ebm, noise
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        return {"score": denoising_score_matching(self.ebm, self.unpack(batch)[0].flatten(1), self.noise)}
+        return {
+            "score": denoising_score_matching(
+                self.ebm, self.unpack(batch)[0].flatten(1), self.noise
+            )
+        }
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
         """The unnormalised ``log_density`` (batch,) of rows."""

@@ -1,9 +1,12 @@
-r"""Training an energy-based model in data space: the critic is its own generator (arXiv:2102.11757).
+r"""Training an energy-based model in data space: the critic is its own generator
+(arXiv:2102.11757).
 
-``p(x) = p_0(x) exp(-E(x)) / Z`` with ``U = -log p`` and a short-run sampler that carries ``x_0 ~ p_0`` to ``F(x_0)``. A step
-on ``E_data[U] - E[U(F(x_0))]`` with ``F`` held fixed raises the energy where the sampler goes and lowers it where the data
-are: the step of a Wasserstein critic (Xiao, Yan, Amit 2021). The generator ``F`` follows the critic's own gradient, so it
-adapts by itself, and nothing in this asks ``F`` to sample from ``p``: maximum likelihood needs chains that have reached it.
+``p(x) = p_0(x) exp(-E(x)) / Z`` with ``U = -log p`` and a short-run sampler that carries ``x_0 ~
+p_0`` to ``F(x_0)``. A step on ``E_data[U] - E[U(F(x_0))]`` with ``F`` held fixed raises the energy
+where the sampler goes and lowers it where the data are: the step of a Wasserstein critic (Xiao,
+Yan, Amit 2021). The generator ``F`` follows the critic's own gradient, so it adapts by itself, and
+nothing in this asks ``F`` to sample from ``p``: maximum likelihood needs chains that have reached
+it.
 """
 
 from typing import Any, Literal, get_args
@@ -21,20 +24,23 @@ Negatives = Literal["detached", "through", "through+entropy"]
 
 
 class SelfAdversarial(LearningRule):
-    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives that its own ``sampler`` makes.
+    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives that its
+    own ``sampler`` makes.
 
-    Held-out data log the view of critic and generator: ``gap`` = E[U(F(x_0))] - E_data[U], ``displacement`` = E|F(x_0) -
-    x_0|, ``noise`` injected along a path, and for a ``GradientFlow`` of (``slope``, ``correlation``) of its log-density
-    against ``-U``, which are 1 for a model that samples from itself, and its ``contraction``, E[log p_T - log p_0].
+    Held-out data log the view of critic and generator: ``gap`` = E[U(F(x_0))] - E_data[U],
+    ``displacement`` = E|F(x_0) - x_0|, ``noise`` injected along a path, and for a ``GradientFlow``
+    of (``slope``, ``correlation``) of its log-density against ``-U``, which are 1 for a model that
+    samples from itself, and its ``contraction``, E[log p_T - log p_0].
 
     Args:
         ebm: The density of x.
         optimizer: Makes the optimiser from the trainable parameters.
-        negatives: "detached" is the rule of energy-based models. "through" adds the generator's loss ``E[U(F(x_0))]`` at
-            fixed U, differentiated through the dynamics, and "through+entropy" the entropy of its samples too, by nearest
-            neighbours: improved contrastive divergence (Du et al. 2021, arXiv:2012.01316).
-        start: Chains start "cold" at the base, "warm" at the data (contrastive divergence), or continue
-            ``PersistentChains`` (detached only).
+        negatives: "detached" is the rule of energy-based models. "through" adds the generator's
+            loss ``E[U(F(x_0))]`` at fixed U, differentiated through the dynamics, and
+            "through+entropy" the entropy of its samples too, by nearest neighbours: improved
+            contrastive divergence (Du et al. 2021, arXiv:2012.01316).
+        start: Chains start "cold" at the base, "warm" at the data (contrastive divergence), or
+            continue ``PersistentChains`` (detached only).
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -51,11 +57,15 @@ class SelfAdversarial(LearningRule):
     ) -> None:
         super().__init__(optimizer, scheduler)
         if negatives not in get_args(Negatives):
-            raise ValueError(f"negatives must be one of {', '.join(get_args(Negatives))}, got {negatives!r}")
+            raise ValueError(
+                f"negatives must be one of {', '.join(get_args(Negatives))}, got {negatives!r}"
+            )
         if not isinstance(start, PersistentChains) and start not in ("cold", "warm"):
             raise ValueError(f'start must be "cold", "warm" or PersistentChains, got {start!r}')
         if isinstance(start, PersistentChains) and negatives != "detached":
-            raise ValueError(f'negatives must be "detached" with persistent chains, got {negatives!r}')
+            raise ValueError(
+                f'negatives must be "detached" with persistent chains, got {negatives!r}'
+            )
         self.ebm, self.negatives, self.start = ebm, negatives, start
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -71,18 +81,26 @@ class SelfAdversarial(LearningRule):
 
     def watch(self) -> dict[str, Tensor]:
         x, generated = self.drawn
-        return energies(self.ebm, x, generated) | acceptance("model", self.ebm.sampler, self.ebm, generated)
+        return energies(self.ebm, x, generated) | acceptance(
+            "model", self.ebm.sampler, self.ebm, generated
+        )
 
     def sample_negatives(self, x: Tensor) -> Tensor:
-        """Negatives (batch, dim), as many as the data x, with their graph unless they are "detached"."""
+        """Negatives (batch, dim), as many as the data x, with their graph unless they are
+        "detached".
+        """
         if isinstance(self.start, PersistentChains):
             return self.start.advance(self.ebm.sampler, self.ebm, self.start.pick(len(x)))
         start = x if self.start == "warm" else self.ebm.base.sample(len(x))
-        draw = self.ebm.sampler.sample if self.negatives == "detached" else self.ebm.sampler.rsample
+        draw = (
+            self.ebm.sampler.sample if self.negatives == "detached" else self.ebm.sampler.rsample
+        )
         return draw(self.ebm, start)
 
     def fixed_log_density(self, x: Tensor) -> Tensor:
-        """``-U(x)`` (batch,), differentiable in x alone: the generator's loss does not move the critic."""
+        """``-U(x)`` (batch,), differentiable in x alone: the generator's loss does not move the
+        critic.
+        """
         constants = {name: parameter.detach() for name, parameter in self.ebm.named_parameters()}
         return torch.func.functional_call(self.ebm, constants, (x,))
 
@@ -100,7 +118,9 @@ class SelfAdversarial(LearningRule):
             return self.adversaries(x, self.ebm.base.sample(len(x)))
 
     def adversaries(self, x: Tensor, x0: Tensor) -> dict[str, Tensor]:
-        """The view of critic and generator at data x (batch, dim) and starts ``x0`` (num, dim) of the base."""
+        """The view of critic and generator at data x (batch, dim) and starts ``x0`` (num, dim) of
+        the base.
+        """
         sampler = self.ebm.sampler
         noise = getattr(sampler, "noise_scale", 0.0) * sampler.num_steps**0.5
         figures = {"noise": x.new_tensor(noise)}

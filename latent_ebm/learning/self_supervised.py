@@ -1,8 +1,10 @@
-r"""Features without labels: two random views of an image shall have the same embedding, and embeddings shall not collapse.
+r"""Features without labels: two random views of an image shall have the same embedding, and
+embeddings shall not collapse.
 
-An encoder that is trained so on images at hand serves other tasks frozen: what views of one image share is what is in it,
-and that is of use to tell images apart that training has not seen (arXiv:2105.09270). Collapse, one embedding for all, would
-make views agree perfectly; VICReg (arXiv:2105.04906) asks every coordinate to vary and none to repeat another.
+An encoder that is trained so on images at hand serves other tasks frozen: what views of one image
+share is what is in it, and that is of use to tell images apart that training has not seen
+(arXiv:2105.09270). Collapse, one embedding for all, would make views agree perfectly; VICReg
+(arXiv:2105.04906) asks every coordinate to vary and none to repeat another.
 """
 
 from typing import Any
@@ -17,12 +19,14 @@ from samplers.checks import check_numbers
 
 
 class Augment(nn.Module):
-    """A random view of every image: crop, turn, mirror, colours, noise; (batch, C, H, W) in [-1, 1] to the same.
+    """A random view of every image: crop, turn, mirror, colours, noise; (batch, C, H, W) in [-1,
+    1] to the same.
 
     All images of a batch are drawn at once.
 
     Args:
-        min_area: The crop covers an area uniform in [``min_area``, 1] of the image, and is resized to the whole.
+        min_area: The crop covers an area uniform in [``min_area``, 1] of the image, and is resized
+            to the whole.
         flip: The probability of the mirror image.
         jitter: Brightness, contrast and saturation change by up to this.
         grey: The probability that no colour is left.
@@ -46,7 +50,13 @@ class Augment(nn.Module):
         check_numbers(self, "in (0, 1]", min_area=min_area)
         check_numbers(self, "in [0, 1]", flip=flip, jitter=jitter, grey=grey)
         check_numbers(self, "non-negative", noise=noise, turn=turn)
-        self.min_area, self.flip, self.jitter, self.grey, self.noise = min_area, flip, jitter, grey, noise
+        self.min_area, self.flip, self.jitter, self.grey, self.noise = (
+            min_area,
+            flip,
+            jitter,
+            grey,
+            noise,
+        )
         self.turn = turn
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,19 +64,25 @@ class Augment(nn.Module):
         return (self.recolour(self.crop(x)) + self.noise * torch.randn_like(x)).clamp(-1, 1)
 
     def crop(self, x: Tensor) -> Tensor:
-        """Crops, resized, turned and perhaps mirrored: one affine map an image, read off by bilinear interpolation."""
+        """Crops, resized, turned and perhaps mirrored: one affine map an image, read off by
+        bilinear interpolation.
+        """
         area, mirror, angle, *centre = torch.rand(5, len(x), device=x.device, dtype=x.dtype)
         side = (self.min_area + (1 - self.min_area) * area).sqrt()
         shift = (1 - side).unsqueeze(1) * (2 * torch.stack(centre, 1) - 1)
         scale = torch.stack([torch.where(mirror < self.flip, -side, side), side], 1)
         angle = self.turn * (2 * angle - 1)
-        turned = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+        turned = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(
+            -1, 2, 2
+        )
         affine = torch.cat([turned * scale.unsqueeze(1), shift.unsqueeze(2)], 2)
         grid = affine_grid(affine, list(x.shape), align_corners=False)
         return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
     def recolour(self, x: Tensor) -> Tensor:
-        """``x`` with other saturation, contrast and brightness, each image its own; may leave [-1, 1]."""
+        """``x`` with other saturation, contrast and brightness, each image its own; may leave [-1,
+        1].
+        """
         draws = torch.rand(4, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
         brightness, contrast, saturation = self.jitter * (2 * draws[:3] - 1)
         grey = x.mean(1, keepdim=True)
@@ -76,13 +92,16 @@ class Augment(nn.Module):
 
 
 class VICReg(LearningRule):
-    """Trains ``encoder`` on images (batch, C, H, W) in [-1, 1] so that its features agree between views and do not collapse.
+    """Trains ``encoder`` on images (batch, C, H, W) in [-1, 1] so that its features agree between
+    views and do not collapse.
 
-    A ``loss/variance`` that stays near its weight says that embeddings have collapsed. Source: arXiv:2105.04906.
+    A ``loss/variance`` that stays near its weight says that embeddings have collapsed. Source:
+    arXiv:2105.04906.
 
     Args:
         encoder: Maps images to features.
-        projector: Maps features to the embeddings of which the loss is taken; of no use afterwards.
+        projector: Maps features to the embeddings of which the loss is taken; of no use
+            afterwards.
         augment: Makes a random view of every image.
         optimizer: Makes the optimiser from the trainable parameters.
         invariance: The weight of the distance between the embeddings of two views.
@@ -113,12 +132,19 @@ class VICReg(LearningRule):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         x = self.unpack(batch)[0]
         embeddings = self.projector(self.encoder(torch.cat([self.augment(x), self.augment(x)])))
-        terms = vicreg(*embeddings.float().chunk(2))  # variances in full precision, whatever the network runs in
-        return {name: weight * term for (name, weight), term in zip(self.weights.items(), terms, strict=True)}
+        terms = vicreg(
+            *embeddings.float().chunk(2)
+        )  # variances in full precision, whatever the network runs in
+        return {
+            name: weight * term
+            for (name, weight), term in zip(self.weights.items(), terms, strict=True)
+        }
 
     def generate(self, num: int) -> dict[str, Tensor]:
         """Raises ``ValueError``: features generate nothing."""
-        raise ValueError(f"the rule must hold a generator to be sampled, got {type(self).__name__}")
+        raise ValueError(
+            f"the rule must hold a generator to be sampled, got {type(self).__name__}"
+        )
 
     def held_out(self, batch: Any) -> dict[str, Tensor]:
         losses = super().held_out(batch)

@@ -1,17 +1,19 @@
 r"""Adaptive stages of density-ratio estimation (Xiao & Han 2022, arXiv:2209.08739).
 
-Stage k has a frozen prior ``p_k``. A classifier with logit ``f`` separates posterior draws ``z+ ~ q_k`` from prior draws
-``z- ~ p_k``; at its optimum ``f = log q_k / p_k``. Then ``f`` is frozen, joins the product, and the next stage starts from
-``f = 0``. As ``p_k`` does not move within a stage, its draws are a *pool* of particles, refreshed by a step now and then: no
-inner prior chain.
+Stage k has a frozen prior ``p_k``. A classifier with logit ``f`` separates posterior draws ``z+ ~
+q_k`` from prior draws ``z- ~ p_k``; at its optimum ``f = log q_k / p_k``. Then ``f`` is frozen,
+joins the product, and the next stage starts from ``f = 0``. As ``p_k`` does not move within a
+stage, its draws are a *pool* of particles, refreshed by a step now and then: no inner prior chain.
 
-What decides is this library's own addition to the paper. On held-out samples the loss is ``2 log 2`` where no gap between
-``q_k`` and ``p_k`` is left. When the held-out loss stops falling, the stage is closed if it lies below ``2 log 2`` and
-brings the prior closer to held-out posterior draws, both by more than a tolerance; else there is nothing to add. A closing
-stage enters as ``w f`` with the largest ``w <= 1`` whose importance weights under ``p_k`` keep an effective sample size of
-``min_ess``: over a chasm it goes part of the way, and the rest is the next stage's. So ``log Z_{k+1} - log Z_k =
-log E_{p_k}[exp(w f)]`` is a well-conditioned average over held-out particles, and the pool, resampled by the same weights
-and moved by the prior's sampler, is the pool of ``p_{k+1}``.
+What decides is this library's own addition to the paper. On held-out samples the loss is ``2 log
+2`` where no gap between ``q_k`` and ``p_k`` is left. When the held-out loss stops falling, the
+stage is closed if it lies below ``2 log 2`` and brings the prior closer to held-out posterior
+draws, both by more than a tolerance; else there is nothing to add. A closing stage enters as ``w
+f`` with the largest ``w <= 1`` whose importance weights under ``p_k`` keep an effective sample
+size of ``min_ess``: over a chasm it goes part of the way, and the rest is the next stage's. So
+``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` is a well-conditioned average over held-out
+particles, and the pool, resampled by the same weights and moved by the prior's sampler, is the
+pool of ``p_{k+1}``.
 """
 
 import copy
@@ -30,16 +32,21 @@ NO_GAP = 2 * math.log(2)  # the classifier's loss where both laws are the same
 
 
 def zero_last_layer(network: nn.Module) -> None:
-    """Zero the last ``nn.Linear`` of ``network``, so that its output is 0. Raises ``ValueError`` if it has none."""
+    """Zero the last ``nn.Linear`` of ``network``, so that its output is 0. Raises ``ValueError``
+    if it has none.
+    """
     layers = [m for m in network.modules() if isinstance(m, nn.Linear)]
     if not layers:
-        raise ValueError(f"ratio must end in an nn.Linear layer, got {type(network).__name__} without one")
+        raise ValueError(
+            f"ratio must end in an nn.Linear layer, got {type(network).__name__} without one"
+        )
     for parameter in layers[-1].parameters():
         nn.init.zeros_(parameter)
 
 
 class RatioStages(nn.Module):
-    """The open stage: its classifier ``ratio`` (logit: z (batch, dim) -> (batch,)) and its pool of prior draws.
+    """The open stage: its classifier ``ratio`` (logit: z (batch, dim) -> (batch,)) and its pool of
+    prior draws.
 
     Args:
         ratio: The classifier.
@@ -47,11 +54,13 @@ class RatioStages(nn.Module):
         pool_size: The number of particles, the last fifth of them held out.
         refresh: Moves drawn particles before they are used; null: not at all.
         max_stages: At most so many stages are closed.
-        patience: A stage closes when the mean held-out loss of the last ``patience`` checks is no longer ``min_drop`` below
-            that of the ``patience`` before, and both the gap ``2 log 2 - loss`` and the gain (see ``check``) are worth it.
+        patience: A stage closes when the mean held-out loss of the last ``patience`` checks is no
+            longer ``min_drop`` below that of the ``patience`` before, and both the gap ``2 log 2 -
+            loss`` and the gain (see ``check``) are worth it.
         min_drop: See ``patience``, in nats.
         tolerance: What gap and gain must exceed for a stage to be worth adding, in nats.
-        min_ess: A stage enters with the largest weight that leaves this part of the pool's effective sample size.
+        min_ess: A stage enters with the largest weight that leaves this part of the pool's
+            effective sample size.
 
     Raises:
         ValueError: For numbers out of range.
@@ -89,7 +98,9 @@ class RatioStages(nn.Module):
         self.filled = True
 
     def loss(self, prior: RatioPrior, z_data: Tensor) -> Tensor:
-        """Classifier loss at posterior draws ``z_data`` (batch, dim) and as many of the pool's training part."""
+        """Classifier loss at posterior draws ``z_data`` (batch, dim) and as many of the pool's
+        training part.
+        """
         index = torch.randint(self.num_train, (len(z_data),), device=z_data.device)
         pool, refresh = self.pool, self.refresh
         z_model = pool.particles[index] if refresh is None else pool.advance(refresh, prior, index)
@@ -99,47 +110,65 @@ class RatioStages(nn.Module):
     def check(self, z_held_out: Tensor) -> dict[str, float]:
         """Held-out figures of the open stage at posterior draws (n, dim).
 
-        ``loss``; ``gap`` = 2 log 2 - loss, twice the Jensen-Shannon divergence for an optimal classifier, 0 when nothing
-        is left to learn; ``gain`` = E_q[w f] - log E_p[exp(w f)], by which the stage would bring the prior closer to q in
-        KL divergence; ``accuracy``, above .95 a sign of a density chasm (Rhodes et al. 2020, arXiv:2006.12204);
-        ``calibration_model`` = E_p[r] and ``calibration_data`` = E_q[1/r], 1 for an exact ratio; ``ess`` of the weights
-        r under p, a fraction.
+        ``loss``; ``gap`` = 2 log 2 - loss, twice the Jensen-Shannon divergence for an optimal
+        classifier, 0 when nothing is left to learn; ``gain`` = E_q[w f] - log E_p[exp(w f)], by
+        which the stage would bring the prior closer to q in KL divergence; ``accuracy``, above .95
+        a sign of a density chasm (Rhodes et al. 2020, arXiv:2006.12204); ``calibration_model`` =
+        E_p[r] and ``calibration_data`` = E_q[1/r], 1 for an exact ratio; ``ess`` of the weights r
+        under p, a fraction.
         """
-        logit_data, logit_model = self.ratio(z_held_out), self.ratio(self.pool.particles[self.num_train :])
+        logit_data, logit_model = (
+            self.ratio(z_held_out),
+            self.ratio(self.pool.particles[self.num_train :]),
+        )
         loss, step = noise_contrastive(logit_data, logit_model).item(), self.measure()
         return {
             "loss": loss,
             "gap": NO_GAP - loss,
             "gain": step["weight"] * logit_data.mean().item() - step["log_z_step"],
-            "accuracy": ((logit_data > 0).float().mean() + (logit_model < 0).float().mean()).item() / 2,
+            "accuracy": ((logit_data > 0).float().mean() + (logit_model < 0).float().mean()).item()
+            / 2,
             "calibration_model": logit_model.exp().mean().item(),
             "calibration_data": (-logit_data).exp().mean().item(),
             "ess": effective_sample_size(logit_model).item(),
         }
 
     def record(self, figures: dict[str, float]) -> None:
-        """Remember the held-out figures of the open stage, from which it is decided when to close it."""
+        """Remember the held-out figures of the open stage, from which it is decided when to close
+        it.
+        """
         self.curve.append(figures["loss"])
         self.gain = figures["gain"]
 
     def is_worth_adding(self, prior: RatioPrior) -> bool:
-        """Whether ``prior`` has room for a stage, and the last held-out gap and gain of the open one exceed the tolerance."""
+        """Whether ``prior`` has room for a stage, and the last held-out gap and gain of the open
+        one exceed the tolerance.
+        """
         if not self.curve or len(prior.stages) >= self.max_stages:
             return False
         return min(NO_GAP - self.curve[-1], self.gain) > self.tolerance
 
     def is_done(self, prior: RatioPrior) -> bool:
-        """Whether the open stage has learnt what it can (its held-out loss has stopped falling) and is worth adding."""
-        recent, before = self.curve[-self.patience :], self.curve[-2 * self.patience : -self.patience]
+        """Whether the open stage has learnt what it can (its held-out loss has stopped falling)
+        and is worth adding.
+        """
+        recent, before = (
+            self.curve[-self.patience :],
+            self.curve[-2 * self.patience : -self.patience],
+        )
         if len(before) < self.patience:
             return False
-        return sum(before) - sum(recent) < self.min_drop * self.patience and self.is_worth_adding(prior)
+        return sum(before) - sum(recent) < self.min_drop * self.patience and self.is_worth_adding(
+            prior
+        )
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """``weight`` w with which the open stage would enter the prior, and its ``log_z_step`` = log E_p[exp(w f)].
+        """``weight`` w with which the open stage would enter the prior, and its ``log_z_step`` =
+        log E_p[exp(w f)].
 
-        Both on the held-out part of the pool: the classifier has pushed f down where it was trained.
+        Both on the held-out part of the pool: the classifier has pushed f down where it was
+        trained.
         """
         logit = self.ratio(self.pool.particles[self.num_train :])
         weight = largest_weight(logit, self.min_ess)
@@ -147,7 +176,9 @@ class RatioStages(nn.Module):
 
     @torch.no_grad()
     def close(self, prior: RatioPrior, weight: float, log_z_step: float) -> None:
-        """Freeze the open stage into ``prior``, move the pool to the new prior, and open the next stage at f = 0."""
+        """Freeze the open stage into ``prior``, move the pool to the new prior, and open the next
+        stage at f = 0.
+        """
         particles = resample(self.pool.particles, weight * self.ratio(self.pool.particles))
         prior.append(copy.deepcopy(self.ratio), weight, log_z_step)
         self.pool.particles.copy_(prior.sampler.sample(prior.stacked(), particles))
@@ -167,11 +198,15 @@ class RatioStages(nn.Module):
 
 
 def largest_weight(logit: Tensor, min_ess: float) -> float:
-    """Largest ``w`` in [0, 1] for which the weights ``exp(w logit)`` (n,) have an effective sample size of ``min_ess`` n."""
+    """Largest ``w`` in [0, 1] for which the weights ``exp(w logit)`` (n,) have an effective sample
+    size of ``min_ess`` n.
+    """
     if effective_sample_size(logit) >= min_ess:
         return 1.0
     low, high = 0.0, 1.0
     for _ in range(20):
         middle = (low + high) / 2
-        low, high = (middle, high) if effective_sample_size(middle * logit) >= min_ess else (low, middle)
+        low, high = (
+            (middle, high) if effective_sample_size(middle * logit) >= min_ess else (low, middle)
+        )
     return low

@@ -17,27 +17,35 @@ from latent_ebm.priors import RatioPrior
 def staged_prior(model: LatentModel) -> RatioPrior:
     """The model's prior, which must be a ``RatioPrior``, else ``ValueError``."""
     if not isinstance(model.prior, RatioPrior):
-        raise ValueError(f"model.prior must be a RatioPrior to be trained in stages, got {type(model.prior).__name__}")
+        raise ValueError(
+            "model.prior must be a RatioPrior to be trained in stages, got "
+            f"{type(model.prior).__name__}"
+        )
     return model.prior
 
 
 def check_validation(trainer: Trainer) -> None:
-    """Raise ``ValueError`` if a training is to end without a validation, for then no stage would ever be closed."""
+    """Raise ``ValueError`` if a training is to end without a validation, for then no stage would
+    ever be closed.
+    """
     if not trainer.enable_validation:
         raise ValueError(
-            "limit_val_batches must leave batches of a validation set, on which it is decided when a stage is closed, "
+            "limit_val_batches must leave batches of a validation set, on which it is decided "
+            "when a stage is closed, "
             f"got {trainer.limit_val_batches}"
         )
     every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
     if every is not None and epochs is not None and 0 < epochs < every:
         raise ValueError(
-            f"check_val_every_n_epoch must be at most max_epochs = {epochs}, for stages are closed at validations, "
+            f"check_val_every_n_epoch must be at most max_epochs = {epochs}, for stages are "
+            "closed at validations, "
             f"got {every}"
         )
 
 
 class StageTrigger(Callback):
-    """Checks the open stage on the latents of each validation and closes it when it is done, or when training ends.
+    """Checks the open stage on the latents of each validation and closes it when it is done, or
+    when training ends.
 
     In several processes the first one decides for all.
     """
@@ -55,7 +63,8 @@ class StageTrigger(Callback):
         averaging = (StochasticWeightAveraging, WeightAveraging)
         if any(isinstance(c, averaging) for c in trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(
-                "callbacks must not average weights while a ratio prior grows: stages would be averaged away"
+                "callbacks must not average weights while a ratio prior grows: stages would be "
+                "averaged away"
             )
         check_validation(trainer)
         self.stages.start(self.prior)
@@ -78,16 +87,23 @@ class StageTrigger(Callback):
             return
         figures = trainer.strategy.broadcast(self.stages.check(z))
         self.stages.record(figures)
-        pl_module.log_dict({f"ratio/{name}": value for name, value in figures.items()}, sync_dist=True)
+        pl_module.log_dict(
+            {f"ratio/{name}": value for name, value in figures.items()}, sync_dist=True
+        )
         if self.stages.is_done(self.prior):
             self.close(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step >= trainer.estimated_stepping_batches and self.stages.is_worth_adding(self.prior):
+        if (
+            trainer.global_step >= trainer.estimated_stepping_batches
+            and self.stages.is_worth_adding(self.prior)
+        ):
             self.close(trainer, pl_module)
 
     def close(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the open stage, forget the optimiser's moments of its classifier, and log what was added."""
+        """Close the open stage, forget the optimiser's moments of its classifier, and log what was
+        added.
+        """
         step = trainer.strategy.broadcast(self.stages.measure())
         self.stages.close(self.prior, **step)
         for parameter in self.stages.ratio.parameters():
@@ -97,4 +113,6 @@ class StageTrigger(Callback):
             "log_z": self.prior.log_z.item(),
             "num_stages": float(len(self.prior.stages)),
         }
-        pl_module.log_dict({f"ratio/{name}": value for name, value in added.items()}, sync_dist=True)
+        pl_module.log_dict(
+            {f"ratio/{name}": value for name, value in added.items()}, sync_dist=True
+        )

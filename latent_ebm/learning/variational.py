@@ -1,8 +1,10 @@
-r"""Variational learning: an encoder ``q(z|x)`` in place of posterior chains (Kingma & Welling 2014, arXiv:1312.6114).
+r"""Variational learning: an encoder ``q(z|x)`` in place of posterior chains (Kingma & Welling
+2014, arXiv:1312.6114).
 
-The evidence bound ``E_q[log p(x|z) + log p(z) - log q(z|x)]`` holds for every prior. With an energy prior its gradient in
-the energy lacks only the model half, ``E_p[dE]``, which prior chains give. With a ratio prior the stages learn at draws of
-the aggregate encoder; one ratio on a trained VAE is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
+The evidence bound ``E_q[log p(x|z) + log p(z) - log q(z|x)]`` holds for every prior. With an
+energy prior its gradient in the energy lacks only the model half, ``E_p[dE]``, which prior chains
+give. With a ratio prior the stages learn at draws of the aggregate encoder; one ratio on a trained
+VAE is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
 """
 
 from typing import Any
@@ -20,17 +22,19 @@ from samplers import Sampler
 
 
 class Variational(LatentRule):
-    """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``, by the evidence bound.
+    """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``,
+    by the evidence bound.
 
-    A ``RatioPrior`` learns in ``stages`` at the encoder's draws; for NCP-VAE give the trained posterior and likelihood to
-    ``MultiStageRatio(train_likelihood=False)`` with one stage.
+    A ``RatioPrior`` learns in ``stages`` at the encoder's draws; for NCP-VAE give the trained
+    posterior and likelihood to ``MultiStageRatio(train_likelihood=False)`` with one stage.
 
     Args:
         model: The latent model.
         posterior: The encoder.
         optimizer: Makes the optimiser from groups of parameters.
         stages: The open stage of a ratio prior: its classifier and its pool.
-        refine: Carries held-out latents on from the encoder's mean; if left out they are draws of the encoder.
+        refine: Carries held-out latents on from the encoder's mean; if left out they are draws of
+            the encoder.
         prior_lr: The learning rate of the prior, if it differs.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """

@@ -9,14 +9,17 @@ from samplers.checks import check_counts, check_numbers
 
 
 def join(*channels: Tensor | None, t: Tensor) -> Tensor:
-    """Events (batch, \\_, \\*rest) that are there, one after another, and the times (batch,) as a last channel."""
+    """Events (batch, \\_, \\*rest) that are there, one after another, and the times (batch,) as a
+    last channel.
+    """
     parts = [part for part in channels if part is not None]
     level = t.to(parts[0].dtype).view(-1, *[1] * (parts[0].ndim - 1))
     return torch.cat([*parts, level.expand_as(parts[0][:, :1])], 1)
 
 
 class WithTime(nn.Module):
-    """``(x, t) -> network([x, t])``: x (batch, C, \\*rest) and t (batch,), which becomes a channel of its own.
+    """``(x, t) -> network([x, t])``: x (batch, C, \\*rest) and t (batch,), which becomes a channel
+    of its own.
 
     So a network of C + 1 channels serves as one of a denoiser, told the noise level.
     """
@@ -30,10 +33,12 @@ class WithTime(nn.Module):
 
 
 class WithLatent(nn.Module):
-    """Generator ``(x, t, z) -> x_0`` (batch, C, \\*rest) of x (batch, C, \\*rest), t (batch,) and z (batch, D, \\*rest).
+    """Generator ``(x, t, z) -> x_0`` (batch, C, \\*rest) of x (batch, C, \\*rest), t (batch,) and
+    z (batch, D, \\*rest).
 
-    ``network`` maps events of C + D channels and t to events, of which the first C channels are kept: ``UNet`` or
-    ``DenoiserMLP`` of the shape (C + D, \\*rest), or ``WithTime`` of another one.
+    ``network`` maps events of C + D channels and t to events, of which the first C channels are
+    kept: ``UNet`` or ``DenoiserMLP`` of the shape (C + D, \\*rest), or ``WithTime`` of another
+    one.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -45,10 +50,11 @@ class WithLatent(nn.Module):
 
 
 class Critic(nn.Module):
-    """Logit (batch,) of x (batch, C, \\*rest) at t (batch,), next to the noisier ``x_k`` like x that it came from.
+    """Logit (batch,) of x (batch, C, \\*rest) at t (batch,), next to the noisier ``x_k`` like x
+    that it came from.
 
-    ``network`` maps events of 2 C + 1 channels, or of C + 1 if the critic is not ``paired`` and passes over ``x_k``, to one
-    number (batch, 1); the last channel holds t.
+    ``network`` maps events of 2 C + 1 channels, or of C + 1 if the critic is not ``paired`` and
+    passes over ``x_k``, to one number (batch, 1); the last channel holds t.
     """
 
     def __init__(self, network: nn.Module, paired: bool = True) -> None:
@@ -62,10 +68,12 @@ class Critic(nn.Module):
 
 
 class Fourier(nn.Module):
-    """``network([x, sin(w_k x), cos(w_k x)])`` of x (batch, dim), so that a small perceptron can be sharp.
+    """``network([x, sin(w_k x), cos(w_k x)])`` of x (batch, dim), so that a small perceptron can
+    be sharp.
 
-    ``w_k = lowest 2^k`` for k < ``num``, entry by entry: the network takes ``(1 + 2 num) dim`` numbers. Raises ``ValueError``
-    for a ``lowest`` that is not positive. Source: Tancik et al. 2020, arXiv:2006.10739.
+    ``w_k = lowest 2^k`` for k < ``num``, entry by entry: the network takes ``(1 + 2 num) dim``
+    numbers. Raises ``ValueError`` for a ``lowest`` that is not positive. Source: Tancik et al.
+    2020, arXiv:2006.10739.
     """
 
     frequencies: Tensor

@@ -1,8 +1,9 @@
 """A small image classifier whose penultimate layer gives features for sample-based metrics.
 
-Distances between images are only as good as the space they are taken in. A network trained to tell the classes of the
-data set at hand maps images to a few coordinates that keep what distinguishes the classes and drop the rest, which is
-what a Frechet distance or nearest-neighbour balls need on digits, where an ImageNet network is out of its domain.
+Distances between images are only as good as the space they are taken in. A network trained to tell
+the classes of the data set at hand maps images to a few coordinates that keep what distinguishes
+the classes and drop the rest, which is what a Frechet distance or nearest-neighbour balls need on
+digits, where an ImageNet network is out of its domain.
 """
 
 import math
@@ -20,12 +21,14 @@ MIN_SIDE, MAX_SIDE = 8, 64  # pixels of its images
 
 
 class FeatureClassifier(nn.Module):
-    """Strided convolutions down to at most 4x4, one hidden layer (the features), one linear layer (the logits).
+    """Strided convolutions down to at most 4x4, one hidden layer (the features), one linear layer
+    (the logits).
 
     Args:
         shape: image shape (channels, height, width), sides from 8 to 64.
         num_classes: number of logits, at least 2.
-        channels: width of the first convolution; later ones have twice and four times it, features eight times it.
+        channels: width of the first convolution; later ones have twice and four times it, features
+            eight times it.
 
     Raises:
         ValueError: a side is outside 8..64, or a number is too small.
@@ -33,20 +36,31 @@ class FeatureClassifier(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, channels: int = 16) -> None:
         super().__init__()
-        if len(shape) != 3 or shape[0] < 1 or not all(MIN_SIDE <= side <= MAX_SIDE for side in shape[1:]):
+        if (
+            len(shape) != 3
+            or shape[0] < 1
+            or not all(MIN_SIDE <= side <= MAX_SIDE for side in shape[1:])
+        ):
             rule = f"(channels >= 1, height, width), sides {MIN_SIDE} to {MAX_SIDE}"
             raise ValueError(f"shape must be {rule}, got {tuple(shape)}")
         check_counts(self, least=2, num_classes=num_classes)
         check_counts(self, channels=channels)
         self.shape, self.num_classes, self.feature_dim = tuple(shape), num_classes, 8 * channels
         num_halvings = math.ceil(math.log2(max(shape[1:]) / 4))
-        stem_stride = 1 if num_halvings <= 2 else 2  # of a large image, full resolution would be most of the cost
+        stem_stride = (
+            1 if num_halvings <= 2 else 2
+        )  # of a large image, full resolution would be most of the cost
         widths = [channels * 2 ** min(level, 2) for level in range(num_halvings - stem_stride + 2)]
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 5, stride=stem_stride, padding=2), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(shape[0], channels, 5, stride=stem_stride, padding=2),
+            nn.ReLU(),
+        ]
         for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), nn.ReLU()]
         flat = widths[-1] * math.prod(math.ceil(side / 2**num_halvings) for side in shape[1:])
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, self.feature_dim), nn.ReLU())
+        self.body = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(flat, self.feature_dim), nn.ReLU()
+        )
         self.head = nn.Linear(self.feature_dim, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -69,7 +83,8 @@ def fit_classifier(
     progress: bool = True,
     generator: torch.Generator | None = None,
 ) -> list[float]:
-    """Trains the network in place by cross-entropy with Adam (arXiv:1412.6980); the order is all that is random.
+    """Trains the network in place by cross-entropy with Adam (arXiv:1412.6980); the order is all
+    that is random.
 
     Args:
         network: the classifier, on the device and of the dtype of x.
@@ -95,7 +110,9 @@ def fit_classifier(
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=generator, device=device).to(x.device)
         total = torch.zeros((), dtype=x.dtype, device=x.device)
-        for index in tqdm(order.split(batch_size), desc=f"epoch {epoch + 1}/{epochs}", disable=not progress):
+        for index in tqdm(
+            order.split(batch_size), desc=f"epoch {epoch + 1}/{epochs}", disable=not progress
+        ):
             loss = cross_entropy(network(x[index]), label[index])
             optimizer.zero_grad()
             loss.backward()
@@ -103,16 +120,20 @@ def fit_classifier(
             total += loss.detach() * len(index)
         losses.append(float(total / len(x)))
         if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss of epoch {epoch + 1} must be finite, got {losses[-1]}")
+            raise FloatingPointError(
+                f"the loss of epoch {epoch + 1} must be finite, got {losses[-1]}"
+            )
     return losses
 
 
 def frozen_classifier(
     x: Tensor, label: Tensor, num_classes: int, channels: int = 16, **options: Any
 ) -> FeatureClassifier:
-    """A classifier of images x (n, C, H, W) by ``label`` (n,), trained with the ``options`` of ``fit_classifier``.
+    """A classifier of images x (n, C, H, W) by ``label`` (n,), trained with the ``options`` of
+    ``fit_classifier``.
 
-    Weights and order come from a seed of its own, so that whatever it judges is seen in the same space.
+    Weights and order come from a seed of its own, so that whatever it judges is seen in the same
+    space.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -122,12 +143,19 @@ def frozen_classifier(
     return network.eval().requires_grad_(False)
 
 
-def _check_fit(network: FeatureClassifier, x: Tensor, label: Tensor, epochs: int, batch_size: int, lr: float) -> None:
+def _check_fit(
+    network: FeatureClassifier, x: Tensor, label: Tensor, epochs: int, batch_size: int, lr: float
+) -> None:
     if len(x) == 0 or x.shape[1:] != network.shape:
         raise ValueError(f"x must have shape (n >= 1, {network.shape}), got {tuple(x.shape)}")
     if label.shape != x.shape[:1] or label.dtype != torch.int64:
-        raise ValueError(f"label must be int64 of shape ({len(x)},), got {label.dtype} of {tuple(label.shape)}")
+        raise ValueError(
+            f"label must be int64 of shape ({len(x)},), got {label.dtype} of {tuple(label.shape)}"
+        )
     if not bool(((label >= 0) & (label < network.num_classes)).all()):
-        raise ValueError(f"label must lie in 0..{network.num_classes - 1}, got {int(label.min())}..{int(label.max())}")
+        raise ValueError(
+            f"label must lie in 0..{network.num_classes - 1}, got "
+            f"{int(label.min())}..{int(label.max())}"
+        )
     check_counts("fit_classifier", epochs=epochs, batch_size=batch_size)
     check_numbers("fit_classifier", "positive", lr=lr)

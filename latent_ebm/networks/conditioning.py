@@ -1,10 +1,11 @@
 r"""What a denoising network is told besides its input: how noisy it is, and of which class.
 
-A noise level ``c`` (batch,), ``log(sigma / alpha) / 4`` in the frame of Karras et al. 2022 (arXiv:2206.00364), becomes sines
-and cosines of ``w_k c`` with frequencies from 1/4 to 16, geometrically spaced, and these, plus one vector a class, pass
-through a small perceptron. Where the class is unknown a vector of its own stands in: a network that saw labels dropped
-at random knows both the conditional and the marginal law, which classifier-free guidance needs (Ho & Salimans 2022,
-arXiv:2207.12598).
+A noise level ``c`` (batch,), ``log(sigma / alpha) / 4`` in the frame of Karras et al. 2022
+(arXiv:2206.00364), becomes sines and cosines of ``w_k c`` with frequencies from 1/4 to 16,
+geometrically spaced, and these, plus one vector a class, pass through a small perceptron. Where
+the class is unknown a vector of its own stands in: a network that saw labels dropped at random
+knows both the conditional and the marginal law, which classifier-free guidance needs (Ho &
+Salimans 2022, arXiv:2207.12598).
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ UNKNOWN = -1  # the label of no class, as in the data sets
 class Conditioning(nn.Module):
     """Noise level (batch,) and label (batch,) -> vectors (batch, dim) for the blocks of a network.
 
-    Arguments: ``dim``, even; ``num_classes``, None for a network without labels. A label is one of ``num_classes`` or -1,
-    unknown; no label means -1 everywhere. Raises ``ValueError`` for an odd ``dim``.
+    Arguments: ``dim``, even; ``num_classes``, None for a network without labels. A label is one of
+    ``num_classes`` or -1, unknown; no label means -1 everywhere. Raises ``ValueError`` for an odd
+    ``dim``.
     """
 
     frequencies: Tensor
@@ -37,11 +39,15 @@ class Conditioning(nn.Module):
         self.classes = None if num_classes is None else nn.Embedding(num_classes + 1, dim)
 
     def forward(self, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
-        """Vectors (batch, dim). Raises ``ValueError`` for a label where the network has no classes."""
+        """Vectors (batch, dim). Raises ``ValueError`` for a label where the network has no
+        classes.
+        """
         angles = noise_level[:, None] * self.frequencies
         features = torch.cat([angles.sin(), angles.cos()], 1)
         if self.classes is not None:
-            label = torch.full_like(noise_level, UNKNOWN, dtype=torch.long) if label is None else label
+            label = (
+                torch.full_like(noise_level, UNKNOWN, dtype=torch.long) if label is None else label
+            )
             features = features + self.classes(label + 1)
         elif label is not None:
             raise ValueError("label must be None for a network without num_classes, got a tensor")
@@ -49,6 +55,15 @@ class Conditioning(nn.Module):
 
 
 def check_pixels(shape: Sequence[int], multiple: int) -> None:
-    """Raise ``ValueError`` unless ``shape`` is (C, H, W) with sides that are multiples of ``multiple``."""
-    if len(shape) != 3 or shape[0] < 1 or any(side < multiple or side % multiple for side in shape[1:]):
-        raise ValueError(f"shape must be (C, H, W) with sides that are multiples of {multiple}, got {tuple(shape)}")
+    """Raise ``ValueError`` unless ``shape`` is (C, H, W) with sides that are multiples of
+    ``multiple``.
+    """
+    if (
+        len(shape) != 3
+        or shape[0] < 1
+        or any(side < multiple or side % multiple for side in shape[1:])
+    ):
+        raise ValueError(
+            f"shape must be (C, H, W) with sides that are multiples of {multiple}, got "
+            f"{tuple(shape)}"
+        )

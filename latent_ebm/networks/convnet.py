@@ -1,13 +1,14 @@
 r"""Convolutional decoder and encoder for square images.
 
-The decoder maps ``z`` linearly to ``channels * 2^k`` maps of the base size ``s_0``, doubles the size ``k - 1`` times
-by ``ConvTranspose2d(4, 2, 1)``, halving the channels, and reaches the image by one 3x3 convolution at half resolution
-that predicts the four sub-pixels of every cell (``PixelShuffle``). Feature maps at full resolution, where more than
-half the time of a usual decoder goes, never exist: inference by MCMC differentiates the decoder in ``z`` at every step,
-and this order of layers costs half of the usual one on a CPU. Transposed convolutions are kept inside because they
-need fewer multiplications than a sub-pixel or nearest-neighbour convolution between the same maps. All maps lie in
-memory channels last, in which convolutions cost less. There is no batch normalisation, since the density of one row
-must not depend on the others.
+The decoder maps ``z`` linearly to ``channels * 2^k`` maps of the base size ``s_0``, doubles the
+size ``k - 1`` times by ``ConvTranspose2d(4, 2, 1)``, halving the channels, and reaches the image
+by one 3x3 convolution at half resolution that predicts the four sub-pixels of every cell
+(``PixelShuffle``). Feature maps at full resolution, where more than half the time of a usual
+decoder goes, never exist: inference by MCMC differentiates the decoder in ``z`` at every step, and
+this order of layers costs half of the usual one on a CPU. Transposed convolutions are kept inside
+because they need fewer multiplications than a sub-pixel or nearest-neighbour convolution between
+the same maps. All maps lie in memory channels last, in which convolutions cost less. There is no
+batch normalisation, since the density of one row must not depend on the others.
 """
 
 from collections.abc import Sequence
@@ -21,25 +22,32 @@ MAX_BASE = 8
 
 
 def base_size(shape: Sequence[int]) -> tuple[int, int]:
-    """Size ``s_0 <= 8`` and number of halvings ``k`` of images (C, H, W): 28 -> (7, 2), 32 -> (8, 2), 64 -> (8, 3)."""
+    """Size ``s_0 <= 8`` and number of halvings ``k`` of images (C, H, W): 28 -> (7, 2), 32 -> (8,
+    2), 64 -> (8, 3).
+    """
     if len(shape) != 3 or shape[1] != shape[2]:
         raise ValueError(f"shape must be (C, H, W) with H = W, got {tuple(shape)}")
-    check_counts("images", **dict(zip(("channels of shape", "height of shape"), shape[:2], strict=True)))
+    check_counts(
+        "images", **dict(zip(("channels of shape", "height of shape"), shape[:2], strict=True))
+    )
     size, halvings = shape[1], 0
     while size > MAX_BASE and size % 2 == 0:
         size, halvings = size // 2, halvings + 1
     if size > MAX_BASE:
-        raise ValueError(f"shape must have H = W that halves down to {MAX_BASE} or less, got {tuple(shape)}")
+        raise ValueError(
+            f"shape must have H = W that halves down to {MAX_BASE} or less, got {tuple(shape)}"
+        )
     return size, halvings
 
 
 class ConvDecoder(nn.Module):
     """Decoder ``(batch, dim) -> (batch, *shape)``.
 
-    Arguments: latent ``dim``; image ``shape`` (C, H, W) with H = W = 8, 28, 32, 64 or any size that halves down to 8 or
-    less; ``channels`` sets the width; ``activation`` as in ``make_activation``; ``output`` is ``tanh`` for images in
-    [-1, 1], or ``linear``. On images that are mostly background, ``tanh`` can saturate at -1 under a large learning
-    rate and learn no more (seen with squared error and Adam at 1e-3); ``linear`` cannot.
+    Arguments: latent ``dim``; image ``shape`` (C, H, W) with H = W = 8, 28, 32, 64 or any size
+    that halves down to 8 or less; ``channels`` sets the width; ``activation`` as in
+    ``make_activation``; ``output`` is ``tanh`` for images in [-1, 1], or ``linear``. On images
+    that are mostly background, ``tanh`` can saturate at -1 under a large learning rate and learn
+    no more (seen with squared error and Adam at 1e-3); ``linear`` cannot.
     """
 
     def __init__(
@@ -56,7 +64,11 @@ class ConvDecoder(nn.Module):
             raise ValueError(f"output must be tanh or linear, got {output!r}")
         size, halvings = base_size(shape)
         width = channels * 2**halvings
-        layers = [nn.Linear(dim, size**2 * width), make_activation(activation), ToMaps(size, width)]
+        layers = [
+            nn.Linear(dim, size**2 * width),
+            make_activation(activation),
+            ToMaps(size, width),
+        ]
         for _ in range(halvings - 1):
             layers += [nn.ConvTranspose2d(width, width // 2, 4, 2, 1), OnMaps(activation)]
             width //= 2
@@ -70,7 +82,9 @@ class ConvDecoder(nn.Module):
 
 
 class ToMaps(nn.Module):
-    """Rows (batch, size * size * channels) as maps (batch, channels, size, size) that lie in memory channels last."""
+    """Rows (batch, size * size * channels) as maps (batch, channels, size, size) that lie in
+    memory channels last.
+    """
 
     def __init__(self, size: int, channels: int) -> None:
         super().__init__()
@@ -81,7 +95,9 @@ class ToMaps(nn.Module):
 
 
 class OnMaps(nn.Module):
-    """An activation of maps (batch, channels, H, W) that lie channels last, and are contiguous if seen so."""
+    """An activation of maps (batch, channels, H, W) that lie channels last, and are contiguous if
+    seen so.
+    """
 
     def __init__(self, activation: str) -> None:
         super().__init__()
@@ -94,11 +110,14 @@ class OnMaps(nn.Module):
 class ConvEncoder(nn.Module):
     """Encoder ``(batch, *shape) -> (batch, out_dim)``, the mirror of ``ConvDecoder``.
 
-    Arguments: image ``shape`` (C, H, W) as for the decoder; ``out_dim``, twice the latent dimension for a mean and a
-    log-scale; ``channels`` sets the width; ``activation`` as in ``make_activation``.
+    Arguments: image ``shape`` (C, H, W) as for the decoder; ``out_dim``, twice the latent
+    dimension for a mean and a log-scale; ``channels`` sets the width; ``activation`` as in
+    ``make_activation``.
     """
 
-    def __init__(self, shape: Sequence[int], out_dim: int, channels: int = 32, activation: str = "gelu") -> None:
+    def __init__(
+        self, shape: Sequence[int], out_dim: int, channels: int = 32, activation: str = "gelu"
+    ) -> None:
         super().__init__()
         check_counts(self, out_dim=out_dim, channels=channels)
         size, halvings = base_size(shape)

@@ -13,11 +13,13 @@ CONDITION_DIM = 64
 
 
 class DenoiserMLP(nn.Module):
-    """Maps events (batch, \\*shape), a noise level (batch,) and a label (batch,) to events (batch, \\*shape).
+    """Maps events (batch, \\*shape), a noise level (batch,) and a label (batch,) to events (batch,
+    \\*shape).
 
-    Every hidden layer adds a linear image of the condition before its activation. Arguments: ``shape`` of an event, an
-    integer for vectors; ``hidden`` widths, at least one; ``num_classes`` of labels, None for none; ``activation`` (see
-    ``make_activation``). A label of -1 means unknown, and so does no label. Raises ``ValueError`` without a hidden layer.
+    Every hidden layer adds a linear image of the condition before its activation. Arguments:
+    ``shape`` of an event, an integer for vectors; ``hidden`` widths, at least one; ``num_classes``
+    of labels, None for none; ``activation`` (see ``make_activation``). A label of -1 means
+    unknown, and so does no label. Raises ``ValueError`` without a hidden layer.
     """
 
     def __init__(
@@ -33,10 +35,14 @@ class DenoiserMLP(nn.Module):
         self.condition = Conditioning(CONDITION_DIM, num_classes)
         self.activation = make_activation(activation)
         self.layers = make_layers(dim, hidden, dim)
-        self.shifts = nn.ModuleList(nn.Linear(CONDITION_DIM, width, bias=False) for width in hidden)
+        self.shifts = nn.ModuleList(
+            nn.Linear(CONDITION_DIM, width, bias=False) for width in hidden
+        )
 
     def forward(self, x: Tensor, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
-        """Events (batch, \\*shape). Raises ``ValueError`` for labels that the network has no class for."""
+        """Events (batch, \\*shape). Raises ``ValueError`` for labels that the network has no class
+        for.
+        """
         condition = self.condition(noise_level.to(x.dtype), label)
         *hidden, last = self.layers
         h = x.flatten(1)

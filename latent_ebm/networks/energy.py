@@ -1,10 +1,11 @@
 r"""Energy networks, which know their own gradient.
 
-An energy on a latent space is a scalar MLP ``E(z) = w . a(h_L) + b``, ``h_l = W_l a(h_{l-1}) + b_l``. Langevin
-dynamics asks for ``E`` and ``dE/dz`` at every step and for nothing else, so that the gradient is written down instead
-of recorded: ``delta_L = w * a'(h_L)``, ``delta_{l-1} = (delta_l W_l) * a'(h_{l-1})``, ``dE/dz = delta_1 W_1``. The
-pre-activations of the forward pass are used again, the gradient at the last layer is its weight row, and no graph is
-built. The Laplacian, which the density along a gradient flow needs, is written down likewise.
+An energy on a latent space is a scalar MLP ``E(z) = w . a(h_L) + b``, ``h_l = W_l a(h_{l-1}) +
+b_l``. Langevin dynamics asks for ``E`` and ``dE/dz`` at every step and for nothing else, so that
+the gradient is written down instead of recorded: ``delta_L = w * a'(h_L)``, ``delta_{l-1} =
+(delta_l W_l) * a'(h_{l-1})``, ``dE/dz = delta_1 W_1``. The pre-activations of the forward pass are
+used again, the gradient at the last layer is its weight row, and no graph is built. The Laplacian,
+which the density along a gradient flow needs, is written down likewise.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,12 +23,14 @@ BLOCK = 2**17  # entries of a block of tangents, which then stay in the cache
 class EnergyMLP(nn.Module):
     r"""Scalar energy ``(batch, dim) -> (batch,)`` with its gradient in closed form.
 
-    Arguments: ``dim`` of the latent, ``hidden`` widths (empty: a linear energy), ``activation`` (see
-    ``make_activation``). ``layers[-1]`` is the output layer: zero it to start from the constant energy zero. Two
-    hidden layers of 200 units are the energy of arXiv:2006.08205.
+    Arguments: ``dim`` of the latent, ``hidden`` widths (empty: a linear energy), ``activation``
+    (see ``make_activation``). ``layers[-1]`` is the output layer: zero it to start from the
+    constant energy zero. Two hidden layers of 200 units are the energy of arXiv:2006.08205.
     """
 
-    def __init__(self, dim: int, hidden: Sequence[int] = (200, 200), activation: str = "gelu") -> None:
+    def __init__(
+        self, dim: int, hidden: Sequence[int] = (200, 200), activation: str = "gelu"
+    ) -> None:
         super().__init__()
         check_counts(self, dim=dim)
         self.dim = dim
@@ -43,19 +46,25 @@ class EnergyMLP(nn.Module):
         return last(x).squeeze(1)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
+        """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both
+        detached.
+        """
         return self._closed_form(x).value_and_grad(x.detach())
 
     def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient (batch, dim) as a function of points shaped like ``x``, in memory that its next call writes over."""
+        """The gradient (batch, dim) as a function of points shaped like ``x``, in memory that its
+        next call writes over.
+        """
         return self._closed_form(x).gradient
 
     @torch.no_grad()
     def grad_and_laplacian(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Gradient (batch, dim) and Laplacian ``tr d^2E/dx^2`` (batch,) at ``x`` (batch, dim), both detached.
+        r"""Gradient (batch, dim) and Laplacian ``tr d^2E/dx^2`` (batch,) at ``x`` (batch, dim),
+        both detached.
 
-        With forward tangents ``T_l = dh_l/dx``, ``T_1 = W_1``, ``T_{l+1} = W_{l+1} diag(a'(h_l)) T_l``, the Laplacian is
-        ``sum_l sum_i b_{l,i} |T_{l,i}|^2``, ``b_l = dE/da(h_l) * a''(h_l)``.
+        With forward tangents ``T_l = dh_l/dx``, ``T_1 = W_1``, ``T_{l+1} = W_{l+1} diag(a'(h_l))
+        T_l``, the Laplacian is ``sum_l sum_i b_{l,i} |T_{l,i}|^2``, ``b_l = dE/da(h_l) *
+        a''(h_l)``.
         """
         *hidden, last = self._linears(x)
         activation = ACTIVATIONS[self.activation_name]
@@ -66,7 +75,9 @@ class EnergyMLP(nn.Module):
             slopes.append(activation.derivative(torch.ones_like(pre), pre))
             bends.append(activation.curvature(pre, post))
         grad = last.weight.detach().expand(len(x), -1)
-        for layer, slope, bend in zip(reversed(hidden), reversed(slopes), reversed(bends), strict=True):
+        for layer, slope, bend in zip(
+            reversed(hidden), reversed(slopes), reversed(bends), strict=True
+        ):
             bend.mul_(grad)
             grad = (grad * slope) @ layer.weight
         weights = [layer.weight.mT.contiguous() for layer in hidden]
@@ -84,8 +95,9 @@ class EnergyMLP(nn.Module):
 
 
 def tangent_squares(weights: list[Tensor], slopes: list[Tensor], bends: list[Tensor]) -> Tensor:
-    """``sum_l sum_i b_{l,i} |T_{l,i}|^2`` (batch,) from transposed weights (in, out), slopes and bends (batch, width) of all
-    hidden layers; tangents (rows, dim, width) are held for a few rows at a time.
+    """``sum_l sum_i b_{l,i} |T_{l,i}|^2`` (batch,) from transposed weights (in, out), slopes and
+    bends (batch, width) of all hidden layers; tangents (rows, dim, width) are held for a few rows
+    at a time.
     """
     rows = max(1, BLOCK // (len(weights[0]) * max(bend.shape[1] for bend in bends)))
     totals = []
@@ -99,23 +111,33 @@ def tangent_squares(weights: list[Tensor], slopes: list[Tensor], bends: list[Ten
 
 
 class EnergyStack(nn.Module):
-    r"""``sum_k w_k E_k(x)`` of networks of one shape, with one batched product a layer for all of them.
+    r"""``sum_k w_k E_k(x)`` of networks of one shape, with one batched product a layer for all of
+    them.
 
-    ``networks`` are copied, so that later changes do not reach the stack; ``weights`` w_k (K,). What ``EnergyMLP`` says of
-    its value and gradient holds here. Raises ``ValueError`` unless ``are_alike(networks)``.
+    ``networks`` are copied, so that later changes do not reach the stack; ``weights`` w_k (K,).
+    What ``EnergyMLP`` says of its value and gradient holds here. Raises ``ValueError`` unless
+    ``are_alike(networks)``.
     """
 
     def __init__(self, networks: Sequence[EnergyMLP], weights: Tensor) -> None:
         super().__init__()
         if not are_alike(networks):
-            raise ValueError("networks must be EnergyMLPs of one shape and activation, at least one")
+            raise ValueError(
+                "networks must be EnergyMLPs of one shape and activation, at least one"
+            )
         self.activation_name, self.activation = networks[0].activation_name, networks[0].activation
-        layers = list(zip(*(cast(Iterable[nn.Linear], network.layers) for network in networks), strict=True))
+        layers = list(
+            zip(*(cast(Iterable[nn.Linear], network.layers) for network in networks), strict=True)
+        )
         stacks = [torch.stack([layer.weight.detach() for layer in group]) for group in layers]
-        biases = [torch.stack([layer.bias.detach() for layer in group]).unsqueeze(1) for group in layers]
+        biases = [
+            torch.stack([layer.bias.detach() for layer in group]).unsqueeze(1) for group in layers
+        ]
         scale = weights.detach().view(-1, 1, 1)
         stacks[-1], biases[-1] = scale * stacks[-1], scale * biases[-1]
-        self.weights, self.biases = (nn.ParameterList(part).requires_grad_(False) for part in (stacks, biases))
+        self.weights, self.biases = (
+            nn.ParameterList(part).requires_grad_(False) for part in (stacks, biases)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Energy (batch,) of ``x`` (batch, dim), differentiable."""
@@ -125,7 +147,9 @@ class EnergyStack(nn.Module):
         return torch.baddbmm(self.biases[-1], x, self.weights[-1].mT).sum(0).squeeze(1)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both detached."""
+        """Energy (batch,) of ``x`` (batch, dim) and its gradient in ``x`` (batch, dim), both
+        detached.
+        """
         values, grads = self._closed_form(x).value_and_grad(self._copies(x.detach()))
         return values.sum(0), grads.sum(0)
 
@@ -142,9 +166,14 @@ class EnergyStack(nn.Module):
 
 
 def are_alike(networks: Sequence[nn.Module]) -> bool:
-    """Whether ``networks``, one or more, are ``EnergyMLP`` of one shape and activation, as ``EnergyStack`` asks."""
+    """Whether ``networks``, one or more, are ``EnergyMLP`` of one shape and activation, as
+    ``EnergyStack`` asks.
+    """
     kinds = {
-        (network.activation_name, *(layer.weight.shape for layer in cast(Iterable[nn.Linear], network.layers)))
+        (
+            network.activation_name,
+            *(layer.weight.shape for layer in cast(Iterable[nn.Linear], network.layers)),
+        )
         if type(network) is EnergyMLP
         else None
         for network in networks
@@ -153,27 +182,42 @@ def are_alike(networks: Sequence[nn.Module]) -> bool:
 
 
 class ClosedForm:
-    """Values (..., batch) and gradients (..., batch, dim) of scalar MLPs at points shaped like ``x`` (..., batch, dim).
+    """Values (..., batch) and gradients (..., batch, dim) of scalar MLPs at points shaped like
+    ``x`` (..., batch, dim).
 
-    One network and (batch, dim), or K networks, parameters stacked, and (K, batch, dim). Memory for what products and
-    activations result in is allocated once and written over by every call: large blocks that are allocated at every step
-    have their pages given back and faulted in again each time. Products are of the precision that ``torch.autocast`` asks
-    for when this is made. Raises ``ValueError`` if ``x`` is of another dtype than the networks.
+    One network and (batch, dim), or K networks, parameters stacked, and (K, batch, dim). Memory
+    for what products and activations result in is allocated once and written over by every call:
+    large blocks that are allocated at every step have their pages given back and faulted in again
+    each time. Products are of the precision that ``torch.autocast`` asks for when this is made.
+    Raises ``ValueError`` if ``x`` is of another dtype than the networks.
     """
 
-    def __init__(self, x: Tensor, weights: Iterable[Tensor], biases: Iterable[Tensor], activation: str) -> None:
+    def __init__(
+        self, x: Tensor, weights: Iterable[Tensor], biases: Iterable[Tensor], activation: str
+    ) -> None:
         self.activation, self.dtype = ACTIVATIONS[activation], product_dtype(x)
-        self.affine, self.product = (torch.addmm, torch.mm) if x.ndim == 2 else (torch.baddbmm, torch.bmm)
+        self.affine, self.product = (
+            (torch.addmm, torch.mm) if x.ndim == 2 else (torch.baddbmm, torch.bmm)
+        )
         weights, low = list(weights), self.dtype != x.dtype
         if not low and weights[0].dtype != x.dtype:
-            raise ValueError(f"x must have the dtype {weights[0].dtype} of the network, got {x.dtype}")
-        *weights, self.row = [weight.detach().to(self.dtype) if low else weight.detach() for weight in weights]
-        *biases, self.bias = [bias.detach().to(self.dtype) if low else bias.detach() for bias in biases]
+            raise ValueError(
+                f"x must have the dtype {weights[0].dtype} of the network, got {x.dtype}"
+            )
+        *weights, self.row = [
+            weight.detach().to(self.dtype) if low else weight.detach() for weight in weights
+        ]
+        *biases, self.bias = [
+            bias.detach().to(self.dtype) if low else bias.detach() for bias in biases
+        ]
         example, batch = x.new_empty(0, dtype=self.dtype), x.shape[:-1]
         pres = [example.new_empty(*batch, weight.shape[-2]) for weight in weights]
-        # For what a layer sees, a(h_l), in the forward pass, and for the gradient in it in the backward pass.
+        # For what a layer sees, a(h_l), in the forward pass, and for the gradient in it in the
+        # backward pass.
         *rooms, self.top = [example.new_empty(x.shape), *map(torch.empty_like, pres)]
-        self.forward_steps = list(zip([weight.mT for weight in weights], biases, pres, rooms, strict=True))
+        self.forward_steps = list(
+            zip([weight.mT for weight in weights], biases, pres, rooms, strict=True)
+        )
         self.backward_steps = list(zip(weights, pres, rooms, strict=True))[::-1]
 
     def gradient(self, x: Tensor) -> Tensor:
@@ -196,7 +240,9 @@ class ClosedForm:
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """Precision of matrix products with ``x``: that of ``torch.autocast`` where it is on, which leaves float64 alone."""
+    """Precision of matrix products with ``x``: that of ``torch.autocast`` where it is on, which
+    leaves float64 alone.
+    """
     device = x.device.type
     low = x.dtype != torch.float64 and device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if low else x.dtype

@@ -16,8 +16,9 @@ aten = torch.ops.aten
 
 
 class Activation(NamedTuple):
-    """``module()`` applies a; ``write(pre, out)`` writes ``a(pre)`` to ``out``; ``derivative(grad, pre)`` is
-    ``grad * a'(pre)``, written over ``grad``; ``curvature(pre, post)`` is ``a''(pre)`` for ``post = a(pre)``.
+    """``module()`` applies a; ``write(pre, out)`` writes ``a(pre)`` to ``out``; ``derivative(grad,
+    pre)`` is ``grad * a'(pre)``, written over ``grad``; ``curvature(pre, post)`` is ``a''(pre)``
+    for ``post = a(pre)``.
     """
 
     module: Callable[[], nn.Module]
@@ -31,12 +32,16 @@ ACTIVATIONS = {
         nn.GELU,
         lambda pre, out: aten.gelu.out(pre, out=out),
         lambda grad, pre: aten.gelu_backward.grad_input(grad, pre, grad_input=grad),
-        lambda pre, post: (2 - pre.square()) * (pre.square() * -0.5 - 0.5 * math.log(2 * math.pi)).exp(),
+        lambda pre, post: (
+            (2 - pre.square()) * (pre.square() * -0.5 - 0.5 * math.log(2 * math.pi)).exp()
+        ),
     ),
     "leaky_relu": Activation(
         lambda: nn.LeakyReLU(SLOPE),
         lambda pre, out: aten.leaky_relu.out(pre, SLOPE, out=out),
-        lambda grad, pre: aten.leaky_relu_backward.grad_input(grad, pre, SLOPE, False, grad_input=grad),
+        lambda grad, pre: aten.leaky_relu_backward.grad_input(
+            grad, pre, SLOPE, False, grad_input=grad
+        ),
         lambda pre, post: torch.zeros_like(pre),
     ),
     "silu": Activation(
@@ -55,7 +60,9 @@ ACTIVATIONS = {
 
 
 def make_activation(name: str) -> nn.Module:
-    """Activation module called ``name``: ``gelu``, ``leaky_relu`` (slope .2), ``silu`` or ``tanh``."""
+    """Activation module called ``name``: ``gelu``, ``leaky_relu`` (slope .2), ``silu`` or
+    ``tanh``.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name].module()
@@ -70,10 +77,12 @@ def make_layers(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.ModuleLi
 
 
 class MLP(nn.Module):
-    """Plain perceptron ``(batch, in_dim) -> (batch, *out_shape)``, for decoders and encoders of vectors.
+    """Plain perceptron ``(batch, in_dim) -> (batch, *out_shape)``, for decoders and encoders of
+    vectors.
 
-    Arguments: ``in_dim``, ``out_shape`` (an integer or a tuple of them), ``hidden`` widths (empty: an affine map),
-    ``activation`` (see ``make_activation``). Trailing axes of the input are flattened, so that images may be encoded.
+    Arguments: ``in_dim``, ``out_shape`` (an integer or a tuple of them), ``hidden`` widths (empty:
+    an affine map), ``activation`` (see ``make_activation``). Trailing axes of the input are
+    flattened, so that images may be encoded.
     """
 
     def __init__(
@@ -90,7 +99,9 @@ class MLP(nn.Module):
         self.layers = make_layers(in_dim, hidden, math.prod(self.out_shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Output (batch, \\*out_shape) of ``x`` (batch, \\*event) with ``in_dim`` numbers an event."""
+        """Output (batch, \\*out_shape) of ``x`` (batch, \\*event) with ``in_dim`` numbers an
+        event.
+        """
         *hidden, last = self.layers
         x = x.flatten(1)
         for layer in hidden:

@@ -1,7 +1,9 @@
-r"""A small residual encoder of images, for features that are learnt without labels (He et al. 2015, arXiv:1512.03385).
+r"""A small residual encoder of images, for features that are learnt without labels (He et al.
+2015, arXiv:1512.03385).
 
-Unlike the networks of densities it has batch normalisation, by which such features train several times faster. Frozen in
-evaluation mode, its statistics are constants, and the features of one image do not depend on the others.
+Unlike the networks of densities it has batch normalisation, by which such features train several
+times faster. Frozen in evaluation mode, its statistics are constants, and the features of one
+image do not depend on the others.
 """
 
 from torch import Tensor, nn
@@ -10,18 +12,25 @@ from torch.nn.functional import adaptive_avg_pool2d
 from samplers.checks import check_counts
 
 
-def convolution(in_channels: int, channels: int, size: int, stride: int, padding: int) -> nn.Sequential:
+def convolution(
+    in_channels: int, channels: int, size: int, stride: int, padding: int
+) -> nn.Sequential:
     """Convolution and batch normalisation."""
     conv = nn.Conv2d(in_channels, channels, size, stride, padding, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(channels))
 
 
 class ResidualBlock(nn.Module):
-    """``relu(skip(x) + conv(relu(conv(x))))``, (batch, in_channels, H, W) -> (batch, channels, H / stride, W / stride)."""
+    """``relu(skip(x) + conv(relu(conv(x))))``, (batch, in_channels, H, W) -> (batch, channels, H /
+    stride, W / stride).
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
         super().__init__()
-        first, second = convolution(in_channels, channels, 3, stride, 1), convolution(channels, channels, 3, 1, 1)
+        first, second = (
+            convolution(in_channels, channels, 3, stride, 1),
+            convolution(channels, channels, 3, 1, 1),
+        )
         self.body = nn.Sequential(first, nn.ReLU(), second)
         same = in_channels == channels and stride == 1
         self.skip = nn.Identity() if same else convolution(in_channels, channels, 1, stride, 0)
@@ -31,18 +40,23 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualEncoder(nn.Module):
-    """Encoder ``(batch, in_channels, H, W) -> (batch, 4 channels)`` of images of any size from 8 on.
+    """Encoder ``(batch, in_channels, H, W) -> (batch, 4 channels)`` of images of any size from 8
+    on.
 
-    A convolution halves the size, three residual blocks of ``channels``, twice and four times as many maps follow, the last
-    two halving it again (``stages``), and maps are averaged. Arguments: ``in_channels`` of the image; ``channels`` sets the
-    width.
+    A convolution halves the size, three residual blocks of ``channels``, twice and four times as
+    many maps follow, the last two halving it again (``stages``), and maps are averaged. Arguments:
+    ``in_channels`` of the image; ``channels`` sets the width.
     """
 
     def __init__(self, in_channels: int = 3, channels: int = 32) -> None:
         super().__init__()
         check_counts(self, in_channels=in_channels, channels=channels)
         self.stem = nn.Sequential(convolution(in_channels, channels, 4, 2, 1), nn.ReLU())
-        widths = [(channels, channels, 1), (channels, 2 * channels, 2), (2 * channels, 4 * channels, 2)]
+        widths = [
+            (channels, channels, 1),
+            (channels, 2 * channels, 2),
+            (2 * channels, 4 * channels, 2),
+        ]
         self.stages = nn.Sequential(*(ResidualBlock(*width) for width in widths))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,11 +65,13 @@ class ResidualEncoder(nn.Module):
 
 
 class PlacedEncoder(nn.Module):
-    """Encoder ``(batch, in_channels, H, W) -> (batch, out_dim)`` that knows where in the image things are, sizes from 8 on.
+    """Encoder ``(batch, in_channels, H, W) -> (batch, out_dim)`` that knows where in the image
+    things are, sizes from 8 on.
 
-    Three convolutions halve the size, their maps are averaged to 4 x 4 places, and two linear layers follow: a third of the
-    cost of ``ResidualEncoder``, and better where position matters, as in images that are centred. Arguments: ``in_channels``
-    of the image, ``out_dim``, and ``channels``, which sets the width.
+    Three convolutions halve the size, their maps are averaged to 4 x 4 places, and two linear
+    layers follow: a third of the cost of ``ResidualEncoder``, and better where position matters,
+    as in images that are centred. Arguments: ``in_channels`` of the image, ``out_dim``, and
+    ``channels``, which sets the width.
     """
 
     def __init__(self, in_channels: int, out_dim: int, channels: int = 16) -> None:
@@ -63,8 +79,12 @@ class PlacedEncoder(nn.Module):
         check_counts(self, in_channels=in_channels, out_dim=out_dim, channels=channels)
         widths, sizes = (in_channels, channels, 2 * channels, 4 * channels), (4, 4, 3)
         pairs = zip(widths[:-1], widths[1:], sizes, strict=True)
-        self.maps = nn.Sequential(*(nn.Sequential(convolution(a, b, size, 2, 1), nn.ReLU()) for a, b, size in pairs))
-        hidden = nn.Sequential(nn.Linear(16 * widths[-1], 256, bias=False), nn.BatchNorm1d(256), nn.ReLU())
+        self.maps = nn.Sequential(
+            *(nn.Sequential(convolution(a, b, size, 2, 1), nn.ReLU()) for a, b, size in pairs)
+        )
+        hidden = nn.Sequential(
+            nn.Linear(16 * widths[-1], 256, bias=False), nn.BatchNorm1d(256), nn.ReLU()
+        )
         self.head = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(256, out_dim))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
-r"""A small U-Net for diffusion on images of 8 to 64 pixels a side, ``network(x, noise_level, label)``.
+r"""A small U-Net for diffusion on images of 8 to 64 pixels a side, ``network(x, noise_level,
+label)``.
 
-Residual blocks ``h + conv(silu(film(norm(conv(silu(norm(h)))))))`` at two resolutions, the lower one with twice the
-channels, and skips from the way down to the way up (Ronneberger et al. 2015, arXiv:1505.04597; Ho et al. 2020,
-arXiv:2006.11239). The noise level, and the label if there is one, scale and shift the second norm (Dhariwal & Nichol 2021,
-arXiv:2105.05233). Pixels are first folded into cells of ``patch x patch``, so that no map exists at full resolution, where
-most of the time of a usual U-Net goes.
+Residual blocks ``h + conv(silu(film(norm(conv(silu(norm(h)))))))`` at two resolutions, the lower
+one with twice the channels, and skips from the way down to the way up (Ronneberger et al. 2015,
+arXiv:1505.04597; Ho et al. 2020, arXiv:2006.11239). The noise level, and the label if there is
+one, scale and shift the second norm (Dhariwal & Nichol 2021, arXiv:2105.05233). Pixels are first
+folded into cells of ``patch x patch``, so that no map exists at full resolution, where most of the
+time of a usual U-Net goes.
 """
 
 from collections.abc import Sequence
@@ -19,15 +21,24 @@ NUM_GROUPS = 8
 
 
 class Block(nn.Module):
-    """Residual block (batch, in, H, W), condition (batch, dim) -> (batch, out, H, W), at first the shortcut alone."""
+    """Residual block (batch, in, H, W), condition (batch, dim) -> (batch, out, H, W), at first the
+    shortcut alone.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, condition_dim: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(NUM_GROUPS, in_channels), nn.GroupNorm(NUM_GROUPS, out_channels)
+        self.norm1, self.norm2 = (
+            nn.GroupNorm(NUM_GROUPS, in_channels),
+            nn.GroupNorm(NUM_GROUPS, out_channels),
+        )
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.film = nn.Linear(condition_dim, 2 * out_channels)
-        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, 1)
+        )
         self.activation = nn.SiLU()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -45,12 +56,14 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 class UNet(nn.Module):
-    """Maps images (batch, \\*shape), a noise level (batch,) and a label (batch,) to images (batch, \\*shape), at first 0.
+    """Maps images (batch, \\*shape), a noise level (batch,) and a label (batch,) to images (batch,
+    \\*shape), at first 0.
 
-    Arguments: image ``shape`` (C, H, W), whose sides are multiples of ``2 * patch``; ``channels`` of the maps at
-    the higher resolution, a multiple of 8; ``num_classes`` of labels, None for none; ``patch`` side of the cells, 2 for
-    images of 28 or 32 pixels a side, 1 for 8; ``depth`` blocks a resolution on either way. A label of -1 means
-    unknown, and so does no label. Raises ``ValueError`` for numbers that break these rules.
+    Arguments: image ``shape`` (C, H, W), whose sides are multiples of ``2 * patch``; ``channels``
+    of the maps at the higher resolution, a multiple of 8; ``num_classes`` of labels, None for
+    none; ``patch`` side of the cells, 2 for images of 28 or 32 pixels a side, 1 for 8; ``depth``
+    blocks a resolution on either way. A label of -1 means unknown, and so does no label. Raises
+    ``ValueError`` for numbers that break these rules.
     """
 
     def __init__(
@@ -68,17 +81,23 @@ class UNet(nn.Module):
             raise ValueError(f"channels must be a multiple of {NUM_GROUPS}, got {channels}")
         dim, cell = 4 * channels, shape[0] * patch**2
         self.condition = Conditioning(dim, num_classes)
-        self.enter = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(cell, channels, 3, padding=1))
+        self.enter = nn.Sequential(
+            nn.PixelUnshuffle(patch), nn.Conv2d(cell, channels, 3, padding=1)
+        )
         self.down = blocks(channels, channels, depth, dim)
         self.shrink = nn.Conv2d(channels, 2 * channels, 4, 2, 1)
         self.middle = blocks(2 * channels, 2 * channels, 2 * depth, dim)
         self.grow = nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1)
         self.up = blocks(2 * channels, channels, depth, dim)
         last = zeroed(nn.Conv2d(channels, cell, 3, padding=1))
-        self.leave = nn.Sequential(nn.GroupNorm(NUM_GROUPS, channels), nn.SiLU(), last, nn.PixelShuffle(patch))
+        self.leave = nn.Sequential(
+            nn.GroupNorm(NUM_GROUPS, channels), nn.SiLU(), last, nn.PixelShuffle(patch)
+        )
 
     def forward(self, x: Tensor, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
-        """Images (batch, \\*shape). Raises ``ValueError`` for labels that the network has no class for."""
+        """Images (batch, \\*shape). Raises ``ValueError`` for labels that the network has no class
+        for.
+        """
         condition = self.condition(noise_level.to(x.dtype), label)
         h = self.enter(x)
         skips = []

@@ -1,4 +1,6 @@
-"""A latent model of which everything is known: linear decoder, linear energy, hence Gaussians throughout."""
+"""A latent model of which everything is known: linear decoder, linear energy, hence Gaussians
+throughout.
+"""
 
 import math
 
@@ -18,18 +20,24 @@ SCALE = 0.6
 
 
 class LinearGaussian(LatentModel):
-    """``E(z) = t z + c`` gives ``p(z) = N(-t, I)``, ``log Z = |t|^2 / 2 - c``; ``p(x|z) = N(W z + b, s^2 I)``."""
+    """``E(z) = t z + c`` gives ``p(z) = N(-t, I)``, ``log Z = |t|^2 / 2 - c``; ``p(x|z) = N(W z +
+    b, s^2 I)``.
+    """
 
     def __init__(self) -> None:
         energy, decoder = EnergyMLP(2, ()), nn.Linear(2, 3)
         super().__init__(
-            EnergyPrior(energy, GaussianPrior(2), MALA(0.3, 10)), GaussianLikelihood(decoder, SCALE, learn_scale=True)
+            EnergyPrior(energy, GaussianPrior(2), MALA(0.3, 10)),
+            GaussianLikelihood(decoder, SCALE, learn_scale=True),
         )
         self.double()
         self.energy, self.decoder = energy.layers[-1], decoder
         values = {self.energy: ((TILT,), (CONSTANT,)), decoder: (WEIGHT, BIAS)}
         for layer, (weight, bias) in values.items():
-            layer.weight.data, layer.bias.data = torch.tensor(weight).double(), torch.tensor(bias).double()
+            layer.weight.data, layer.bias.data = (
+                torch.tensor(weight).double(),
+                torch.tensor(bias).double(),
+            )
         self.likelihood.log_scale.data.fill_(math.log(SCALE))
 
     @property
@@ -43,7 +51,9 @@ class LinearGaussian(LatentModel):
     def marginal(self) -> MultivariateNormal:
         """``p(x)``, differentiable in all parameters."""
         noise = (2 * self.likelihood.log_scale).exp() * torch.eye(3, dtype=torch.float64)
-        return MultivariateNormal(self.decoder(self.prior_mean), self.decoder.weight @ self.decoder.weight.mT + noise)
+        return MultivariateNormal(
+            self.decoder(self.prior_mean), self.decoder.weight @ self.decoder.weight.mT + noise
+        )
 
     def posterior(self, x: Tensor) -> MultivariateNormal:
         """``p(z|x)`` for x (batch, 3)."""
@@ -54,8 +64,12 @@ class LinearGaussian(LatentModel):
 
 
 def largest_z_score(draws: Tensor, exact: MultivariateNormal) -> float:
-    """Largest deviation of the first and second moments of independent ``draws`` (n, d), in standard errors."""
-    white = torch.linalg.solve_triangular(exact.scale_tril.detach(), (draws - exact.mean.detach()).mT, upper=False).mT
+    """Largest deviation of the first and second moments of independent ``draws`` (n, d), in
+    standard errors.
+    """
+    white = torch.linalg.solve_triangular(
+        exact.scale_tril.detach(), (draws - exact.mean.detach()).mT, upper=False
+    ).mT
     eye = torch.eye(white.shape[1], dtype=white.dtype)
     product = torch.einsum("ni,nj->nij", white, white).flatten(1)
     spread = (1 + eye.flatten()).sqrt()  # of products of standard normal numbers

@@ -1,4 +1,6 @@
-"""The detector keeps scikit-learn's contracts, its scores are pure functions of a row, and its explanations add up."""
+"""The detector keeps scikit-learn's contracts, its scores are pure functions of a row, and its
+explanations add up.
+"""
 
 import copy
 import math
@@ -21,7 +23,13 @@ from latent_ebm.applications.detector_fitting import principal
 from latent_ebm.kernels import KernelPrior
 from samplers import MALA
 
-IMAGES = {"image_shape": (1, 8, 8), "max_steps": 2, "latent_dim": 3, "channels": 4, "max_stages": 0}
+IMAGES = {
+    "image_shape": (1, 8, 8),
+    "max_steps": 2,
+    "latent_dim": 3,
+    "channels": 4,
+    "max_stages": 0,
+}
 
 
 def rows(num: int, dim: int = 5, seed: int = 0) -> np.ndarray:
@@ -32,7 +40,9 @@ def rows(num: int, dim: int = 5, seed: int = 0) -> np.ndarray:
 
 
 def gaussian(num: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(num, 7)) @ np.random.default_rng(8).normal(size=(7, 7))
+    return np.random.default_rng(seed).normal(size=(num, 7)) @ np.random.default_rng(8).normal(
+        size=(7, 7)
+    )
 
 
 def quick(**options: Any) -> LatentEBMDetector:
@@ -75,7 +85,9 @@ def test_bad_rows_are_refused_in_a_sentence(X: np.ndarray, message: str) -> None
             quick().fit(rows(50)).score_samples(X)
 
 
-@pytest.mark.parametrize("method", ["score_samples", "decision_function", "predict", "explain", "partial_fit"])
+@pytest.mark.parametrize(
+    "method", ["score_samples", "decision_function", "predict", "explain", "partial_fit"]
+)
 def test_rows_of_another_width_and_detectors_not_fitted(method: str) -> None:
     with pytest.raises(ValueError, match="2 features, but LatentEBMDetector is expecting 5"):
         getattr(quick().fit(rows(30)), method)(rows(30)[:, :2])
@@ -127,7 +139,9 @@ def test_awkward_rows_have_finite_scores(name: str) -> None:
 
 def test_stages_on_few_different_rows_are_finite() -> None:
     X = duplicates()
-    assert np.isfinite(LatentEBMDetector(random_state=0, max_stages=1).fit(X).score_samples(rows(50))).all()
+    assert np.isfinite(
+        LatentEBMDetector(random_state=0, max_stages=1).fit(X).score_samples(rows(50))
+    ).all()
 
 
 def test_dtypes_give_the_same_scores() -> None:
@@ -150,7 +164,9 @@ def test_data_frames_are_known_by_their_columns() -> None:
     frame = pandas.DataFrame(rows(50), columns=list("abcde"))
     detector = quick().fit(frame)
     assert list(detector.feature_names_in_) == list("abcde")
-    assert_array_equal(detector.score_samples(frame), quick().fit(rows(50)).score_samples(rows(50)))
+    assert_array_equal(
+        detector.score_samples(frame), quick().fit(rows(50)).score_samples(rows(50))
+    )
     with pytest.raises(ValueError, match="feature names"):
         detector.score_samples(frame[list("edcba")])
 
@@ -164,7 +180,9 @@ def test_scores_do_not_depend_on_the_rows_beside(staged: LatentEBMDetector, ener
     scores = staged.score_samples(X)
     assert_array_equal(staged.score_samples(X[order]), scores[order])
     assert_array_equal(staged.score_samples(X[:7]), scores[:7])
-    assert_array_equal([staged.score_samples(X[i : i + 1])[0] for i in order[:40]], scores[order[:40]])
+    assert_array_equal(
+        [staged.score_samples(X[i : i + 1])[0] for i in order[:40]], scores[order[:40]]
+    )
     staged.set_params(energy="joint")
 
 
@@ -213,7 +231,9 @@ def test_leave_one_out_scores_are_those_without_the_row(energy: Any) -> None:
             KernelPrior(kernels.exemplars[others], kernels.bandwidth[others]), [], MALA(0.1, 1)
         )
         raw = detector.scaler_.inverse_transform(detector.rows_[i : i + 1].numpy())
-        assert detector.score_samples(raw)[0] + math.log(29 / 30) == pytest.approx(left_out[i], rel=1e-6)
+        assert detector.score_samples(raw)[0] + math.log(29 / 30) == pytest.approx(
+            left_out[i], rel=1e-6
+        )
     detector.views_[0].prior = prior
 
 
@@ -225,7 +245,9 @@ def test_trimming_mends_a_contaminated_fit() -> None:
         X = np.concatenate([rows(300, seed=seed), clump[:30]])
         test = np.concatenate([rows(200, seed=seed + 10), clump[30:]])
         label = np.arange(len(test)) >= 200
-        areas.append([roc_auc_score(label, -quick(trim=t).fit(X).score_samples(test)) for t in (0.0, 0.2)])
+        areas.append(
+            [roc_auc_score(label, -quick(trim=t).fit(X).score_samples(test)) for t in (0.0, 0.2)]
+        )
     plain, trimmed = np.mean(areas, 0)
     assert trimmed > plain
     assert trimmed > 0.95
@@ -277,7 +299,8 @@ def test_partial_fit_keeps_the_stages(staged: LatentEBMDetector) -> None:
 
 
 def test_explanation_of_a_linear_gaussian_model() -> None:
-    # One kernel is a Gaussian N(z0, h^2): the energy is |x - e|^2_A / 2 + constant, A = (1 - W'W) / sigma^2 + W'W / h^2.
+    # One kernel is a Gaussian N(z0, h^2): the energy is |x - e|^2_A / 2 + constant, A = (1 - W'W)
+    # / sigma^2 + W'W / h^2.
     detector = quick(latent_dim=2).fit(rows(60))
     h, z0 = 0.7, torch.tensor([[0.3, -1.2]], dtype=torch.float64)
     detector.views_[0].prior = RatioPrior(KernelPrior(z0, h), [], MALA(0.1, 1))
@@ -286,10 +309,14 @@ def test_explanation_of_a_linear_gaussian_model() -> None:
     axes = detector.views_[0].posterior.encoder.layers[0].weight[:2].numpy()
     inside, sigma = axes.T @ axes, float(detector.views_[0].likelihood.log_scale.exp())
     precision = (np.eye(5) - inside) / sigma**2 + inside / h**2
-    end = (axes.T @ z0[0].numpy() + detector.views_[0].likelihood.decoder.layers[0].bias.numpy())[None]
+    end = (axes.T @ z0[0].numpy() + detector.views_[0].likelihood.decoder.layers[0].bias.numpy())[
+        None
+    ]
     gap = detector.scaler_.transform(X) - end
     assert_allclose(found.contribution, 0.5 * gap * (gap @ precision), rtol=1e-9, atol=1e-9)
-    assert_allclose(found.reconstruction, np.repeat(detector.scaler_.inverse_transform(end), 20, 0), rtol=1e-9)
+    assert_allclose(
+        found.reconstruction, np.repeat(detector.scaler_.inverse_transform(end), 20, 0), rtol=1e-9
+    )
     assert_allclose(found.residual, X - found.reconstruction)
 
 
@@ -311,7 +338,9 @@ def test_contributions_of_images_sum_to_the_excess_of_energy() -> None:
     excess = detector.score_samples(found.reconstruction) - detector.score_samples(X[150:])
     assert (excess > 0).all()
     assert np.median(np.abs(found.contribution.sum(1) - excess)) < 0.1 * np.median(excess)
-    assert all(np.abs(X[:150] - row).max(1).min() < 1e-9 for row in found.reconstruction)  # training images
+    assert all(
+        np.abs(X[:150] - row).max(1).min() < 1e-9 for row in found.reconstruction
+    )  # training images
 
 
 def test_explanation_points_at_the_broken_feature() -> None:
@@ -339,12 +368,24 @@ def test_explanation_points_at_the_broken_feature() -> None:
         ({"trim": True}, "trim must be"),
         ({"trim": float("nan")}, "trim must be"),
         ({"encoder": "resnet"}, "encoder must be None or an nn.Module, got 'resnet'"),
-        ({"encoder": torch.nn.Flatten()}, "encoder must be None where image_shape is, got a Flatten"),
+        (
+            {"encoder": torch.nn.Flatten()},
+            "encoder must be None where image_shape is, got a Flatten",
+        ),
         ({"random_state": "x"}, "'x' cannot be used to seed"),
         ({"image_shape": (8, 8)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
-        ({"image_shape": (1, 4, 4)}, r"image_shape must be None or \(C, H, W\), H and W at least 8"),
-        ({"image_shape": (1, 8, 8), "energy": "reconstruction"}, 'energy must not be "reconstruction" for images'),
-        ({"energy": "reconstruction", "latent_dim": 5}, 'energy must not be "reconstruction" for 5 columns, of which'),
+        (
+            {"image_shape": (1, 4, 4)},
+            r"image_shape must be None or \(C, H, W\), H and W at least 8",
+        ),
+        (
+            {"image_shape": (1, 8, 8), "energy": "reconstruction"},
+            'energy must not be "reconstruction" for images',
+        ),
+        (
+            {"energy": "reconstruction", "latent_dim": 5},
+            'energy must not be "reconstruction" for 5 columns, of which',
+        ),
         ({"image_shape": (1, 8, 8)}, r"image_shape \(1, 8, 8\), got rows of 5 numbers"),
     ],
 )
@@ -354,14 +395,21 @@ def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None
 
 
 def test_numbers_without_squares_are_refused() -> None:
-    for size, message in ((1e-170, "rows that differ by less than 1e-100"), (1e101, "magnitude at most 1e")):
+    for size, message in (
+        (1e-170, "rows that differ by less than 1e-100"),
+        (1e101, "magnitude at most 1e"),
+    ):
         with pytest.raises(ValueError, match=message):
             LatentEBMDetector().fit(rows(20) * size)
-    assert_allclose(*(LatentEBMDetector().fit(rows(20) * s).score_samples(rows(5) * s) for s in (1, 1e-150)), rtol=1e-6)
+    assert_allclose(
+        *(LatentEBMDetector().fit(rows(20) * s).score_samples(rows(5) * s) for s in (1, 1e-150)),
+        rtol=1e-6,
+    )
 
 
 def test_images_are_compared_with_their_neighbours() -> None:
-    # Two kinds of images, one of them spread ten times as wide: what lies off the narrow kind is the more unusual.
+    # Two kinds of images, one of them spread ten times as wide: what lies off the narrow kind is
+    # the more unusual.
     rng = np.random.default_rng(0)
     centres = np.repeat(np.stack([np.full(64, 0.2), np.full(64, 0.8)]), 60, 0)
     width = np.repeat([0.005, 0.05], 60)[:, None]
@@ -386,7 +434,9 @@ def test_large_images_are_learnt_from_in_a_small_frame() -> None:
     X = np.tanh(rows(40, 48 * 40))
     detector = quick(**{**IMAGES, "image_shape": (1, 48, 40)}).fit(X)
     seen: list[torch.Size] = []
-    detector.views_[1].features[1].register_forward_hook(lambda module, x, y: seen.append(x[0].shape[1:]))
+    detector.views_[1].features[1].register_forward_hook(
+        lambda module, x, y: seen.append(x[0].shape[1:])
+    )
     assert np.isfinite(detector.score_samples(X)).all()
     assert set(seen) == {(1, 32, 32)}
 
@@ -400,7 +450,9 @@ def test_features_of_an_encoder_take_the_place_of_learnt_ones(tmp_path: Path) ->
     expected = copy.deepcopy(encoder).double()(detector._standardise(X)).flatten(1)
     assert_allclose(features.numpy(), expected.detach().numpy())
     assert detector.explain(X[:2]).contribution.shape == (2, 64)
-    with pytest.raises(ValueError, match="encoder must be None in a detector that is saved, got a Sequential"):
+    with pytest.raises(
+        ValueError, match="encoder must be None in a detector that is saved, got a Sequential"
+    ):
         detector.save(tmp_path)
 
 
@@ -416,5 +468,10 @@ def test_pixels_that_are_always_dark_stand_out_when_lit() -> None:
 @pytest.mark.parametrize("noise", [0.0, 1e-8, 1e-6])
 def test_near_copies_of_images_have_finite_scores(noise: float) -> None:
     rng = np.random.default_rng(0)
-    X = np.concatenate([rng.random((30, 64)), np.repeat(rng.random((3, 64)), 25, 0) + noise * rng.random((75, 64))])
+    X = np.concatenate(
+        [
+            rng.random((30, 64)),
+            np.repeat(rng.random((3, 64)), 25, 0) + noise * rng.random((75, 64)),
+        ]
+    )
     assert np.isfinite(quick(**{**IMAGES, "latent_dim": 64}).fit(X).score_samples(X)).all()

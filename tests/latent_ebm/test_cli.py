@@ -39,13 +39,17 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
     assert all(word in lines[0] for word in words), lines[0]
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["sample"], ["score"], ["evaluate"], ["fit"]], ids=str)
+@pytest.mark.parametrize(
+    "command", [[], ["demo"], ["sample"], ["score"], ["evaluate"], ["fit"]], ids=str
+)
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert "usage: latent-ebm" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("args", [[], ["smple"], ["sample"], ["sample", "x", "--out", "y.png", "--num", "0"]], ids=str)
+@pytest.mark.parametrize(
+    "args", [[], ["smple"], ["sample"], ["sample", "x", "--out", "y.png", "--num", "0"]], ids=str
+)
 def test_wrong_usage(args: list[str]) -> None:
     assert main(args) == 2
 
@@ -77,7 +81,9 @@ def test_score(checkpoint: Path) -> None:
     assert float(rows[0]["joint"]) == pytest.approx(joint, rel=1e-4)
 
 
-def test_a_model_without_latents_is_sampled_but_not_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_without_latents_is_sampled_but_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = make_config("mle", epochs=1)
     ebm = config["model"]["init_args"]["model"]["init_args"]["prior"]
     optimizer = part("torch.optim.Adam", lr=0.001)
@@ -106,7 +112,9 @@ def test_a_checkpoint_explains_itself(checkpoint: Path) -> None:
     rule, data = load_rule(checkpoint)
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert tensors(rule.state_dict()).keys() == tensors(state).keys()
-    assert all(torch.equal(value, state[name]) for name, value in tensors(rule.state_dict()).items())
+    assert all(
+        torch.equal(value, state[name]) for name, value in tensors(rule.state_dict()).items()
+    )
     assert isinstance(rule.model.prior, RatioPrior)
     assert len(rule.model.prior.stages) >= 1
     assert not rule.training
@@ -121,21 +129,27 @@ KEY = "model.init_args.model.init_args.prior.init_args.sampler"
     ("change", "status", "words"),
     [
         (
-            lambda c: c["model"]["init_args"]["model"]["init_args"]["prior"]["init_args"]["sampler"][
-                "init_args"
-            ].update(num_step=1),
+            lambda c: c["model"]["init_args"]["model"]["init_args"]["prior"]["init_args"][
+                "sampler"
+            ]["init_args"].update(num_step=1),
             2,
             [KEY, "num_step"],
         ),
         (lambda c: c["trainer"].update(max_epoch=1), 2, ["trainer.max_epoch"]),
-        (lambda c: c["data"]["init_args"].update(batch_size=-1), 1, ["batch_size must be an integer >= 1, got -1"]),
+        (
+            lambda c: c["data"]["init_args"].update(batch_size=-1),
+            1,
+            ["batch_size must be an integer >= 1, got -1"],
+        ),
         (
             lambda c: c["trainer"]["callbacks"][0]["init_args"].update(dirpath="/proc/run"),
             1,
             ["cannot write", "/proc/run"],
         ),
         (
-            lambda c: c["model"]["init_args"]["posterior"]["init_args"].update(sampler=langevin(100, 5.0)),
+            lambda c: c["model"]["init_args"]["posterior"]["init_args"].update(
+                sampler=langevin(100, 5.0)
+            ),
             1,
             ["finite", "step_size"],
         ),
@@ -165,13 +179,22 @@ def test_refused_settings(
         (["sample", "cut.ckpt", "--out", "x.npz"], ["cut.ckpt", "whole checkpoint"]),
         (["sample", "foreign.ckpt", "--out", "x.npz"], ["foreign.ckpt", "'config'"]),
         (["sample", "bomb.ckpt", "--out", "x.npz"], ["bomb.ckpt", "plain tensors"]),
-        (["fit", "--config", "config.yaml", "--ckpt_path", "bomb.ckpt", *PLAIN], ["bomb.ckpt", "plain tensors"]),
+        (
+            ["fit", "--config", "config.yaml", "--ckpt_path", "bomb.ckpt", *PLAIN],
+            ["bomb.ckpt", "plain tensors"],
+        ),
         (["fit", "--config", "config.yaml", "--ckpt_path", "none.ckpt", *PLAIN], ["none.ckpt"]),
     ],
-    ids=lambda value: "-".join(value[:3]).replace("/", "_") if value[0] in ("fit", "score", "sample") else "",
+    ids=lambda value: (
+        "-".join(value[:3]).replace("/", "_") if value[0] in ("fit", "score", "sample") else ""
+    ),
 )
 def test_refused_files(
-    args: list[str], words: list[str], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    args: list[str],
+    words: list[str],
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write(make_config("mle"), tmp_path)
     np.save("nan.npy", np.array([[0.0, np.nan]]))
@@ -183,7 +206,11 @@ def test_refused_files(
     before = set(tmp_path.rglob("*"))
     assert main([str(checkpoint) if word == "CKPT" else word for word in args]) == 1
     refused(capsys, *words)
-    assert {path for path in tmp_path.rglob("*") if path.suffix in (".csv", ".png", ".npz", ".ckpt", ".tmp")} <= before
+    assert {
+        path
+        for path in tmp_path.rglob("*")
+        if path.suffix in (".csv", ".png", ".npz", ".ckpt", ".tmp")
+    } <= before
 
 
 class Bomb:
@@ -214,12 +241,18 @@ def test_moving_average(tmp_path: Path) -> None:
 
 def test_pictures_of_a_training() -> None:
     config = Path(__file__).parents[2] / "experiments" / "digits" / "gaussian.yaml"
-    short = ["--trainer.max_epochs=3", "--trainer.limit_train_batches=1", "--trainer.check_val_every_n_epoch=1"]
+    short = [
+        "--trainer.max_epochs=3",
+        "--trainer.limit_train_batches=1",
+        "--trainer.check_val_every_n_epoch=1",
+    ]
     assert main(["fit", "--config", str(config), *short, *PLAIN]) == 0
     events = EventAccumulator("runs/digits/gaussian").Reload()
     assert set(events.Tags()["images"]) == {"samples", "reconstructions"}
     assert len(events.Images("samples")) == 1  # at most every tenth epoch
-    assert main(["sample", "runs/digits/gaussian/last.ckpt", "--num", "4", "--out", "grid.png"]) == 0
+    assert (
+        main(["sample", "runs/digits/gaussian/last.ckpt", "--num", "4", "--out", "grid.png"]) == 0
+    )
     assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
 
 

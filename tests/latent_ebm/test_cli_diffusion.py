@@ -1,4 +1,6 @@
-"""The command line of diffusion models and their students: training, sampling, export, and how it refuses."""
+"""The command line of diffusion models and their students: training, sampling, export, and how it
+refuses.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -26,31 +28,55 @@ def run(folder: Path, name: str, rule: dict[str, Any]) -> None:
 
 
 def teacher(num_classes: int | None) -> dict[str, Any]:
-    network = part("latent_ebm.networks.DenoiserMLP", shape=2, hidden=[16], num_classes=num_classes)
+    network = part(
+        "latent_ebm.networks.DenoiserMLP", shape=2, hidden=[16], num_classes=num_classes
+    )
     denoiser = part("latent_ebm.denoisers.Preconditioned", network=network, schedule=SCHEDULE)
     reverse = part("samplers.DDIM", schedule=SCHEDULE, num_steps=5)
-    rule = part("latent_ebm.learning.Denoising", denoiser=denoiser, reverse=reverse, shape=[2], optimizer=OPTIMIZER)
+    rule = part(
+        "latent_ebm.learning.Denoising",
+        denoiser=denoiser,
+        reverse=reverse,
+        shape=[2],
+        optimizer=OPTIMIZER,
+    )
     rule["init_args"] |= {"num_classes": num_classes, "label_dropout": 0.5}
     return rule
 
 
 def student() -> dict[str, Any]:
     g = part("latent_ebm.distillation.OneStep", denoiser=NAMED, init_log_snr=-5.0)
-    arguments = {"teacher": NAMED, "student": g, "fake": None, "latent_shape": [2], "optimizer": OPTIMIZER}
+    arguments = {
+        "teacher": NAMED,
+        "student": g,
+        "fake": None,
+        "latent_shape": [2],
+        "optimizer": OPTIMIZER,
+    }
     sampler = part("samplers.Langevin", step_size=0.16, num_steps=2)
-    return part("latent_ebm.distillation.EMDistillation", **arguments, sampler=sampler, log_snr=[-5.0, 5.0])
+    return part(
+        "latent_ebm.distillation.EMDistillation", **arguments, sampler=sampler, log_snr=[-5.0, 5.0]
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints ``teacher`` (of labelled data), ``plain`` (of unlabelled), ``student``, ``ufogen`` and ``run``."""
+    """Checkpoints ``teacher`` (of labelled data), ``plain`` (of unlabelled), ``student``,
+    ``ufogen`` and ``run``.
+    """
     folder = tmp_path_factory.mktemp("diffusion")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run(folder, "teacher", teacher(3))
         run(folder, "plain", teacher(None))
         run(folder, "student", student())
-        adversary = part("latent_ebm.distillation.UFOGen", teacher=NAMED, critic=None, shape=[2], optimizer=OPTIMIZER)
+        adversary = part(
+            "latent_ebm.distillation.UFOGen",
+            teacher=NAMED,
+            critic=None,
+            shape=[2],
+            optimizer=OPTIMIZER,
+        )
         run(folder, "ufogen", adversary)
         assert fit(make_config("mle", epochs=1), folder) == 0
     return folder
@@ -94,11 +120,23 @@ def test_a_student_holds_the_teacher_that_it_named(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["sample", "run/last.ckpt", "--steps", "3", "--out", "a.npz"], ["--steps must be left out", "ShortRunMLE"]),
-        (["sample", "student/last.ckpt", "--guidance", "2", "--out", "a.npz"], ["--guidance", "EMDistillation"]),
-        (["sample", "plain/last.ckpt", "--guidance", "2", "--out", "a.npz"], ["guidance", "without num_classes"]),
+        (
+            ["sample", "run/last.ckpt", "--steps", "3", "--out", "a.npz"],
+            ["--steps must be left out", "ShortRunMLE"],
+        ),
+        (
+            ["sample", "student/last.ckpt", "--guidance", "2", "--out", "a.npz"],
+            ["--guidance", "EMDistillation"],
+        ),
+        (
+            ["sample", "plain/last.ckpt", "--guidance", "2", "--out", "a.npz"],
+            ["guidance", "without num_classes"],
+        ),
         (["export", "teacher/last.ckpt", "--out", "a.onnx"], ["one-step student", "Denoising"]),
-        (["export", "teacher/last.ckpt", "--out", "folder"], ["model of diffusers", "DenoiserMLP"]),
+        (
+            ["export", "teacher/last.ckpt", "--out", "folder"],
+            ["model of diffusers", "DenoiserMLP"],
+        ),
         (["export", "run/last.ckpt", "--out", "folder"], ["must hold a denoiser", "ShortRunMLE"]),
         (["export", "student/last.ckpt", "--out", "a.bin"], ["--out must end with .onnx"]),
     ],
@@ -128,4 +166,6 @@ def test_a_student_is_exported() -> None:
     assert isinstance(rule, UFOGen)
     with torch.no_grad():
         k = torch.full((7,), rule.num_steps)
-        torch.testing.assert_close(torch.from_numpy(x), rule.denoise(rule.coefficients(k)[1][0].float() * z, k))
+        torch.testing.assert_close(
+            torch.from_numpy(x), rule.denoise(rule.coefficients(k)[1][0].float() * z, k)
+        )

@@ -1,4 +1,6 @@
-"""Conformal p-values keep their promises on simulated rows, whatever the detector; decisions agree with them."""
+"""Conformal p-values keep their promises on simulated rows, whatever the detector; decisions agree
+with them.
+"""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -35,7 +37,9 @@ class FirstColumn(BaseEstimator):
 
 def calibrated(scores: Any, **options: Any) -> ConformalCalibrator:
     """A calibrator whose held-out rows have these scores."""
-    return ConformalCalibrator(FirstColumn().fit(None), **options).calibrate(np.reshape(scores, (-1, 1)))
+    return ConformalCalibrator(FirstColumn().fit(None), **options).calibrate(
+        np.reshape(scores, (-1, 1))
+    )
 
 
 @pytest.mark.filterwarnings("ignore:alpha = 0.1 is below the least p-value")
@@ -70,13 +74,18 @@ def test_p_values_of_normal_rows_are_uniform_on_their_lattice() -> None:
     ids=lambda d: type(d).__name__,
 )
 def test_false_positive_rates_are_the_nominal_ones(detector: Any) -> None:
-    # A split has an error of its own, of variance alpha (1 - alpha) / (n + 2), beside that of the test rows.
+    # A split has an error of its own, of variance alpha (1 - alpha) / (n + 2), beside that of the
+    # test rows.
     rng, splits, size = np.random.default_rng(1), 10, 1000
     mixing = rng.normal(size=(3, 3))
     p = []
     for seed in range(splits):
         train, test = (rng.standard_t(4, size=(num, 3)) @ mixing for num in (size + 250, size))
-        p.append(ConformalCalibrator(detector, calibration_size=0.8, random_state=seed).fit(train).p_values(test))
+        p.append(
+            ConformalCalibrator(detector, calibration_size=0.8, random_state=seed)
+            .fit(train)
+            .p_values(test)
+        )
     for alpha in (0.01, 0.05, 0.1):
         nominal = np.floor(alpha * (size + 1)) / (size + 1)
         error = np.sqrt(nominal * (1 - nominal) * (1 / size + 1 / (size + 2)) / splits)
@@ -85,7 +94,8 @@ def test_false_positive_rates_are_the_nominal_ones(detector: Any) -> None:
 
 @pytest.mark.parametrize(("method", "least"), [("bh", 0.8 * 0.1), ("by", 0.0)])
 def test_false_discovery_rate_is_kept(method: Any, least: float) -> None:
-    # 80 normal rows and 20 outliers share 1,000 held-out rows; BH is sharp at alpha times the part of normal rows.
+    # 80 normal rows and 20 outliers share 1,000 held-out rows; BH is sharp at alpha times the part
+    # of normal rows.
     rng, alpha, repetitions = np.random.default_rng(2), 0.1, 600
     outlier = np.arange(100) < 20
     proportions, power = [], []
@@ -120,7 +130,9 @@ def test_procedures_are_those_of_their_names() -> None:
 
 
 def test_rows_exactly_at_the_bar_are_selected() -> None:
-    counts = np.repeat([68, 900], [17, 8])  # 68 / 1000 * 25 / 17 is exactly .1, and above it by rounding
+    counts = np.repeat(
+        [68, 900], [17, 8]
+    )  # 68 / 1000 * 25 / 17 is exactly .1, and above it by rounding
     assert select(counts, 1000, 0.1, "bh").sum() == 17
     assert select(counts + 1, 1000, 0.1, "bh").sum() == 0
     calibrator = calibrated(np.arange(999.0))
@@ -141,7 +153,10 @@ def test_decisions_are_those_of_rational_arithmetic() -> None:
             assert_array_equal(select(counts, size, float(level), method), expected)  # pyright: ignore
             if method in ("bh", "by"):
                 differ += int(
-                    (expected != (stats.false_discovery_control(counts / size, method=method) <= level)).any()
+                    (
+                        expected
+                        != (stats.false_discovery_control(counts / size, method=method) <= level)
+                    ).any()
                 )
     assert differ > 0  # of binary arithmetic
 
@@ -153,12 +168,20 @@ def rationally(counts: np.ndarray, size: int, level: Fraction, method: str) -> n
     total = sum(Fraction(1, i) for i in range(1, m + 1)) if method == "by" else Fraction(1)
     bars = {"bonferroni": [level / m] * m, "none": [level] * m}
     bars |= {key: [level * k / (m * total) for k in range(1, m + 1)] for key in ("bh", "by")}
-    largest = max((q for q, bar in zip(p, bars[method], strict=True) if q <= bar), default=Fraction(0))
+    largest = max(
+        (q for q, bar in zip(p, bars[method], strict=True) if q <= bar), default=Fraction(0)
+    )
     return np.array([Fraction(int(c), size) <= largest for c in counts])
 
 
 def test_smallest_selection_and_the_rows_that_it_takes() -> None:
-    for num, held_out, level in [(142, 150, 0.1), (10, 99, 0.1), (1, 9, 0.1), (25, 7, 0.3), (60, 1999, 0.01)]:
+    for num, held_out, level in [
+        (142, 150, 0.1),
+        (10, 99, 0.1),
+        (1, 9, 0.1),
+        (25, 7, 0.3),
+        (60, 1999, 0.01),
+    ]:
         least = smallest_selection(num, held_out + 1, level)
         for beyond in (least - 1, least):
             counts = np.repeat([1, held_out + 1], [beyond, max(0, num - beyond)])[:num]
@@ -169,7 +192,9 @@ def test_smallest_selection_and_the_rows_that_it_takes() -> None:
     assert smallest_selection(142, 151, 0.1) == 10
 
 
-@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: make_pipeline(StandardScaler(), d)], ids=["alone", "pipeline"])
+@pytest.mark.parametrize(
+    "wrap", [lambda d: d, lambda d: make_pipeline(StandardScaler(), d)], ids=["alone", "pipeline"]
+)
 def test_detectors_of_pyod_point_the_other_way(wrap: Callable[[Any], Any]) -> None:
     knn = pytest.importorskip("pyod.models.knn", reason="tests of the extra pyod")
     own = pytest.importorskip("latent_ebm.applications.pyod").PyODLatentEBM(random_state=0)
@@ -182,7 +207,9 @@ def test_detectors_of_pyod_point_the_other_way(wrap: Callable[[Any], Any]) -> No
         assert np.median(calibrator.p_values(rng.normal(size=(200, 3)))) > 0.3
 
 
-@pytest.mark.parametrize("held_out", [np.arange(40.0), np.repeat(np.arange(8.0), 5)], ids=["distinct", "ties"])
+@pytest.mark.parametrize(
+    "held_out", [np.arange(40.0), np.repeat(np.arange(8.0), 5)], ids=["distinct", "ties"]
+)
 def test_thresholds_agree_with_p_values(held_out: np.ndarray) -> None:
     x = np.arange(-1, 41, 0.25)[:, None]
     for fpr in (1 / 41, 0.1, 0.25, 0.5, 40 / 41):
@@ -234,7 +261,9 @@ def test_calibration_of_a_fitted_detector() -> None:
         def score_samples(self, X: Any) -> np.ndarray:
             return -np.square(X).sum(1)
 
-    assert_array_equal(ConformalCalibrator(Norm()).calibrate(x).scores_, np.sort(-np.square(x).sum(1)))
+    assert_array_equal(
+        ConformalCalibrator(Norm()).calibrate(x).scores_, np.sort(-np.square(x).sum(1))
+    )
 
 
 def test_detector_with_decision_function_only() -> None:
@@ -260,7 +289,10 @@ def test_detector_with_decision_function_only() -> None:
         ({"alpha": True}, "alpha must be in"),
         ({"alpha": np.bool_(True)}, "alpha must be in"),
         ({"detector": StandardScaler()}, "detector must have score_samples"),
-        ({"detector": LogisticRegression()}, "detector must say which way its decision_function points"),
+        (
+            {"detector": LogisticRegression()},
+            "detector must say which way its decision_function points",
+        ),
     ],
 )
 def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None:

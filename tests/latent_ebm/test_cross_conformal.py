@@ -1,4 +1,6 @@
-"""Cross-conformal p-values: by their definition, within their promise, and able to say more from few normal rows."""
+"""Cross-conformal p-values: by their definition, within their promise, and able to say more from
+few normal rows.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +12,11 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from latent_ebm.applications import ConformalCalibrator, CrossConformalCalibrator, LatentEBMDetector
+from latent_ebm.applications import (
+    ConformalCalibrator,
+    CrossConformalCalibrator,
+    LatentEBMDetector,
+)
 
 
 class Distance(BaseEstimator):
@@ -37,7 +43,9 @@ def draw(num: int, seed: int) -> np.ndarray:
 def test_p_values_by_their_definition(num_folds: int) -> None:
     x, new = draw(11, 0), 2 * draw(6, 1)
     calibrator = CrossConformalCalibrator(Distance(), num_folds, 0).fit(x)
-    folds = [np.setdiff1d(np.arange(11), where(x, c.detector_.X_)) for c in calibrator.calibrators_]
+    folds = [
+        np.setdiff1d(np.arange(11), where(x, c.detector_.X_)) for c in calibrator.calibrators_
+    ]
     assert_array_equal(np.sort(np.concatenate(folds)), np.arange(11))
     count = np.ones(6)
     for fold in folds:
@@ -45,7 +53,10 @@ def test_p_values_by_their_definition(num_folds: int) -> None:
         count += (detector.score_samples(x[fold]) <= detector.score_samples(new)[:, None]).sum(1)
     assert_allclose(calibrator.p_values(new), count / 12)
     assert_array_equal(calibrator.select(new, 0.25, "none"), count <= 3)
-    assert_allclose(calibrator.score_samples(new), np.mean([c.score_samples(new) for c in calibrator.calibrators_], 0))
+    assert_allclose(
+        calibrator.score_samples(new),
+        np.mean([c.score_samples(new) for c in calibrator.calibrators_], 0),
+    )
 
 
 def where(x: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -57,7 +68,10 @@ def test_the_promise_is_kept_and_few_rows_say_more() -> None:
     for seed in range(150):
         new = draw(43, 1000 + seed)
         new[:3] += 20
-        both = ConformalCalibrator(Distance(), random_state=seed), CrossConformalCalibrator(Distance(), 5, seed)
+        both = (
+            ConformalCalibrator(Distance(), random_state=seed),
+            CrossConformalCalibrator(Distance(), 5, seed),
+        )
         fitted = [calibrator.fit(draw(90, seed)) for calibrator in both]
         rates.append([(calibrator.p_values(new[3:]) <= 0.1).mean() for calibrator in fitted])
         found.append([calibrator.select(new, 0.2)[:3].mean() for calibrator in fitted])

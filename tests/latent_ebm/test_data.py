@@ -1,4 +1,6 @@
-"""Data: batches, seeded disjoint splits, checked files, and the pinwheel whose density is known."""
+"""Data: batches, seeded disjoint splits, checked files, and the pinwheel whose density is
+known.
+"""
 
 import gzip
 import math
@@ -14,13 +16,24 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from latent_ebm.data import MNIST, Arrays, Batch, DataModule, Digits, Pinwheel, StackedDigits, TensorSet, Toy2D
+from latent_ebm.data import (
+    MNIST,
+    Arrays,
+    Batch,
+    DataModule,
+    Digits,
+    Pinwheel,
+    StackedDigits,
+    TensorSet,
+    Toy2D,
+)
 from latent_ebm.data import mnist as mnist_module
 from latent_ebm.data.mnist import find_directory, read_idx
 from latent_ebm.data.toy2d import TOYS
 
 needs_mnist = pytest.mark.skipif(
-    "LATENT_EBM_DATA" not in os.environ, reason="the environment variable LATENT_EBM_DATA names no folder with MNIST"
+    "LATENT_EBM_DATA" not in os.environ,
+    reason="the environment variable LATENT_EBM_DATA names no folder with MNIST",
 )
 
 
@@ -36,7 +49,8 @@ def same(a: TensorSet, b: TensorSet) -> bool:
     return torch.equal(a.x, b.x) and torch.equal(a.label, b.label)
 
 
-# ---------------------------------------------------------------------------------------------------- sets and loaders
+# ---------------------------------------------------------------------------------
+# sets and loaders
 
 
 def test_tensor_set_indexes_rows_and_batches() -> None:
@@ -59,9 +73,17 @@ def test_tensor_set_indexes_rows_and_batches() -> None:
         (torch.zeros(3, 2, dtype=torch.int64), None, "x must be floating"),
         (torch.zeros(3), None, r"shape \(n >= 1, \*event\), got torch.float32 \(3,\)"),
         (torch.zeros(0, 2), None, "n >= 1"),
-        (torch.tensor([[0.0], [torch.nan], [torch.inf]]), None, "2 of 3 rows are not, the first at index 1"),
+        (
+            torch.tensor([[0.0], [torch.nan], [torch.inf]]),
+            None,
+            "2 of 3 rows are not, the first at index 1",
+        ),
         (torch.full((1, 2), 1e300, dtype=torch.float64), None, "1 of 1 rows are not"),
-        (torch.zeros(3, 2), torch.zeros(3), r"label must be integers of shape \(3,\), got torch.float32"),
+        (
+            torch.zeros(3, 2),
+            torch.zeros(3),
+            r"label must be integers of shape \(3,\), got torch.float32",
+        ),
         (torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), r"got torch.int64 \(2,\)"),
     ],
 )
@@ -81,9 +103,14 @@ def test_loaders_cover_the_sets() -> None:
         assert isinstance(batch, Batch)
         assert torch.equal(batch.x, data.train.x[batch.index])
         assert torch.equal(batch.label, data.train.label[batch.index])
-    for loader, rows in ((data.val_dataloader(), data.val), (data.predict_dataloader(), data.test)):
+    for loader, rows in (
+        (data.val_dataloader(), data.val),
+        (data.predict_dataloader(), data.test),
+    ):
         assert torch.equal(torch.cat([batch.x for batch in loader]), rows.x)
-    assert len(list(ready(Toy2D(num=7, batch_size=20)).train_dataloader())) == 1  # the only batch is not dropped
+    assert (
+        len(list(ready(Toy2D(num=7, batch_size=20)).train_dataloader())) == 1
+    )  # the only batch is not dropped
 
 
 class Mean(LightningModule):
@@ -104,7 +131,9 @@ class Mean(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*GPU available but not used")
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:.*GPU available but not used"
+)
 def test_trainer_takes_a_data_module(tmp_path: Path) -> None:
     data = Toy2D(num=60, batch_size=20)
     trainer = Trainer(
@@ -155,7 +184,8 @@ def test_arguments_are_checked() -> None:
         Pinwheel(num_train=0)
 
 
-# -------------------------------------------------------------------------------------------------------------- digits
+# ---------------------------------------------------------------------------------
+# digits
 
 
 def test_digits_are_scaled_and_stratified() -> None:
@@ -165,25 +195,40 @@ def test_digits_are_scaled_and_stratified() -> None:
     assert (data.train.x.min(), data.train.x.max()) == (-1, 1)
     share = torch.bincount(data.train.label) / 1297
     for rows in (data.val, data.test):
-        torch.testing.assert_close(torch.bincount(rows.label) / len(rows), share, rtol=0, atol=0.01)
+        torch.testing.assert_close(
+            torch.bincount(rows.label) / len(rows), share, rtol=0, atol=0.01
+        )
 
 
 def test_stacked_digits_spell_their_label() -> None:
-    """Every channel is a digit of the same split, whose label is the hundreds, the tens or the units."""
+    """Every channel is a digit of the same split, whose label is the hundreds, the tens or the
+    units.
+    """
     digits, data = ready(Digits()), ready(StackedDigits(2000))
-    for one, three in ((digits.train, data.train), (digits.val, data.val), (digits.test, data.test)):
-        label_of = dict(zip(map(tuple, one.x.flatten(1).tolist()), one.label.tolist(), strict=True))
+    for one, three in (
+        (digits.train, data.train),
+        (digits.val, data.val),
+        (digits.test, data.test),
+    ):
+        label_of = dict(
+            zip(map(tuple, one.x.flatten(1).tolist()), one.label.tolist(), strict=True)
+        )
         spelt = [[label_of[tuple(plane)] for plane in row] for row in three.x.flatten(2).tolist()]
         assert [100 * a + 10 * b + c for a, b, c in spelt] == three.label.tolist()
     assert (len(data.train), len(data.test)) == (2000, 400)
     assert len(data.train.label.unique()) == pytest.approx(1000 * (1 - math.exp(-2)), abs=40)
 
 
-# --------------------------------------------------------------------------------------------------------------- mnist
+# ---------------------------------------------------------------------------------
+# mnist
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    return b"\x00\x00\x08" + struct.pack(f">B{array.ndim}I", array.ndim, *array.shape) + array.tobytes()
+    return (
+        b"\x00\x00\x08"
+        + struct.pack(f">B{array.ndim}I", array.ndim, *array.shape)
+        + array.tobytes()
+    )
 
 
 def test_idx_files_plain_and_gzipped(tmp_path: Path) -> None:
@@ -230,7 +275,9 @@ def small_mnist(folder: Path) -> Path:
     return folder
 
 
-def test_mnist_is_found_by_argument_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mnist_is_found_by_argument_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("LATENT_EBM_DATA", raising=False)
     folder = small_mnist(tmp_path / "data" / "mnist")
     assert find_directory(None) is None
@@ -238,7 +285,9 @@ def test_mnist_is_found_by_argument_and_environment(tmp_path: Path, monkeypatch:
     for named in (folder, folder.parent):
         monkeypatch.setenv("LATENT_EBM_DATA", str(named))
         assert find_directory(None) == folder
-    with pytest.raises(FileNotFoundError, match="directory must name a folder with train-images-idx3-ubyte"):
+    with pytest.raises(
+        FileNotFoundError, match="directory must name a folder with train-images-idx3-ubyte"
+    ):
         MNIST(str(tmp_path)).setup()
     monkeypatch.setenv("LATENT_EBM_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="environment variable LATENT_EBM_DATA must name"):
@@ -246,7 +295,9 @@ def test_mnist_is_found_by_argument_and_environment(tmp_path: Path, monkeypatch:
 
 
 def test_mnist_checks_the_content(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte must have SHA-256 741c.*damaged, or not MNIST"):
+    with pytest.raises(
+        ValueError, match=r"train-images-idx3-ubyte must have SHA-256 741c.*damaged, or not MNIST"
+    ):
         MNIST(str(small_mnist(tmp_path / "mnist"))).setup()
 
 
@@ -301,7 +352,11 @@ def test_mnist_splits(heldout: int | None, split: str) -> None:
 
 def test_mnist_subsets_and_anomaly_need_arguments() -> None:
     label = torch.arange(70_000) % 10
-    assert [len(part) for part in MNIST(num_train=300, num_val=200).split_indices(label)] == [300, 200, 10_000]
+    assert [len(part) for part in MNIST(num_train=300, num_val=200).split_indices(label)] == [
+        300,
+        200,
+        10_000,
+    ]
     with pytest.raises(ValueError, match=r"at most the 60000 training normals.*got 59999 \+ 2"):
         MNIST(num_train=59_999, num_val=2).split_indices(label)
     with pytest.raises(ValueError, match="heldout must be a digit"):
@@ -315,15 +370,29 @@ def test_real_mnist() -> None:
     assert [len(rows) for rows in (data.train, data.val, data.test)] == [2000, 1000, 10_000]
     assert data.train.x.shape[1:] == (1, 28, 28)
     assert (data.test.x.min(), data.test.x.max()) == (-1, 1)
-    assert torch.bincount(data.test.label).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert torch.bincount(data.test.label).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
     assert not data.anomaly(data.train.label).any()
     pooled = MNIST(heldout=4, split="pooled", num_train=100)
     pooled.setup()
     assert int(pooled.anomaly(pooled.test.label).sum()) == 6824
-    assert pooled.anomaly(pooled.test.label).float().mean().item() == pytest.approx(0.35, abs=0.005)
+    assert pooled.anomaly(pooled.test.label).float().mean().item() == pytest.approx(
+        0.35, abs=0.005
+    )
 
 
-# ------------------------------------------------------------------------------------------------------ toys, pinwheel
+# ---------------------------------------------------------------------------------
+# toys, pinwheel
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -377,7 +446,11 @@ def test_pinwheel_density_has_a_gradient_and_keeps_dtype() -> None:
 
 
 def test_pinwheel_truth_is_frozen_and_shared_by_seeds() -> None:
-    first, second, other = ready(Pinwheel(500, seed=0)), ready(Pinwheel(500, seed=1)), Pinwheel(500, decoder_seed=1)
+    first, second, other = (
+        ready(Pinwheel(500, seed=0)),
+        ready(Pinwheel(500, seed=1)),
+        Pinwheel(500, decoder_seed=1),
+    )
     assert not any(p.requires_grad for p in first.decoder.parameters())
     z = first.sample_prior(400, generator=torch.Generator().manual_seed(0))
     assert torch.equal(first.decoder(z), second.decoder(z))
@@ -390,7 +463,8 @@ def test_pinwheel_truth_is_frozen_and_shared_by_seeds() -> None:
     assert set(first.train.label.tolist()) == {0, 1}
 
 
-# -------------------------------------------------------------------------------------------------------------- arrays
+# ---------------------------------------------------------------------------------
+# arrays
 
 
 def test_arrays_standardise_on_the_training_rows(tmp_path: Path) -> None:
@@ -401,7 +475,9 @@ def test_arrays_standardise_on_the_training_rows(tmp_path: Path) -> None:
     data = ready(Arrays(str(tmp_path / "rows.npz"), seed=2))
     assert [len(rows) for rows in (data.train, data.val, data.test)] == [140, 20, 40]
     torch.testing.assert_close(data.train.x.mean(0), torch.zeros(3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(data.train.x.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        data.train.x.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), rtol=0, atol=1e-5
+    )
     for rows in (data.train, data.val, data.test):
         back = rows.x.double() * data.scale + data.mean
         torch.testing.assert_close(back, torch.from_numpy(x)[rows.label], rtol=0, atol=1e-4)
@@ -417,7 +493,9 @@ def test_arrays_of_images_and_other_keys(tmp_path: Path) -> None:
     assert data.train.x.shape == (7, 1, 4, 4)
     assert data.train.label.tolist() == [-1] * 7
     np.savez(tmp_path / "other.npz", rows=np.ones((5, 2)), X=np.zeros((9, 3)))
-    assert ready(Arrays(str(tmp_path / "other.npz"), key="rows", standardize=False)).train.x.shape == (3, 2)
+    assert ready(
+        Arrays(str(tmp_path / "other.npz"), key="rows", standardize=False)
+    ).train.x.shape == (3, 2)
 
 
 @pytest.mark.parametrize("header", ["", "a,b\n"])
@@ -442,9 +520,15 @@ def test_csv_label_column(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n3,x\n", "line 3, column 'b' must be a number, got 'x'"),
         ("1,2\n3,\n", "got 1 in 1 of 2 rows, the first in line 2, column 'column 2'"),
-        ("1,word\n3,4\n", "the first line .* has words and numbers, 'word' and '1': --header must be"),
+        (
+            "1,word\n3,4\n",
+            "the first line .* has words and numbers, 'word' and '1': --header must be",
+        ),
         ("1,2\n3,4,5\n", "must hold a table of text: expected 2 fields in line 2, saw 3"),
-        ("1,2\n\nnan,4\n5,inf\n", "must be finite, got 1 rows that are not, the first is line 4, column 'column 2'"),
+        (
+            "1,2\n\nnan,4\n5,inf\n",
+            "must be finite, got 1 rows that are not, the first is line 4, column 'column 2'",
+        ),
         ("a,label\n1,0.5\n", "labels of .* must be 1 integers, or words .* got float64"),
         ("a,b\n", r"must hold numbers of shape \(rows, columns\), got float64 of shape \(0, 2\)"),
         ("", "it has no lines"),
@@ -461,12 +545,21 @@ def test_csv_errors(tmp_path: Path, content: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": np.zeros((3, 2)), "b": np.zeros(3)}, r"key must be one of the arrays of .*, a, b; got 'X'"),
-        ({"X": np.zeros(5)}, r"must hold numbers of shape \(rows, columns\), got float64 of shape \(5,\)"),
+        (
+            {"a": np.zeros((3, 2)), "b": np.zeros(3)},
+            r"key must be one of the arrays of .*, a, b; got 'X'",
+        ),
+        (
+            {"X": np.zeros(5)},
+            r"must hold numbers of shape \(rows, columns\), got float64 of shape \(5,\)",
+        ),
         ({"X": np.array([["1", "x"]] * 4)}, "must hold numbers .* got <U1"),
         ({"X": np.array([[1, None]] * 4)}, "must hold plain arrays, not pickled or damaged ones"),
         ({"X": np.full((4, 2), np.nan)}, "got 8 in 4 of 4 rows, the first in row 0, column 1"),
-        ({"X": np.zeros((4, 2)), "y": np.zeros(3)}, r"must be 4 integers, or words .* got float64 of shape \(3,\)"),
+        (
+            {"X": np.zeros((4, 2)), "y": np.zeros(3)},
+            r"must be 4 integers, or words .* got float64 of shape \(3,\)",
+        ),
     ],
 )
 def test_npz_errors(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
@@ -479,14 +572,21 @@ def test_npz_errors(tmp_path: Path, arrays: dict[str, np.ndarray], message: str)
 def test_damaged_numpy_files(tmp_path: Path, name: str) -> None:
     for content in (b"", b"PK\x03\x04 nothing", b"\x93NUMPY\x01\x00", pickle.dumps([1, 2])):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="must hold plain arrays, not pickled or damaged ones"):
+        with pytest.raises(
+            ValueError, match="must hold plain arrays, not pickled or damaged ones"
+        ):
             Arrays(str(tmp_path / name)).setup()
 
 
 def test_arrays_arguments(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"path must name a file, but there is no '.*none.csv'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"path must name a file, but there is no '.*none.csv'"
+    ):
         Arrays(str(tmp_path / "none.csv")).setup()
-    with pytest.raises(ValueError, match=r"path must end in \.npz, \.npy, \.csv, \.tsv, \.parquet, got 'rows.xlsx'"):
+    with pytest.raises(
+        ValueError,
+        match=r"path must end in \.npz, \.npy, \.csv, \.tsv, \.parquet, got 'rows.xlsx'",
+    ):
         Arrays("rows.xlsx").setup()
     with pytest.raises(ValueError, match="val_fraction must be between 0 and 1, got 0"):
         Arrays("rows.csv", val_fraction=0)

@@ -14,7 +14,9 @@ from tests.samplers.table import Z_MAX, moment_z, seeded, z_scores
 WIDE = {"vp": VPCosine(-20.0, 20.0), "ve": VE(4e-5, 3e4), "rectified": Rectified(-20.0, 20.0)}
 WEIGHTS = torch.tensor([0.3, 0.5, 0.2]).double()
 MEANS = torch.tensor([[-1.0, 0.5], [1.2, -0.3], [0.3, 1.4]]).double()
-ROOTS = torch.tensor([[[0.4, 0.0], [0.1, 0.3]], [[0.5, 0.0], [-0.3, 0.2]], [[0.2, 0.0], [0.2, 0.6]]]).double()
+ROOTS = torch.tensor(
+    [[[0.4, 0.0], [0.1, 0.3]], [[0.5, 0.0], [-0.3, 0.2]], [[0.2, 0.0], [0.2, 0.6]]]
+).double()
 SCALES = {
     "isotropic": torch.tensor([0.3, 0.5, 0.2]).double(),
     "diagonal": torch.tensor([[0.3, 0.6], [0.5, 0.2], [0.4, 0.4]]).double(),
@@ -42,14 +44,21 @@ def spread(teacher: GaussianMixtureDenoiser) -> Tensor:
 @pytest.mark.parametrize("schedule", [VPCosine(), VE(), Rectified()], ids=str)
 def test_posterior_mean_and_density_are_integrals(schedule: Schedule, t: float) -> None:
     """``E[x_0 | x_t]`` and ``q(x_t)`` by quadrature over clean data, in one dimension."""
-    means, scales = torch.tensor([[-1.0], [0.5], [2.0]]).double(), torch.tensor([0.3, 0.2, 0.5]).double()
+    means, scales = (
+        torch.tensor([[-1.0], [0.5], [2.0]]).double(),
+        torch.tensor([0.3, 0.2, 0.5]).double(),
+    )
     teacher, time = GaussianMixtureDenoiser(WEIGHTS, means, scales, schedule), torch.tensor(t)
     x = torch.linspace(-2, 3, 7).double()[:, None]
     alpha, sigma = schedule(time)
     grid = torch.linspace(-6, 8, 20_001, dtype=torch.float64)
-    clean = (WEIGHTS * torch.distributions.Normal(means[:, 0], scales).log_prob(grid[:, None]).exp()).sum(1)
+    clean = (
+        WEIGHTS * torch.distributions.Normal(means[:, 0], scales).log_prob(grid[:, None]).exp()
+    ).sum(1)
     joint = clean * torch.distributions.Normal(alpha * grid, sigma).log_prob(x).exp()
-    torch.testing.assert_close(teacher(x, time)[:, 0], (joint @ grid) / joint.sum(1), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        teacher(x, time)[:, 0], (joint @ grid) / joint.sum(1), rtol=0, atol=1e-7
+    )
     density = joint.sum(1) * (grid[1] - grid[0])
     torch.testing.assert_close(teacher.log_prob(x, time), density.log(), rtol=0, atol=1e-7)
 
@@ -61,21 +70,30 @@ def test_score_is_the_gradient_of_the_log_density(kind: str, label: Tensor | Non
     x = noised(teacher, teacher.sample(5, generator=seeded()), t[:, None]).requires_grad_()
     (expected,) = torch.autograd.grad(teacher.log_prob(x, t, label=label).sum(), x)
     torch.testing.assert_close(teacher.score(x, t, label=label), expected)
-    torch.testing.assert_close(Denoiser.score(teacher, x, t, label=label), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        Denoiser.score(teacher, x, t, label=label), expected, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_full_covariances_are_those_of_multivariate_normals() -> None:
-    """Density and posterior mean in three dimensions, where axes are no reflections, by dense linear algebra."""
+    """Density and posterior mean in three dimensions, where axes are no reflections, by dense
+    linear algebra.
+    """
     roots = torch.randn(2, 3, 3, generator=seeded()).double()
     means, covariances = torch.randn(2, 3, generator=seeded(1)).double(), roots @ roots.mT
-    teacher, t = GaussianMixtureDenoiser([0.4, 0.6], means, covariances, Rectified()), torch.tensor(0.3)
+    teacher, t = (
+        GaussianMixtureDenoiser([0.4, 0.6], means, covariances, Rectified()),
+        torch.tensor(0.3),
+    )
     x, label = torch.randn(2, 3, generator=seeded(2)).double(), torch.arange(2)
     alpha, sigma = teacher.schedule(t)
     noised_covariances = alpha**2 * covariances + sigma**2 * torch.eye(3)
     law = torch.distributions.MultivariateNormal(alpha * means, noised_covariances)
     torch.testing.assert_close(teacher.log_prob(x, t, label=label), law.log_prob(x))
     pull = torch.linalg.solve(noised_covariances, (x - alpha * means)[..., None])
-    torch.testing.assert_close(teacher(x, t, label=label), means + (alpha * covariances @ pull)[..., 0])
+    torch.testing.assert_close(
+        teacher(x, t, label=label), means + (alpha * covariances @ pull)[..., 0]
+    )
 
 
 @pytest.mark.parametrize("kind", SCALES)
@@ -107,7 +125,9 @@ def test_labels_select_components() -> None:
     law = torch.distributions.MultivariateNormal(MEANS[2], SCALES["full"][2])
     clean = teacher.log_prob(MEANS + 0.1, torch.tensor(0.0), label=torch.full((3,), 3))
     torch.testing.assert_close(clean, law.log_prob(MEANS + 0.1), rtol=1e-4, atol=1e-4)
-    share = (teacher.sample(20_000, label=torch.full((20_000,), 7), generator=seeded())[:, :1] < 0).double()
+    share = (
+        teacher.sample(20_000, label=torch.full((20_000,), 7), generator=seeded())[:, :1] < 0
+    ).double()
     exact = (pair.sample(200_000, generator=seeded(1))[:, :1] < 0).double().mean(0)
     assert z_scores(share, exact).abs().item() < Z_MAX * 1.05
     with pytest.raises(ValueError, match=r"label must be one of \[3, 7\], got \[7, 0, 3\]"):
@@ -120,7 +140,9 @@ def test_events_of_any_shape() -> None:
     x, t = teacher.sample(5, generator=seeded()), torch.rand(5, generator=seeded())
     assert x.shape == teacher(x, t).shape == teacher.score(x, t).shape == (5, 1, 2, 4)
     same = GaussianMixtureDenoiser([1.0, 2.0, 3.0], images.flatten(1), [0.5] * 3, VPCosine())
-    torch.testing.assert_close(teacher(x, t).flatten(1), same(x.flatten(1), t), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        teacher(x, t).flatten(1), same(x.flatten(1), t), rtol=1e-4, atol=1e-4
+    )
     assert torch.equal(x, teacher.sample(5, generator=seeded()))
     assert not list(teacher.parameters())
 
@@ -132,11 +154,17 @@ def test_numbers_of_less_precision_do_not_lower_that_of_the_means() -> None:
 
 
 class Exact(nn.Module):
-    """The mixture's denoiser as a network with a given prediction, written in the frame that it is trained in."""
+    """The mixture's denoiser as a network with a given prediction, written in the frame that it is
+    trained in.
+    """
 
     def __init__(self, prediction: str, data_scale: float = 1.0) -> None:
         super().__init__()
-        self.teacher, self.prediction, self.d = mixture(schedule=VE(1e-6, 1e6)), prediction, data_scale
+        self.teacher, self.prediction, self.d = (
+            mixture(schedule=VE(1e-6, 1e6)),
+            prediction,
+            data_scale,
+        )
 
     def forward(self, x: Tensor, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
         s = (4 * noise_level).exp()[:, None]
@@ -147,7 +175,11 @@ class Exact(nn.Module):
         if self.prediction == "edm":
             x_ve = x * (s**2 + self.d**2).sqrt()
             x_0 = self.denoise(x_ve, s, label)
-            return (x_0 - self.d**2 / (s**2 + self.d**2) * x_ve) * (s**2 + self.d**2).sqrt() / (s * self.d)
+            return (
+                (x_0 - self.d**2 / (s**2 + self.d**2) * x_ve)
+                * (s**2 + self.d**2).sqrt()
+                / (s * self.d)
+            )
         alpha, sigma = 1 / (1 + s**2).sqrt(), s / (1 + s**2).sqrt()
         x_0 = self.denoise(x / alpha, s, label)
         eps = (x - alpha * x_0) / sigma
@@ -177,21 +209,30 @@ def test_every_prediction_gives_the_denoiser_it_was_made_from(prediction: str, f
     x = noised(teacher, teacher.sample(41, generator=seeded()), t[:, None])
     label = torch.arange(41) % 4 - 1
     torch.testing.assert_close(found(x, t), teacher(x, t), rtol=0, atol=1e-5)
-    torch.testing.assert_close(found(x, t, label=label), teacher(x, t, label=label), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        found(x, t, label=label), teacher(x, t, label=label), rtol=0, atol=1e-5
+    )
     torch.testing.assert_close(found(x, t[20]), teacher(x, t[20]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("frame", WIDE)
 @pytest.mark.parametrize("name", ["mixture", *PREDICTIONS])
 def test_denoiser_contract(name: str, frame: str) -> None:
-    """x itself without noise, the mean of the data in nothing but noise, and a squared error that grows with noise."""
+    """x itself without noise, the mean of the data in nothing but noise, and a squared error that
+    grows with noise.
+    """
     found = denoiser(name, frame)
     x = mixture().sample(2_000, generator=seeded())
     clean, noise = torch.tensor(0.0), torch.tensor(1.0)
     x_t = noised(found, x, clean)
-    torch.testing.assert_close(found(x_t, clean), x_t / found.schedule(clean)[0], rtol=0, atol=1e-3)
     torch.testing.assert_close(
-        found(noised(found, x, noise), noise), (WEIGHTS @ MEANS).expand(2_000, 2), rtol=0, atol=2e-3
+        found(x_t, clean), x_t / found.schedule(clean)[0], rtol=0, atol=1e-3
+    )
+    torch.testing.assert_close(
+        found(noised(found, x, noise), noise),
+        (WEIGHTS @ MEANS).expand(2_000, 2),
+        rtol=0,
+        atol=2e-3,
     )
     errors = []
     for log_snr in range(16, -5, -2):
@@ -208,7 +249,9 @@ def test_inputs_and_targets_have_unit_variance(prediction: str) -> None:
         wrapped = Preconditioned(nn.Identity(), schedule, prediction, data_scale=0.5)  # pyright: ignore
         alpha, sigma = schedule(torch.linspace(0, 1, 9))
         c_in, c_skip, c_out = wrapped.coefficients(alpha, sigma)
-        torch.testing.assert_close(c_in**2 * ((0.5 * alpha) ** 2 + sigma**2), torch.ones(9).double())
+        torch.testing.assert_close(
+            c_in**2 * ((0.5 * alpha) ** 2 + sigma**2), torch.ones(9).double()
+        )
         target = ((1 - c_skip * alpha) * 0.5) ** 2 + (c_skip * sigma) ** 2
         torch.testing.assert_close(target / c_out**2, torch.ones(9).double(), rtol=1e-6, atol=0)
 
@@ -231,10 +274,14 @@ def test_level_is_what_the_network_is_told() -> None:
 
 
 def test_networks_of_the_library_fit() -> None:
-    wrapped = Preconditioned(UNet((1, 8, 8), 8, num_classes=3, patch=1, depth=1), VPCosine(), data_scale=0.5)
+    wrapped = Preconditioned(
+        UNet((1, 8, 8), 8, num_classes=3, patch=1, depth=1), VPCosine(), data_scale=0.5
+    )
     x = torch.randn(2, 1, 8, 8, generator=seeded())
     x_0 = wrapped(x, torch.tensor(0.3), label=torch.tensor([0, 2]))
-    torch.testing.assert_close(x_0, wrapped(x, torch.tensor([0.3, 0.3]), label=torch.tensor([0, 2])))
+    torch.testing.assert_close(
+        x_0, wrapped(x, torch.tensor([0.3, 0.3]), label=torch.tensor([0, 2]))
+    )
     x_0.mean().backward()
     assert any(p.grad is not None for p in wrapped.parameters())
 
@@ -244,7 +291,12 @@ def test_meta_tensors_pass() -> None:
     label = torch.empty(4, device="meta", dtype=torch.long)
     for kind in SCALES:
         teacher = mixture(kind).float().to("meta")
-        for found in (teacher(x, t, label=label), teacher.score(x, t), teacher.sample(3), teacher.log_prob(x, t)):
+        for found in (
+            teacher(x, t, label=label),
+            teacher.score(x, t),
+            teacher.sample(3),
+            teacher.log_prob(x, t),
+        ):
             assert found.is_meta
     for prediction in PREDICTIONS:
         assert adapter(prediction, WIDE["vp"]).to("meta")(x.double(), t).shape == (4, 2)
@@ -253,13 +305,34 @@ def test_meta_tensors_pass() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: GaussianMixtureDenoiser([1.0], MEANS, [1.0], VE()), r"must agree in K, got shapes \(3, 2\), \(1,\)"),
-        (lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, torch.ones(2), VE()), r"scales must have shape .* got \(2,\)"),
-        (lambda: GaussianMixtureDenoiser(-WEIGHTS, MEANS, SCALES["full"], VE()), "weights must be positive, got"),
-        (lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, -SCALES["full"], VE()), "scales must be positive"),
-        (lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, [0.0, 1.0, 1.0], VE()), "scales must be positive"),
-        (lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, ROOTS, VE()), "scales must be symmetric if they are"),
-        (lambda: Preconditioned(nn.Identity(), VE(), "noise"), "prediction must be one of edm, .*, got 'noise'"),  # pyright: ignore
+        (
+            lambda: GaussianMixtureDenoiser([1.0], MEANS, [1.0], VE()),
+            r"must agree in K, got shapes \(3, 2\), \(1,\)",
+        ),
+        (
+            lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, torch.ones(2), VE()),
+            r"scales must have shape .* got \(2,\)",
+        ),
+        (
+            lambda: GaussianMixtureDenoiser(-WEIGHTS, MEANS, SCALES["full"], VE()),
+            "weights must be positive, got",
+        ),
+        (
+            lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, -SCALES["full"], VE()),
+            "scales must be positive",
+        ),
+        (
+            lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, [0.0, 1.0, 1.0], VE()),
+            "scales must be positive",
+        ),
+        (
+            lambda: GaussianMixtureDenoiser(WEIGHTS, MEANS, ROOTS, VE()),
+            "scales must be symmetric if they are",
+        ),
+        (
+            lambda: Preconditioned(nn.Identity(), VE(), "noise"),
+            "prediction must be one of edm, .*, got 'noise'",
+        ),  # pyright: ignore
         (
             lambda: Preconditioned(nn.Identity(), VE(), data_scale=0.0),
             "data_scale must be finite and positive, got 0.0",

@@ -1,4 +1,6 @@
-"""Diffusion models against exact denoisers: the minimum of the loss, what is learnt, what is generated."""
+"""Diffusion models against exact denoisers: the minimum of the loss, what is learnt, what is
+generated.
+"""
 
 import math
 from functools import partial
@@ -25,8 +27,12 @@ def exact() -> GaussianMixtureDenoiser:
 
 
 def rule(num_classes: int | None = None, shape: int = 2, **kwargs) -> Denoising:
-    denoiser = Preconditioned(DenoiserMLP(shape, (64, 64), num_classes), SCHEDULE, prediction="edm", data_scale=1.0)
-    return Denoising(denoiser, DDIM(SCHEDULE, 30), (shape,), ADAM, num_classes=num_classes, **kwargs)
+    denoiser = Preconditioned(
+        DenoiserMLP(shape, (64, 64), num_classes), SCHEDULE, prediction="edm", data_scale=1.0
+    )
+    return Denoising(
+        denoiser, DDIM(SCHEDULE, 30), (shape,), ADAM, num_classes=num_classes, **kwargs
+    )
 
 
 def fit(learner: Denoising, num_steps: int) -> None:
@@ -47,16 +53,24 @@ def test_the_loss_of_the_exact_denoiser_is_the_posterior_variance():
     torch.manual_seed(0)
     num, scale = 200_000, 0.5
     x = 1 + scale * torch.randn(num, 1, dtype=torch.float64)
-    mixture = GaussianMixtureDenoiser([1.0], torch.ones(1, 1).double(), torch.tensor([scale]).double(), SCHEDULE)
+    mixture = GaussianMixtureDenoiser(
+        [1.0], torch.ones(1, 1).double(), torch.tensor([scale]).double(), SCHEDULE
+    )
     log_snr = torch.tensor([-3.0, 0.0, 4.0]).double().repeat_interleave(num // 3 + 1)[:num]
     weight = log_snr.exp() + scale**-2
-    loss = denoising(partial(mixture, t=SCHEDULE.time(log_snr)), x, *SCHEDULE.frame(log_snr), weight)
+    loss = denoising(
+        partial(mixture, t=SCHEDULE.time(log_snr)), x, *SCHEDULE.frame(log_snr), weight
+    )
     assert loss.item() == pytest.approx(1.0, abs=5 * math.sqrt(2 / num))
 
 
 @pytest.mark.parametrize(
     "spoil",
-    [lambda d, x, t: 1.03 * d(x, t), lambda d, x, t: d(x, t) + 0.05, lambda d, x, t: d(x, 0.97 * t)],
+    [
+        lambda d, x, t: 1.03 * d(x, t),
+        lambda d, x, t: d(x, t) + 0.05,
+        lambda d, x, t: d(x, 0.97 * t),
+    ],
     ids=["scaled", "shifted", "at another time"],
 )
 def test_no_other_denoiser_has_a_smaller_loss(spoil):
@@ -82,7 +96,9 @@ def learnt() -> Denoising:
 @torch.no_grad()
 @pytest.mark.parametrize("conditional", [False, True])
 def test_a_learnt_denoiser_approaches_the_exact_one(learnt, conditional):
-    """Its error is small against the spread of what it averages, at all noise levels, and larger before training."""
+    """Its error is small against the spread of what it averages, at all noise levels, and larger
+    before training.
+    """
     mixture, untrained = exact(), rule(num_classes=3)
     label = torch.arange(4000) % 3
     given = {"label": label} if conditional else {}
@@ -93,7 +109,10 @@ def test_a_learnt_denoiser_approaches_the_exact_one(learnt, conditional):
         alpha, sigma = SCHEDULE(t)
         x_t = (alpha * x + sigma * torch.randn(x.shape, generator=generator)).float()
         truth = mixture(x_t, t, **given)
-        error, spread = (learnt.denoiser(x_t, t, **given) - truth).square().mean(), (x - truth).square().mean()
+        error, spread = (
+            (learnt.denoiser(x_t, t, **given) - truth).square().mean(),
+            (x - truth).square().mean(),
+        )
         before = (untrained.denoiser(x_t, t, **given) - truth).square().mean()
         assert error < 0.1 * spread, log_snr
         assert error < 0.3 * before, log_snr
@@ -126,7 +145,9 @@ def test_guided_samples_are_more_typical_of_their_class(learnt):
 def test_one_step_from_noise_is_the_mean_of_the_data(learnt):
     torch.manual_seed(0)
     x = learnt.generate(500, num_steps=1)["x"]
-    torch.testing.assert_close(x.mean(0), torch.tensor([0.5, 0.3, 0.2]) @ torch.tensor(MEANS), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        x.mean(0), torch.tensor([0.5, 0.3, 0.2]) @ torch.tensor(MEANS), atol=0.1, rtol=0
+    )
     assert x.std(0).max() < 0.2
 
 
@@ -140,7 +161,8 @@ def test_labels_are_dropped_at_the_rate_that_was_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("noise", "log_snr", "mean", "std"), [("normal", (1.0, 0.5), 1.0, 0.5), ("uniform", (-2.0, 4.0), 1.0, 6 / 12**0.5)]
+    ("noise", "log_snr", "mean", "std"),
+    [("normal", (1.0, 0.5), 1.0, 0.5), ("uniform", (-2.0, 4.0), 1.0, 6 / 12**0.5)],
 )
 def test_noise_levels_follow_their_law(noise, log_snr, mean, std):
     torch.manual_seed(0)
@@ -157,10 +179,15 @@ def test_wide_laws_of_noise_stay_within_the_schedule():
 
 
 def test_the_law_of_latents_is_learnt_and_decoded():
-    """Posterior draws of a fixed encoder N(x / 2, .1^2): the latents of x ~ N(2, 1) are N(1, .26)."""
+    """Posterior draws of a fixed encoder N(x / 2, .1^2): the latents of x ~ N(2, 1) are N(1,
+    .26).
+    """
     encoder, decoder = nn.Linear(1, 2), nn.Linear(1, 1)
     with torch.no_grad():
-        encoder.weight.copy_(torch.tensor([[0.5], [0.0]])), encoder.bias.copy_(torch.tensor([0.0, math.log(0.1)]))
+        (
+            encoder.weight.copy_(torch.tensor([[0.5], [0.0]])),
+            encoder.bias.copy_(torch.tensor([0.0, math.log(0.1)])),
+        )
     model = LatentModel(GaussianPrior(1), GaussianLikelihood(decoder, 0.1))
     learner = rule(shape=1, model=model, posterior=AmortizedPosterior(encoder))
     assert {id(p) for g in learner.configure_optimizers().param_groups for p in g["params"]} == {
@@ -189,5 +216,7 @@ def test_refusals():
         rule(log_snr=(3.0, 0.0))
     with pytest.raises(ValueError, match="model and posterior must be given together"):
         rule(posterior=AmortizedPosterior(nn.Linear(2, 4)))
-    with pytest.raises(ValueError, match="guidance must be left out for a denoiser without num_classes"):
+    with pytest.raises(
+        ValueError, match="guidance must be left out for a denoiser without num_classes"
+    ):
         rule().generate(3, guidance=2.0)

@@ -1,4 +1,6 @@
-"""Denoising networks: shapes, rows that do not mix, what the condition says, and how they start."""
+"""Denoising networks: shapes, rows that do not mix, what the condition says, and how they
+start.
+"""
 
 import pytest
 import torch
@@ -26,11 +28,17 @@ def moved(network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(("make", "shape"), NETWORKS.values(), ids=NETWORKS)
 def test_rows_do_not_mix_and_the_condition_is_heard(make, shape):
     network = moved(make(num_classes=4))
-    x, level, label = torch.randn(5, *shape), torch.linspace(-1.5, 1.5, 5), torch.tensor([0, 3, -1, 2, 1])
+    x, level, label = (
+        torch.randn(5, *shape),
+        torch.linspace(-1.5, 1.5, 5),
+        torch.tensor([0, 3, -1, 2, 1]),
+    )
     out = network(x, level, label)
     assert out.shape == x.shape
     for i in range(5):
-        torch.testing.assert_close(network(x[[i]], level[[i]], label[[i]]), out[[i]], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            network(x[[i]], level[[i]], label[[i]]), out[[i]], rtol=1e-4, atol=1e-4
+        )
     louder, relabelled = network(x, level + 0.3, label), network(x, level, label.flip(0))
     assert not torch.allclose(louder, out, atol=1e-3)
     assert not torch.allclose(relabelled[0], out[0], atol=1e-3)

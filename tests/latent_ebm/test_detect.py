@@ -1,4 +1,6 @@
-"""``latent-ebm detect``: what it finds and writes, and that it writes nothing when something is wrong."""
+"""``latent-ebm detect``: what it finds and writes, and that it writes nothing when something is
+wrong.
+"""
 
 import csv
 import os
@@ -27,7 +29,9 @@ def make_rows(num: int, seed: int) -> np.ndarray:
     """Correlated normal rows of quite different units."""
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(num, 2))
-    return np.column_stack([100 + 5 * z[:, 0], z[:, 1], 1e-3 * (z[:, 0] - z[:, 1] + 0.1 * rng.normal(size=num))])
+    return np.column_stack(
+        [100 + 5 * z[:, 0], z[:, 1], 1e-3 * (z[:, 0] - z[:, 1] + 0.1 * rng.normal(size=num))]
+    )
 
 
 def write_csv(path: str, rows: np.ndarray, columns: list[str] | None = COLUMNS) -> None:
@@ -42,13 +46,19 @@ def read_csv(path: str) -> list[dict[str, str]]:
 
 def write_images(folder: str, num: int, shape: tuple[int, ...] = (8, 8), seed: int = 0) -> None:
     Path(folder).mkdir()
-    for i, pixels in enumerate(np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)):
+    for i, pixels in enumerate(
+        np.random.default_rng(seed).integers(0, 256, (num, *shape), dtype=np.uint8)
+    ):
         Image.fromarray(pixels).save(Path(folder) / f"{i:03}.png")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> None:
     """One line on stderr, but for those on progress, that holds every one of ``words``."""
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("latent-ebm: fitting")]
+    (line,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if not line.startswith("latent-ebm: fitting")
+    ]
     assert line.startswith("latent-ebm: error: ")
     assert all(word in line for word in words), line
 
@@ -74,38 +84,57 @@ def test_planted_rows_stand_out_and_are_explained() -> None:
     page = Path("report.html").read_text()
     first = page[page.index("<article") : page.index("</article>")]
     assert ">line 9<" in first
-    assert first.index("pressure &lt;b&gt;bold") < min(first.find("flow") % 10**6, first.find("heat") % 10**6)
+    assert first.index("pressure &lt;b&gt;bold") < min(
+        first.find("flow") % 10**6, first.find("heat") % 10**6
+    )
     assert "100 rows of 3 columns" in page
-    write_csv("train.csv", np.column_stack([make_rows(100, seed=0), np.arange(100) % 2]), [*COLUMNS, "label"])
+    write_csv(
+        "train.csv",
+        np.column_stack([make_rows(100, seed=0), np.arange(100) % 2]),
+        [*COLUMNS, "label"],
+    )
     assert read_table(Path("train.csv")).notes == ["its labels are left out"]
 
 
-def test_one_row_far_out_is_named_and_the_limits_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_row_far_out_is_named_and_the_limits_are_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     new = make_rows(100, seed=0)[-20:]  # as normal as can be
     new[7, 1] = 40.0
     write_csv("new.csv", new)
     assert main(["detect", "train.csv", *ARGS]) == 0
     assert not any(row["selected"] == "1" for row in read_csv("scores.csv"))
     out = capsys.readouterr().out
-    assert out.startswith("0 of 20 stand out, 1 lies beyond every normal one (with 50 normal ones held out, 4 or more")
+    assert out.startswith(
+        "0 of 20 stand out, 1 lies beyond every normal one (with 50 normal ones held out, 4 or "
+        "more"
+    )
     assert "with 199 a single one may be; --folds 10" in out
     page = Path("report.html").read_text()
     assert "<h1>1 of 20 rows lies beyond every normal row</h1>" in page
     assert "4 or more of the 20 must lie beyond every normal row before any is selected" in page
-    write_csv("train.csv", make_rows(400, seed=0))  # 200 held out: p is 1 / 201, and .1 / 20 above it
+    write_csv(
+        "train.csv", make_rows(400, seed=0)
+    )  # 200 held out: p is 1 / 201, and .1 / 20 above it
     assert main(["detect", "train.csv", *ARGS]) == 0
     assert "9" in [row["row"] for row in read_csv("scores.csv") if row["selected"] == "1"]
 
 
-def test_more_rows_are_held_out_where_that_lets_one_be_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_are_held_out_where_that_lets_one_be_selected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(calibrated, "MAX_HELD_OUT", 10)
     assert main(["detect", "train.csv", *ARGS, "--alpha", "0.9", "--save", "kept"]) == 0
-    assert len(load_detector(LatentEBMDetector, "kept")[1]["normal_scores"]) == 22  # 20 / .9, rounded up, less one
+    assert (
+        len(load_detector(LatentEBMDetector, "kept")[1]["normal_scores"]) == 22
+    )  # 20 / .9, rounded up, less one
 
 
 def test_folds_hold_out_every_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["detect", "train.csv", *ARGS, "--folds", "4"]) == 0
-    assert min(float(row["p_value"]) for row in read_csv("scores.csv")) == pytest.approx(1 / 101, rel=1e-4)
+    assert min(float(row["p_value"]) for row in read_csv("scores.csv")) == pytest.approx(
+        1 / 101, rel=1e-4
+    )
     assert "the model was fitted 4 times" in Path("report.html").read_text()
     capsys.readouterr()
     for options, words in (
@@ -123,7 +152,10 @@ def test_normal_rows_in_a_telling_order_are_warned_of(capsys: pytest.CaptureFixt
     drifting[:, 1] += np.linspace(0, 9, 100)
     write_csv("train.csv", drifting)
     assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
-    assert "latent-ebm: warning: The order of the normal rows is not a random one" in capsys.readouterr().err
+    assert (
+        "latent-ebm: warning: The order of the normal rows is not a random one"
+        in capsys.readouterr().err
+    )
     assert "The order of the normal rows is not a random one" in Path("report.html").read_text()
     assert main(["detect", "kept", *ARGS]) == 0
     assert "warning: The order of the normal rows" in capsys.readouterr().err
@@ -148,7 +180,9 @@ def test_p_values_compare_with_rows_that_the_model_has_not_seen() -> None:
     np.testing.assert_allclose(np.sort(kept), np.sort(normal))
     scores = detector.score_samples(Reader().read(Path("new.csv")).x)
     p = (1 + (normal <= scores[:, None]).sum(1)) / 51
-    np.testing.assert_allclose([float(row["p_value"]) for row in read_csv("scores.csv")], p, rtol=1e-5)
+    np.testing.assert_allclose(
+        [float(row["p_value"]) for row in read_csv("scores.csv")], p, rtol=1e-5
+    )
 
 
 def test_a_kept_detector_says_the_same() -> None:
@@ -186,18 +220,25 @@ def test_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     assert [row["row"] for row in read_csv("scores.csv")] == [f"{i:03}.png" for i in range(5)]
     assert "003.png" in Path("report.html").read_text()
     assert capsys.readouterr().out.count("\n") == 1
-    table = read_table(Path("new"), colour=True)  # grey images to be scored by a detector of coloured ones
+    table = read_table(
+        Path("new"), colour=True
+    )  # grey images to be scored by a detector of coloured ones
     assert (table.shape, table.notes) == ((3, 8, 8), ["5 of 5 images of grey are read as RGB"])
     folder = Path("scores.csv").read_text().splitlines()
     np.save("train.npy", read_images(Path("train")).x[:, 0] * 100 + 7)  # another range of values
     np.save("new.npy", read_images(Path("new")).x.reshape(5, 64) * 100 + 7)
-    assert main(["detect", "train.npy", "--score", "new.npy", "--image-shape", "1", "8", "8", *args]) == 0
+    assert (
+        main(["detect", "train.npy", "--score", "new.npy", "--image-shape", "1", "8", "8", *args])
+        == 0
+    )
     arrays = Path("scores.csv").read_text().splitlines()
     for a, b in zip(folder[1:], arrays[1:], strict=True):
         assert float(a.split(",")[1]) == pytest.approx(float(b.split(",")[1]), rel=1e-4)
 
 
-def test_an_encoder_of_a_checkpoint_sees_the_images(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_an_encoder_of_a_checkpoint_sees_the_images(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     rules = [SimpleNamespace(encoder=torch.nn.Conv2d(1, 2, 8)), SimpleNamespace()]
     monkeypatch.setattr("latent_ebm.cli.checkpoints.load_rule", lambda path: (rules.pop(0), None))
     write_images("train", 40)
@@ -207,7 +248,9 @@ def test_an_encoder_of_a_checkpoint_sees_the_images(monkeypatch: pytest.MonkeyPa
     assert len(read_csv("scores.csv")) == 5
     capsys.readouterr()
     assert main(args) == 2
-    refused(capsys, "--encoder must name a checkpoint with an encoder", "SimpleNamespace", "rule.ckpt")
+    refused(
+        capsys, "--encoder must name a checkpoint with an encoder", "SimpleNamespace", "rule.ckpt"
+    )
     assert main([*args, "--save", "kept"]) == 2
     refused(capsys, "--save must be left out with --encoder")
 
@@ -221,7 +264,10 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
     [
         (["missing.csv", *ARGS], ["missing.csv"]),
         (["train.csv", "--score", "missing.csv", *ARGS[2:]], ["missing.csv"]),
-        (["nan.csv", *ARGS], ["nan.csv", "got 1 in 1 of 100 rows, the first in line 5", "--missing drop"]),
+        (
+            ["nan.csv", *ARGS],
+            ["nan.csv", "got 1 in 1 of 100 rows, the first in line 5", "--missing drop"],
+        ),
         (["word.csv", *ARGS], ["word.csv, line 3", "column 'b'", "'abc'"]),
         (["binary.csv", *ARGS], ["binary.csv must hold numbers"]),
         (["nul.csv", *ARGS], ["nul.csv"]),
@@ -244,19 +290,39 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
             ["--save must name a folder of its own"],
         ),
         (["train.csv", *ARGS, "--size", "8"], ["--size must be left out for tables"]),
-        (["train.csv", *ARGS, "--energy", "reconstruction"], ['energy must not be "reconstruction"', "3 columns"]),
-        (["train.csv", *ARGS, "--drop=flow", f"--drop={COLUMNS[1]}", "--drop=heat"], ["a column of numbers, got none"]),
-        (["plain", *ARGS], ["plain must hold a detector as detect --save wrote it", "it was saved in Python"]),
+        (
+            ["train.csv", *ARGS, "--energy", "reconstruction"],
+            ['energy must not be "reconstruction"', "3 columns"],
+        ),
+        (
+            ["train.csv", *ARGS, "--drop=flow", f"--drop={COLUMNS[1]}", "--drop=heat"],
+            ["a column of numbers, got none"],
+        ),
+        (
+            ["plain", *ARGS],
+            ["plain must hold a detector as detect --save wrote it", "it was saved in Python"],
+        ),
         (["empty", *ARGS], ["empty must hold images"]),
-        (["train.csv", "--score", "grey", *ARGS[2:]], ["grey must hold rows of a table", "images of shape (1, 8, 8)"]),
-        (["mixed", "--score", "grey", *ARGS[2:]], ["one size", "8 x 8", "9 x 9", "b.png", "--size 8"]),
-        (["small", "--score", "small", *ARGS[2:]], ["image_shape", "H and W at least 8", "(1, 4, 4)"]),
+        (
+            ["train.csv", "--score", "grey", *ARGS[2:]],
+            ["grey must hold rows of a table", "images of shape (1, 8, 8)"],
+        ),
+        (
+            ["mixed", "--score", "grey", *ARGS[2:]],
+            ["one size", "8 x 8", "9 x 9", "b.png", "--size 8"],
+        ),
+        (
+            ["small", "--score", "small", *ARGS[2:]],
+            ["image_shape", "H and W at least 8", "(1, 4, 4)"],
+        ),
         (["broken", "--score", "grey", *ARGS[2:]], ["a.png must hold a plain image"]),
         (["other", *ARGS], ["other", "a detector as this version saves it"]),
     ],
     ids=lambda value: "-".join([value[0], *value[-1:]]).replace("/", "_").replace(" ", "_"),
 )
-def test_refusals(args: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(
+    args: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_bad_files()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(["detect", *args]) == 2
@@ -288,7 +354,9 @@ def make_bad_files() -> None:
 
 
 @pytest.mark.parametrize(("option", "value"), [("--energy", "prior"), ("--save", "more")])
-def test_a_kept_detector_is_not_changed(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kept_detector_is_not_changed(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
     capsys.readouterr()
     assert main(["detect", "kept", *ARGS, option, value]) == 2
@@ -296,7 +364,13 @@ def test_a_kept_detector_is_not_changed(option: str, value: str, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "notes", [{}, {"normal_scores": [1.0]}, {"normal_scores": ["a"]}, {"normal_scores": [[1.0]], "columns": []}]
+    "notes",
+    [
+        {},
+        {"normal_scores": [1.0]},
+        {"normal_scores": ["a"]},
+        {"normal_scores": [[1.0]], "columns": []},
+    ],
 )
 def test_a_folder_without_scores_of_normal_rows_is_refused(
     notes: dict[str, object], capsys: pytest.CaptureFixture[str]
@@ -308,7 +382,13 @@ def test_a_folder_without_scores_of_normal_rows_is_refused(
 
 def test_notes_of_another_kind_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     detector = LatentEBMDetector(random_state=0).fit(make_rows(50, seed=0))
-    good = {"normal_scores": [1.0] * 50, "columns": COLUMNS, "has_header": True, "facts": {}, "warnings": []}
+    good = {
+        "normal_scores": [1.0] * 50,
+        "columns": COLUMNS,
+        "has_header": True,
+        "facts": {},
+        "warnings": [],
+    }
     bad = {"columns": 3, "has_header": "x", "facts": 3, "warnings": "abc", "folds": 3}
     for name, value in bad.items():
         save_detector(detector, "kept", {**good, name: value})
@@ -322,7 +402,10 @@ def test_a_failed_report_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(detect, "make_report", fail)
     assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 1
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"train.csv", "new.csv"}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {
+        "train.csv",
+        "new.csv",
+    }
 
 
 @pytest.mark.parametrize("alpha", ["0", "1", "nan", "x"])

@@ -1,4 +1,6 @@
-"""A saved detector is one file: the same detector, or a sentence; the old one or the new one, never a mixture."""
+"""A saved detector is one file: the same detector, or a sentence; the old one or the new one,
+never a mixture.
+"""
 
 import copy
 import json
@@ -44,7 +46,12 @@ def new() -> LatentEBMDetector:
     return quick().fit(5 + rows(25))
 
 
-OPTIONS = {"stages": {}, "elbo": {"energy": "elbo"}, "contamination": {"contamination": 0.1}, "images": IMAGES}
+OPTIONS = {
+    "stages": {},
+    "elbo": {"energy": "elbo"},
+    "contamination": {"contamination": 0.1},
+    "images": IMAGES,
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*litlogger")
@@ -63,15 +70,23 @@ def test_a_loaded_detector_is_the_saved_one(kind: str, tmp_path: Path) -> None:
     assert_array_equal(twin.score_samples(X), detector.score_samples(X))
     assert_array_equal(twin.predict(X), detector.predict(X))
     assert_array_equal(twin.explain(X[:5]).contribution, detector.explain(X[:5]).contribution)
-    assert_array_equal(twin.partial_fit(X[:9]).score_samples(X), detector.partial_fit(X[:9]).score_samples(X))
+    assert_array_equal(
+        twin.partial_fit(X[:9]).score_samples(X), detector.partial_fit(X[:9]).score_samples(X)
+    )
 
 
 def test_what_a_folder_keeps_of_parameters(tmp_path: Path, new: LatentEBMDetector) -> None:
-    detector = quick(random_state=np.random.RandomState(0), latent_dim=np.int64(3), contamination=np.float64(0.1))
+    detector = quick(
+        random_state=np.random.RandomState(0),
+        latent_dim=np.int64(3),
+        contamination=np.float64(0.1),
+    )
     detector.fit(rows(40)).save(tmp_path)
     loaded = LatentEBMDetector.load(str(tmp_path))
     assert (loaded.random_state, loaded.latent_dim, loaded.contamination) == (None, 3, 0.1)
-    save_detector(new, tmp_path, {"columns": ["a", "é"], "scores": [0.1, -2.0]})  # over the old one
+    save_detector(
+        new, tmp_path, {"columns": ["a", "é"], "scores": [0.1, -2.0]}
+    )  # over the old one
     loaded, notes = load_detector(LatentEBMDetector, tmp_path)
     assert (loaded.latent_dim, notes) == (64, {"columns": ["a", "é"], "scores": [0.1, -2.0]})
     with pytest.raises(NotFittedError):
@@ -132,7 +147,10 @@ def test_a_kill_leaves_the_old_detector_or_the_new_one(
 def test_a_leftover_does_not_stop_the_command_and_goes_in_time(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    for name, age in (("old", 4000), ("new", 0)):  # the new one may be another's, still being written
+    for name, age in (
+        ("old", 4000),
+        ("new", 0),
+    ):  # the new one may be another's, still being written
         draft = kept / f".{FILE_NAME}.{name}.tmp"
         draft.write_bytes(b"half")
         os.utime(draft, (time.time() - age,) * 2)
@@ -206,7 +224,9 @@ def edit_text(path: Path) -> None:
 def remake(
     change: Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], honest: bool = True
 ) -> Callable[[Path], None]:
-    """Write the file again with a changed record, or tensors, and (if ``honest``) the hash that belongs to it."""
+    """Write the file again with a changed record, or tensors, and (if ``honest``) the hash that
+    belongs to it.
+    """
 
     def spoil(path: Path) -> None:
         with safe_open(path, "pt") as file:
@@ -224,29 +244,62 @@ HUGE = {"image_shape": [1, 10**6, 10**6], "latent_dim": 10**9}
 SPOILS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: path.unlink(), "saved detector"),
     "empty": (lambda path: path.write_bytes(b""), "detector as this version saves it"),
-    "text": (lambda path: path.write_text("not a detector, not at all"), "detector as this version saves it"),
+    "text": (
+        lambda path: path.write_text("not a detector, not at all"),
+        "detector as this version saves it",
+    ),
     "cut": (cut, "detector as this version saves it"),
     "cut header": (cut_header, "detector as this version saves it"),
     "flipped": (flip, "it is damaged"),
     "edited text": (edit_text, "it is damaged"),
-    "other tensors": (lambda path: path.write_bytes(save({"a": torch.zeros(2)})), "must be of format"),
+    "other tensors": (
+        lambda path: path.write_bytes(save({"a": torch.zeros(2)})),
+        "must be of format",
+    ),
     "not JSON": (
         lambda path: path.write_bytes(save({"a": torch.zeros(2)}, {files.KEY: "{"})),
         "detector as this version",
     ),
-    "list": (lambda path: path.write_bytes(save({"a": torch.zeros(2)}, {files.KEY: "[]"})), "must be of format"),
-    "edited offset": (remake(lambda r, t: r["numbers"].update(offset_=3.0), honest=False), "it is damaged"),
-    "offset NaN": (remake(lambda r, t: r["numbers"].update(offset_=float("nan"))), "must be finite, got NaN"),
-    "offset 1e999": (remake(lambda r, t: r["numbers"].update(offset_=float("inf"))), "must be finite, got Infinity"),
-    "offset text": (remake(lambda r, t: r["numbers"].update(offset_="x")), "offset_ must be a finite number"),
+    "list": (
+        lambda path: path.write_bytes(save({"a": torch.zeros(2)}, {files.KEY: "[]"})),
+        "must be of format",
+    ),
+    "edited offset": (
+        remake(lambda r, t: r["numbers"].update(offset_=3.0), honest=False),
+        "it is damaged",
+    ),
+    "offset NaN": (
+        remake(lambda r, t: r["numbers"].update(offset_=float("nan"))),
+        "must be finite, got NaN",
+    ),
+    "offset 1e999": (
+        remake(lambda r, t: r["numbers"].update(offset_=float("inf"))),
+        "must be finite, got Infinity",
+    ),
+    "offset text": (
+        remake(lambda r, t: r["numbers"].update(offset_="x")),
+        "offset_ must be a finite number",
+    ),
     "no offset": (remake(lambda r, t: r["numbers"].clear()), "no 'offset_'"),
     "other format": (remake(lambda r, t: r.update(format="other 7")), "must be of format"),
-    "other class": (remake(lambda r, t: r.update({"class": "Forest"})), "must hold a LatentEBMDetector, got a Forest"),
+    "other class": (
+        remake(lambda r, t: r.update({"class": "Forest"})),
+        "must hold a LatentEBMDetector, got a Forest",
+    ),
     "other parameters": (remake(lambda r, t: r.update(parameters={"depth": 3})), "depth"),
-    "parameters that are none": (remake(lambda r, t: r.update(parameters=3)), "detector as this version"),
+    "parameters that are none": (
+        remake(lambda r, t: r.update(parameters=3)),
+        "detector as this version",
+    ),
     "huge sizes": (remake(lambda r, t: r["parameters"].update(HUGE)), "detector as this version"),
-    "NaN weights": (remake(lambda r, t: t["views_.0.prior.base.exemplars"].fill_(torch.nan)), "scores must be finite"),
-    "a method": (remake(lambda r, t: r["numbers"].update(get_params=1)), "names that end with _, got 'get_params'"),
+    "NaN weights": (
+        remake(lambda r, t: t["views_.0.prior.base.exemplars"].fill_(torch.nan)),
+        "scores must be finite",
+    ),
+    "a method": (
+        remake(lambda r, t: r["numbers"].update(get_params=1)),
+        "names that end with _, got 'get_params'",
+    ),
     "fewer tensors": (remake(lambda r, t: t.pop("scaler_.mean_")), "detector as this version"),
 }
 

@@ -1,4 +1,6 @@
-"""Diffusion GANs: the laws of the pairs that the critic sees, its losses in closed form, and the plain GAN within."""
+"""Diffusion GANs: the laws of the pairs that the critic sees, its losses in closed form, and the
+plain GAN within.
+"""
 
 import math
 from functools import partial
@@ -11,7 +13,16 @@ from torch.utils.data import DataLoader
 
 import samplers.reverse
 from latent_ebm.learning import DiffusionGAN
-from latent_ebm.networks import MLP, ConvEncoder, Critic, DenoiserMLP, Fourier, UNet, WithLatent, WithTime
+from latent_ebm.networks import (
+    MLP,
+    ConvEncoder,
+    Critic,
+    DenoiserMLP,
+    Fourier,
+    UNet,
+    WithLatent,
+    WithTime,
+)
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers import VE, Rectified, Schedule, VPLinear
 
@@ -32,7 +43,10 @@ class Record(nn.Module):
 
 
 def rule(
-    generator: nn.Module | None = None, critic: nn.Module | None = None, schedule: Schedule | None = None, **kwargs
+    generator: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    schedule: Schedule | None = None,
+    **kwargs,
 ) -> DiffusionGAN:
     generator = WithLatent(DenoiserMLP(2, (16,))) if generator is None else generator
     critic = Critic(MLP(3, 1, (16,))) if critic is None else critic
@@ -43,35 +57,51 @@ def steps(k: int, num: int) -> Tensor:
     return torch.full((num,), k)
 
 
-@pytest.mark.parametrize("schedule", [VPLinear(), Rectified(), VE(0.01, 5.0)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [VPLinear(), Rectified(), VE(0.01, 5.0)], ids=lambda s: type(s).__name__
+)
 @pytest.mark.parametrize("k", [1, 2, 3])
-def test_step_back_is_bayes_rule(schedule: Schedule, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``q(x_{k-1} | x_k, x_0)`` is prior times likelihood on a grid; its noise is read off by setting it to 0 and 1."""
+def test_step_back_is_bayes_rule(
+    schedule: Schedule, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``q(x_{k-1} | x_k, x_0)`` is prior times likelihood on a grid; its noise is read off by
+    setting it to 0 and 1.
+    """
     made = rule(schedule=schedule)
     x_0, x_k = (torch.tensor([[value]], dtype=torch.float64) for value in (0.7, -0.4))
     drawn = []
     for noise in (0.0, 1.0):
         monkeypatch.setattr(
-            samplers.reverse, "normal_like", lambda x, generator, noise=noise: torch.full_like(x, noise)
+            samplers.reverse,
+            "normal_like",
+            lambda x, generator, noise=noise: torch.full_like(x, noise),
         )
         drawn.append(made.back(x_0, x_k, steps(k, 1)).item())
     if k == 1:
         assert drawn == [0.7, 0.7]
         return
-    (alpha, sigma), (alpha_s, sigma_s) = (schedule(torch.tensor(i / T, dtype=torch.float64)) for i in (k, k - 1))
+    (alpha, sigma), (alpha_s, sigma_s) = (
+        schedule(torch.tensor(i / T, dtype=torch.float64)) for i in (k, k - 1)
+    )
     ratio = alpha / alpha_s
     variance = sigma**2 - ratio**2 * sigma_s**2
     x = torch.linspace(-60, 60, 1_200_001, dtype=torch.float64)
-    log_joint = -0.5 * ((x - alpha_s * x_0) / sigma_s) ** 2 - 0.5 * (x_k - ratio * x) ** 2 / variance
+    log_joint = (
+        -0.5 * ((x - alpha_s * x_0) / sigma_s) ** 2 - 0.5 * (x_k - ratio * x) ** 2 / variance
+    )
     p = log_joint.flatten().softmax(0)
     mean = (p * x).sum()
     assert drawn[0] == pytest.approx(mean.item(), abs=1e-8)
-    assert drawn[1] - drawn[0] == pytest.approx((p * (x - mean) ** 2).sum().sqrt().item(), abs=1e-8)
+    assert drawn[1] - drawn[0] == pytest.approx(
+        (p * (x - mean) ** 2).sum().sqrt().item(), abs=1e-8
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_real_pairs_have_the_law_of_the_forward_diffusion(k: int) -> None:
-    """Given x_0: means alpha x_0, variances sigma^2, covariance ``(alpha_k / alpha_{k-1}) sigma_{k-1}^2``."""
+    """Given x_0: means alpha x_0, variances sigma^2, covariance ``(alpha_k / alpha_{k-1})
+    sigma_{k-1}^2``.
+    """
     made, schedule, x = rule(schedule=Rectified()), Rectified(), torch.full((NUM, 1), 1.5)
     torch.manual_seed(k)
     x_k = made.diffuse(x, steps(k, NUM))
@@ -79,14 +109,20 @@ def test_real_pairs_have_the_law_of_the_forward_diffusion(k: int) -> None:
     (alpha, sigma), (alpha_s, sigma_s) = (schedule(torch.tensor(i / T)) for i in (k, k - 1))
     if k == 1:
         alpha_s, sigma_s = torch.ones(()), torch.zeros(())
-    covariance = torch.tensor([[sigma_s**2, alpha / alpha_s * sigma_s**2], [alpha / alpha_s * sigma_s**2, sigma**2]])
-    torch.testing.assert_close(pair.mean(0), 1.5 * torch.tensor([alpha_s, alpha]).double(), atol=0.012, rtol=0)
+    covariance = torch.tensor(
+        [[sigma_s**2, alpha / alpha_s * sigma_s**2], [alpha / alpha_s * sigma_s**2, sigma**2]]
+    )
+    torch.testing.assert_close(
+        pair.mean(0), 1.5 * torch.tensor([alpha_s, alpha]).double(), atol=0.012, rtol=0
+    )
     torch.testing.assert_close(pair.T.cov(), covariance.double(), atol=0.016, rtol=0)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_a_generator_that_draws_from_the_posterior_makes_real_pairs(k: int) -> None:
-    """For data N(0, s^2), x_0 = shrink x_k + deviation z; without its z the pairs of any k < T are another law."""
+    """For data N(0, s^2), x_0 = shrink x_k + deviation z; without its z the pairs of any k < T are
+    another law.
+    """
     scale, schedule = 0.8, Rectified()
 
     def posterior(x_k: Tensor, t: Tensor, z: Tensor, noise: float = 1.0) -> Tensor:
@@ -100,7 +136,9 @@ def test_a_generator_that_draws_from_the_posterior_makes_real_pairs(k: int) -> N
     for noise in (1.0, 0.0):
         made = rule(Record(partial(posterior, noise=noise)), schedule=schedule)
         x_k = made.diffuse(x, steps(k, NUM))
-        real, fake = (made.back(x_0, x_k, steps(k, NUM)) for x_0 in (x, made.denoise(x_k, steps(k, NUM))))
+        real, fake = (
+            made.back(x_0, x_k, steps(k, NUM)) for x_0 in (x, made.denoise(x_k, steps(k, NUM)))
+        )
         moments = [torch.cat([y, x_k], 1).T.cov() for y in (real, fake)]
         distances.append((moments[0] - moments[1]).abs().max().item())
     assert distances[0] < 0.015
@@ -131,7 +169,9 @@ def test_one_step_is_a_plain_gan() -> None:
         moved = made.generator_losses(x)["generator"]
         noise, _, z = generator.inputs
         torch.testing.assert_close(moved, -logit(noise + 2 * z).sigmoid().log().mean())
-    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True)), "the noise must not depend on the data"
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True)), (
+        "the noise must not depend on the data"
+    )
     torch.manual_seed(0)
     x = made.generate(20)["x"]
     noise, _, z = generator.inputs
@@ -155,13 +195,17 @@ def test_every_loss_moves_its_own_network() -> None:
         ("penalty", critic, generator),
         ("generator", generator, critic),
     ):
-        grads = torch.autograd.grad(losses[name], own + other, allow_unused=True, retain_graph=True)
+        grads = torch.autograd.grad(
+            losses[name], own + other, allow_unused=True, retain_graph=True
+        )
         assert any(g is not None and bool(g.abs().sum() > 0) for g in grads[: len(own)]), name
         assert all(g is None for g in grads[len(own) :]), name
 
 
 def test_best_critic_is_the_log_ratio_and_the_generator_follows_it() -> None:
-    """Data N(m, 1) against N(0, 1): the critic rests at ``m x - m^2 / 2``, where it moves the generator towards m."""
+    """Data N(m, 1) against N(0, 1): the critic rests at ``m x - m^2 / 2``, where it moves the
+    generator towards m.
+    """
     m = 0.8
     line = nn.Linear(1, 1)
     with torch.no_grad():
@@ -187,7 +231,9 @@ def test_best_critic_is_the_log_ratio_and_the_generator_follows_it() -> None:
     exact = -(p * m * (m**2 / 2 - m * x).sigmoid()).sum().item()
     assert push.item() == pytest.approx(exact, abs=5 / math.sqrt(NUM))
     line.bias.data.add_(0.3)
-    off = torch.autograd.grad(made.losses(m + torch.randn(NUM, 1))["critic"], list(line.parameters()))
+    off = torch.autograd.grad(
+        made.losses(m + torch.randn(NUM, 1))["critic"], list(line.parameters())
+    )
     assert max(abs(g.item()) for g in off) > 0.04
 
 
@@ -199,7 +245,9 @@ def test_objectives_in_closed_form() -> None:
     (grad,) = torch.autograd.grad(penalty, matrix)
     assert grad.abs().sum() > 0
     logit = torch.linspace(-60, 60, 7)
-    torch.testing.assert_close(non_saturating(logit), torch.tensor([60.0, 40.0, 20.0, math.log(2), 0, 0, 0]).mean())
+    torch.testing.assert_close(
+        non_saturating(logit), torch.tensor([60.0, 40.0, 20.0, math.log(2), 0, 0, 0]).mean()
+    )
     assert noise_contrastive(logit * 0, logit * 0).item() == pytest.approx(2 * math.log(2))
 
 
@@ -221,7 +269,12 @@ def test_it_trains_logs_and_generates(tmp_path) -> None:
     """Two steps towards data N(2, 0.3^2), from a generator that starts near 0."""
     torch.manual_seed(0)
     x = 2 + 0.3 * torch.randn(1000, 1)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
     made = rule(num_steps=2, penalty=0.1)
     made.optimizer = partial(torch.optim.Adam, lr=4e-3, betas=(0.5, 0.9))
     start = made.generate(1100)["x"].mean().item()
@@ -253,7 +306,10 @@ def test_networks_of_images() -> None:
     generator = WithLatent(network)
     assert generator(x, t, z).shape == x.shape
     assert not torch.allclose(generator(x, t, z), generator(x, t, z + 1))
-    paired, alone = Critic(ConvEncoder((7, 8, 8), 1, 8)), Critic(ConvEncoder((4, 8, 8), 1, 8), paired=False)
+    paired, alone = (
+        Critic(ConvEncoder((7, 8, 8), 1, 8)),
+        Critic(ConvEncoder((4, 8, 8), 1, 8), paired=False),
+    )
     assert paired(x, t, x).shape == (5,)
     assert not torch.allclose(paired(x, t, x), paired(x, t, x + 1))
     assert not torch.allclose(alone(x, t), alone(x, t + 1))

@@ -1,4 +1,6 @@
-"""How the command line ends: one sentence that says what is wrong, or where a foreign error arose."""
+"""How the command line ends: one sentence that says what is wrong, or where a foreign error
+arose.
+"""
 
 import math
 from collections.abc import Callable
@@ -52,7 +54,9 @@ def test_foreign_errors_say_where_they_arose(
     assert not list(tmp_path.iterdir())
 
 
-def test_own_errors_speak_for_themselves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_own_errors_speak_for_themselves(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     def end(act: Callable[[], object]) -> str:
         with pytest.raises(Exception) as caught:  # noqa: PT011
             act()

@@ -1,4 +1,6 @@
-"""Likelihood bounds around exact values; evaluation figures that mean what they say; pictures pixel by pixel."""
+"""Likelihood bounds around exact values; evaluation figures that mean what they say; pictures
+pixel by pixel.
+"""
 
 import math
 from pathlib import Path
@@ -10,8 +12,21 @@ import torch
 from matplotlib.image import imread
 from torch import Tensor
 
-from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
-from latent_ebm.applications import evaluate, evaluation_figures, image_grid, nll_bracket, prior_log_z
+from latent_ebm import (
+    EnergyPrior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    MCMCPosterior,
+    RatioPrior,
+)
+from latent_ebm.applications import (
+    evaluate,
+    evaluation_figures,
+    image_grid,
+    nll_bracket,
+    prior_log_z,
+)
 from latent_ebm.applications.evaluation import (
     chain_diagnostics,
     decode,
@@ -45,7 +60,8 @@ def wavy(factor: float = 3.0) -> EnergyMLP:
 
 def energy_model() -> LatentModel:
     return LatentModel(
-        EnergyPrior(wavy(), GaussianPrior(2), MALA(0.1, 60)), GaussianLikelihood(MLP(2, 3, (8,), "tanh"), 0.4)
+        EnergyPrior(wavy(), GaussianPrior(2), MALA(0.1, 60)),
+        GaussianLikelihood(MLP(2, 3, (8,), "tanh"), 0.4),
     )
 
 
@@ -67,7 +83,12 @@ def grid_nll(model: LatentModel, x: Tensor) -> Tensor:
     with torch.no_grad():
         log_prior = model.prior(grid).log_softmax(0)
         conditional = model.likelihood(grid)
-        return -torch.stack([(log_prior + conditional.log_prob(row.expand(len(grid), -1))).logsumexp(0) for row in x])
+        return -torch.stack(
+            [
+                (log_prior + conditional.log_prob(row.expand(len(grid), -1))).logsumexp(0)
+                for row in x
+            ]
+        )
 
 
 class TestBracket:
@@ -75,7 +96,9 @@ class TestBracket:
         model = LinearGaussian().requires_grad_(False)
         x = torch.cat([model.marginal().sample((6,)), torch.tensor([[4.0, -4.0, 3.0]]).double()])
         exact, log_z = -model.marginal().log_prob(x), model.log_z.item()
-        lower, upper = nll_bracket(model, x, UNIT, num_chains=64, num_rungs=60, log_z=(log_z, log_z))
+        lower, upper = nll_bracket(
+            model, x, UNIT, num_chains=64, num_rungs=60, log_z=(log_z, log_z)
+        )
         assert (lower.shape, upper.shape) == ((7,), (7,))
         assert (upper - lower).abs().max() < 0.05
         assert (lower - 0.02 < exact).all()
@@ -99,7 +122,9 @@ class TestBracket:
         model.likelihood.log_scale.fill_(math.log(0.003))
         model.decoder.weight.mul_(torch.tensor([1.0, 0.05]))  # and of unequal widths
         x, log_z = model.marginal().sample((4,)), model.log_z.item()
-        lower, upper = nll_bracket(model, x, UNIT, num_chains=16, num_rungs=40, log_z=(log_z, log_z))
+        lower, upper = nll_bracket(
+            model, x, UNIT, num_chains=16, num_rungs=40, log_z=(log_z, log_z)
+        )
         exact = -model.marginal().log_prob(x)
         assert (lower - 0.1 < exact).all()
         assert (exact < upper + 0.1).all()
@@ -109,7 +134,9 @@ class TestBracket:
         """No annealing that would make up for draws of a wrong law."""
         model = LinearGaussian().requires_grad_(False)
         x, log_z = model.marginal().sample((1,)), model.log_z.item()
-        lower, upper = nll_bracket(model, x, UNIT, num_chains=5000, num_rounds=12, num_rungs=1, log_z=(log_z, log_z))
+        lower, upper = nll_bracket(
+            model, x, UNIT, num_chains=5000, num_rounds=12, num_rungs=1, log_z=(log_z, log_z)
+        )
         exact = -model.marginal().log_prob(x)
         torch.testing.assert_close(lower, exact, rtol=0, atol=0.03)
         torch.testing.assert_close(upper, exact, rtol=0, atol=0.03)
@@ -120,7 +147,14 @@ class TestBracket:
         def bounds(log_z: tuple[float, float]) -> tuple[Tensor, Tensor]:
             generator = torch.Generator().manual_seed(5)
             return nll_bracket(
-                model, x, UNIT, num_chains=4, num_rounds=5, num_rungs=5, log_z=log_z, generator=generator
+                model,
+                x,
+                UNIT,
+                num_chains=4,
+                num_rounds=5,
+                num_rungs=5,
+                log_z=log_z,
+                generator=generator,
             )
 
         (a, b), (c, d) = bounds((0.0, 0.0)), bounds((1.0, 3.0))
@@ -145,7 +179,9 @@ class TestBracket:
     )
     def test_refusals(self, argument: dict, message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            nll_bracket(LinearGaussian(), torch.zeros(1, 3).double(), **{"sampler": UNIT, **argument})
+            nll_bracket(
+                LinearGaussian(), torch.zeros(1, 3).double(), **{"sampler": UNIT, **argument}
+            )
 
 
 class TestLongRun:
@@ -160,16 +196,21 @@ class TestLongRun:
 
     def test_starts_where_the_last_stage_does(self) -> None:
         prior = ratio_model().prior
-        draws = long_run_draws(prior, 5, multiples=(1,), generator=torch.Generator().manual_seed(1))
+        draws = long_run_draws(
+            prior, 5, multiples=(1,), generator=torch.Generator().manual_seed(1)
+        )
         assert torch.equal(draws[1], prior.sample(5, generator=torch.Generator().manual_seed(1)))
 
     def test_sees_a_chain_that_has_not_arrived(self) -> None:
-        """Towards ``N(3, 1)`` by steps of .01: after 20 steps a fifth of the way, after 1,200 all of it."""
+        """Towards ``N(3, 1)`` by steps of .01: after 20 steps a fifth of the way, after 1,200 all
+        of it.
+        """
         energy = EnergyMLP(1, ())
         energy.layers[-1].weight.data.fill_(-3.0)
         energy.layers[-1].bias.data.zero_()
         model = LatentModel(
-            EnergyPrior(energy, GaussianPrior(1), Langevin(0.01, 20)), GaussianLikelihood(torch.nn.Linear(1, 2), 0.1)
+            EnergyPrior(energy, GaussianPrior(1), Langevin(0.01, 20)),
+            GaussianLikelihood(torch.nn.Linear(1, 2), 0.1),
         )
         decoder = model.likelihood.decoder
         test = decoder(3 + torch.randn(4000, 1)).detach()
@@ -178,13 +219,17 @@ class TestLongRun:
         scale = decoder.weight.square().sum().item()
         for multiple, share in way.items():
             assert figures[f"energy_{multiple}x"] == pytest.approx(-9 * share, abs=0.2)
-            assert figures[f"frechet_{multiple}x"] == pytest.approx(scale * (3 * (1 - share)) ** 2, rel=0.1, abs=0.02)
+            assert figures[f"frechet_{multiple}x"] == pytest.approx(
+                scale * (3 * (1 - share)) ** 2, rel=0.1, abs=0.02
+            )
         assert figures["norm_60x"] == pytest.approx(3, abs=0.1)
         assert set(long_run(model, test, None, multiples=(1,), num=5)) == {"energy_1x", "norm_1x"}
 
     def test_a_wrapped_sampler_is_lengthened_inside(self) -> None:
         assert lengthened(MALA(0.1, 3), 4) == MALA(0.1, 12)
-        assert lengthened(Annealed(MALA(0.1, 3), (0.5, 1.0)), 4) == Annealed(MALA(0.1, 12), (0.5, 1.0))
+        assert lengthened(Annealed(MALA(0.1, 3), (0.5, 1.0)), 4) == Annealed(
+            MALA(0.1, 12), (0.5, 1.0)
+        )
 
     @pytest.mark.parametrize("multiples", [(), (0, 1), (10, 1), (1, 1)])
     def test_multiples_must_increase(self, multiples: tuple[int, ...]) -> None:
@@ -194,8 +239,12 @@ class TestLongRun:
 
 class TestFigures:
     def test_diagnostics_tell_a_mixed_chain_from_a_short_one(self) -> None:
-        mixed = chain_diagnostics(EnergyPrior(wavy(0.5), GaussianPrior(2), MALA(0.4, 200)), num_chains=20)
-        short = chain_diagnostics(EnergyPrior(wavy(0.5), GaussianPrior(2), Langevin(1e-4, 5)), num_chains=20)
+        mixed = chain_diagnostics(
+            EnergyPrior(wavy(0.5), GaussianPrior(2), MALA(0.4, 200)), num_chains=20
+        )
+        short = chain_diagnostics(
+            EnergyPrior(wavy(0.5), GaussianPrior(2), Langevin(1e-4, 5)), num_chains=20
+        )
         assert mixed["rhat"] < 1.05
         assert short["rhat"] > 2
         assert short["acceptance"] == 1
@@ -216,7 +265,10 @@ class TestFigures:
 
     def test_sample_quality_of_equal_and_of_distant_laws(self) -> None:
         real = torch.randn(400, 3)
-        near, far = sample_quality(real, torch.randn(400, 3)), sample_quality(real, torch.randn(400, 3) + 9)
+        near, far = (
+            sample_quality(real, torch.randn(400, 3)),
+            sample_quality(real, torch.randn(400, 3) + 9),
+        )
         assert near["frechet"] < 0.2
         assert far["frechet"] == pytest.approx(243, rel=0.05)
         assert near["precision"] > 0.8
@@ -225,13 +277,26 @@ class TestFigures:
     def test_evaluate_of_vectors_has_every_figure(self) -> None:
         model = energy_model()
         x = model.likelihood(model.prior.sample(60)).sample()
-        figures = evaluate(model, INFERENCE, x[:30], x[30:], num_samples=40, num_nll=5, multiples=(1, 2), quick=True)
+        figures = evaluate(
+            model,
+            INFERENCE,
+            x[:30],
+            x[30:],
+            num_samples=40,
+            num_nll=5,
+            multiples=(1, 2),
+            quick=True,
+        )
         assert set(figures) == {
             *("reconstruction_mse", "energy_train", "energy_test", "energy_model"),
             *("frechet", "precision", "recall", "density", "coverage"),
             *("nll_lower", "nll_upper", "nll_error", "log_z_lower", "log_z_upper"),
             *("rhat", "ess_per_draw", "acceptance"),
-            *(f"{name}_{multiple}x" for name in ("energy", "norm", "frechet") for multiple in (1, 2)),
+            *(
+                f"{name}_{multiple}x"
+                for name in ("energy", "norm", "frechet")
+                for multiple in (1, 2)
+            ),
             *("num_test", "num_samples"),
         }
         assert all(isinstance(value, float) for value in figures.values())
@@ -244,7 +309,9 @@ class TestFigures:
         arguments = {"num_samples": 20, "num_nll": 0, "multiples": (1,)}
         plain = evaluate(model, INFERENCE, x[:20], x[20:], **arguments)
         assert not {"frechet", "precision", "frechet_1x"} & set(plain)
-        seen = evaluate(model, INFERENCE, x[:20], x[20:], features=lambda y: y.flatten(1)[:, :5], **arguments)
+        seen = evaluate(
+            model, INFERENCE, x[:20], x[20:], features=lambda y: y.flatten(1)[:, :5], **arguments
+        )
         assert {"frechet", "precision", "frechet_1x"} <= set(seen)
 
     def test_evaluate_of_a_gaussian_prior_has_no_chain(self) -> None:
@@ -274,11 +341,15 @@ class TestFigures:
         train, test = torch.zeros(10, 3).double(), torch.randn(10, 3).double()
         figures = evaluate(model, climb, train, test, num_samples=10, num_nll=0, multiples=(1,))
         x_hat = model.decoder(model.posterior(test).mean)
-        assert figures["reconstruction_mse"] == pytest.approx((test - x_hat).square().mean().item())
+        assert figures["reconstruction_mse"] == pytest.approx(
+            (test - x_hat).square().mean().item()
+        )
 
     def test_refusals(self) -> None:
         x = torch.zeros(20, 3)
-        with pytest.raises(ValueError, match=r"train must have the event shape \(3,\) of test, got \(2,\)"):
+        with pytest.raises(
+            ValueError, match=r"train must have the event shape \(3,\) of test, got \(2,\)"
+        ):
             evaluate(energy_model(), INFERENCE, torch.zeros(20, 2), x)
         with pytest.raises(ValueError, match="num_samples must be at least 6, got"):
             evaluate(energy_model(), INFERENCE, x, x, num_samples=5)
@@ -290,7 +361,12 @@ class TestFigures:
         settings: dict[str, Any] = {"num_samples": 50, "num_shown": 6, "multiples": (1, 2)}
         shown: list[torch.Size] = []
         figures = evaluation_figures(
-            model, INFERENCE, x[:15], x[15:], **settings, show=lambda x: shown.append(x.shape) or x.clamp(-1, 1)
+            model,
+            INFERENCE,
+            x[:15],
+            x[15:],
+            **settings,
+            show=lambda x: shown.append(x.shape) or x.clamp(-1, 1),
         )
         assert len(shown) == 2  # in the units that the caller shows
         assert set(figures) == {"energies", "long_run"}
@@ -307,7 +383,9 @@ class TestPictures:
         grid = image_grid(x, columns=3)
         assert grid.shape == (5, 11)
         np.testing.assert_array_equal(grid[0, [0, 4, 8]], [0.0, 0.25, 0.5])
-        np.testing.assert_array_equal(grid[3, [0, 4, 8]], [0.75, 1.0, 1.0])  # the last place is empty
+        np.testing.assert_array_equal(
+            grid[3, [0, 4, 8]], [0.75, 1.0, 1.0]
+        )  # the last place is empty
         assert (grid[2] == 1).all()
         assert (grid[:, [3, 7]] == 1).all()
         assert image_grid(x).shape == (5, 11)

@@ -1,4 +1,6 @@
-"""Warnings that promises may not hold: how often they come where all is well, and that they come where it is not."""
+"""Warnings that promises may not hold: how often they come where all is well, and that they come
+where it is not.
+"""
 
 from collections.abc import Callable
 
@@ -6,7 +8,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from latent_ebm.applications.exchangeability import FALSE_ALARMS, MAX_UNUSUAL, order_p_value, shift_p_value
+from latent_ebm.applications.exchangeability import (
+    FALSE_ALARMS,
+    MAX_UNUSUAL,
+    order_p_value,
+    shift_p_value,
+)
 from latent_ebm.applications.findings import Findings, shift_warnings
 
 
@@ -66,9 +73,14 @@ def test_few_rows_and_copies_raise_no_alarm() -> None:
 
 @pytest.mark.parametrize(("held_out", "num"), [(20, 400), (100, 100), (500, 60), (9, 1)])
 @pytest.mark.parametrize("unusual", [0.0, MAX_UNUSUAL])
-def test_shifts_are_false_alarms_no_more_often_than_said(held_out: int, num: int, unusual: float) -> None:
+def test_shifts_are_false_alarms_no_more_often_than_said(
+    held_out: int, num: int, unusual: float
+) -> None:
     rng, repetitions = np.random.default_rng(held_out), 400
-    alarms = [shift_p_value(p_values(rng, held_out, num, unusual), held_out) <= 0.05 for _ in range(repetitions)]
+    alarms = [
+        shift_p_value(p_values(rng, held_out, num, unusual), held_out) <= 0.05
+        for _ in range(repetitions)
+    ]
     assert np.mean(alarms) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)
 
 
@@ -76,10 +88,17 @@ def test_shifts_are_seen() -> None:
     rng = np.random.default_rng(0)
     found = [shift_p_value(p_values(rng, 200, 120, 0.0, shift=1.0), 200) for _ in range(50)]
     assert np.mean(np.array(found) <= FALSE_ALARMS) > 0.9
-    assert np.mean([shift_p_value(p_values(rng, 200, 120, 0.5), 200) <= FALSE_ALARMS for _ in range(50)]) == 1
+    assert (
+        np.mean(
+            [shift_p_value(p_values(rng, 200, 120, 0.5), 200) <= FALSE_ALARMS for _ in range(50)]
+        )
+        == 1
+    )
 
 
-def p_values(rng: np.random.Generator, held_out: int, num: int, unusual: float, shift: float = 0.0) -> np.ndarray:
+def p_values(
+    rng: np.random.Generator, held_out: int, num: int, unusual: float, shift: float = 0.0
+) -> np.ndarray:
     scores = rng.normal(size=num) - shift
     scores[: int(unusual * num)] -= 100
     return (1 + (rng.normal(size=held_out) <= scores[:, None]).sum(1)) / (held_out + 1)
@@ -90,6 +109,7 @@ def test_the_warning_says_how_many() -> None:
     findings = Findings(p, p, p < 0, np.arange(199.0), 0.0, 0.1)
     (text,) = shift_warnings(findings, "images")
     assert text.startswith(
-        "Of the 120 new images, 45 score in the lowest tenth of the normal images and 85 in the lower"
+        "Of the 120 new images, 45 score in the lowest tenth of the normal images and 85 in the "
+        "lower"
     )
     assert shift_warnings(findings._replace(p_values=np.linspace(0.01, 1, 120)), "images") == []

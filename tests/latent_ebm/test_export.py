@@ -18,7 +18,9 @@ from samplers.schedules import VPCosine, VPDiscrete
 def student() -> OneStep:
     torch.manual_seed(0)
     schedule = VPCosine(log_snr_min=-7.0, log_snr_max=12.0)
-    denoiser = Preconditioned(UNet((1, 8, 8), 8, patch=1, depth=1), schedule, prediction="edm", data_scale=0.5)
+    denoiser = Preconditioned(
+        UNet((1, 8, 8), 8, patch=1, depth=1), schedule, prediction="edm", data_scale=0.5
+    )
     for parameter in denoiser.parameters():
         nn.init.normal_(parameter, std=0.2)
     return OneStep(denoiser, -5.0)
@@ -37,7 +39,9 @@ def test_a_student_runs_without_this_library(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        onnx_files, "find_spec", lambda name: None if name == "onnxscript" else importlib.util.find_spec("os")
+        onnx_files,
+        "find_spec",
+        lambda name: None if name == "onnxscript" else importlib.util.find_spec("os"),
     )
     with pytest.raises(ImportError, match=r"onnxscript must be installed.*latent-ebm\[onnx\]"):
         export.export_onnx(student(), (1, 8, 8), tmp_path / "student.onnx")
@@ -47,16 +51,25 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_model_of_diffusers_comes_back_as_it_was(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
     torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
+    blocks = {
+        "down_block_types": ("DownBlock2D",),
+        "up_block_types": ("UpBlock2D",),
+        "block_out_channels": (8,),
+    }
     model = diffusers.UNet2DModel(8, 1, 1, **blocks, layers_per_block=1, norm_num_groups=4)
     schedule = VPDiscrete(100, 1e-3, 0.1, "scaled_linear")
-    denoiser = Preconditioned(DiffusersNetwork(model), schedule, prediction="v", level=schedule.position)
+    denoiser = Preconditioned(
+        DiffusersNetwork(model), schedule, prediction="v", level=schedule.position
+    )
     export.export_diffusers(denoiser, tmp_path / "teacher")
     again = load_teacher(tmp_path / "teacher")
     x, t = torch.randn(3, 1, 8, 8), torch.tensor(0.5)
     with torch.no_grad():
         torch.testing.assert_close(again(x, t), denoiser(x, t))
-    assert type(diffusers.DDIMScheduler.from_pretrained(tmp_path / "teacher" / "scheduler")).__name__ == "DDIMScheduler"
+    assert (
+        type(diffusers.DDIMScheduler.from_pretrained(tmp_path / "teacher" / "scheduler")).__name__
+        == "DDIMScheduler"
+    )
     with pytest.raises(FileExistsError, match="folder must be a new one"):
         export.export_diffusers(denoiser, tmp_path / "teacher")
     cosine = Preconditioned(DiffusersNetwork(model), VPCosine(), prediction="v")
@@ -66,6 +79,8 @@ def test_a_model_of_diffusers_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_network_of_this_library_is_none_of_diffusers(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be a model of diffusers to be written as one, got UNet"):
+    with pytest.raises(
+        ValueError, match="must be a model of diffusers to be written as one, got UNet"
+    ):
         export.export_diffusers(student().denoiser, tmp_path / "teacher")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,6 @@
-"""Frozen features: scikit-learn's checks, layers and pooling, independence of the batch, and a cache that is never stale."""
+"""Frozen features: scikit-learn's checks, layers and pooling, independence of the batch, and a
+cache that is never stale.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ def rows(num: int, *event: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(num, *event))
 
 
-@parametrize_with_checks([FrozenFeatures(nn.Tanh()), FrozenFeatures(nn.Tanh(), normalize=False, batch_size=3)])
+@parametrize_with_checks(
+    [FrozenFeatures(nn.Tanh()), FrozenFeatures(nn.Tanh(), normalize=False, batch_size=3)]
+)
 @pytest.mark.filterwarnings("ignore:.*SCIPY_ARRAY_API")
 def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
@@ -39,7 +43,9 @@ def test_features_are_the_encoders_normalised_and_leave_it_as_it_was() -> None:
     plain = FrozenFeatures(encoder, normalize=False).fit_transform(x)
     assert (features.dtype, features.shape) == (np.float64, (10, 8))
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-12)
-    np.testing.assert_allclose(features, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-12)
+    np.testing.assert_allclose(
+        features, plain / np.linalg.norm(plain, axis=1, keepdims=True), rtol=1e-12
+    )
     assert encoder.stages.training
     assert not encoder.stem.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
@@ -72,7 +78,9 @@ def test_a_row_does_not_depend_on_the_others() -> None:
     assert np.array_equal(together, alone)
 
 
-def test_cached_features_are_bitwise_those_computed_and_follow_weights_settings_and_data(tmp_path: Path) -> None:
+def test_cached_features_are_bitwise_those_computed_and_follow_weights_settings_and_data(
+    tmp_path: Path,
+) -> None:
     encoder, x = ResidualEncoder(3, 2), rows(9, 3, 16, 16)
     calls: list[int] = []
     encoder.register_forward_hook(lambda *_: calls.append(1))
@@ -87,7 +95,12 @@ def test_cached_features_are_bitwise_those_computed_and_follow_weights_settings_
     assert np.array_equal(features(), plain)
     assert not calls
     found = [plain]
-    changes = ({"normalize": False}, {"layer": "stem"}, {"layer": "stem", "pooling": "max"}, {"x": x + 1})
+    changes = (
+        {"normalize": False},
+        {"layer": "stem"},
+        {"layer": "stem", "pooling": "max"},
+        {"x": x + 1},
+    )
     for change in changes:
         found.append(features(**change))
         assert calls
@@ -125,10 +138,19 @@ class Pair(nn.Module):
 @pytest.mark.parametrize(
     ("transformer", "message"),
     [
-        (FrozenFeatures(nn.Sequential(nn.Tanh(), nn.ReLU()), layer="2"), "layer must be one of 0, 1, got '2'"),
-        (FrozenFeatures(nn.Tanh(), pooling="mean"), "pooling must be one of avg, max, none, got 'mean'"),  # pyright: ignore
+        (
+            FrozenFeatures(nn.Sequential(nn.Tanh(), nn.ReLU()), layer="2"),
+            "layer must be one of 0, 1, got '2'",
+        ),
+        (
+            FrozenFeatures(nn.Tanh(), pooling="mean"),
+            "pooling must be one of avg, max, none, got 'mean'",
+        ),  # pyright: ignore
         (FrozenFeatures(nn.Tanh(), batch_size=0), "batch_size must be an integer >= 1, got 0"),
-        (FrozenFeatures(Pair()), "layer must name a module that returns a tensor, got tuple from None"),
+        (
+            FrozenFeatures(Pair()),
+            "layer must name a module that returns a tensor, got tuple from None",
+        ),
     ],
 )
 def test_refusals(transformer: FrozenFeatures, message: str) -> None:
@@ -137,7 +159,11 @@ def test_refusals(transformer: FrozenFeatures, message: str) -> None:
 
 
 def test_a_detector_in_its_feature_space_is_a_pipeline() -> None:
-    """Rows on one ray from the origin are alike once normalised, and a row on another ray is not."""
+    """Rows on one ray from the origin are alike once normalised, and a row on another ray is
+    not.
+    """
     train = np.linspace(1, 9, 40)[:, None] * [3.0, 4.0] + 0.01 * rows(40, 2)
-    pipeline = make_pipeline(FrozenFeatures(nn.Identity()), LocalOutlierFactor(novelty=True)).fit(train)
+    pipeline = make_pipeline(FrozenFeatures(nn.Identity()), LocalOutlierFactor(novelty=True)).fit(
+        train
+    )
     assert pipeline.predict([[30.0, 40.0], [4.0, 3.0]]).tolist() == [1, -1]

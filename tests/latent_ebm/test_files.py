@@ -1,4 +1,6 @@
-"""Files of rows: what is decided by rule, what is said of it, and what is refused before it costs memory."""
+"""Files of rows: what is decided by rule, what is said of it, and what is refused before it costs
+memory.
+"""
 
 import csv
 import io
@@ -49,7 +51,10 @@ def test_the_index_of_pandas_is_no_feature() -> None:
     some = read(FRAME.iloc[[2, 0]].to_csv())  # of a part of a frame
     assert (some.ids, some.names) == (["2", "0"], ["a", "b"])
     twice = pd.concat([FRAME, FRAME])  # an index that names no row
-    assert (read(twice.to_csv()).ids, read(twice.to_csv()).word) == ([str(i) for i in range(2, 8)], "line")
+    assert (read(twice.to_csv()).ids, read(twice.to_csv()).word) == (
+        [str(i) for i in range(2, 8)],
+        "line",
+    )
     again = pd.read_csv(io.StringIO(FRAME.to_csv())).to_csv()  # written and read twice
     assert read(again).names == ["a", "b"]
 
@@ -70,7 +75,9 @@ def test_a_row_of_numbers_is_no_header() -> None:
 
 
 def test_a_first_row_of_missing_values_is_not_lost() -> None:
-    with pytest.raises(ValueError, match=r"got 2 in 1 of 2 rows, the first in line 1, column 'column 1'"):
+    with pytest.raises(
+        ValueError, match=r"got 2 in 1 of 2 rows, the first in line 1, column 'column 1'"
+    ):
         read("NA,NA\n1,2\n")
 
 
@@ -108,7 +115,9 @@ def test_separators_and_decimal_commas(text: str, encoding: str) -> None:
 def test_separators_can_be_said() -> None:
     assert read("a;x,b;y\n1,2\n", sep=",").names == ["a;x", "b;y"]
     assert read("1\t2\n3\t4\n", sep="tab").x.tolist() == [[1, 2], [3, 4]]
-    with pytest.raises(ValueError, match=r"sep must be a comma, a semicolon, tab or space, got '\|'"):
+    with pytest.raises(
+        ValueError, match=r"sep must be a comma, a semicolon, tab or space, got '\|'"
+    ):
         Reader(sep="|")
 
 
@@ -125,7 +134,9 @@ def test_spaces_between_numbers(header: str) -> None:
 
 
 def test_a_table_without_numbers() -> None:
-    with pytest.raises(ValueError, match=r"must have a column of numbers, got none; column 'a' is left out"):
+    with pytest.raises(
+        ValueError, match=r"must have a column of numbers, got none; column 'a' is left out"
+    ):
         read("a\nx\ny\n")
 
 
@@ -148,7 +159,9 @@ def test_columns_of_ids_name_the_rows() -> None:
 
 
 def test_numbers_that_could_be_measured_stay() -> None:
-    text = "width,id,x_index\n10,1,1\n11,1,2\n12,2,3\n"  # an id that repeats, and a name that is none
+    text = (
+        "width,id,x_index\n10,1,1\n11,1,2\n12,2,3\n"  # an id that repeats, and a name that is none
+    )
     assert read(text).names == ["width", "id", "x_index"]
     assert read("id,b\n1.5,2\n2.5,3\n").names == ["id", "b"]
     assert read(text, id="width", drop=["id"]).names == ["x_index"]
@@ -158,7 +171,10 @@ def test_numbers_that_could_be_measured_stay() -> None:
 def test_wavelengths_could_be_a_header() -> None:
     names = [400 + 0.5 * i for i in range(9)]
     spectra = pd.DataFrame(np.random.default_rng(0).random((5, 9)), columns=names)
-    with pytest.raises(ValueError, match=r"numbers that rise, 400\.0 to 404\.0, as the second does not: --header must"):
+    with pytest.raises(
+        ValueError,
+        match=r"numbers that rise, 400\.0 to 404\.0, as the second does not: --header must",
+    ):
         read(spectra.to_csv(index=False))
     assert read(spectra.to_csv(index=False), header=True).x.shape == (5, 9)
     sums = pd.DataFrame(np.cumsum(spectra.to_numpy(), 1))  # rows that all rise
@@ -184,7 +200,9 @@ def test_names_must_differ() -> None:
 
 def test_words_that_repeat_are_refused_by_name() -> None:
     text = "a,site\n1,north\n\n2,north\n"
-    with pytest.raises(ValueError, match=r"line 2, column 'site' must be a number, got 'north'; --drop"):
+    with pytest.raises(
+        ValueError, match=r"line 2, column 'site' must be a number, got 'north'; --drop"
+    ):
         read(text)
     rows = read(text, drop=["site"])
     assert (rows.ids, rows.word, rows.call(1)) == (["2", "4"], "line", "line 4")
@@ -197,7 +215,9 @@ def test_words_that_repeat_are_refused_by_name() -> None:
 
 def test_missing_values_are_refused_or_counted() -> None:
     text = "a,b\n1,2\n,4\n5,6\n7,NA\n"
-    with pytest.raises(ValueError, match=r"got 2 in 2 of 4 rows, the first in line 3, column 'a'; --missing drop"):
+    with pytest.raises(
+        ValueError, match=r"got 2 in 2 of 4 rows, the first in line 3, column 'a'; --missing drop"
+    ):
         read(text)
     rows = read(text, missing="drop")
     assert (rows.x.tolist(), rows.ids) == ([[1, 2], [5, 6]], ["2", "4"])
@@ -213,19 +233,30 @@ def test_missing_values_are_refused_or_counted() -> None:
 def test_columns_are_matched_by_name() -> None:
     rows = read("id,d,c\nx,1,2\ny,3,4\n", features=["c", "d"])
     assert (rows.x.tolist(), rows.names) == ([[2, 1], [4, 3]], ["c", "d"])
-    with pytest.raises(ValueError, match="columns of the training data, got no 'e' among 'd', 'c'"):
+    with pytest.raises(
+        ValueError, match="columns of the training data, got no 'e' among 'd', 'c'"
+    ):
         read("d,c\n1,2\n", features=["c", "e"])
-    with pytest.raises(ValueError, match="no other columns than the training data, got 'e'; --drop"):
+    with pytest.raises(
+        ValueError, match="no other columns than the training data, got 'e'; --drop"
+    ):
         read("d,c,e\n1,2,5\n", features=["c", "d"])
     assert read("d,c,e\n1,2,5\n", features=["c", "d"], drop=["e", "absent"]).x.tolist() == [[2, 1]]
-    assert read("index,a\n1,2\n", features=["index", "a"]).names == ["index", "a"]  # one was trained on
+    assert read("index,a\n1,2\n", features=["index", "a"]).names == [
+        "index",
+        "a",
+    ]  # one was trained on
 
 
-@pytest.mark.parametrize("cells", ["5 %,6 %,7.5 %", "$3,$4,$5", '"1,234,567","2,000,000","3,1"', "2 mm,3 mm,4 mm"])
+@pytest.mark.parametrize(
+    "cells", ["5 %,6 %,7.5 %", "$3,$4,$5", '"1,234,567","2,000,000","3,1"', "2 mm,3 mm,4 mm"]
+)
 def test_numbers_with_a_unit_are_no_names(cells: str) -> None:
     first, *_ = next(csv.reader([cells]))
     table = pd.DataFrame({"a": next(csv.reader([cells])), "b": [1, 2, 3]})
-    with pytest.raises(ValueError, match=f"line 2, column 'a' must be a number, got '{re.escape(first)}'"):
+    with pytest.raises(
+        ValueError, match=f"line 2, column 'a' must be a number, got '{re.escape(first)}'"
+    ):
         read(table.to_csv(index=False))
     for names in (
         ["12A", "13B", "5C"],
@@ -250,8 +281,14 @@ def test_parquet_keeps_an_index_apart() -> None:
     pytest.importorskip("pyarrow", reason='needs the extra "parquet"')
     FRAME.set_index(pd.Index(["p", "q", "r"])).to_parquet("t.parquet")
     rows = Reader().read("t.parquet")
-    assert (rows.x.tolist(), rows.ids, rows.word) == (FRAME.to_numpy().tolist(), ["p", "q", "r"], "")
-    FRAME.assign(when=pd.to_datetime(["2024-01-05", "2024-01-06", "2024-01-07"])).to_parquet("t.parquet")
+    assert (rows.x.tolist(), rows.ids, rows.word) == (
+        FRAME.to_numpy().tolist(),
+        ["p", "q", "r"],
+        "",
+    )
+    FRAME.assign(when=pd.to_datetime(["2024-01-05", "2024-01-06", "2024-01-07"])).to_parquet(
+        "t.parquet"
+    )
     assert Reader().read("t.parquet").names == ["a", "b"]
     with pytest.raises(ValueError, match="at most 5 entries"):
         Reader(max_entries=5).read("t.parquet")
@@ -282,7 +319,10 @@ def npy_header(shape: str, descr: str = "'<f8'") -> bytes:
     ("header", "message"),
     [
         (npy_header("(4000000000, 1000)"), "at most 200,000,000 entries .* got 4,000,000,000,000"),
-        (npy_header("(1000, 1000)"), r"array of float64 and shape \(1000, 1000\) does not fit into"),
+        (
+            npy_header("(1000, 1000)"),
+            r"array of float64 and shape \(1000, 1000\) does not fit into",
+        ),
         (npy_header("(-1, 2)"), r"must hold plain arrays, .* shape \(-1, 2\)"),
         (npy_header("(" * 3000 + ")" * 3000), "must hold plain arrays"),
         (npy_header("(3, 2)", "'|O'"), "must hold plain arrays"),
@@ -303,24 +343,34 @@ def test_headers_of_arrays(header: bytes, message: str, suffix: str) -> None:
 
 
 def test_a_small_archive_of_a_huge_array() -> None:
-    with zipfile.ZipFile("t.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("X.npy", "w") as file:
+    with (
+        zipfile.ZipFile("t.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("X.npy", "w") as file,
+    ):
         file.write(npy_header("(2048, 8192)"))
         for _ in range(128):
             file.write(bytes(2**20))
     assert Path("t.npz").stat().st_size < 2**18
-    quick(lambda: Reader(max_entries=10**6).read("t.npz"), "at most 1,000,000 entries .* got 16,777,216; --max-entries")
+    quick(
+        lambda: Reader(max_entries=10**6).read("t.npz"),
+        "at most 1,000,000 entries .* got 16,777,216; --max-entries",
+    )
 
 
 @pytest.mark.parametrize("cut", [50, 150, -1])
 def test_cut_archives(cut: int) -> None:
     np.savez("whole.npz", X=np.ones((50, 3)))
     Path("t.npz").write_bytes(Path("whole.npz").read_bytes()[:cut])
-    with pytest.raises(ValueError, match=r"t\.npz must hold plain arrays, not pickled or damaged ones: "):
+    with pytest.raises(
+        ValueError, match=r"t\.npz must hold plain arrays, not pickled or damaged ones: "
+    ):
         Reader().read("t.npz")
     content = bytearray(Path("whole.npz").read_bytes())
     content[300] ^= 255
     Path("t.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"t\.npz must hold plain arrays, not pickled or damaged ones: "):
+    with pytest.raises(
+        ValueError, match=r"t\.npz must hold plain arrays, not pickled or damaged ones: "
+    ):
         Reader().read("t.npz")
 
 
@@ -364,7 +414,11 @@ def test_nested_folders_and_hidden_files() -> None:
         save(name, Image.new("L", (8, 8), 255))
     Path("images/.hidden.png").write_text("no image")
     rows = read_images(Path("images"))
-    assert (rows.ids, rows.x.shape, rows.x.min()) == (["a.JPG", "train/good/b.png"], (2, 1, 8, 8), 1)
+    assert (rows.ids, rows.x.shape, rows.x.min()) == (
+        ["a.JPG", "train/good/b.png"],
+        (2, 1, 8, 8),
+        1,
+    )
     assert rows.notes == []
 
 
@@ -384,7 +438,9 @@ def test_transparent_images_lie_on_white() -> None:
 def test_sizes_are_made_one() -> None:
     save("a.png", Image.new("L", (12, 8), 255))
     save("b.png", Image.new("L", (9, 9), 0))
-    with pytest.raises(ValueError, match=r"got 8 x 12 of .*a\.png and 9 x 9 of .*b\.png; --size 8 resizes"):
+    with pytest.raises(
+        ValueError, match=r"got 8 x 12 of .*a\.png and 9 x 9 of .*b\.png; --size 8 resizes"
+    ):
         read_images(Path("images"))
     rows = read_images(Path("images"), size=9)
     assert rows.x.reshape(2, -1).mean(1).tolist() == [1, -1]
@@ -394,20 +450,29 @@ def test_sizes_are_made_one() -> None:
 def png_header(width: int, height: int) -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in (header, b"IDAT")
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (header, b"IDAT")
     )
 
 
 def test_images_that_cannot_be_read() -> None:
     Path("images").mkdir()
     os.mkfifo("images/a.png")
-    quick(lambda: read_images(Path("images")), r"a plain image, a regular file, got 'images/a\.png'")
+    quick(
+        lambda: read_images(Path("images")), r"a plain image, a regular file, got 'images/a\.png'"
+    )
     os.remove("images/a.png")
     Path("images/a.png").write_bytes(png_header(20_000, 20_000))
-    quick(lambda: read_images(Path("images")), r"images/a\.png must hold a plain image: .*(bomb|pixels)")
+    quick(
+        lambda: read_images(Path("images")),
+        r"images/a\.png must hold a plain image: .*(bomb|pixels)",
+    )
     Path("images/a.png").write_bytes(png_header(9000, 9000))
     quick(lambda: read_images(Path("images")), r"at most 67,108,864 pixels, got 9000 x 9000")
     Image.new("L", (100, 100)).save("images/a.png")
-    quick(lambda: read_images(Path("images"), max_entries=9999), "at most 9,999 entries .* got 10,000")
+    quick(
+        lambda: read_images(Path("images"), max_entries=9999),
+        "at most 9,999 entries .* got 10,000",
+    )
     Image.new("I;16", (8, 8)).save("images/a.png")
     quick(lambda: read_images(Path("images")), "8 bits of grey or RGB, got mode I")

@@ -22,7 +22,13 @@ def read(content: str | bytes, sep: str | None = None, features: list[str] | Non
 
 
 @pytest.mark.parametrize(
-    "above", ["SEP=;\n", '"sep=;"\r\n', "# instrument, 7; 8\n# 2024-05-01\n", "% a; b\n% written by hand\n\n"]
+    "above",
+    [
+        "SEP=;\n",
+        '"sep=;"\r\n',
+        "# instrument, 7; 8\n# 2024-05-01\n",
+        "% a; b\n% written by hand\n\n",
+    ],
 )
 def test_what_stands_above_a_table(above: str) -> None:
     rows = read(f"{above}a;b\n1,5;2\n-3;4,25\n")
@@ -66,22 +72,32 @@ def test_text_of_spreadsheets_that_is_not_utf_8() -> None:
 
 def test_lines_that_are_no_rows() -> None:
     with pytest.raises(
-        ValueError, match="line 2, column 'a' must be a number, got 'mm'; delete the line if it is no row"
+        ValueError,
+        match="line 2, column 'a' must be a number, got 'mm'; delete the line if it is no row",
     ):
         read("a,b\nmm,kg\n1,2\n")
-    with pytest.raises(ValueError, match="line 4, column 'a' must be a number, got '# end'; delete the line"):
+    with pytest.raises(
+        ValueError, match="line 4, column 'a' must be a number, got '# end'; delete the line"
+    ):
         read("a,b\n1,2\n\n# end\n")
     with pytest.raises(ValueError, match="line 2, column 'a' must be a number, got '5%'; --drop"):
         read("a,b\n5%,6%\n7%,8%\n")
-    with pytest.raises(ValueError, match="expected 1 fields in line 3, saw 2; titles above the table"):
+    with pytest.raises(
+        ValueError, match="expected 1 fields in line 3, saw 2; titles above the table"
+    ):
         read("Results\n\na,b\n1,2\n")
     two = pd.DataFrame([[1.0, 2], [3, 4]], columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 2)]))
-    with pytest.raises(ValueError, match="line 2, column 'Unnamed: 0' must name the row, got nothing: a second header"):
+    with pytest.raises(
+        ValueError,
+        match="line 2, column 'Unnamed: 0' must name the row, got nothing: a second header",
+    ):
         read(two.to_csv())
 
 
 def test_indices_of_several_levels_and_columns_that_count() -> None:
-    table = pd.DataFrame({"a": np.arange(8.0) ** 2, "b": 1.5}, pd.MultiIndex.from_product([[1, 2], [1, 2, 3, 4]]))
+    table = pd.DataFrame(
+        {"a": np.arange(8.0) ** 2, "b": 1.5}, pd.MultiIndex.from_product([[1, 2], [1, 2, 3, 4]])
+    )
     assert read(table.to_csv()).names == ["a", "b"]
     counted = table.reset_index(drop=True).rename_axis("Nr")
     assert read(counted.to_csv()).ids == [str(i) for i in range(8)]
@@ -91,7 +107,14 @@ def test_indices_of_several_levels_and_columns_that_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "cells", [["1\u00a0234,5", "3\u202f000,1"], ["<0.5", "<0.7"], ["5 m2", "6 m2"], ["1'000", "2'500"], ["−1", "−2"]]
+    "cells",
+    [
+        ["1\u00a0234,5", "3\u202f000,1"],
+        ["<0.5", "<0.7"],
+        ["5 m2", "6 m2"],
+        ["1'000", "2'500"],
+        ["−1", "−2"],
+    ],
 )
 def test_numbers_in_other_dress_are_no_names(cells: list[str]) -> None:
     with pytest.raises(ValueError, match="line 2, column 'a' must be a number, got"):

@@ -41,12 +41,20 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_every_error_is_one_sentence(error: Exception, text: str) -> None:
-    with pytest.raises(ValueError, match=f"^a.ckpt must hold a checkpoint: {text}$"), reading("a.ckpt", "a checkpoint"):
+    with (
+        pytest.raises(ValueError, match=f"^a.ckpt must hold a checkpoint: {text}$"),
+        reading("a.ckpt", "a checkpoint"),
+    ):
         raise error
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError(13, "denied", "a.ckpt"), ImportError("needs h5py"), ValueError("a.ckpt: bad")]
+    "error",
+    [
+        PermissionError(13, "denied", "a.ckpt"),
+        ImportError("needs h5py"),
+        ValueError("a.ckpt: bad"),
+    ],
 )
 def test_what_is_clear_already_passes(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, reading("a.ckpt", "a checkpoint"):
@@ -60,10 +68,14 @@ def test_declared_sizes_of_an_archive(tmp_path: Path) -> None:
         archive.writestr("x.npy", bytes(10**6))
     assert path.stat().st_size < 10_000
     check_zip(path, 10**6)
-    with pytest.raises(ValueError, match=r"a\.npz must hold at most 999,999 bytes when unpacked, got 1,000,000"):
+    with pytest.raises(
+        ValueError, match=r"a\.npz must hold at most 999,999 bytes when unpacked, got 1,000,000"
+    ):
         check_zip(path, 10**6 - 1)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"a\.npz must hold a zip archive: File is not a zip file"):
+    with pytest.raises(
+        ValueError, match=r"a\.npz must hold a zip archive: File is not a zip file"
+    ):
         check_zip(path, 10**6)
 
 
@@ -88,7 +100,9 @@ def test_broken_json(content: bytes, text: str, tmp_path: Path) -> None:
 
 def laughs(levels: int, width: int = 10) -> str:
     """``width ** levels`` values in ``levels`` lines."""
-    lines = ["a0: &a0 [0]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels + 1)]
+    lines = ["a0: &a0 [0]"] + [
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels + 1)
+    ]
     return "\n".join(lines)
 
 
@@ -99,8 +113,14 @@ def laughs(levels: int, width: int = 10) -> str:
         (laughs(99, 2), "YAML must hold at most 100,000 values"),
         (laughs(200, 1), "YAML must nest at most 100 deep, got 101"),
         ("a: &a [1, *a]", r"YAML must not hold a value inside itself, got \*a"),
-        ("[" * 900, "YAML must nest at most 100 deep, got 101"),  # the parser itself may stop at 1,000
-        ("\n".join(" " * i + "a:" for i in range(500)), "YAML must nest at most 100 deep, got 101"),
+        (
+            "[" * 900,
+            "YAML must nest at most 100 deep, got 101",
+        ),  # the parser itself may stop at 1,000
+        (
+            "\n".join(" " * i + "a:" for i in range(500)),
+            "YAML must nest at most 100 deep, got 101",
+        ),
         ("a: " + "9" * 10**6, "YAML must have values of at most 2,048 characters, got 1,000,000"),
         ("[" + "0," * 200_000 + "]", "YAML must hold at most 100,000 values"),
         ("a" * 10**7, "YAML must have at most 1,048,576 characters, got 10,000,000"),

@@ -1,4 +1,6 @@
-"""Images in files: both layouts say the same, splits are seeded and disjoint, and what is amiss is named."""
+"""Images in files: both layouts say the same, splits are seeded and disjoint, and what is amiss is
+named.
+"""
 
 import io
 from pathlib import Path
@@ -63,7 +65,9 @@ def test_folder_and_packed_file_hold_the_same_images(packed: Path, folder: Path)
             found[source] = sorted(zip(label.tolist(), levels.tolist(), strict=True))
         assert [label for label, _ in found[packed]] == [label for label, _ in found[folder]]
         assert np.allclose(found[packed], found[folder], atol=2)
-        assert [level for _, level in found[folder]] == [v for v, _ in sorted(values(part), key=lambda v: v[::-1])]
+        assert [level for _, level in found[folder]] == [
+            v for v, _ in sorted(values(part), key=lambda v: v[::-1])
+        ]
 
 
 def test_splits_are_disjoint_seeded_and_of_the_chosen_classes(folder: Path) -> None:
@@ -73,20 +77,28 @@ def test_splits_are_disjoint_seeded_and_of_the_chosen_classes(folder: Path) -> N
     assert set(data.test.label.tolist()) == {0, 2}
     levels = torch.cat([data.train.x, data.val.x])[:, 0, 0, 0]
     assert len(levels.unique()) == 7
-    again, other = (ready(str(folder), classes=[0, 2], num_val=2, num_train=5, seed=seed) for seed in (0, 1))
+    again, other = (
+        ready(str(folder), classes=[0, 2], num_val=2, num_train=5, seed=seed) for seed in (0, 1)
+    )
     assert torch.equal(again.train.x, data.train.x)
     assert not torch.equal(other.train.x, data.train.x)
 
 
-def test_the_packed_file_is_found_by_the_environment(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_packed_file_is_found_by_the_environment(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LATENT_EBM_DATA", str(packed.parent))
     assert len(ready(num_val=2).train) == 10
     monkeypatch.delenv("LATENT_EBM_DATA")
-    with pytest.raises(FileNotFoundError, match="or the environment variable LATENT_EBM_DATA a folder with cifar10"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="or the environment variable LATENT_EBM_DATA a folder with cifar10",
+    ):
         ready()
     (packed.parent / "empty").mkdir()
     with pytest.raises(
-        FileNotFoundError, match=r"path must name an \.npz of packed JPEGs or a folder with images, got"
+        FileNotFoundError,
+        match=r"path must name an \.npz of packed JPEGs or a folder with images, got",
     ):
         ready(str(packed.parent / "empty"))
 
@@ -94,7 +106,9 @@ def test_the_packed_file_is_found_by_the_environment(packed: Path, monkeypatch: 
 def test_refusals(packed: Path, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"classes must be some of \[0, 1, 2\], got \[7\]"):
         ready(str(folder), classes=[7], num_val=1)
-    with pytest.raises(ValueError, match="at most the 12 training images, and num_train at least 1, got 12 \\+ 1"):
+    with pytest.raises(
+        ValueError, match="at most the 12 training images, and num_train at least 1, got 12 \\+ 1"
+    ):
         ready(str(folder), num_train=12, num_val=1)
     picture(5, size=9).save(folder / "train" / "a" / "odd.png")
     with pytest.raises(ValueError, match=r"one size .* got .*8 x 8 of .*odd\.png; --size 8"):
@@ -106,7 +120,9 @@ def test_refusals(packed: Path, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"off_train of .* must be 13 offsets that end at"):
         ready(str(packed), num_val=1)
     np.savez(packed, **{**arrays, "off_train": arrays["off_train"].astype(float)})
-    with pytest.raises(ValueError, match="must be bytes, integers and integers, got uint8, float64 and uint8"):
+    with pytest.raises(
+        ValueError, match="must be bytes, integers and integers, got uint8, float64 and uint8"
+    ):
         ready(str(packed), num_val=1)
     np.savez(packed, **{name: array for name, array in arrays.items() if name != "y_train"})
     with pytest.raises(ValueError, match="got no y_train"):
@@ -132,7 +148,9 @@ def test_a_folder_without_parts_is_split_by_chance(tmp_path: Path, classes: str)
 
 def test_classes_have_one_number_in_both_parts(folder: Path) -> None:
     picture(200).save(folder / "train" / "a" / "more.png")
-    (folder / "test" / "0crack").mkdir()  # a class of the test images alone, first in the order of names
+    (
+        folder / "test" / "0crack"
+    ).mkdir()  # a class of the test images alone, first in the order of names
     picture(100).save(folder / "test" / "0crack" / "x.png")
     (folder / "test" / "notes.txt").write_text("no image")
     data = ready(str(folder), num_val=1)

@@ -1,4 +1,6 @@
-"""Kernel priors are the mixtures they say they are, their widths follow the rows, and near kernels alone count."""
+"""Kernel priors are the mixtures they say they are, their widths follow the rows, and near kernels
+alone count.
+"""
 
 import math
 
@@ -7,7 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from latent_ebm.kernels import KernelPrior, NeighbourPrior, leave_one_out_bandwidth, local_bandwidths
+from latent_ebm.kernels import (
+    KernelPrior,
+    NeighbourPrior,
+    leave_one_out_bandwidth,
+    local_bandwidths,
+)
 from samplers import MALA, value_and_grad
 from tests.latent_ebm.test_priors import grid_log_z
 
@@ -20,7 +27,10 @@ def kernel_prior(num: int = 5, bandwidth: float = 0.6) -> KernelPrior:
 def test_kernel_prior_is_a_mixture_that_integrates_to_one() -> None:
     prior, z = kernel_prior(), torch.randn(6, 2).double()
     assert grid_log_z(prior) == pytest.approx(0, abs=1e-9)
-    parts = [MultivariateNormal(mean, 0.36 * torch.eye(2).double()).log_prob(z) for mean in prior.exemplars]
+    parts = [
+        MultivariateNormal(mean, 0.36 * torch.eye(2).double()).log_prob(z)
+        for mean in prior.exemplars
+    ]
     torch.testing.assert_close(prior(z), torch.stack(parts).logsumexp(0) - math.log(5))
 
 
@@ -50,7 +60,9 @@ def test_leave_one_out_bandwidth_is_the_best_on_a_grid(dim: int, shift: float) -
     found = leave_one_out_bandwidth(z)
 
     def likelihood(h: float) -> float:
-        rows = [KernelPrior(torch.cat([z[:i], z[i + 1 :]]), h)(z[i : i + 1]) for i in range(len(z))]
+        rows = [
+            KernelPrior(torch.cat([z[:i], z[i + 1 :]]), h)(z[i : i + 1]) for i in range(len(z))
+        ]
         return float(torch.cat(rows).mean())
 
     grid = found * torch.linspace(0.5, 2, 31).double()
@@ -77,7 +89,9 @@ def test_bandwidth_scales_with_the_rows() -> None:
         assert leave_one_out_bandwidth(scale * z) == pytest.approx(scale * expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("exemplars", "bandwidth"), [((3,), 1.0), ((0, 2), 1.0), ((3, 2), 0.0), ((3, 2), math.nan)])
+@pytest.mark.parametrize(
+    ("exemplars", "bandwidth"), [((3,), 1.0), ((0, 2), 1.0), ((3, 2), 0.0), ((3, 2), math.nan)]
+)
 def test_kernel_prior_refuses(exemplars: tuple[int, ...], bandwidth: float) -> None:
     with pytest.raises(ValueError, match=r"exemplars must have|bandwidth must be"):
         KernelPrior(torch.zeros(exemplars), bandwidth)
@@ -95,7 +109,9 @@ def test_kernels_of_different_widths_are_the_mixture() -> None:
     prior, z = varied(), torch.randn(6, 2).double()
     assert grid_log_z(prior) == pytest.approx(0, abs=1e-9)
     pairs = zip(prior.exemplars, WIDTHS, strict=True)
-    parts = [MultivariateNormal(mean, h**2 * torch.eye(2).double()).log_prob(z) for mean, h in pairs]
+    parts = [
+        MultivariateNormal(mean, h**2 * torch.eye(2).double()).log_prob(z) for mean, h in pairs
+    ]
     torch.testing.assert_close(prior(z), torch.stack(parts).logsumexp(0) - math.log(5))
     value, grad = value_and_grad(prior, z)
     torch.testing.assert_close((value, grad), value_and_grad(lambda z: prior.log_density(z), z))
@@ -143,7 +159,9 @@ def test_only_the_nearest_kernels_count() -> None:
     torch.testing.assert_close(prior(z), by_hand(z, prior, exemplars, prior.base.bandwidth))
     left_out = [
         by_hand(
-            exemplars[i : i + 1], prior, *(torch.cat([a[:i], a[i + 1 :]]) for a in (exemplars, prior.base.bandwidth))
+            exemplars[i : i + 1],
+            prior,
+            *(torch.cat([a[:i], a[i + 1 :]]) for a in (exemplars, prior.base.bandwidth)),
         )
         for i in range(7, 12)
     ]
@@ -151,7 +169,8 @@ def test_only_the_nearest_kernels_count() -> None:
 
 
 def test_gaps_are_compared_with_those_nearby() -> None:
-    # A cluster and its image ten times as wide, far away: with equal heights, corresponding points have equal energies.
+    # A cluster and its image ten times as wide, far away: with equal heights, corresponding points
+    # have equal energies.
     cluster, z = scattered(100, 3), 1.5 * scattered(20, 3, 1)
     exemplars = torch.cat([cluster, 1000 + 10 * cluster])
     h, _ = local_bandwidths(exemplars, 5)
@@ -185,12 +204,15 @@ def test_copies_do_not_close_the_gaps() -> None:
 def test_neighbour_prior_draws_near_its_exemplars() -> None:
     prior = neighbour_prior(10 * scattered(8, 2), 2)
     z = prior.sample(200, generator=torch.Generator().manual_seed(0))
-    assert (torch.cdist(z, prior.base.exemplars).min(1).values < 5 * prior.base.bandwidth.max()).all()
+    assert (
+        torch.cdist(z, prior.base.exemplars).min(1).values < 5 * prior.base.bandwidth.max()
+    ).all()
     assert torch.equal(z, prior.sample(200, generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.mark.parametrize(
-    ("heights", "k", "message"), [(4, 2, "log_heights must have"), (5, 5, r"num_neighbours must be in")]
+    ("heights", "k", "message"),
+    [(4, 2, "log_heights must have"), (5, 5, r"num_neighbours must be in")],
 )
 def test_neighbour_prior_refuses(heights: int, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):

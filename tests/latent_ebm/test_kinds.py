@@ -8,16 +8,37 @@ import numpy as np
 import pytest
 import torch
 
-from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
+from latent_ebm import (
+    EnergyPrior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    MCMCPosterior,
+    RatioPrior,
+)
 from latent_ebm.data import MNIST, Arrays
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.files import Reader
 from latent_ebm.learning import ShortRunMLE
 from latent_ebm.metrics import auroc_auprc, frechet_distance, reconstruction_mse
 from latent_ebm.networks import MLP, EnergyMLP
-from samplers import Captured, Gaussian, Langevin, VPLinear, effective_sample_size, ess, log_mean_exp, resample
+from samplers import (
+    Captured,
+    Gaussian,
+    Langevin,
+    VPLinear,
+    effective_sample_size,
+    ess,
+    log_mean_exp,
+    resample,
+)
 
-NET, BASE, CHAIN, COMPLEX = EnergyMLP(2, [4]), GaussianPrior(2), Langevin(0.1, 2), torch.ones(4, 2) * 1j
+NET, BASE, CHAIN, COMPLEX = (
+    EnergyMLP(2, [4]),
+    GaussianPrior(2),
+    Langevin(0.1, 2),
+    torch.ones(4, 2) * 1j,
+)
 LIKELIHOOD: Any = GaussianLikelihood(MLP(2, 2, [4]), 0.3)
 MODEL: Any = LatentModel(BASE, LIKELIHOOD)
 ARRAY: Any = np.ones((4, 2))
@@ -34,8 +55,14 @@ ANY: Any = "x"
         (lambda: MCMCPosterior(ANY), "MCMCPosterior: sampler must be a Sampler"),
         (lambda: Captured(ANY), "Captured: sampler must be a Sampler"),
         (lambda: Preconditioned(NET, ANY), "Preconditioned: schedule must be a Schedule"),
-        (lambda: GaussianMixtureDenoiser([1.0], [[0.0]], [1.0], ANY), "schedule must be a Schedule"),
-        (lambda: ShortRunMLE(ANY, MCMCPosterior(CHAIN), torch.optim.Adam), "ShortRunMLE: model must be a LatentModel"),
+        (
+            lambda: GaussianMixtureDenoiser([1.0], [[0.0]], [1.0], ANY),
+            "schedule must be a Schedule",
+        ),
+        (
+            lambda: ShortRunMLE(ANY, MCMCPosterior(CHAIN), torch.optim.Adam),
+            "ShortRunMLE: model must be a LatentModel",
+        ),
         (
             lambda: ShortRunMLE(MODEL, MCMCPosterior(CHAIN), torch.optim.Adam, prior_lr=ANY),
             "ShortRunMLE: prior_lr must be finite and non-negative",
@@ -49,7 +76,10 @@ ANY: Any = "x"
         (lambda: ess(COMPLEX), "draws must be real"),
         (lambda: log_mean_exp(COMPLEX[:, 0]), "log_weight must be real"),
         (lambda: effective_sample_size(ARRAY[:, 0]), "importance: log_weight must be a Tensor"),
-        (lambda: resample(torch.ones(4, 2), ARRAY[:, 0]), "importance: log_weight must be a Tensor"),
+        (
+            lambda: resample(torch.ones(4, 2), ARRAY[:, 0]),
+            "importance: log_weight must be a Tensor",
+        ),
         (lambda: reconstruction_mse(ARRAY, ARRAY), "reconstruction_mse: x must be a Tensor"),
         (lambda: reconstruction_mse(COMPLEX, COMPLEX), "x must be real"),
         (lambda: frechet_distance(ARRAY, ARRAY), "metrics: a must be a Tensor"),

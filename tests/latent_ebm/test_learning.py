@@ -26,7 +26,13 @@ from latent_ebm import (
 )
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Denoiser, Preconditioned
-from latent_ebm.distillation import DistributionMatching, EMDistillation, OneStep, Progressive, UFOGen
+from latent_ebm.distillation import (
+    DistributionMatching,
+    EMDistillation,
+    OneStep,
+    Progressive,
+    UFOGen,
+)
 from latent_ebm.distillation.base import Noise
 from latent_ebm.learning import (
     Augment,
@@ -62,7 +68,9 @@ def energy_model() -> LatentModel:
 
 
 def ratio_model() -> LatentModel:
-    return LatentModel(RatioPrior(GaussianPrior(DIM), [], MALA(0.1, 3)), GaussianLikelihood(decoder(), 0.5))
+    return LatentModel(
+        RatioPrior(GaussianPrior(DIM), [], MALA(0.1, 3)), GaussianLikelihood(decoder(), 0.5)
+    )
 
 
 def stages(**kwargs) -> RatioStages:
@@ -76,7 +84,11 @@ def mle(**kwargs) -> ShortRunMLE:
 def mle_persistent() -> ShortRunMLE:
     posterior = MCMCPosterior(Langevin(0.01, 3), PersistentChains(NUM, DIM))
     return ShortRunMLE(
-        energy_model(), posterior, ADAM, PersistentChains(20, DIM), inference=MCMCPosterior(Langevin(0.01, 9))
+        energy_model(),
+        posterior,
+        ADAM,
+        PersistentChains(20, DIM),
+        inference=MCMCPosterior(Langevin(0.01, 9)),
     )
 
 
@@ -129,17 +141,26 @@ class PlainDenoiser(Denoiser):
 
 
 def diffusion_gan() -> DiffusionGAN:
-    generator, critic = WithLatent(DenoiserMLP(EVENT + 2, (8,))), Critic(MLP(2 * EVENT + 1, 1, (8,)))
-    return DiffusionGAN(generator, critic, VPCosine(-10, 10), (EVENT,), (2,), ADAM, num_steps=2, critic_lr=2e-2)
+    generator, critic = (
+        WithLatent(DenoiserMLP(EVENT + 2, (8,))),
+        Critic(MLP(2 * EVENT + 1, 1, (8,))),
+    )
+    return DiffusionGAN(
+        generator, critic, VPCosine(-10, 10), (EVENT,), (2,), ADAM, num_steps=2, critic_lr=2e-2
+    )
 
 
 def em_distillation(**kwargs) -> EMDistillation:
     teacher = PlainDenoiser()
-    return EMDistillation(teacher, OneStep(teacher), None, (EVENT,), ADAM, Langevin(0.1, 3), 0.01, **kwargs)
+    return EMDistillation(
+        teacher, OneStep(teacher), None, (EVENT,), ADAM, Langevin(0.1, 3), 0.01, **kwargs
+    )
 
 
 def distribution_matching() -> DistributionMatching:
-    return DistributionMatching(PlainDenoiser(), MLP(DIM, EVENT, (8,)), PlainDenoiser(), DIM, ADAM, fake_lr=1e-3)
+    return DistributionMatching(
+        PlainDenoiser(), MLP(DIM, EVENT, (8,)), PlainDenoiser(), DIM, ADAM, fake_lr=1e-3
+    )
 
 
 def optimizers(rule: LearningRule) -> list[torch.optim.Optimizer]:
@@ -169,9 +190,13 @@ RULES = {
     "variational ratio": partial(variational, "ratio"),
     "mle by flow": lambda: ShortRunMLE(energy_model(), MCMCPosterior(GradientFlow(0.2)), ADAM),
     "self-adversarial": adversarial,
-    "self-adversarial persistent": lambda: adversarial(Langevin(0.01, 3), start=PersistentChains(NUM, EVENT)),
+    "self-adversarial persistent": lambda: adversarial(
+        Langevin(0.01, 3), start=PersistentChains(NUM, EVENT)
+    ),
     "self-adversarial through": lambda: adversarial(negatives="through", start="warm"),
-    "self-adversarial entropy": lambda: adversarial(Langevin(0.01, 3), negatives="through+entropy"),
+    "self-adversarial entropy": lambda: adversarial(
+        Langevin(0.01, 3), negatives="through+entropy"
+    ),
     "vicreg": vicreg,
     "denoising": denoising,
     "denoising of latents": latent_denoising,
@@ -194,7 +219,12 @@ def loader(num: int = NUM, shuffle: bool = False) -> DataLoader:
 
 
 def trainer(tmp_path, **kwargs) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
     where = {"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path}
     return Trainer(inference_mode=False, **{**quiet, **where, **kwargs})
 
@@ -220,8 +250,13 @@ def test_every_trained_parameter_gets_a_gradient_and_sampling_leaves_none(make):
     assert all(p.grad is None for p in rule.parameters())
     torch.stack(list(losses.values())).sum().backward()
     trained = {id(p) for group in groups for p in group["params"]}
-    frozen_guess = {id(p) for p in getattr(getattr(rule, "posterior", None), "amortized", nn.Module()).parameters()}
-    unseen = {"ebm.network.layers.1.bias"} if isinstance(rule, ScoreMatching) else set()  # a constant has no score
+    frozen_guess = {
+        id(p)
+        for p in getattr(getattr(rule, "posterior", None), "amortized", nn.Module()).parameters()
+    }
+    unseen = (
+        {"ebm.network.layers.1.bias"} if isinstance(rule, ScoreMatching) else set()
+    )  # a constant has no score
     for name, parameter in rule.named_parameters():
         if id(parameter) in trained - frozen_guess and name not in unseen:
             assert parameter.grad is not None, name
@@ -237,25 +272,39 @@ def test_parameter_groups_are_disjoint_and_take_the_prior_rate():
 
 
 def test_mle_prior_gradient_is_the_closed_form_of_an_exponential_family():
-    """With E(z) = -a z the prior is N(a, 1), so the gradient of -E_data[log p] in a is a - mean(z_data)."""
+    """With E(z) = -a z the prior is N(a, 1), so the gradient of -E_data[log p] in a is a -
+    mean(z_data).
+    """
     energy = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten(0))
     nn.init.constant_(energy[0].weight, -0.7)
     prior = EnergyPrior(energy, GaussianPrior(1), MALA(0.8, 40))
-    rule = ShortRunMLE(LatentModel(prior, GaussianLikelihood(nn.Linear(1, 1), 1.0)), MCMCPosterior(MALA(0.5, 40)), ADAM)
+    rule = ShortRunMLE(
+        LatentModel(prior, GaussianLikelihood(nn.Linear(1, 1), 1.0)),
+        MCMCPosterior(MALA(0.5, 40)),
+        ADAM,
+    )
     torch.manual_seed(0)
     num = 100_000
-    z_data, z_model = torch.randn(num, 1) * 0.5 + 2.0, rule.sample_prior(prior, torch.empty(num, 1))
+    z_data, z_model = (
+        torch.randn(num, 1) * 0.5 + 2.0,
+        rule.sample_prior(prior, torch.empty(num, 1)),
+    )
     (prior(z_model).mean() - prior(z_data).mean()).backward()
     assert -energy[0].weight.grad.item() == pytest.approx(0.7 - 2.0, abs=5 * math.sqrt(1.25 / num))
 
 
 def test_variational_bound_of_a_linear_model_is_tight_at_the_exact_posterior():
-    """For x = z + N(0, 1), z ~ N(0, 1): q(z|x) = N(x/2, 1/2) makes the bound log N(x; 0, 2), whatever z is drawn."""
+    """For x = z + N(0, 1), z ~ N(0, 1): q(z|x) = N(x/2, 1/2) makes the bound log N(x; 0, 2),
+    whatever z is drawn.
+    """
     likelihood = GaussianLikelihood(nn.Linear(1, 1), 1.0)
     q = nn.Linear(1, 2)
     with torch.no_grad():
         likelihood.decoder.weight.fill_(1), likelihood.decoder.bias.zero_()
-        q.weight.copy_(torch.tensor([[0.5], [0.0]])), q.bias.copy_(torch.tensor([0.0, 0.5 * math.log(0.5)]))
+        (
+            q.weight.copy_(torch.tensor([[0.5], [0.0]])),
+            q.bias.copy_(torch.tensor([0.0, 0.5 * math.log(0.5)])),
+        )
     rule = Variational(LatentModel(GaussianPrior(1), likelihood), AmortizedPosterior(q), ADAM)
     x = torch.tensor([[0.3], [-1.2], [2.5]])
     bound = sum(loss.item() for loss in rule.losses(x).values())
@@ -267,7 +316,9 @@ RESUMED = {"mle": mle_persistent} | {
     name: RULES[name] for name in ("ratio", "variational energy", "denoising", "diffusion gan")
 }
 RESUMED["em distillation"] = partial(em_distillation, student_every=3)
-RESUMED["progressive"] = lambda: Progressive(PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=8, stage_length=6)
+RESUMED["progressive"] = lambda: Progressive(
+    PlainDenoiser(), None, (EVENT,), ADAM, teacher_steps=8, stage_length=6
+)
 
 
 @pytest.mark.cpu
@@ -276,10 +327,16 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(make, tmp_path):
     def fit(seed, ckpt=None):
         torch.manual_seed(seed)
         rule = make()
-        saver = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}", save_on_train_epoch_end=True)
+        saver = ModelCheckpoint(
+            tmp_path, save_top_k=-1, filename="{epoch}", save_on_train_epoch_end=True
+        )
         run = trainer(tmp_path, max_epochs=5, callbacks=[saver])
         run.fit(rule, loader(shuffle=True), loader(), ckpt_path=ckpt, weights_only=True)
-        return {name: value for name, value in rule.state_dict().items() if isinstance(value, torch.Tensor)}
+        return {
+            name: value
+            for name, value in rule.state_dict().items()
+            if isinstance(value, torch.Tensor)
+        }
 
     whole = fit(seed=3)
     resumed = fit(seed=99, ckpt=tmp_path / "epoch=2.ckpt")
@@ -289,7 +346,9 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(make, tmp_path):
 
 
 def deterministic_rule() -> ShortRunMLE:
-    """Chains without noise, and a descent step as large as the gradient: the new weights tell the gradient."""
+    """Chains without noise, and a descent step as large as the gradient: the new weights tell the
+    gradient.
+    """
     torch.manual_seed(0)
     model = energy_model()
     model.prior.sampler = Langevin(0.05, 3, temperature=0.0)
@@ -311,8 +370,13 @@ class Constant(nn.Module):
 def deterministic_gan() -> DiffusionGAN:
     """One step, of noise to which neither network listens."""
     torch.manual_seed(0)
-    critic, descent = Critic(MLP(EVENT + 1, 1, (8,)), paired=False), partial(torch.optim.SGD, lr=1.0)
-    return DiffusionGAN(Constant(), critic, VPCosine(-10, 10), (EVENT,), (1,), descent, num_steps=1)
+    critic, descent = (
+        Critic(MLP(EVENT + 1, 1, (8,)), paired=False),
+        partial(torch.optim.SGD, lr=1.0),
+    )
+    return DiffusionGAN(
+        Constant(), critic, VPCosine(-10, 10), (EVENT,), (1,), descent, num_steps=1
+    )
 
 
 class Still(EMDistillation):
@@ -338,18 +402,31 @@ def deterministic_distiller() -> EMDistillation:
     torch.manual_seed(0)
     teacher, descent = PlainDenoiser(), partial(torch.optim.SGD, lr=1.0)
     return Still(
-        teacher, OneStep(teacher), PlainDenoiser(), (EVENT,), descent, Langevin(0.16, 3, temperature=0.0), 0.01
+        teacher,
+        OneStep(teacher),
+        PlainDenoiser(),
+        (EVENT,),
+        descent,
+        Langevin(0.16, 3, temperature=0.0),
+        0.01,
     )
 
 
 SHARED = {
     "mle": (deterministic_rule, "ddp", 1, "model.likelihood.decoder.weight"),
     "diffusion gan": (deterministic_gan, "ddp_find_unused_parameters_true", 4, "generator.value"),
-    "em distillation": (deterministic_distiller, "ddp", 2, "student.denoiser.network.layers.0.weight"),
+    "em distillation": (
+        deterministic_distiller,
+        "ddp",
+        2,
+        "student.denoiser.network.layers.0.weight",
+    ),
 }
 
 
-def fit_steps(rule: LearningRule, folder: Path, steps: int, batch_size: int, **kwargs: Any) -> LearningRule:
+def fit_steps(
+    rule: LearningRule, folder: Path, steps: int, batch_size: int, **kwargs: Any
+) -> LearningRule:
     """``rule`` after ``steps`` updates."""
     rows = DataLoader(TensorSet(data(20)), batch_size=batch_size, collate_fn=collate)
     once = {"max_steps": steps, "enable_checkpointing": False, "limit_val_batches": 0}
@@ -367,7 +444,9 @@ def fit_as_one_of_two(rank: int, folder: Path, port: int) -> None:
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    """The folder where two processes left the weights of all rules; starting them is what takes the time."""
+    """The folder where two processes left the weights of all rules; starting them is what takes
+    the time.
+    """
     folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -392,7 +471,9 @@ def test_two_processes_take_the_steps_of_one_on_the_joined_batch(name, two_proce
 def test_training_closes_stages_and_its_checkpoint_grows_the_prior(tmp_path):
     torch.manual_seed(0)
     rule = ratio()
-    trainer(tmp_path, max_epochs=6, callbacks=[ModelCheckpoint(tmp_path, save_last=True)]).fit(rule, loader(), loader())
+    trainer(tmp_path, max_epochs=6, callbacks=[ModelCheckpoint(tmp_path, save_last=True)]).fit(
+        rule, loader(), loader()
+    )
     prior = rule.model.prior
     assert len(prior.stages) == 3
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -408,9 +489,13 @@ def test_training_closes_stages_and_its_checkpoint_grows_the_prior(tmp_path):
 def test_weights_are_averaged_by_callback_but_not_while_stages_grow(tmp_path):
     ema = EMAWeightAveraging(use_buffers=False, decay=0.9)
     rule = mle()
-    trainer(tmp_path, max_epochs=1, callbacks=[ema], enable_checkpointing=False).fit(rule, loader(), loader())
+    trainer(tmp_path, max_epochs=1, callbacks=[ema], enable_checkpointing=False).fit(
+        rule, loader(), loader()
+    )
     with pytest.raises(ValueError, match="callbacks must not average weights"):
-        trainer(tmp_path, max_epochs=1, callbacks=[EMAWeightAveraging()]).fit(ratio(), loader(), loader())
+        trainer(tmp_path, max_epochs=1, callbacks=[EMAWeightAveraging()]).fit(
+            ratio(), loader(), loader()
+        )
 
 
 def test_refusals():

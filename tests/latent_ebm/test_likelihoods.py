@@ -56,7 +56,9 @@ def test_learned_scale_has_the_closed_form_gradient() -> None:
     likelihood(z).log_prob(x).sum().backward()
     expected = ((x - decoder(z)).square() / 0.3**2 - 1).sum()  # d log N / d log sigma
     torch.testing.assert_close(likelihood.log_scale.grad, expected.detach(), rtol=1e-6, atol=0)
-    assert [name for name, _ in GaussianLikelihood(decoder, 0.3).named_parameters() if "scale" in name] == []
+    assert [
+        name for name, _ in GaussianLikelihood(decoder, 0.3).named_parameters() if "scale" in name
+    ] == []
 
 
 @pytest.mark.parametrize("name", ["gaussian", "bernoulli"])
@@ -65,7 +67,10 @@ def test_masked_counts_the_observed_entries_only(name: str) -> None:
     mask = torch.tensor([True, False, True, True, False])
     part = nn.Linear(2, 3).double()
     part.weight.data, part.bias.data = decoder.weight.data[mask], decoder.bias.data[mask]
-    make = {"gaussian": lambda d: GaussianLikelihood(d, 0.3).double(), "bernoulli": BernoulliLikelihood}[name]
+    make = {
+        "gaussian": lambda d: GaussianLikelihood(d, 0.3).double(),
+        "bernoulli": BernoulliLikelihood,
+    }[name]
     x = torch.randint(2, (4, 5)).double()
     masked = Masked(make(decoder), mask)
     torch.testing.assert_close(masked(z).log_prob(x), make(part)(z).log_prob(x[:, mask]))
@@ -78,7 +83,9 @@ def test_a_mask_may_differ_from_row_to_row() -> None:
     decoder, z, x = linear(), normal(2, 2), normal(2, 5)
     mask = torch.tensor([[True] * 5, [False] * 5])
     log_prob = Masked(GaussianLikelihood(decoder, 0.3).double(), mask)(z).log_prob(x)
-    torch.testing.assert_close(log_prob[0], GaussianLikelihood(decoder, 0.3).double()(z).log_prob(x)[0])
+    torch.testing.assert_close(
+        log_prob[0], GaussianLikelihood(decoder, 0.3).double()(z).log_prob(x)[0]
+    )
     assert log_prob[1] == 0
 
 
@@ -98,5 +105,7 @@ def test_scale_must_be_positive(scale: float) -> None:
 def test_mask_refusals() -> None:
     with pytest.raises(ValueError, match=r"mask must be a boolean tensor, got torch\.float32"):
         Masked(GaussianLikelihood(linear(), 1.0), torch.ones(5))
-    with pytest.raises(ValueError, match=r"likelihood must give a torch Independent .* got MultivariateNormal"):
+    with pytest.raises(
+        ValueError, match=r"likelihood must give a torch Independent .* got MultivariateNormal"
+    ):
         Masked(Correlated(), torch.ones(2, dtype=torch.bool))(normal(3, 2))

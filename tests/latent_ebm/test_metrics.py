@@ -1,4 +1,6 @@
-"""Every metric against a closed form: Gaussians for the distances, exchangeability for the neighbour counts."""
+"""Every metric against a closed form: Gaussians for the distances, exchangeability for the
+neighbour counts.
+"""
 
 import math
 
@@ -8,7 +10,15 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from latent_ebm.metrics import auroc_auprc, frechet_distance, grid_kl, knn_kl, mmd, prdc, reconstruction_mse
+from latent_ebm.metrics import (
+    auroc_auprc,
+    frechet_distance,
+    grid_kl,
+    knn_kl,
+    mmd,
+    prdc,
+    reconstruction_mse,
+)
 from latent_ebm.networks.classifier import FeatureClassifier, fit_classifier
 
 
@@ -17,7 +27,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def whitened(num: int, dim: int, seed: int = 0) -> Tensor:
-    """Rows whose sample mean is exactly zero and whose sample covariance is exactly the identity."""
+    """Rows whose sample mean is exactly zero and whose sample covariance is exactly the
+    identity.
+    """
     centred = normal(num, dim, seed=seed)
     centred = centred - centred.mean(0)
     q, _ = torch.linalg.qr(centred)
@@ -44,13 +56,20 @@ class TestFrechet:
         assert frechet_distance(b, a) == pytest.approx(float(expected), rel=1e-10)
 
     def test_diagonal_gaussians_in_many_dimensions(self) -> None:
-        scale_a, scale_b = torch.linspace(0.1, 3, 40).double(), torch.linspace(2, 1e-3, 40).double()
+        scale_a, scale_b = (
+            torch.linspace(0.1, 3, 40).double(),
+            torch.linspace(2, 1e-3, 40).double(),
+        )
         expected = float((scale_a - scale_b).square().sum())
-        value = frechet_distance(whitened(300, 40, seed=1) * scale_a, whitened(400, 40, seed=2) * scale_b)
+        value = frechet_distance(
+            whitened(300, 40, seed=1) * scale_a, whitened(400, 40, seed=2) * scale_b
+        )
         assert value == pytest.approx(expected, rel=1e-10)
 
     @pytest.mark.parametrize(("num", "dim"), [(200, 8), (20, 50)])
-    def test_identical_sets_are_at_zero_also_with_singular_covariance(self, num: int, dim: int) -> None:
+    def test_identical_sets_are_at_zero_also_with_singular_covariance(
+        self, num: int, dim: int
+    ) -> None:
         a = 10 * normal(num, dim) + 5
         assert frechet_distance(a, a.clone()) == pytest.approx(0.0, abs=1e-10)
 
@@ -67,14 +86,21 @@ class TestPRDC:
     def test_identical_sets(self) -> None:
         a = normal(1500, 3)  # more than one block of rows
         # Every closed ball holds its k neighbours and its centre.
-        assert prdc(a, a.clone(), k=4) == {"precision": 1.0, "recall": 1.0, "density": 5 / 4, "coverage": 1.0}
+        assert prdc(a, a.clone(), k=4) == {
+            "precision": 1.0,
+            "recall": 1.0,
+            "density": 5 / 4,
+            "coverage": 1.0,
+        }
 
     def test_disjoint_sets(self) -> None:
         assert set(prdc(normal(100, 2), normal(80, 2) + 100).values()) == {0.0}
 
     def test_equal_laws_match_their_expectations(self) -> None:
         n, m, k = 120, 60, 3
-        values = [prdc(normal(n, 2, seed=2 * i), normal(m, 2, seed=2 * i + 1), k=k) for i in range(200)]
+        values = [
+            prdc(normal(n, 2, seed=2 * i), normal(m, 2, seed=2 * i + 1), k=k) for i in range(200)
+        ]
         coverage = 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
         assert abs(z_score([v["coverage"] for v in values], coverage)) < 4
         # A fake falls into a given real ball with probability k / n over exchangeable points.
@@ -104,13 +130,17 @@ class TestMMD:
         """Squared MMD of N(0, I) and N(shift, I)."""
         dim, distance = len(shift), float(shift.square().sum())
         return sum(
-            2 * (s**2 / (s**2 + 2)) ** (dim / 2) * (1 - math.exp(-distance / (2 * (s**2 + 2)))) for s in bandwidths
+            2 * (s**2 / (s**2 + 2)) ** (dim / 2) * (1 - math.exp(-distance / (2 * (s**2 + 2))))
+            for s in bandwidths
         )
 
     @pytest.mark.parametrize("offset", [0.0, 0.4])
     def test_unbiased_for_gaussians(self, offset: float) -> None:
         shift, bandwidths = torch.full((3,), offset, dtype=torch.float64), [0.5, 1.0, 3.0]
-        values = [mmd(normal(30, 3, seed=2 * i), normal(40, 3, seed=2 * i + 1) + shift, bandwidths) for i in range(400)]
+        values = [
+            mmd(normal(30, 3, seed=2 * i), normal(40, 3, seed=2 * i + 1) + shift, bandwidths)
+            for i in range(400)
+        ]
         assert abs(z_score(values, self.expected(shift, bandwidths))) < 4
 
     def test_median_bandwidths_keep_the_null_centred_and_see_a_difference(self) -> None:
@@ -126,8 +156,12 @@ class TestMMD:
 
 
 class TestKL:
-    p = MultivariateNormal(torch.tensor([0.5, -0.3]), covariance_matrix=torch.tensor([[1.0, 0.3], [0.3, 0.6]]))
-    q = MultivariateNormal(torch.zeros(2), covariance_matrix=torch.tensor([[1.5, -0.2], [-0.2, 1.2]]))
+    p = MultivariateNormal(
+        torch.tensor([0.5, -0.3]), covariance_matrix=torch.tensor([[1.0, 0.3], [0.3, 0.6]])
+    )
+    q = MultivariateNormal(
+        torch.zeros(2), covariance_matrix=torch.tensor([[1.5, -0.2], [-0.2, 1.2]])
+    )
 
     def draws(self, law: MultivariateNormal, num: int, seed: int) -> Tensor:
         return law.loc.double() + normal(num, 2, seed=seed) @ law.scale_tril.double().mT
@@ -136,7 +170,9 @@ class TestKL:
     def test_knn_on_gaussians(self, k: int, tolerance: float) -> None:
         expected = float(kl_divergence(self.p, self.q))
         values = [
-            knn_kl(self.draws(self.p, 4000, seed=2 * i), self.draws(self.q, 3000, seed=2 * i + 1), k=k)
+            knn_kl(
+                self.draws(self.p, 4000, seed=2 * i), self.draws(self.q, 3000, seed=2 * i + 1), k=k
+            )
             for i in range(4)
         ]
         assert sum(values) / len(values) == pytest.approx(expected, abs=tolerance)
@@ -144,7 +180,8 @@ class TestKL:
     def test_knn_approaches_from_below_when_p_has_the_heavier_tails(self) -> None:
         expected = float(kl_divergence(self.q, self.p))
         few, many = (
-            knn_kl(self.draws(self.q, num, seed=1), self.draws(self.p, num, seed=2), k=1) for num in (500, 50000)
+            knn_kl(self.draws(self.q, num, seed=1), self.draws(self.p, num, seed=2), k=1)
+            for num in (500, 50000)
         )
         assert few < many < expected
         assert many == pytest.approx(expected, abs=0.2)
@@ -154,14 +191,20 @@ class TestKL:
         assert knn_kl(1e3 * p, 1e3 * q) == pytest.approx(knn_kl(p, q), rel=1e-9)
 
     def test_knn_on_equal_laws_is_centred(self) -> None:
-        values = [knn_kl(normal(300, 2, seed=2 * i), normal(500, 2, seed=2 * i + 1)) for i in range(60)]
+        values = [
+            knn_kl(normal(300, 2, seed=2 * i), normal(500, 2, seed=2 * i + 1)) for i in range(60)
+        ]
         assert abs(sum(values) / len(values)) < 0.02
 
     def test_grid_on_gaussians(self) -> None:
         unnormalised = lambda z: self.p.log_prob(z) + 7.0  # noqa: E731
         expected = float(kl_divergence(self.p, self.q))
-        assert grid_kl(unnormalised, self.q.log_prob, [-9.0, -8.0], [9.0, 8.0]) == pytest.approx(expected, rel=1e-5)
-        assert grid_kl(self.p.log_prob, self.p.log_prob, -8, 8, num=50) == pytest.approx(0.0, abs=1e-12)
+        assert grid_kl(unnormalised, self.q.log_prob, [-9.0, -8.0], [9.0, 8.0]) == pytest.approx(
+            expected, rel=1e-5
+        )
+        assert grid_kl(self.p.log_prob, self.p.log_prob, -8, 8, num=50) == pytest.approx(
+            0.0, abs=1e-12
+        )
 
     def test_grid_on_supports(self) -> None:
         flat = lambda z: torch.zeros(len(z))  # noqa: E731
@@ -176,7 +219,12 @@ class TestKL:
             seen.add(z.dtype)
             return -z.square().sum(-1)
 
-        grid_kl(log_prob, log_prob, torch.tensor(-3.0, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64))
+        grid_kl(
+            log_prob,
+            log_prob,
+            torch.tensor(-3.0, dtype=torch.float64),
+            torch.tensor(3.0, dtype=torch.float64),
+        )
         grid_kl(log_prob, log_prob, -3, 3)
         assert seen == {torch.float64, torch.float32}
 
@@ -185,14 +233,24 @@ class TestScores:
     def test_mse_is_per_pixel(self) -> None:
         x = torch.zeros(4, 1, 3, 3)
         assert reconstruction_mse(x, x + 0.5) == 0.25
-        assert reconstruction_mse(x, torch.ones_like(x).index_fill(0, torch.tensor([0]), 3.0)) == 3.0
+        assert (
+            reconstruction_mse(x, torch.ones_like(x).index_fill(0, torch.tensor([0]), 3.0)) == 3.0
+        )
 
     def test_auroc_perfect_reversed_and_constant(self) -> None:
         label = torch.tensor([0, 0, 0, 1])
         score = torch.tensor([0.1, 0.3, 0.2, 0.9])
         assert auroc_auprc(score, label) == {"auroc": 1.0, "auprc": 1.0, "prevalence": 0.25}
-        assert auroc_auprc(-score, label.bool()) == {"auroc": 0.0, "auprc": 0.25, "prevalence": 0.25}
-        assert auroc_auprc(torch.zeros(4), label) == {"auroc": 0.5, "auprc": 0.25, "prevalence": 0.25}
+        assert auroc_auprc(-score, label.bool()) == {
+            "auroc": 0.0,
+            "auprc": 0.25,
+            "prevalence": 0.25,
+        }
+        assert auroc_auprc(torch.zeros(4), label) == {
+            "auroc": 0.5,
+            "auprc": 0.25,
+            "prevalence": 0.25,
+        }
 
     def test_chance(self) -> None:
         label = (torch.arange(20000) % 10 == 0).long()
@@ -203,7 +261,9 @@ class TestScores:
     def test_auroc_of_two_gaussians(self) -> None:
         label = (torch.arange(20000) % 2).long()
         expected = 0.5 * (1 + math.erf(1.0 / 2))  # Phi(shift / sqrt 2) at shift 1
-        assert auroc_auprc(normal(20000) + label, label)["auroc"] == pytest.approx(expected, abs=0.015)
+        assert auroc_auprc(normal(20000) + label, label)["auroc"] == pytest.approx(
+            expected, abs=0.015
+        )
 
 
 A, NAN = torch.zeros(10, 2), torch.full((10, 2), math.nan)
@@ -213,7 +273,10 @@ A, NAN = torch.zeros(10, 2), torch.full((10, 2), math.nan)
     ("call", "message"),
     [
         (lambda: frechet_distance(A[:1], A), "a must have at least 2 rows, got 1"),
-        (lambda: frechet_distance(A, torch.zeros(10, 3)), "a and b must have the same width, got 2 and 3"),
+        (
+            lambda: frechet_distance(A, torch.zeros(10, 3)),
+            "a and b must have the same width, got 2 and 3",
+        ),
         (lambda: frechet_distance(A, NAN), "b must be finite, got 20"),
         (lambda: prdc(A, A[:5], k=5), "fake must have at least 6 rows, got 5"),
         (lambda: prdc(A, A, k=0), "k must be an integer >= 1, got 0"),
@@ -224,15 +287,30 @@ A, NAN = torch.zeros(10, 2), torch.full((10, 2), math.nan)
         (lambda: knn_kl(A, A), "p_draws must not hold"),
         (lambda: knn_kl(normal(10, 2), normal(5, 2)), "q_draws must have at least 6 rows, got 5"),
         (lambda: grid_kl(lambda z: z, lambda z: z, -1, 1), "p_log_prob must map"),
-        (lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0] * math.nan, -1, 1), "q_log_prob must be below"),
-        (lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0], 1, -1), "upper must be finite and above lower"),
-        (lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0], -1, 1, num=1), "num must be an integer >= 2, got 1"),
+        (
+            lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0] * math.nan, -1, 1),
+            "q_log_prob must be below",
+        ),
+        (
+            lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0], 1, -1),
+            "upper must be finite and above lower",
+        ),
+        (
+            lambda: grid_kl(lambda z: z[:, 0], lambda z: z[:, 0], -1, 1, num=1),
+            "num must be an integer >= 2, got 1",
+        ),
         (lambda: reconstruction_mse(A, A[:5]), "x_hat must have the shape"),
         (lambda: reconstruction_mse(NAN, A), "x must be finite"),
         (lambda: auroc_auprc(A[:, 0], torch.ones(10)), "is_anomaly must hold both classes"),
         (lambda: auroc_auprc(A[:, 0], torch.arange(10)), "is_anomaly must hold both classes"),
-        (lambda: auroc_auprc(NAN[:, 0], torch.arange(10) % 2), "score_anomaly must be finite, got 10"),
-        (lambda: auroc_auprc(A[:, 0], torch.arange(4) % 2), "score_anomaly and is_anomaly must both have shape"),
+        (
+            lambda: auroc_auprc(NAN[:, 0], torch.arange(10) % 2),
+            "score_anomaly must be finite, got 10",
+        ),
+        (
+            lambda: auroc_auprc(A[:, 0], torch.arange(4) % 2),
+            "score_anomaly and is_anomaly must both have shape",
+        ),
     ],
 )
 def test_invalid_input_names_argument_rule_and_value(call, message: str) -> None:
@@ -257,12 +335,19 @@ class TestFeatureClassifier:
         order = torch.randperm(len(x), generator=generator)
         train, test = order[:1400], order[1400:]
         losses = fit_classifier(
-            network, x[train], label[train], epochs=12, batch_size=64, progress=False, generator=generator
+            network,
+            x[train],
+            label[train],
+            epochs=12,
+            batch_size=64,
+            progress=False,
+            generator=generator,
         )
         assert losses[-1] < 0.1 < losses[0]
         assert float((network(x[test]).argmax(1) == label[test]).double().mean()) > 0.95
         real, held_out, noise = (
-            network.features(v) for v in (x[train], x[test], torch.rand(397, 1, 8, 8, generator=generator))
+            network.features(v)
+            for v in (x[train], x[test], torch.rand(397, 1, 8, 8, generator=generator))
         )
         assert frechet_distance(real, noise) > 10 * frechet_distance(real, held_out)
 
@@ -273,7 +358,11 @@ class TestFeatureClassifier:
             torch.manual_seed(3)
             network = FeatureClassifier((1, 8, 8), num_classes=3, channels=4)
             generator = torch.Generator().manual_seed(seed)
-            runs.append(fit_classifier(network, x, label, batch_size=16, progress=False, generator=generator))
+            runs.append(
+                fit_classifier(
+                    network, x, label, batch_size=16, progress=False, generator=generator
+                )
+            )
         assert runs[0] == runs[1] != runs[2]
 
     def test_rejects_invalid_input(self) -> None:
@@ -281,7 +370,10 @@ class TestFeatureClassifier:
             FeatureClassifier((1, 4, 4), num_classes=2)
         with pytest.raises(ValueError, match="num_classes must be an integer >= 2, got 1"):
             FeatureClassifier((1, 8, 8), num_classes=1)
-        network, x = FeatureClassifier((1, 8, 8), num_classes=3, channels=2), torch.zeros(4, 1, 8, 8)
+        network, x = (
+            FeatureClassifier((1, 8, 8), num_classes=3, channels=2),
+            torch.zeros(4, 1, 8, 8),
+        )
         with pytest.raises(ValueError, match=r"label must lie in 0\.\.2, got 0\.\.3"):
             fit_classifier(network, x, torch.arange(4), progress=False)
         with pytest.raises(ValueError, match="x must have shape"):

@@ -25,7 +25,9 @@ def test_gradient_of_the_posterior_is_the_recorded_one() -> None:
     log_posterior = model.log_posterior(x)
     recorded = value_and_grad(lambda z: log_posterior(z), z)
     torch.testing.assert_close(value_and_grad(log_posterior, z), recorded, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(gradient_function(log_posterior, z)(z), recorded[1], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        gradient_function(log_posterior, z)(z), recorded[1], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_energy_terms_are_named_rightly_and_sum_to_the_joint() -> None:
@@ -48,5 +50,7 @@ def test_samples_are_decoded_prior_draws_without_noise() -> None:
 @pytest.mark.parametrize("shape", [(4, 2), (3, 3), (4, 3, 1)])
 def test_x_must_fit_the_likelihood(shape: tuple[int, ...]) -> None:
     model = LatentModel(GaussianPrior(2), GaussianLikelihood(torch.nn.Linear(2, 3), 1.0))
-    with pytest.raises(ValueError, match=r"x must have the shape \(4, 3\) of the likelihood at z, got"):
+    with pytest.raises(
+        ValueError, match=r"x must have the shape \(4, 3\) of the likelihood at z, got"
+    ):
         model.log_joint(torch.zeros(shape), torch.zeros(4, 2))

@@ -1,4 +1,6 @@
-"""Networks: the closed-form gradient equals the recorded one, shapes for all sizes, rows do not mix."""
+"""Networks: the closed-form gradient equals the recorded one, shapes for all sizes, rows do not
+mix.
+"""
 
 import pytest
 import torch
@@ -19,7 +21,9 @@ def recorded(network: EnergyMLP, x: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (7,), (20, 20), (5, 9, 6)])
 @pytest.mark.parametrize("batch", [1, 13])
-def test_closed_form_gradient_is_the_recorded_one(activation: str, hidden: tuple[int, ...], batch: int) -> None:
+def test_closed_form_gradient_is_the_recorded_one(
+    activation: str, hidden: tuple[int, ...], batch: int
+) -> None:
     network = EnergyMLP(6, hidden, activation).double()
     before = [p.clone() for p in network.parameters()]
     x = 3 * torch.randn(batch, 6, dtype=torch.float64)
@@ -44,12 +48,19 @@ def test_closed_form_laplacian_is_the_recorded_one(
     activation: str, hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(energy, "BLOCK", 500)  # several blocks of rows
-    network, x = EnergyMLP(6, hidden, activation).double(), 3 * torch.randn(13, 6, dtype=torch.float64)
+    network, x = (
+        EnergyMLP(6, hidden, activation).double(),
+        3 * torch.randn(13, 6, dtype=torch.float64),
+    )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
-    expected = value_and_divergence(lambda z: torch.autograd.grad(network(z).sum(), z, create_graph=True)[0], x)
+    expected = value_and_divergence(
+        lambda z: torch.autograd.grad(network(z).sum(), z, create_graph=True)[0], x
+    )
     grad, laplacian = network.grad_and_laplacian(x)
-    torch.testing.assert_close((grad, laplacian), tuple(part.detach() for part in expected), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        (grad, laplacian), tuple(part.detach() for part in expected), rtol=1e-12, atol=1e-12
+    )
     assert not grad.requires_grad
     assert not laplacian.requires_grad
     if hidden and activation != "leaky_relu":
@@ -58,18 +69,29 @@ def test_closed_form_laplacian_is_the_recorded_one(
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (7,), (5, 9)])
-def test_stack_is_the_weighted_sum_of_its_networks(activation: str, hidden: tuple[int, ...]) -> None:
+def test_stack_is_the_weighted_sum_of_its_networks(
+    activation: str, hidden: tuple[int, ...]
+) -> None:
     networks = [EnergyMLP(6, hidden, activation).double() for _ in range(4)]
-    weights, x = torch.tensor([1.0, -0.3, 0.7, 2.0]).double(), 3 * torch.randn(13, 6, dtype=torch.float64)
+    weights, x = (
+        torch.tensor([1.0, -0.3, 0.7, 2.0]).double(),
+        3 * torch.randn(13, 6, dtype=torch.float64),
+    )
     stack = energy.EnergyStack(networks, weights)
-    expected = value_and_grad(lambda z: sum(w * network(z) for w, network in zip(weights, networks, strict=True)), x)
+    expected = value_and_grad(
+        lambda z: sum(w * network(z) for w, network in zip(weights, networks, strict=True)), x
+    )
     torch.testing.assert_close(stack.value_and_grad(x), expected, rtol=1e-12, atol=1e-12)
     gradient = stack.gradient_function(x)
     gradient(torch.zeros_like(x))
     assert torch.equal(gradient(x), stack.value_and_grad(x)[1])
-    torch.testing.assert_close(value_and_grad(lambda z: stack(z), x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        value_and_grad(lambda z: stack(z), x), expected, rtol=1e-12, atol=1e-12
+    )
     single = energy.EnergyStack([network.float() for network in networks], weights.float())
-    torch.testing.assert_close(single.value_and_grad(x.float())[1].double(), expected[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        single.value_and_grad(x.float())[1].double(), expected[1], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_unlike_networks_are_not_stacked() -> None:
@@ -93,7 +115,10 @@ def test_samplers_take_the_closed_form() -> None:
 def test_dtypes_are_not_mixed_silently(hidden: tuple[int, ...]) -> None:
     network, x = EnergyMLP(4, hidden), torch.randn(3, 4, dtype=torch.float64)
     for function in (network.value_and_grad, network.gradient_function):
-        with pytest.raises(ValueError, match=r"x must have the dtype torch.float32 of the network, got torch.float64"):
+        with pytest.raises(
+            ValueError,
+            match=r"x must have the dtype torch.float32 of the network, got torch.float64",
+        ):
             function(x)
 
 
@@ -177,6 +202,8 @@ def test_errors_name_argument_rule_and_value(build, message: str) -> None:
 def test_decoder_maps_lie_channels_last() -> None:
     decoder, lie = ConvDecoder(4, (3, 32, 32), channels=4), []
     for layer in decoder.blocks[2:6]:  # all that make maps at the resolutions of convolutions
-        layer.register_forward_hook(lambda layer, x, y: lie.append(y.is_contiguous(memory_format=torch.channels_last)))
+        layer.register_forward_hook(
+            lambda layer, x, y: lie.append(y.is_contiguous(memory_format=torch.channels_last))
+        )
     decoder(torch.randn(5, 4))
     assert lie == 4 * [True]

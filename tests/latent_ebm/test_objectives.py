@@ -1,4 +1,6 @@
-"""Losses whose gradients are known: maximum likelihood in closed form and on a grid, the optimum of the classifier."""
+"""Losses whose gradients are known: maximum likelihood in closed form and on a grid, the optimum
+of the classifier.
+"""
 
 import math
 
@@ -9,7 +11,12 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from latent_ebm import EnergyPrior, GaussianPrior
 from latent_ebm.networks import EnergyMLP
-from latent_ebm.objectives import contrastive, divergence, negative_log_likelihood, noise_contrastive
+from latent_ebm.objectives import (
+    contrastive,
+    divergence,
+    negative_log_likelihood,
+    noise_contrastive,
+)
 from samplers import MALA, resample
 from tests.latent_ebm.linear_gaussian import LinearGaussian
 
@@ -26,7 +33,9 @@ def flat(grads: tuple[Tensor, ...]) -> Tensor:
 def test_losses_have_the_maximum_likelihood_gradient_at_exact_posterior_samples() -> None:
     model, num = LinearGaussian(), 500
     parameters = list(model.parameters())
-    x = 0.4 + 1.3 * torch.randn(num, 3).double()  # not the model's own law, where the gradient would vanish
+    x = (
+        0.4 + 1.3 * torch.randn(num, 3).double()
+    )  # not the model's own law, where the gradient would vanish
     nll = -model.marginal().log_prob(x).mean()
     exact = flat(torch.autograd.grad(nll, parameters, materialize_grads=True))
     gradients = []
@@ -34,7 +43,9 @@ def test_losses_have_the_maximum_likelihood_gradient_at_exact_posterior_samples(
         with torch.no_grad():
             z_data = model.posterior(x).sample()
             z_model = model.prior_mean + torch.randn(num, 2).double()
-        loss = negative_log_likelihood(model.likelihood(z_data), x) + contrastive(model.prior, z_data, z_model)
+        loss = negative_log_likelihood(model.likelihood(z_data), x) + contrastive(
+            model.prior, z_data, z_model
+        )
         gradients.append(flat(torch.autograd.grad(loss, parameters)))
     gradient = torch.stack(gradients)
     error = gradient.std(0) / math.sqrt(len(gradients))
@@ -63,7 +74,9 @@ def test_contrastive_gradient_is_that_of_the_normalised_density_on_a_grid() -> N
         torch.nn.utils.vector_to_parameters(vector, prior.parameters())
         return value
 
-    gradient = flat(torch.autograd.grad(contrastive(prior, z_data, z_model), list(prior.parameters())))
+    gradient = flat(
+        torch.autograd.grad(contrastive(prior, z_data, z_model), list(prior.parameters()))
+    )
     for direction in torch.eye(len(gradient), dtype=torch.float64)[::4]:
         step = 1e-4 * direction
         difference = (nll(step) - nll(-step)) / 2e-4
@@ -75,7 +88,10 @@ def test_noise_contrastive_is_least_at_the_log_ratio_where_it_is_the_jensen_shan
     data, model, num = Normal(1.0, 0.7), Normal(0.0, 1.0), 200_000
     middle = torch.linspace(-12, 12, 20_001, dtype=torch.float64)
     p, q = data.log_prob(middle).exp(), model.log_prob(middle).exp()
-    entropy = [torch.special.xlogy(density, density / ((p + q) / 2)).sum() * 24 / 20_000 for density in (p, q)]
+    entropy = [
+        torch.special.xlogy(density, density / ((p + q) / 2)).sum() * 24 / 20_000
+        for density in (p, q)
+    ]
     optimum = 2 * math.log(2) - sum(entropy).item()  # the sum is twice the divergence
     draws = data.sample((num,)), model.sample((num,))
 
@@ -85,7 +101,10 @@ def test_noise_contrastive_is_least_at_the_log_ratio_where_it_is_the_jensen_shan
 
     assert loss(1.0, 0.0) == pytest.approx(optimum, abs=0.01)
     assert loss(0.0, 0.0) == pytest.approx(2 * math.log(2))
-    assert all(loss(*off) > loss(1.0, 0.0) for off in [(1.1, 0.0), (0.9, 0.0), (1.0, 0.1), (1.0, -0.1), (-1.0, 0.0)])
+    assert all(
+        loss(*off) > loss(1.0, 0.0)
+        for off in [(1.1, 0.0), (0.9, 0.0), (1.0, 0.1), (1.0, -0.1), (-1.0, 0.0)]
+    )
 
 
 def test_noise_contrastive_does_not_overflow() -> None:
@@ -94,13 +113,20 @@ def test_noise_contrastive_does_not_overflow() -> None:
 
 
 def test_divergence_averages_to_the_closed_form() -> None:
-    mean, std = torch.tensor([0.5, -1.0]).expand(100_000, 2), torch.tensor([0.6, 1.4]).expand(100_000, 2)
+    mean, std = (
+        torch.tensor([0.5, -1.0]).expand(100_000, 2),
+        torch.tensor([0.6, 1.4]).expand(100_000, 2),
+    )
     q = Independent(Normal(mean, std), 1)
     z = q.rsample()
-    exact = kl_divergence(Normal(mean[0], std[0]), Normal(torch.zeros(2), torch.ones(2))).sum().item()
+    exact = (
+        kl_divergence(Normal(mean[0], std[0]), Normal(torch.zeros(2), torch.ones(2))).sum().item()
+    )
     assert divergence(q, GaussianPrior(2), z).item() == pytest.approx(exact, abs=0.02)
 
 
 def test_negative_log_likelihood_is_a_mean_over_data() -> None:
     conditional = Independent(Normal(torch.zeros(4, 3), 1.0), 1)
-    assert negative_log_likelihood(conditional, torch.zeros(4, 3)).item() == pytest.approx(1.5 * math.log(2 * math.pi))
+    assert negative_log_likelihood(conditional, torch.zeros(4, 3)).item() == pytest.approx(
+        1.5 * math.log(2 * math.pi)
+    )

@@ -1,4 +1,6 @@
-"""The exported score is the detector's own, for any number of rows, and a file that is not is refused."""
+"""The exported score is the detector's own, for any number of rows, and a file that is not is
+refused.
+"""
 
 from pathlib import Path
 
@@ -49,18 +51,26 @@ def test_the_network_of_the_file_scores_as_the_detector(energy: str) -> None:
     detector, rows = fit(energy), make_rows(20, seed=1)
     with torch.no_grad():
         found = Score(detector)(torch.as_tensor(rows)).numpy()
-    np.testing.assert_allclose(found, detector.score_samples(rows), rtol=2e-7)  # scores have 24 binary digits
+    np.testing.assert_allclose(
+        found, detector.score_samples(rows), rtol=2e-7
+    )  # scores have 24 binary digits
 
 
 @pytest.mark.filterwarnings("ignore:.*litlogger")
 def test_images(tmp_path: Path) -> None:
     x = np.random.default_rng(0).uniform(-1, 1, (60, 64))
-    detector = LatentEBMDetector(image_shape=(1, 8, 8), latent_dim=3, channels=2, max_steps=2, random_state=0).fit(x)
+    detector = LatentEBMDetector(
+        image_shape=(1, 8, 8), latent_dim=3, channels=2, max_steps=2, random_state=0
+    ).fit(x)
     export_onnx(detector, tmp_path / "score.onnx")
-    np.testing.assert_allclose(scores_of_file(tmp_path / "score.onnx", x[:7]), detector.score_samples(x[:7]), rtol=1e-4)
+    np.testing.assert_allclose(
+        scores_of_file(tmp_path / "score.onnx", x[:7]), detector.score_samples(x[:7]), rtol=1e-4
+    )
 
 
-def test_a_file_that_scores_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_scores_otherwise_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Wrong(Score):
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
             return super().forward(rows) + 0.01

@@ -1,4 +1,6 @@
-"""Outputs: never an input, never half-written, and what cannot be written is said before the work starts."""
+"""Outputs: never an input, never half-written, and what cannot be written is said before the work
+starts.
+"""
 
 import os
 from pathlib import Path
@@ -17,7 +19,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        np.savetxt("data.csv", np.random.default_rng(0).normal(size=(100, 2)), delimiter=",", header="a,b", comments="")
+        np.savetxt(
+            "data.csv",
+            np.random.default_rng(0).normal(size=(100, 2)),
+            delimiter=",",
+            header="a,b",
+            comments="",
+        )
         config = make_config("mle", epochs=1)
         config["data"] = part("latent_ebm.data.Arrays", path="data.csv", batch_size=20)
         assert fit(config, folder) == 0
@@ -42,18 +50,27 @@ def content(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["score", "CKPT", "data.csv", "--out", "data.csv"], "'data.csv' must not be written to, for it is read"),
+        (
+            ["score", "CKPT", "data.csv", "--out", "data.csv"],
+            "'data.csv' must not be written to, for it is read",
+        ),
         (["score", "CKPT", "data.csv", "--out", "./run/../data.csv"], "must not be written to"),
         (["score", "CKPT", "data.csv", "--out", "soft.csv"], "'soft.csv' must not be written to"),
         (["score", "CKPT", "soft.csv", "--out", "hard.csv"], "'hard.csv' must not be written to"),
         (["score", "CKPT", "test", "--out", "data.csv"], "must not be written to"),
         (["score", "ckpt.csv", "test", "--out", "ckpt.csv"], "must not be written to"),
         (["score", "CKPT", "loop.csv", "--out", "new/s.csv"], "there is no 'loop.csv'"),
-        (["score", "CKPT", "test", "--out", "pipe.csv"], "--out must name a regular file or a new one"),
+        (
+            ["score", "CKPT", "test", "--out", "pipe.csv"],
+            "--out must name a regular file or a new one",
+        ),
         (["score", "CKPT", "test", "--out", "data.csv/s.csv"], "data.csv': Not a directory"),
         (["score", "CKPT", "test", "--out", f"new/{'n' * 252}.csv"], "at most 255 bytes"),
         (["score", "CKPT", "test", "--out", f"{'n/' * 2100}s.csv"], "in a path of at most 4000"),
-        (["score", "CKPT", "test", "--out", "new/\udcff.csv"], r"a name in UTF-8, got 'new/\udcff.csv'"),
+        (
+            ["score", "CKPT", "test", "--out", "new/\udcff.csv"],
+            r"a name in UTF-8, got 'new/\udcff.csv'",
+        ),
         (["score", "CKPT", "missing.csv", "--out", "new/s.csv"], "missing.csv"),
         (["sample", "CKPT", "--out", "new/s.png"], "must be images"),
         (["sample", "missing.ckpt", "--out", "new/s.png"], "missing.ckpt"),
@@ -61,13 +78,44 @@ def content(folder: Path) -> dict[Path, bytes]:
         (["export", "CKPT", "--out", "run"], "--out must be a new folder, got 'run'"),
         (["evaluate", "missing.ckpt", "--out", "new"], "missing.ckpt"),
         (["evaluate", "CKPT", "--out", "data.csv"], "cannot write to the folder 'data.csv'"),
-        (["detect", "data.csv", "--score", "data.npz", "--out", "new/s.csv", "--save", "data.csv"], "cannot write"),
-        (["detect", "data.csv", "--score", "soft.csv", "--out", "hard.csv"], "must not be written to"),
-        (["detect", "data.csv", "--score", "missing.csv", "--out", "new/s.csv", "--save", "new/kept"], "missing.csv"),
+        (
+            [
+                "detect",
+                "data.csv",
+                "--score",
+                "data.npz",
+                "--out",
+                "new/s.csv",
+                "--save",
+                "data.csv",
+            ],
+            "cannot write",
+        ),
+        (
+            ["detect", "data.csv", "--score", "soft.csv", "--out", "hard.csv"],
+            "must not be written to",
+        ),
+        (
+            [
+                "detect",
+                "data.csv",
+                "--score",
+                "missing.csv",
+                "--out",
+                "new/s.csv",
+                "--save",
+                "new/kept",
+            ],
+            "missing.csv",
+        ),
     ],
-    ids=lambda value: "-".join([value[0], value[-1][:20]]).replace("/", "_") if isinstance(value, list) else "",
+    ids=lambda value: (
+        "-".join([value[0], value[-1][:20]]).replace("/", "_") if isinstance(value, list) else ""
+    ),
 )
-def test_refusals(args: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(
+    args: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = content(folder)
     assert main(["run/last.ckpt" if word == "CKPT" else word for word in args]) in (1, 2)
     assert words in capsys.readouterr().err
@@ -95,7 +143,10 @@ def test_home_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert Path("home.csv").is_file()
     assert not Path("~").exists()
     before = Path("home.csv").read_text()
-    for args in (["score", "~/run/last.ckpt", "~/home.csv"], ["detect", "~/home.csv", "--score", "~/data.npz"]):
+    for args in (
+        ["score", "~/run/last.ckpt", "~/home.csv"],
+        ["detect", "~/home.csv", "--score", "~/data.npz"],
+    ):
         assert main([*args, "--out=~/home.csv"]) > 0
     assert Path("home.csv").read_text() == before
 

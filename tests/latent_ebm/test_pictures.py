@@ -9,7 +9,13 @@ from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from torch import Tensor
 
-from latent_ebm.applications.pictures import atomic_path, draw_density, draw_field, grid_points, new_figure
+from latent_ebm.applications.pictures import (
+    atomic_path,
+    draw_density,
+    draw_field,
+    grid_points,
+    new_figure,
+)
 from samplers import Gaussian
 
 

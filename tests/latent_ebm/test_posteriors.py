@@ -1,4 +1,6 @@
-"""Posterior draws against the exact posterior of a linear-Gaussian model; starts, persistence, refusals."""
+"""Posterior draws against the exact posterior of a linear-Gaussian model; starts, persistence,
+refusals.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ def data(copies: int = 1) -> Tensor:
 
 def worst(model: LinearGaussian, z: Tensor) -> float:
     """Largest z-score over both data of draws ``z`` for ``data(NUM)``."""
-    return max(largest_z_score(z[i * NUM : (i + 1) * NUM], model.posterior(data()[i])) for i in range(2))
+    return max(
+        largest_z_score(z[i * NUM : (i + 1) * NUM], model.posterior(data()[i])) for i in range(2)
+    )
 
 
 @pytest.mark.parametrize("sampler", LONG, ids=lambda s: type(s).__name__)
@@ -49,7 +53,9 @@ def test_climb_from_zero_does_not_depend_on_the_other_rows() -> None:
 
 
 class Exact(nn.Module):
-    """Encoder whose diagonal Gaussian has the exact marginals of the posterior, shifted by ``shift``."""
+    """Encoder whose diagonal Gaussian has the exact marginals of the posterior, shifted by
+    ``shift``.
+    """
 
     def __init__(self, model: LinearGaussian, shift: float = 0.0) -> None:
         super().__init__()
@@ -73,7 +79,9 @@ def test_amortized_draws_have_the_moments_of_the_encoder() -> None:
 
 def test_warm_start_begins_at_the_encoder() -> None:
     model, x = LinearGaussian(), data(NUM)
-    steps = MALA(0.05, 12)  # too few from a cold start, enough to mend the encoder's missing covariance
+    steps = MALA(
+        0.05, 12
+    )  # too few from a cold start, enough to mend the encoder's missing covariance
     assert worst(model, WarmStart(AmortizedPosterior(Exact(model)), steps).sample(model, x)) < 4
     assert worst(model, MCMCPosterior(steps).sample(model, x)) > 8
 
@@ -96,7 +104,10 @@ def test_persistent_chains_continue_their_own_datum_only() -> None:
 
 def test_persistence_reaches_the_posterior_in_short_visits() -> None:
     model, x = LinearGaussian(), data(NUM)
-    posterior, index = MCMCPosterior(MALA(0.15, 3), PersistentChains(2 * NUM, 2).double()), torch.arange(2 * NUM)
+    posterior, index = (
+        MCMCPosterior(MALA(0.15, 3), PersistentChains(2 * NUM, 2).double()),
+        torch.arange(2 * NUM),
+    )
     for _ in range(20):
         z = posterior.sample(model, x, index=index)
     assert worst(model, z) < 4
@@ -106,7 +117,9 @@ def test_persistence_reaches_the_posterior_in_short_visits() -> None:
 def test_draws_are_detached_reproducible_and_leave_no_gradients(start: str) -> None:
     model, x = LinearGaussian(), data()
     posterior = MCMCPosterior(Langevin(0.01, 4), start)  # pyright: ignore[reportArgumentType]
-    a, b = (posterior.sample(model, x, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    a, b = (
+        posterior.sample(model, x, generator=torch.Generator().manual_seed(1)) for _ in range(2)
+    )
     assert torch.equal(a, b)
     assert a.shape == (2, 2)
     assert a.dtype == torch.float64
@@ -115,7 +128,11 @@ def test_draws_are_detached_reproducible_and_leave_no_gradients(start: str) -> N
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r'start must be "cold", "zero" or PersistentChains, got \'warm\''):
+    with pytest.raises(
+        ValueError, match=r'start must be "cold", "zero" or PersistentChains, got \'warm\''
+    ):
         MCMCPosterior(MALA(0.1, 1), "warm")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="index must name the data of x"):
-        MCMCPosterior(MALA(0.1, 1), PersistentChains(2, 2).double()).sample(LinearGaussian(), data())
+        MCMCPosterior(MALA(0.1, 1), PersistentChains(2, 2).double()).sample(
+            LinearGaussian(), data()
+        )

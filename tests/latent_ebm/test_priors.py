@@ -1,4 +1,6 @@
-"""Priors are sums of log-densities that integrate to one with the log Z they report; their draws follow them."""
+"""Priors are sums of log-densities that integrate to one with the log Z they report; their draws
+follow them.
+"""
 
 import math
 
@@ -51,20 +53,28 @@ def ratio_prior() -> RatioPrior:
     return prior.double()
 
 
-PRIORS = {"gaussian": lambda: GaussianPrior(2).double(), "energy": energy_prior, "ratio": ratio_prior}
+PRIORS = {
+    "gaussian": lambda: GaussianPrior(2).double(),
+    "energy": energy_prior,
+    "ratio": ratio_prior,
+}
 
 
 def grid_log_z(prior: Prior) -> float:
     axis = torch.linspace(-9, 9, 400, dtype=torch.float64)
     with torch.no_grad():
-        return (prior(torch.cartesian_prod(axis, axis)).logsumexp(0) + 2 * math.log(18 / 399)).item()
+        return (
+            prior(torch.cartesian_prod(axis, axis)).logsumexp(0) + 2 * math.log(18 / 399)
+        ).item()
 
 
 @pytest.mark.cpu
 def test_gaussian_log_density_is_scipys() -> None:
     z = torch.randn(6, 3).double()
     expected = stats.multivariate_normal(torch.zeros(3).numpy()).logpdf(z.numpy())
-    torch.testing.assert_close(GaussianPrior(3).double().log_density(z), torch.from_numpy(expected))
+    torch.testing.assert_close(
+        GaussianPrior(3).double().log_density(z), torch.from_numpy(expected)
+    )
 
 
 def test_densities_are_the_base_and_signed_weighted_networks() -> None:
@@ -93,7 +103,9 @@ def test_closed_form_gradient_is_the_recorded_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["energy", "ratio"])
 def test_bracket_of_log_z_holds_the_integral_on_a_grid(name: str) -> None:
     prior = PRIORS[name]()
-    lower, upper = prior.log_z_bracket(1000, HMC(0.5, 3, 1), 50, generator=torch.Generator().manual_seed(0))
+    lower, upper = prior.log_z_bracket(
+        1000, HMC(0.5, 3, 1), 50, generator=torch.Generator().manual_seed(0)
+    )
     truth = grid_log_z(prior)
     assert abs(truth) > 0.1
     assert lower - 0.02 < truth < upper + 0.02
@@ -107,7 +119,9 @@ def test_gaussian_integrates_to_one() -> None:
 def test_prefix_is_the_product_of_the_first_stages() -> None:
     prior, z = ratio_prior(), torch.randn(5, 2).double()
     part = prior.prefix(2)
-    torch.testing.assert_close(part(z), prior.base(z) + prior.stages[0](z) + prior.weights[1] * prior.stages[1](z))
+    torch.testing.assert_close(
+        part(z), prior.base(z) + prior.stages[0](z) + prior.weights[1] * prior.stages[1](z)
+    )
     assert part.stages[1] is prior.stages[1]
     assert part.log_z.item() == pytest.approx(0.25)
     torch.testing.assert_close(prior.prefix(0)(z), prior.base(z))
@@ -177,7 +191,9 @@ def test_stacked_stages_are_the_same_density() -> None:
     prior.double()
     z = torch.randn(50, 2, dtype=torch.float64)
     assert isinstance(prior.stacked(), EnergyPrior)
-    torch.testing.assert_close(value_and_grad(prior.stacked(), z), value_and_grad(prior, z), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        value_and_grad(prior.stacked(), z), value_and_grad(prior, z), rtol=1e-12, atol=1e-12
+    )
     assert ratio_prior().stacked().__class__ is RatioPrior  # one stage is no perceptron
 
 
@@ -189,10 +205,15 @@ def test_gradient_alone_is_that_of_the_value(name: str) -> None:
         assert torch.equal(gradient(point), value_and_grad(prior, point)[1])
 
 
-@pytest.mark.parametrize("sampler", [Langevin(0.1, 6), HMC(0.3, 4, 3), GradientFlow(0.5, "rk4", 4)])
+@pytest.mark.parametrize(
+    "sampler", [Langevin(0.1, 6), HMC(0.3, 4, 3), GradientFlow(0.5, "rk4", 4)]
+)
 def test_chains_in_memory_allocated_once_are_the_recorded_ones(sampler: Sampler) -> None:
     prior, z = energy_prior(), torch.randn(20, 2, dtype=torch.float64)
-    chains = (sampler.sample(p, z, generator=torch.Generator().manual_seed(1)) for p in (prior, lambda z: prior(z)))
+    chains = (
+        sampler.sample(p, z, generator=torch.Generator().manual_seed(1))
+        for p in (prior, lambda z: prior(z))
+    )
     torch.testing.assert_close(*chains, rtol=1e-12, atol=1e-12)
 
 
@@ -203,4 +224,6 @@ def test_flows_find_the_closed_form(name: str) -> None:
     with torch.no_grad():
         torch.testing.assert_close(score_and_laplacian(prior, z), recorded, rtol=1e-12, atol=1e-12)
         flow = GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double())
-    torch.testing.assert_close(flow, GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double()))
+    torch.testing.assert_close(
+        flow, GradientFlow(0.5, "rk4", 8).flow(prior, z, torch.zeros(20).double())
+    )

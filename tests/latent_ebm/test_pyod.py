@@ -1,4 +1,6 @@
-"""PyOD takes the detector for one of its own: the contract of its base class, its combinations, its embeddings."""
+"""PyOD takes the detector for one of its own: the contract of its base class, its combinations,
+its embeddings.
+"""
 
 from typing import Any
 
@@ -28,7 +30,9 @@ CONTAMINATION = 0.1
 
 @pytest.fixture(scope="module")
 def data() -> Any:
-    return generate_data(n_train=200, n_test=100, n_features=6, contamination=CONTAMINATION, random_state=42)
+    return generate_data(
+        n_train=200, n_test=100, n_features=6, contamination=CONTAMINATION, random_state=42
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,12 @@ def test_clone_parameters_and_refusals(data: Any, fitted: PyODLatentEBM) -> None
 
 def test_seed_goes_to_the_detector(data: Any) -> None:
     assert PyODLatentEBM(detector=QUICK, random_state=3).fit(data[0]).detector_.random_state == 3
-    assert PyODLatentEBM(detector=clone(QUICK).set_params(random_state=5)).fit(data[0]).detector_.random_state == 5
+    assert (
+        PyODLatentEBM(detector=clone(QUICK).set_params(random_state=5))
+        .fit(data[0])
+        .detector_.random_state
+        == 5
+    )
 
 
 def test_combinations(data: Any, fitted: PyODLatentEBM) -> None:

@@ -1,4 +1,6 @@
-"""The report of a detector: it needs nothing but itself, shows what was found, and says it with the data's own names."""
+"""The report of a detector: it needs nothing but itself, shows what was found, and says it with
+the data's own names.
+"""
 
 import base64
 import io
@@ -20,7 +22,9 @@ from latent_ebm.applications.report import heat, make_report, score_range
 HOSTILE = "<script>document.title='taken'</script>"
 pytestmark = pytest.mark.filterwarnings("ignore:.*litlogger")
 COLUMNS = ["flow", HOSTILE, 'heat" onmouseover="alert(1)', "{{ 7 * 7 }}"]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -65,34 +69,56 @@ class Page(HTMLParser):
         return [(part[1], base64.b64decode(part[2], validate=True)) for part in parts if part]
 
 
-def findings(detector: LatentEBMDetector, normal: np.ndarray, x: np.ndarray, alpha: float = 0.2) -> Findings:
+def findings(
+    detector: LatentEBMDetector, normal: np.ndarray, x: np.ndarray, alpha: float = 0.2
+) -> Findings:
     scores, normal_scores = detector.score_samples(x), detector.score_samples(normal)
     p = (1 + (normal_scores <= scores[:, None]).sum(1)) / (1 + len(normal))
-    return Findings(scores, p, p <= alpha / 4, normal_scores, float(np.quantile(normal_scores, alpha)), alpha)
+    return Findings(
+        scores, p, p <= alpha / 4, normal_scores, float(np.quantile(normal_scores, alpha)), alpha
+    )
 
 
 @pytest.fixture(scope="module")
 def table() -> str:
-    """The report of twelve rows of which one, "row 5", has an impossible value in the hostile column."""
+    """The report of twelve rows of which one, "row 5", has an impossible value in the hostile
+    column.
+    """
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(112, 4)) * [1, 10, 100, 1000]
     detector, x = LatentEBMDetector(random_state=0).fit(rows[:50]), rows[100:]
     x[5, 1] = 123.0
     names = [f"row {i}" for i in range(12)]
-    return make_report(detector, x, findings(detector, rows[50:100], x), COLUMNS, names, {"New data": "a & b.csv"}, 3)
+    return make_report(
+        detector,
+        x,
+        findings(detector, rows[50:100], x),
+        COLUMNS,
+        names,
+        {"New data": "a & b.csv"},
+        3,
+    )
 
 
 @pytest.fixture(scope="module")
 def pictures() -> str:
-    """The report of six images, the first of which, "bright.png", is white where normal ones are dark."""
+    """The report of six images, the first of which, "bright.png", is white where normal ones are
+    dark.
+    """
     rng = np.random.default_rng(0)
     rows = np.clip(-0.8 + 0.1 * rng.normal(size=(86, 64)), -1, 1)
-    detector = LatentEBMDetector(image_shape=(1, 8, 8), latent_dim=2, channels=2, max_steps=2, random_state=0)
-    detector.fit(rows[:50]).explain = lambda X: Explanation(X + 0.8, X + 0.8, np.full_like(X, -0.8))  # pyright: ignore
+    detector = LatentEBMDetector(
+        image_shape=(1, 8, 8), latent_dim=2, channels=2, max_steps=2, random_state=0
+    )
+    detector.fit(rows[:50]).explain = lambda X: Explanation(
+        X + 0.8, X + 0.8, np.full_like(X, -0.8)
+    )  # pyright: ignore
     x = rows[80:]
     x[0, :8] = 1.0
     names = ["bright.png", *(f"{i}.png" for i in range(5))]
-    return make_report(detector, x, findings(detector, rows[50:80], x), [str(j) for j in range(64)], names, {}, 2)
+    return make_report(
+        detector, x, findings(detector, rows[50:80], x), [str(j) for j in range(64)], names, {}, 2
+    )
 
 
 @pytest.mark.parametrize("name", ["table", "pictures"])
@@ -107,7 +133,11 @@ def test_the_page_needs_nothing_but_itself(name: str, request: pytest.FixtureReq
             assert attrs.get(key, "data:").startswith("data:")  # pyright: ignore
     assert "url(" not in html
     assert "@import" not in html
-    assert any(attrs.get("content", "").startswith("default-src 'none'") for tag, attrs in page.tags if tag == "meta")  # pyright: ignore
+    assert any(
+        attrs.get("content", "").startswith("default-src 'none'")
+        for tag, attrs in page.tags
+        if tag == "meta"
+    )  # pyright: ignore
 
 
 @pytest.mark.parametrize(("name", "num"), [("table", 3), ("pictures", 3 + 2 * 3)])
@@ -119,7 +149,9 @@ def test_all_images_can_be_shown(name: str, num: int, request: pytest.FixtureReq
             assert Image.open(io.BytesIO(content)).size == (8, 8)
         else:
             assert ET.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
-            assert (b"new images" in content) == (name == "pictures")  # text stays in a comment beside its outlines
+            assert (b"new images" in content) == (
+                name == "pictures"
+            )  # text stays in a comment beside its outlines
             assert re.findall(rb'href="(?!#)', content) == []
 
 
@@ -152,7 +184,8 @@ def test_an_image_stands_beside_the_models_own(pictures: str) -> None:
     page = Page(pictures)
     assert page.of("h3")[0] == "bright.png"
     image, normal, why = (
-        np.asarray(Image.open(io.BytesIO(c)).convert("RGB"), dtype=float) for _, c in page.images()[:3]
+        np.asarray(Image.open(io.BytesIO(c)).convert("RGB"), dtype=float)
+        for _, c in page.images()[:3]
     )
     assert image[0].min() == 255
     assert image[1:].max() < 100
@@ -174,7 +207,9 @@ def test_rows_that_are_far_out_do_not_squeeze_the_others() -> None:
     found = Findings(np.array([-1e6, -2.0]), np.ones(2), np.zeros(2, bool), normal, -2.8, 0.1)
     assert score_range(found) == (-7.0, -1.0)
     assert score_range(found._replace(scores=np.array([-4.0, 5.0]))) == (-4.0, 5.0)
-    assert score_range(found._replace(scores=np.full(2, -1.0), normal_scores=np.full(9, -1.0), threshold=-1.0)) == (
+    assert score_range(
+        found._replace(scores=np.full(2, -1.0), normal_scores=np.full(9, -1.0), threshold=-1.0)
+    ) == (
         -1,
         0,
     )
@@ -196,16 +231,25 @@ def test_rows_beyond_every_normal_one_have_a_headline_of_their_own() -> None:
     detector, nothing = LatentEBMDetector(random_state=0).fit(rows[:50]), np.zeros(10, bool)
     rows[53] = 9.0
     found = findings(detector, rows[:50], rows[50:])._replace(selected=nothing)
-    found = found._replace(p_values=np.where(np.arange(10) == 3, 1 / 51, 0.5), alpha=0.05, warnings=("Is it < so?",))
+    found = found._replace(
+        p_values=np.where(np.arange(10) == 3, 1 / 51, 0.5), alpha=0.05, warnings=("Is it < so?",)
+    )
     html = make_report(detector, rows[50:], found, ["a", "b"], list("abcdefghij"), {}, 1)
     page = Page(html)
     assert page.of("h1") == ["1 of 10 rows lies beyond every normal row"]
     assert page.of("span").count("beyond every normal row") == 1
-    assert any("4 or more of the 10 must lie beyond every normal row" in text for text in page.of("p"))
-    assert any("199 normal rows held out, twice as many in the training data" in text for text in page.of("p"))
+    assert any(
+        "4 or more of the 10 must lie beyond every normal row" in text for text in page.of("p")
+    )
+    assert any(
+        "199 normal rows held out, twice as many in the training data" in text
+        for text in page.of("p")
+    )
     assert "Is it &lt; so?" in html
     assert "is not proven" not in html
-    found = found._replace(num_folds=7, threshold=1e9)  # scores of several fits, which no threshold divides
+    found = found._replace(
+        num_folds=7, threshold=1e9
+    )  # scores of several fits, which no threshold divides
     html = make_report(detector, rows[50:], found, ["a" * 3000, "b"], list("abcdefghij"), {}, 1)
     assert "<b>1</b>is an outlier by itself" in html  # as p-values say
     assert "a" * 101 not in html
@@ -219,7 +263,10 @@ def test_the_same_findings_make_the_same_page() -> None:
     rows = np.random.default_rng(0).normal(size=(60, 2))
     detector = LatentEBMDetector(random_state=0).fit(rows[:50])
     found = findings(detector, rows[:50], rows[50:])
-    pages = [make_report(detector, rows[50:], found, ["a", "b"], list("abcdefghij"), {}) for _ in range(2)]
+    pages = [
+        make_report(detector, rows[50:], found, ["a", "b"], list("abcdefghij"), {})
+        for _ in range(2)
+    ]
     assert pages[0] == pages[1]
 
 

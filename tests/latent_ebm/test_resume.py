@@ -30,25 +30,39 @@ def save(content, file, save=torch.save, calls=[]):
 torch.save = save
 main()
 """
-SHORT = ["max_epochs=4", "limit_train_batches=2", "limit_val_batches=1", "check_val_every_n_epoch=1"]
+SHORT = [
+    "max_epochs=4",
+    "limit_train_batches=2",
+    "limit_val_batches=1",
+    "check_val_every_n_epoch=1",
+]
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """Names of what differs between two checkpoints: weights, random states, steps, those of the logs too."""
+    """Names of what differs between two checkpoints: weights, random states, steps, those of the
+    logs too.
+    """
     one, two = (torch.load(path, weights_only=True) for path in (first, second))
     assert one["global_step"] == two["global_step"]
-    counts = [c["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] for c in (one, two)]
+    counts = [
+        c["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+        for c in (one, two)
+    ]
     assert counts[0] == counts[1]
     assert one["state_dict"].keys() == two["state_dict"].keys()
     state = {**tensors(one["state_dict"]), "rng": one["rng"]["cpu"]}
     other = {**two["state_dict"], "rng": two["rng"]["cpu"]}
-    logged = [checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"] for checkpoint in (one, two)]
+    logged = [
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"] for checkpoint in (one, two)
+    ]
     assert logged[0] == logged[1]  # the steps at which curves go on
     return [name for name, value in state.items() if not torch.equal(value, other[name])]
 
 
 @pytest.mark.parametrize("path", ["digits/mle", "digits/ratio"])
-def test_a_killed_training_ends_in_the_same_weights(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_ends_in_the_same_weights(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files as they are shipped, with their pictures, and fewer batches."""
     monkeypatch.chdir(tmp_path)
     checkpoint = Path(f"runs/{path}/last.ckpt")
@@ -56,9 +70,15 @@ def test_a_killed_training_ends_in_the_same_weights(path: str, tmp_path: Path, m
     short = [*(f"--trainer.{option}" for option in SHORT), *PLAIN]
     assert main(["fit", "--config", config, *short]) == 0
     shutil.move("runs", "whole")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     command = [sys.executable, "-c", KILLED, "fit", "--config", config, *short]
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    )
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 1
     assert checkpoint.with_name(".last.ckpt.tmp").exists()
     assert main(["fit", "--config", config, *short, f"--ckpt_path={checkpoint}"]) == 0
@@ -73,13 +93,16 @@ def every_step(rule: str, **more: Any) -> dict[str, Any]:
     del options["save_on_train_epoch_end"]
     options.update(every_n_train_steps=1, save_top_k=-1, filename="{step}", **more)
     config["trainer"].update(val_check_interval=2, logger=False)
-    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.1  # by which a stage of ratios closes
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = (
+        0.1  # by which a stage of ratios closes
+    )
     return config
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize(
-    ("rule", "steps"), [("mle", (2, 5, 8)), ("ratio", (4, 5)), ("em", (3,)), ("diffusion_gan", (6,))]
+    ("rule", "steps"),
+    [("mle", (2, 5, 8)), ("ratio", (4, 5)), ("em", (3,)), ("diffusion_gan", (6,))],
 )
 def test_a_checkpoint_inside_an_epoch_resumes(
     rule: str, steps: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +113,10 @@ def test_a_checkpoint_inside_an_epoch_resumes(
     last = max(Path("run").iterdir(), key=lambda path: path.stat().st_mtime)
     for step in steps:
         again = f"again-{step}"
-        assert fit(every_step(rule, dirpath=again), tmp_path, f"--ckpt_path=run/step={step}.ckpt") == 0
+        assert (
+            fit(every_step(rule, dirpath=again), tmp_path, f"--ckpt_path=run/step={step}.ckpt")
+            == 0
+        )
         assert differences(last, Path(again) / last.name) == []
     if rule == "ratio":
         assert len(torch.load(last, weights_only=True)["state_dict"]["model.prior.weights"]) > 1
@@ -136,10 +162,16 @@ def test_a_run_does_not_write_over_another(
     assert f"--ckpt_path {tmp_path}/run/last.ckpt, or move" in capsys.readouterr().err
     Path("run").rename("first")
     assert fit(config, tmp_path) == 0  # the logger makes a version of its own
-    assert {path.name for path in Path("runs/lightning_logs").iterdir()} == {"version_0", "version_1"}
+    assert {path.name for path in Path("runs/lightning_logs").iterdir()} == {
+        "version_0",
+        "version_1",
+    }
     assert fit(config, tmp_path, "--ckpt_path=first/last.ckpt") == 1
     assert "run' holds another run" in capsys.readouterr().err
-    config["trainer"]["logger"] = {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "version": 0}}
+    config["trainer"]["logger"] = {
+        "class_path": "CSVLogger",
+        "init_args": {"save_dir": "runs", "version": 0},
+    }
     Path("run").rename("second")
     assert fit(config, tmp_path) == 1
     assert "holds the logs of another run: move or remove" in capsys.readouterr().err

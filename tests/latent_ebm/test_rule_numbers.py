@@ -1,4 +1,6 @@
-"""Numbers that learning rules refuse when they are made, and what the command line says of their arguments."""
+"""Numbers that learning rules refuse when they are made, and what the command line says of their
+arguments.
+"""
 
 import inspect
 import math
@@ -31,15 +33,23 @@ SCHEDULE = VPCosine(-10, 10)
 
 
 def gan(**numbers: Any) -> DiffusionGAN:
-    generator, critic = WithLatent(DenoiserMLP(EVENT + 2, (8,))), Critic(MLP(2 * EVENT + 1, 1, (8,)))
+    generator, critic = (
+        WithLatent(DenoiserMLP(EVENT + 2, (8,))),
+        Critic(MLP(2 * EVENT + 1, 1, (8,))),
+    )
     return DiffusionGAN(
-        generator, critic, SCHEDULE, **{"shape": (EVENT,), "latent_shape": (2,), "optimizer": ADAM, **numbers}
+        generator,
+        critic,
+        SCHEDULE,
+        **{"shape": (EVENT,), "latent_shape": (2,), "optimizer": ADAM, **numbers},
     )
 
 
 def denoising(reverse: VPCosine = SCHEDULE, **numbers: Any) -> Denoising:
     denoiser = Preconditioned(DenoiserMLP(EVENT, (8,)), SCHEDULE)
-    return Denoising(denoiser, DDIM(reverse, 2), **{"shape": (EVENT,), "optimizer": ADAM, **numbers})
+    return Denoising(
+        denoiser, DDIM(reverse, 2), **{"shape": (EVENT,), "optimizer": ADAM, **numbers}
+    )
 
 
 def progressive(**numbers: Any) -> Any:
@@ -47,7 +57,11 @@ def progressive(**numbers: Any) -> Any:
 
 
 POSITIVE, NATURAL, COUNT = "finite and positive", "finite and non-negative", "an integer >= 1"
-BAD = {POSITIVE: (0.0, math.nan, math.inf), NATURAL: (-1e-3, math.nan, math.inf), COUNT: (0, 1.5, True, math.nan)}
+BAD = {
+    POSITIVE: (0.0, math.nan, math.inf),
+    NATURAL: (-1e-3, math.nan, math.inf),
+    COUNT: (0, 1.5, True, math.nan),
+}
 NUMBERS: list[tuple[Callable[..., Any], str, str]] = [
     (mle, "prior_lr", NATURAL),
     (ratio, "prior_lr", NATURAL),
@@ -74,7 +88,9 @@ NUMBERS: list[tuple[Callable[..., Any], str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("make", "name", "rule"), NUMBERS, ids=[f"{name}-{i}" for i, (_, name, _) in enumerate(NUMBERS)]
+    ("make", "name", "rule"),
+    NUMBERS,
+    ids=[f"{name}-{i}" for i, (_, name, _) in enumerate(NUMBERS)],
 )
 def test_refused_numbers(make: Callable[..., Any], name: str, rule: str) -> None:
     for value in BAD[rule]:
@@ -87,11 +103,17 @@ def test_refused_numbers(make: Callable[..., Any], name: str, rule: str) -> None
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: denoising(VPCosine(-8, 8)), r"reverse must have the schedule VPCosine.* of denoiser, got VPCosine.*8"),
+        (
+            lambda: denoising(VPCosine(-8, 8)),
+            r"reverse must have the schedule VPCosine.* of denoiser, got VPCosine.*8",
+        ),
         (lambda: denoising(label_dropout=math.nan), r"label_dropout must be in \[0, 1\], got nan"),
         (lambda: denoising(log_snr=(math.nan, 1.0)), r"log_snr\[0\] must be finite, got nan"),
         (lambda: denoising(log_snr=(0.0, math.inf)), r"log_snr\[1\] must be finite, got inf"),
-        (lambda: mle(prior_chains="hot"), 'prior_chains must be "cold", "warm" or PersistentChains, got \'hot\''),
+        (
+            lambda: mle(prior_chains="hot"),
+            'prior_chains must be "cold", "warm" or PersistentChains, got \'hot\'',
+        ),
         (lambda: em_distillation(log_snr=(math.nan, 1.0)), "log_snr must lie in"),
     ],
 )

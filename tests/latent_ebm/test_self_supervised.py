@@ -1,4 +1,6 @@
-"""Self-supervision: the terms of the loss in closed form, views that keep what they must, and collapse seen and avoided."""
+"""Self-supervision: the terms of the loss in closed form, views that keep what they must, and
+collapse seen and avoided.
+"""
 
 import math
 
@@ -20,15 +22,20 @@ def whitened(num: int, dim: int) -> Tensor:
     """Rows whose sample covariance is the identity."""
     z = draw(num, dim)
     z = z - z.mean(0)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(torch.atleast_2d(torch.cov(z.mT))), z.mT, upper=False).mT
+    return torch.linalg.solve_triangular(
+        torch.linalg.cholesky(torch.atleast_2d(torch.cov(z.mT))), z.mT, upper=False
+    ).mT
 
 
 def identity(**changes: float) -> Augment:
     """An augmentation that changes nothing but what is named."""
-    return Augment(**{"min_area": 1.0, "flip": 0.0, "jitter": 0.0, "grey": 0.0, "noise": 0.0, **changes})
+    return Augment(
+        **{"min_area": 1.0, "flip": 0.0, "jitter": 0.0, "grey": 0.0, "noise": 0.0, **changes}
+    )
 
 
-# ---------------------------------------------------------------------------------------------------------------- loss
+# ---------------------------------------------------------------------------------
+# loss
 
 
 @pytest.mark.cpu
@@ -40,7 +47,9 @@ def test_terms_are_those_of_numpy() -> None:
         cov = np.cov(view, rowvar=False)
         variance += np.mean(np.maximum(0, 1 - np.sqrt(np.diag(cov) + 1e-4))) / 2
         covariance += np.sum((cov - np.diag(np.diag(cov))) ** 2) / 4
-    assert [term.item() for term in vicreg(z, other)] == pytest.approx([invariance, variance, covariance], rel=1e-12)
+    assert [term.item() for term in vicreg(z, other)] == pytest.approx(
+        [invariance, variance, covariance], rel=1e-12
+    )
 
 
 def test_equal_white_views_cost_nothing_and_a_shift_costs_its_square() -> None:
@@ -52,9 +61,13 @@ def test_equal_white_views_cost_nothing_and_a_shift_costs_its_square() -> None:
 def test_variance_sees_collapse_and_covariance_repetition() -> None:
     z = whitened(50, 1)
     collapsed = torch.ones(50, 3, dtype=torch.float64, requires_grad=True)
-    assert [term.item() for term in vicreg(collapsed, collapsed)] == pytest.approx([0, 0.99, 0], abs=1e-12)
+    assert [term.item() for term in vicreg(collapsed, collapsed)] == pytest.approx(
+        [0, 0.99, 0], abs=1e-12
+    )
     repeated = z.expand(-1, 3)  # all 6 pairs of columns have covariance 1, of two views
-    assert [term.item() for term in vicreg(repeated, repeated)] == pytest.approx([0, 0, 2 * 6 / 3], abs=1e-12)
+    assert [term.item() for term in vicreg(repeated, repeated)] == pytest.approx(
+        [0, 0, 2 * 6 / 3], abs=1e-12
+    )
     half = z * 0.5
     assert vicreg(half, half)[1].item() == pytest.approx(1 - math.sqrt(0.25 + 1e-4), rel=1e-12)
 
@@ -64,7 +77,8 @@ def test_loss_rejects_a_single_row() -> None:
         vicreg(torch.zeros(1, 2), torch.zeros(1, 2))
 
 
-# --------------------------------------------------------------------------------------------------------------- views
+# ---------------------------------------------------------------------------------
+# views
 
 
 def test_views_keep_shape_and_range_and_follow_the_generator() -> None:
@@ -86,7 +100,9 @@ def test_an_augmentation_that_changes_nothing_is_the_identity_and_a_sure_flip_th
 
 
 def test_a_crop_reads_a_ramp_at_a_random_side_and_place_of_its_own() -> None:
-    """On the ramp x_j = j the view is an affine ramp: its slope is the side, its ends stay inside the image."""
+    """On the ramp x_j = j the view is an affine ramp: its slope is the side, its ends stay inside
+    the image.
+    """
     size = 16
     ramp = torch.arange(size, dtype=torch.float64).expand(400, 1, size, size)
     torch.manual_seed(0)
@@ -134,7 +150,8 @@ def test_augment_rejects(changes: dict[str, float], message: str) -> None:
         identity(**changes)
 
 
-# ---------------------------------------------------------------------------------------------------------------- rule
+# ---------------------------------------------------------------------------------
+# rule
 
 
 def blobs(num: int) -> Tensor:
@@ -158,8 +175,12 @@ def trained(variance: float, steps: int = 60) -> dict[str, Tensor]:
         optimizer.zero_grad()
         torch.stack(list(rule.losses(x).values())).sum().backward()
         optimizer.step()
-    embeddings = rule.projector(rule.encoder(torch.cat([rule.augment(x), rule.augment(x)]))).detach()
-    return dict(zip(("invariance", "variance", "covariance"), vicreg(*embeddings.chunk(2)), strict=True))
+    embeddings = rule.projector(
+        rule.encoder(torch.cat([rule.augment(x), rule.augment(x)]))
+    ).detach()
+    return dict(
+        zip(("invariance", "variance", "covariance"), vicreg(*embeddings.chunk(2)), strict=True)
+    )
 
 
 def test_training_collapses_without_the_variance_term_and_not_with_it() -> None:
@@ -177,7 +198,9 @@ def test_the_rule_weighs_its_terms_and_generates_nothing() -> None:
     assert list(losses) == ["invariance", "variance", "covariance"]
     for loss, term, weight in zip(losses.values(), terms, (2, 3, 5), strict=True):
         assert loss.item() == pytest.approx(weight * term.item(), rel=1e-5, abs=1e-10)
-    noisy = VICReg(nn.Flatten(), nn.Identity(), identity(noise=0.1), torch.optim.Adam, invariance=1.0)
+    noisy = VICReg(
+        nn.Flatten(), nn.Identity(), identity(noise=0.1), torch.optim.Adam, invariance=1.0
+    )
     views = torch.zeros(5000, 1, 2, 2)  # of which two differ by noise of variance 2 * .1^2
     assert noisy.losses(views)["invariance"].item() == pytest.approx(0.02, rel=0.05)
     with pytest.raises(ValueError, match="covariance must be finite and non-negative, got -1"):

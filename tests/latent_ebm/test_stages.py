@@ -1,4 +1,6 @@
-"""Ratio stages on two known Gaussians: the log-ratio, the normaliser, the trigger, and what a checkpoint holds."""
+"""Ratio stages on two known Gaussians: the log-ratio, the normaliser, the trigger, and what a
+checkpoint holds.
+"""
 
 import math
 from itertools import pairwise
@@ -135,7 +137,9 @@ def test_check_of_an_exact_ratio_is_calibrated() -> None:
     assert figures["calibration_data"] == pytest.approx(1, abs=0.02)
     assert figures["ess"] == pytest.approx(math.exp(-0.25), abs=0.02)
     assert figures["loss"] + figures["gap"] == pytest.approx(2 * math.log(2))
-    assert figures["accuracy"] == pytest.approx(0.5 + 0.5 * math.erf(0.25 / math.sqrt(2)), abs=0.01)
+    assert figures["accuracy"] == pytest.approx(
+        0.5 + 0.5 * math.erf(0.25 / math.sqrt(2)), abs=0.01
+    )
 
 
 @pytest.mark.parametrize("min_ess", [0.1, 0.5, 0.9])
@@ -241,7 +245,9 @@ def test_trigger_waits_for_a_plateau_below_the_gap() -> None:
 
 
 def test_gain_is_the_fall_of_the_divergence() -> None:
-    """A linear logit f = 2 z_1 carries N(0, I) to N((2, 0), I), at KL divergences 2 and 0 from the latter."""
+    """A linear logit f = 2 z_1 carries N(0, I) to N((2, 0), I), at KL divergences 2 and 0 from the
+    latter.
+    """
     stages = small(pool_size=100_000, min_ess=1e-6)
     stages.start(empty_prior())
     stages.ratio = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0))
@@ -258,7 +264,9 @@ def test_zero_last_layer_gives_the_ratio_one() -> None:
         zero_last_layer(network)
         assert not network(torch.randn(4, 3)).any()
         assert network.layers[0].weight.any()
-    with pytest.raises(ValueError, match=r"ratio must end in an nn\.Linear layer, got Tanh without one"):
+    with pytest.raises(
+        ValueError, match=r"ratio must end in an nn\.Linear layer, got Tanh without one"
+    ):
         zero_last_layer(nn.Tanh())
 
 

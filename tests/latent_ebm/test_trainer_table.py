@@ -11,7 +11,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from torch.utils.data import DataLoader
 
-from latent_ebm.learning import MultiStageRatio, ScoreMatching, SelfAdversarial, ShortRunMLE, VICReg
+from latent_ebm.learning import (
+    MultiStageRatio,
+    ScoreMatching,
+    SelfAdversarial,
+    ShortRunMLE,
+    VICReg,
+)
 from latent_ebm.learning.adversarial import AdversarialRule
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
@@ -39,13 +45,22 @@ FLAGS: dict[str, dict[str, Any]] = {
     "clipped": {"gradient_clip_val": 1.0},
     "accumulated": {"accumulate_grad_batches": 2},
     "averaged": {"callbacks": lambda: [EMAWeightAveraging(use_buffers=False, decay=0.5)]},
-    "stochastically averaged": {"callbacks": lambda: [StochasticWeightAveraging(1e-2, 1)], "max_epochs": 2},
+    "stochastically averaged": {
+        "callbacks": lambda: [StochasticWeightAveraging(1e-2, 1)],
+        "max_epochs": 2,
+    },
 }
 REFUSED = {  # by Lightning or by the library, in one sentence
     ("ratio", "averaged"): "must not average weights",
     ("ratio", "stochastically averaged"): "must not average weights",
-    **{(rule, "clipped"): "clipping is not supported for manual" for rule in ("diffusion gan", "ufogen")},
-    **{(rule, "accumulated"): "accumulation is not supported for manual" for rule in ("diffusion gan", "ufogen")},
+    **{
+        (rule, "clipped"): "clipping is not supported for manual"
+        for rule in ("diffusion gan", "ufogen")
+    },
+    **{
+        (rule, "accumulated"): "accumulation is not supported for manual"
+        for rule in ("diffusion gan", "ufogen")
+    },
     **{
         (rule, "stochastically averaged"): "SWA currently works with 1 `optimizer`"
         for rule in ("diffusion gan", "ufogen")
@@ -73,7 +88,10 @@ def expect(refusal: str | None, run: Callable[[], Any]) -> None:
 def test_training_under_a_flag(name: str, flag: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     flags = {key: value() if callable(value) else value for key, value in FLAGS[flag].items()}
-    run = trainer(tmp_path, **{"max_epochs": 1, "enable_checkpointing": False, "limit_train_batches": 2, **flags})
+    run = trainer(
+        tmp_path,
+        **{"max_epochs": 1, "enable_checkpointing": False, "limit_train_batches": 2, **flags},
+    )
     rule = RULES[name]()
     expect(REFUSED.get((name, flag)), lambda: run.fit(rule, loader(), loader(20)))
     assert all(bool(torch.isfinite(p).all()) for p in rule.parameters())
@@ -87,15 +105,22 @@ def test_held_out_figures_and_predictions(name: str, tmp_path: Path) -> None:
     for stage, command in {"val": "validate", "test": "test"}.items():
         (figures,) = getattr(trainer(tmp_path), command)(rule, loader(20), verbose=False)
         assert figures
-        assert all(key.startswith(f"{stage}/") and math.isfinite(value) for key, value in figures.items())
-        first, second = getattr(trainer(tmp_path), command)(rule, [loader(20), loader(10)], verbose=False)
+        assert all(
+            key.startswith(f"{stage}/") and math.isfinite(value) for key, value in figures.items()
+        )
+        first, second = getattr(trainer(tmp_path), command)(
+            rule, [loader(20), loader(10)], verbose=False
+        )
         assert set(first) == set(figures)
         assert {key.removesuffix("/dataloader_idx_1") for key in second} == set(figures)
     if isinstance(rule, VICReg):  # of images, which its views here are and its rows are not
         assert rule.predict_step(torch.zeros(4, 3, 8, 8)).shape == (4, 4)
         return
     predict = lambda: trainer(tmp_path).predict(rule, loader(20))  # noqa: E731
-    expect(None if isinstance(rule, SPEAKS) else f"{type(rule).__name__} has nothing to predict", predict)
+    expect(
+        None if isinstance(rule, SPEAKS) else f"{type(rule).__name__} has nothing to predict",
+        predict,
+    )
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -103,7 +128,9 @@ def test_schedulers_follow_the_epochs(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     rule = RULES[name]()
     rule.scheduler = lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-    before = [group["lr"] for optimizer in rule.make_optimizers() for group in optimizer.param_groups]
+    before = [
+        group["lr"] for optimizer in rule.make_optimizers() for group in optimizer.param_groups
+    ]
     run = trainer(tmp_path, max_epochs=2, limit_train_batches=2, enable_checkpointing=False)
     run.fit(rule, loader(), loader(10))
     after = [group["lr"] for optimizer in run.optimizers for group in optimizer.param_groups]
@@ -114,7 +141,13 @@ def test_schedulers_follow_the_epochs(name: str, tmp_path: Path) -> None:
 def test_what_is_logged(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     rule = RULES[name]()
-    run = trainer(tmp_path, max_epochs=1, limit_train_batches=2, log_every_n_steps=1, enable_checkpointing=False)
+    run = trainer(
+        tmp_path,
+        max_epochs=1,
+        limit_train_batches=2,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+    )
     run.fit(rule, loader(), loader(10))
     logged = set(run.logged_metrics)
     assert {f"gradient/{part}" for part in rule.PARTS} <= logged
@@ -139,12 +172,17 @@ def test_logging_leaves_the_training_as_it_is(tmp_path: Path) -> None:
     ("flags", "sentence"),
     [
         ({"limit_val_batches": 0}, "limit_val_batches must leave batches .* got 0"),
-        ({"check_val_every_n_epoch": 5}, "check_val_every_n_epoch must be at most max_epochs = 1, .* got 5"),
+        (
+            {"check_val_every_n_epoch": 5},
+            "check_val_every_n_epoch must be at most max_epochs = 1, .* got 5",
+        ),
     ],
 )
 def test_stages_need_validations(flags: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=sentence):
-        trainer(tmp_path, max_epochs=1, enable_checkpointing=False, **flags).fit(ratio(), loader(), loader(10))
+        trainer(tmp_path, max_epochs=1, enable_checkpointing=False, **flags).fit(
+            ratio(), loader(), loader(10)
+        )
 
 
 def resume(tmp_path: Path, rule: LearningRule, **flags: Any) -> Trainer:
@@ -158,31 +196,45 @@ def test_changed_settings_are_obeyed_on_resuming(tmp_path: Path) -> None:
     run.fit(mle(prior_lr=1e-3), loader(), loader(10))
     run.save_checkpoint(tmp_path / "a.ckpt")
     again = mle(prior_lr=1e-4)
-    assert [group["lr"] for group in resume(tmp_path, again).optimizers[0].param_groups] == [1e-4, 1e-2]
+    assert [group["lr"] for group in resume(tmp_path, again).optimizers[0].param_groups] == [
+        1e-4,
+        1e-2,
+    ]
     again.optimizer = lambda groups: torch.optim.Adam(groups, lr=1e-2, betas=(0.5, 0.9))
     assert resume(tmp_path, again).optimizers[0].param_groups[1]["betas"] == (0.5, 0.9)
 
 
 def test_changed_settings_are_refused_under_a_scheduler(tmp_path: Path) -> None:
     def scheduled(rate: float) -> LearningRule:
-        return mle(prior_lr=rate, scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5))
+        return mle(
+            prior_lr=rate, scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.5)
+        )
 
     run = trainer(tmp_path, max_epochs=1, enable_checkpointing=False)
     run.fit(scheduled(1e-3), loader(), loader(10))
     run.save_checkpoint(tmp_path / "a.ckpt")
-    assert resume(tmp_path, scheduled(1e-3)).optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
-    with pytest.raises(ValueError, match=r"lr must stay 0.001 while a scheduler goes on from a checkpoint, got 0.0001"):
+    assert resume(tmp_path, scheduled(1e-3)).optimizers[0].param_groups[0]["lr"] == pytest.approx(
+        1e-3 / 4
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"lr must stay 0.001 while a scheduler goes on from a checkpoint, got 0.0001",
+    ):
         resume(tmp_path, scheduled(1e-4))
 
 
 def test_schedulers_that_need_a_figure_are_refused(tmp_path: Path) -> None:
     rule = mle(scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
-    with pytest.raises(ValueError, match="scheduler must follow the epochs, not a figure, got ReduceLROnPlateau"):
+    with pytest.raises(
+        ValueError, match="scheduler must follow the epochs, not a figure, got ReduceLROnPlateau"
+    ):
         trainer(tmp_path, max_epochs=1).fit(rule, loader(), loader(10))
 
 
 def test_a_rule_is_not_built_from_its_checkpoint_alone() -> None:
-    with pytest.raises(NotImplementedError, match=r"use latent_ebm\.cli\.checkpoints\.load_rule\(path\)"):
+    with pytest.raises(
+        NotImplementedError, match=r"use latent_ebm\.cli\.checkpoints\.load_rule\(path\)"
+    ):
         ShortRunMLE.load_from_checkpoint("run/last.ckpt")
 
 

@@ -1,4 +1,6 @@
-"""UFOGen and progressive distillation: their targets and optima in closed form, with exact teachers."""
+"""UFOGen and progressive distillation: their targets and optima in closed form, with exact
+teachers.
+"""
 
 import math
 from functools import partial
@@ -36,7 +38,9 @@ def shrinkage(t: Tensor) -> Tensor:
 
 
 class Table(Denoiser):
-    """``D(x_t, t) = a(t) x_t`` with a number for each of the times 0, 1 / STEPS, ..., 1; at first exact for N(0, SCALE^2)."""
+    """``D(x_t, t) = a(t) x_t`` with a number for each of the times 0, 1 / STEPS, ..., 1; at first
+    exact for N(0, SCALE^2).
+    """
 
     def __init__(self, schedule: Schedule = SCHEDULE) -> None:
         super().__init__()
@@ -50,20 +54,33 @@ class Table(Denoiser):
 
 
 def mixture(dtype: torch.dtype = torch.float64) -> GaussianMixtureDenoiser:
-    weights, means = torch.tensor([0.3, 0.7], dtype=dtype), torch.tensor([[-1.0, 0.5], [1.2, -0.3]], dtype=dtype)
+    weights, means = (
+        torch.tensor([0.3, 0.7], dtype=dtype),
+        torch.tensor([[-1.0, 0.5], [1.2, -0.3]], dtype=dtype),
+    )
     return GaussianMixtureDenoiser(weights, means, torch.tensor([0.3, 0.5], dtype=dtype), SCHEDULE)
 
 
-def progressive(teacher: Denoiser | None = None, student: Denoiser | None = None, **kwargs) -> Progressive:
+def progressive(
+    teacher: Denoiser | None = None, student: Denoiser | None = None, **kwargs
+) -> Progressive:
     return Progressive(Table() if teacher is None else teacher, student, (1,), ADAM, **kwargs)
 
 
 def ufogen(teacher: Denoiser | None = None, critic: nn.Module | None = None, **kwargs) -> UFOGen:
-    return UFOGen(Table() if teacher is None else teacher, critic, (1,), ADAM, **{"num_steps": STEPS, **kwargs})
+    return UFOGen(
+        Table() if teacher is None else teacher,
+        critic,
+        (1,),
+        ADAM,
+        **{"num_steps": STEPS, **kwargs},
+    )
 
 
 @pytest.mark.parametrize(
-    "schedule", [VPLinear(), VPCosine(-10, 10), Rectified(), VE(0.01, 20.0)], ids=lambda s: type(s).__name__
+    "schedule",
+    [VPLinear(), VPCosine(-10, 10), Rectified(), VE(0.01, 20.0)],
+    ids=lambda s: type(s).__name__,
 )
 def test_inverted_step_leads_where_it_should(schedule: Schedule) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +102,9 @@ def test_one_step_of_the_target_is_two_of_the_exact_teacher(steps: int) -> None:
     x = x_t
     for k in range(2):
         u, v = (t - (k + i) / (2 * steps) for i in (0, 1))
-        (alpha_u, sigma_u), (alpha_v, sigma_v) = ([a[:, None] for a in SCHEDULE(w)] for w in (u, v))
+        (alpha_u, sigma_u), (alpha_v, sigma_v) = (
+            [a[:, None] for a in SCHEDULE(w)] for w in (u, v)
+        )
         x_0 = teacher(x, u)
         x = alpha_v * x_0 + sigma_v * (x - alpha_u * x_0) / sigma_u
     s = t - 1 / steps
@@ -106,7 +125,9 @@ def ddim_factor(steps: int) -> float:
 
 @pytest.mark.cpu
 def test_halving_twice_keeps_the_map_of_a_gaussian(tmp_path) -> None:
-    """4 -> 2 -> 1 steps: both regressions are on linear targets, so that the last student is the first teacher's map."""
+    """4 -> 2 -> 1 steps: both regressions are on linear targets, so that the last student is the
+    first teacher's map.
+    """
     torch.manual_seed(0)
     made = progressive(teacher_steps=STEPS, num_steps=1, stage_length=150)
     loader = DataLoader(SCALE * torch.randn(1500, 1), batch_size=50)  # pyright: ignore[reportArgumentType]
@@ -115,8 +136,12 @@ def test_halving_twice_keeps_the_map_of_a_gaussian(tmp_path) -> None:
     x_T = torch.randn(10, 1)
     torch.manual_seed(1)
     found = made.generate(10)["x"] / x_T
-    assert ddim_factor(1) < 0.7 * ddim_factor(STEPS), "the student must have had something to learn"
-    torch.testing.assert_close(found, torch.full_like(found, ddim_factor(STEPS)), rtol=5e-3, atol=0)
+    assert ddim_factor(1) < 0.7 * ddim_factor(STEPS), (
+        "the student must have had something to learn"
+    )
+    torch.testing.assert_close(
+        found, torch.full_like(found, ddim_factor(STEPS)), rtol=5e-3, atol=0
+    )
     exact = shrinkage(torch.linspace(0, 1, STEPS + 1)).float()
     torch.testing.assert_close(made.teacher.a, exact, msg="the teacher must not move")
 
@@ -129,7 +154,11 @@ def test_stages_follow_the_updates(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Progressive, "global_step", step)
         seen[step] = made.student_steps
     assert seen == {0: 4, 9: 4, 10: 2, 19: 2, 20: 1, 29: 1, 30: 1, 1000: 1}
-    x, t, s = torch.ones(1, 1), torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    x, t, s = (
+        torch.ones(1, 1),
+        torch.ones(1, dtype=torch.float64),
+        torch.zeros(1, dtype=torch.float64),
+    )
     targets = []
     for step in (0, 5, 10, 15):
         monkeypatch.setattr(Progressive, "global_step", step)
@@ -137,17 +166,23 @@ def test_stages_follow_the_updates(monkeypatch: pytest.MonkeyPatch) -> None:
         targets.append(made.target(x, t, s, {}).item())
         made.student.a.data.mul_(0.9)
     assert targets[0] == targets[1], "the first teacher does not move"
-    assert targets[2] == targets[3] != targets[0], "the next one is the student as it was when the stage began"
+    assert targets[2] == targets[3] != targets[0], (
+        "the next one is the student as it was when the stage began"
+    )
 
 
 def test_guidance_is_distilled() -> None:
     """The first teacher is guided, and its labels are those of the batch."""
     teacher, x = ClassifierFree(mixture(), 2.0), torch.randn(6, 2, dtype=torch.float64)
-    made = Progressive(teacher, Table(), (2,), ADAM, teacher_steps=2, num_steps=1, conditional=True)
+    made = Progressive(
+        teacher, Table(), (2,), ADAM, teacher_steps=2, num_steps=1, conditional=True
+    )
     label, t = torch.tensor([0, 1, 0, 1, 0, 1]), torch.ones(6, dtype=torch.float64)
     assert made.condition((x, label)) == {"label": label}
     two = DDIM(SCHEDULE, 2).sample(partial(teacher, label=label), x)
-    one = DDIM(SCHEDULE, 1).step(lambda x, t: made.target(x, t, t - 1, {"label": label}), x, t, t - 1)
+    one = DDIM(SCHEDULE, 1).step(
+        lambda x, t: made.target(x, t, t - 1, {"label": label}), x, t, t - 1
+    )
     torch.testing.assert_close(one, two, atol=1e-10, rtol=1e-10)
     assert not torch.allclose(two, DDIM(SCHEDULE, 2).sample(teacher.denoiser, x), atol=0.01)
     with pytest.raises(ValueError, match="batch must be"):
@@ -155,7 +190,9 @@ def test_guidance_is_distilled() -> None:
 
 
 def test_ufogen_without_its_game_is_denoising() -> None:
-    """The reconstruction alone rests at the exact denoiser of N(0, SCALE^2), and nowhere else but where x_k is noise."""
+    """The reconstruction alone rests at the exact denoiser of N(0, SCALE^2), and nowhere else but
+    where x_k is noise.
+    """
     made = ufogen(reconstruction=2.0)
     torch.manual_seed(0)
     x = SCALE * torch.randn(NUM, 1)
@@ -168,17 +205,23 @@ def test_ufogen_without_its_game_is_denoising() -> None:
 
 
 def test_reconstruction_is_the_divergence_of_transitions() -> None:
-    """``q(x_k | x_{k-1})`` is ``N(r x_{k-1}, v)``, of which the marginals have the variance sigma_k^2."""
+    """``q(x_k | x_{k-1})`` is ``N(r x_{k-1}, v)``, of which the marginals have the variance
+    sigma_k^2.
+    """
     made = ufogen(reconstruction=3.0)
     with torch.no_grad():
         made.generator.a.zero_()  # guesses 0, so that x_{k-1} - x'_{k-1} = alpha_{k-1} x_0
     expected = 0.0
     for k in range(1, STEPS):
-        (alpha, sigma), (alpha_s, sigma_s) = (SCHEDULE(torch.tensor(i / STEPS)) for i in (k, k - 1))
+        (alpha, sigma), (alpha_s, sigma_s) = (
+            SCHEDULE(torch.tensor(i / STEPS)) for i in (k, k - 1)
+        )
         if k == 1:
             alpha_s, sigma_s = torch.ones(()), torch.zeros(())
         ratio = alpha / alpha_s
-        transition = torch.distributions.Normal(ratio * alpha_s * 1.5, (sigma**2 - ratio**2 * sigma_s**2).sqrt())
+        transition = torch.distributions.Normal(
+            ratio * alpha_s * 1.5, (sigma**2 - ratio**2 * sigma_s**2).sqrt()
+        )
         other = torch.distributions.Normal(torch.zeros_like(alpha), transition.scale)
         expected += 3.0 * torch.distributions.kl_divergence(transition, other).item() / STEPS
     torch.manual_seed(0)
@@ -231,7 +274,8 @@ def test_critic_of_ufogen_sees_forward_diffusions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "times"), [(1, [1.0]), (2, [1.0, 0.5]), (3, [1.0, 0.75, 0.25]), (4, [1.0, 0.75, 0.5, 0.25])]
+    ("num_steps", "times"),
+    [(1, [1.0]), (2, [1.0, 0.5]), (3, [1.0, 0.75, 0.25]), (4, [1.0, 0.75, 0.5, 0.25])],
 )
 def test_ufogen_samples_in_one_step_or_few(num_steps: int, times: list[float]) -> None:
     """Every guess is noised to the next time; with guesses of 2 that is all there is to see."""
@@ -263,7 +307,9 @@ def test_rules_train_and_generate(tmp_path) -> None:
 
 
 def test_head_of_the_critic() -> None:
-    """It reads the guess and the noise: at the clean end, where the guess is x, only the second says what is learnt."""
+    """It reads the guess and the noise: at the clean end, where the guess is x, only the second
+    says what is learnt.
+    """
     critic = DenoiserCritic(Table(), (1,))
     critic.head.weight.data = torch.tensor([[2.0, -3.0]])
     x, t = torch.randn(5, 1), torch.full((5,), 0.5)
@@ -275,13 +321,28 @@ def test_head_of_the_critic() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ufogen(mixture()), "teacher must have parameters to start the student from, got GaussianMixture"),
-        (lambda: ufogen(reconstruction=-1.0), "reconstruction must be finite and non-negative, got -1"),
+        (
+            lambda: ufogen(mixture()),
+            "teacher must have parameters to start the student from, got GaussianMixture",
+        ),
+        (
+            lambda: ufogen(reconstruction=-1.0),
+            "reconstruction must be finite and non-negative, got -1",
+        ),
         (lambda: ufogen().generate(1, 5), "num_steps must lie in 1 to 4, got 5"),
-        (lambda: progressive(mixture()), "student must be another denoiser than the teacher, with parameters"),
-        (lambda: progressive(Table(), Table(VPLinear())), "student must have the schedule VPCosine.* got VPLinear"),
+        (
+            lambda: progressive(mixture()),
+            "student must be another denoiser than the teacher, with parameters",
+        ),
+        (
+            lambda: progressive(Table(), Table(VPLinear())),
+            "student must have the schedule VPCosine.* got VPLinear",
+        ),
         (lambda: progressive(stage_length=0), "stage_length must be an integer >= 1, got 0"),
-        (lambda: count_halvings(12, 4), "teacher_steps must be num_steps >= 1 times 2, 4, 8, .* got 12"),
+        (
+            lambda: count_halvings(12, 4),
+            "teacher_steps must be num_steps >= 1 times 2, 4, 8, .* got 12",
+        ),
         (lambda: count_halvings(4, 4), "got 4 and num_steps 4"),
         (lambda: count_halvings(4, 0), "got 4 and num_steps 0"),
     ],

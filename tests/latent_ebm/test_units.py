@@ -51,7 +51,9 @@ def scores(*args: str) -> np.ndarray:
         return np.array([float(row["joint"]) for row in csv.DictReader(file)])
 
 
-def test_rows_of_a_file_score_as_those_of_the_test_split(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_a_file_score_as_those_of_the_test_split(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     data = Arrays("rows.csv", batch_size=20)
     data.setup()
     expected = scores("test")
@@ -64,22 +66,32 @@ def test_rows_of_a_file_score_as_those_of_the_test_split(capsys: pytest.CaptureF
     capsys.readouterr()
     np.testing.assert_allclose(scores("new.csv"), expected, rtol=1e-3)  # columns in another order
     assert "column 'id' is left out" in capsys.readouterr().err
-    assert pd.read_csv("scores.csv")["index"].tolist() == list(range(len(frame)))  # of pandas' index
+    assert pd.read_csv("scores.csv")["index"].tolist() == list(
+        range(len(frame))
+    )  # of pandas' index
 
 
 def test_small_and_shifted_columns_are_not_constant(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(100, 2))
-    np.save(tmp_path / "x.npy", np.column_stack([1e9 + 100 * noise[:, 0], 1e-13 * noise[:, 1], np.full(100, 0.1)]))
+    np.save(
+        tmp_path / "x.npy",
+        np.column_stack([1e9 + 100 * noise[:, 0], 1e-13 * noise[:, 1], np.full(100, 0.1)]),
+    )
     data = Arrays(str(tmp_path / "x.npy"))
     data.setup()
-    torch.testing.assert_close(data.train.x.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        data.train.x.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), rtol=1e-4, atol=1e-6
+    )
     assert data.scale[2] == 1
 
 
 def test_columns_of_other_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     make_rows().rename(columns={"time": "hour"}).to_csv("new.csv", index=False)
     assert main(["score", "run/last.ckpt", "new.csv", "--out", "scores.csv"]) == 1
-    assert "columns of the training data, got no 'time' among 'hour', 'height'" in capsys.readouterr().err
+    assert (
+        "columns of the training data, got no 'time' among 'hour', 'height'"
+        in capsys.readouterr().err
+    )
     assert main(["score", "run/last.ckpt", "new.csv", "--out", "scores.csv", "--size", "8"]) == 1
     assert "--size must be left out for files of rows, got 8" in capsys.readouterr().err
 
@@ -99,10 +111,14 @@ def test_other_units_are_noticed(capsys: pytest.CaptureFixture[str]) -> None:
     np.save("new.npy", make_rows().to_numpy() * [1000, 1])
     scores("new.npy")
     said = capsys.readouterr().err
-    assert "new.npy: 120 of 120 rows lie far outside the range of the training data; entry 0" in said
+    assert (
+        "new.npy: 120 of 120 rows lie far outside the range of the training data; entry 0" in said
+    )
 
 
-def test_the_file_may_be_gone_or_have_grown(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_file_may_be_gone_or_have_grown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("new.npy", make_rows().to_numpy())
     args = ["--out", "scores.csv"]
@@ -137,7 +153,9 @@ def test_statistics_of_a_checkpoint_hold_for_rows_loaded_before() -> None:
 def test_checkpoints_without_statistics_take_those_of_the_file() -> None:
     data, known = Arrays("rows.csv"), Arrays("rows.csv")
     known.setup()
-    torch.testing.assert_close(data.inverse_transform(known.test.x), known.inverse_transform(known.test.x))
+    torch.testing.assert_close(
+        data.inverse_transform(known.test.x), known.inverse_transform(known.test.x)
+    )
     gone = Toy2D(num=10)
     x = torch.ones(3, 2)
     assert gone.inverse_transform(x) is x  # nothing is loaded where nothing is needed
@@ -163,7 +181,10 @@ def test_what_was_left_out_is_said() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x: 127.5 * (x + 1), "pixels have the range [0, 255], those of the training data [-1, 1]"),
+        (
+            lambda x: 127.5 * (x + 1),
+            "pixels have the range [0, 255], those of the training data [-1, 1]",
+        ),
         (lambda x: (x + 1) / 2, "the range [0, 1]"),
         (lambda x: x, None),
     ],
@@ -178,7 +199,9 @@ def test_ranges_of_images(change: Any, words: str | None) -> None:
 def test_a_few_unusual_rows_are_no_other_units() -> None:
     x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     low, high = range_of(x)
-    assert compare_ranges(torch.where(torch.arange(100)[:, None] < 40, 1000.0, x), low, high) is None
+    assert (
+        compare_ranges(torch.where(torch.arange(100)[:, None] < 40, 1000.0, x), low, high) is None
+    )
     assert "entry 2" in str(compare_ranges(x + torch.tensor([0, 0, 99.0]), low, high))
 
 
@@ -200,7 +223,9 @@ def test_a_bernoulli_likelihood_refuses_other_ranges() -> None:
     model.log_posterior(x)
     for bad, shown in ((x * 255, r"\[.*, 2"), (2 * x - 1, r"\[-0")):
         for act in (model.log_posterior, lambda x: model.energy_terms(x, z)):
-            with pytest.raises(ValueError, match=rf"x must lie in \[0, 1\] for a BernoulliLikelihood, got {shown}"):
+            with pytest.raises(
+                ValueError, match=rf"x must lie in \[0, 1\] for a BernoulliLikelihood, got {shown}"
+            ):
                 act(bad)
     hidden = torch.where(torch.tensor([True, False, True]), x, 255)
     masked = LatentModel(prior, Masked(likelihood, torch.tensor([True, False, True])))
@@ -209,12 +234,19 @@ def test_a_bernoulli_likelihood_refuses_other_ranges() -> None:
         masked.log_posterior(255 * x)
 
 
-def test_samples_that_are_not_finite_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samples_that_are_not_finite_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = torch.load("run/last.ckpt", weights_only=True)
-    name = next(name for name in checkpoint["state_dict"] if name.startswith("model.likelihood.decoder"))
+    name = next(
+        name for name in checkpoint["state_dict"] if name.startswith("model.likelihood.decoder")
+    )
     checkpoint["state_dict"][name].fill_(3e38)  # finite, but not what the next layer makes of it
     torch.save(checkpoint, "huge.ckpt")
-    for command, said in ((["sample", "huge.ckpt"], "samples x must be finite"), (["score", "huge.ckpt", "test"], "")):
+    for command, said in (
+        (["sample", "huge.ckpt"], "samples x must be finite"),
+        (["score", "huge.ckpt", "test"], ""),
+    ):
         assert main([*command, "--out", "s.csv" if command[0] == "score" else "s.npz"]) == 1
         assert said in capsys.readouterr().err
     assert not list(folder.glob("s.*"))
@@ -229,7 +261,9 @@ def test_a_folder_of_images_is_scored(tmp_path: Path, monkeypatch: pytest.Monkey
     config = make_config("mle", epochs=1)
     config["data"] = part("latent_ebm.data.Images", path="images", batch_size=10)
     decoder = part("latent_ebm.networks.ConvDecoder", dim=2, shape=[3, 8, 8], channels=2)
-    config["model"]["init_args"]["model"]["init_args"]["likelihood"]["init_args"].update(decoder=decoder, scale=3.0)
+    config["model"]["init_args"]["model"]["init_args"]["likelihood"]["init_args"].update(
+        decoder=decoder, scale=3.0
+    )
     assert fit(config, tmp_path) == 0
     assert len(scores("images")) == 30
     found = pd.read_csv("scores.csv")["index"].tolist()

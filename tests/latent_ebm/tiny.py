@@ -24,7 +24,9 @@ def energy() -> dict[str, Any]:
 
 
 def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
-    """A tiny run of ``mle`` with persistent chains, ``ratio`` whose stages close often, ``em`` or ``diffusion_gan``."""
+    """A tiny run of ``mle`` with persistent chains, ``ratio`` whose stages close often, ``em`` or
+    ``diffusion_gan``.
+    """
     if rule == "em":
         return wrap("distillation.EMDistillation", em_distillation(), epochs)
     if rule == "diffusion_gan":
@@ -36,7 +38,13 @@ def make_config(rule: str, epochs: int = 2) -> dict[str, Any]:
         more = {"prior_chains": part("samplers.PersistentChains", num_chains=30, event_shape=2)}
     else:
         prior = part("latent_ebm.RatioPrior", base=base, stages=[], sampler=langevin(3))
-        stages = {"patience": 1, "min_drop": 1.0, "tolerance": 0.0, "max_stages": 8, "refresh": langevin(1)}
+        stages = {
+            "patience": 1,
+            "min_drop": 1.0,
+            "tolerance": 0.0,
+            "max_stages": 8,
+            "refresh": langevin(1),
+        }
         more = {"stages": {"ratio": energy(), "dim": 2, "pool_size": 50, **stages}}
     chains = part("samplers.PersistentChains", num_chains=100, event_shape=2)
     rule_args = {
@@ -60,7 +68,9 @@ def em_distillation() -> dict[str, Any]:
     numbers = {"weights": [0.5, 0.5], "means": [[-1.0, 0.0], [1.0, 0.0]], "scales": [0.3, 0.5]}
     network = part("latent_ebm.networks.DenoiserMLP", shape=2, hidden=[8])
     return {
-        "teacher": part("latent_ebm.denoisers.GaussianMixtureDenoiser", **numbers, schedule=schedule),
+        "teacher": part(
+            "latent_ebm.denoisers.GaussianMixtureDenoiser", **numbers, schedule=schedule
+        ),
         "student": part("latent_ebm.networks.MLP", in_dim=2, out_shape=2, hidden=[8]),
         "fake": part("latent_ebm.denoisers.Preconditioned", network=network, schedule=schedule),
         "latent_shape": 2,
@@ -88,10 +98,17 @@ def diffusion_gan() -> dict[str, Any]:
 def wrap(name: str, rule_args: dict[str, Any], epochs: int) -> dict[str, Any]:
     """A run of the rule ``latent_ebm.{name}`` on points of the plane."""
     checkpoint = {"dirpath": "run", "filename": "last", "enable_version_counter": False}
-    callback = part("lightning.pytorch.callbacks.ModelCheckpoint", save_on_train_epoch_end=True, **checkpoint)
+    callback = part(
+        "lightning.pytorch.callbacks.ModelCheckpoint", save_on_train_epoch_end=True, **checkpoint
+    )
     return {
         "seed_everything": 0,
-        "trainer": {"accelerator": "cpu", "max_epochs": epochs, "log_every_n_steps": 5, "callbacks": [callback]},
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": epochs,
+            "log_every_n_steps": 5,
+            "callbacks": [callback],
+        },
         "model": part(f"latent_ebm.{name}", **rule_args),
         "data": part("latent_ebm.data.Toy2D", num=100, batch_size=20),
     }

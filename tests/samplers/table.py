@@ -30,16 +30,22 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def correlated_gaussian() -> Gaussian:
     """Correlation 0.8 and scales 1 and 2, off centre."""
-    return Gaussian(torch.tensor([1.0, -2.0]).double(), torch.tensor([[1.0, 1.6], [1.6, 4.0]]).double())
+    return Gaussian(
+        torch.tensor([1.0, -2.0]).double(), torch.tensor([[1.0, 1.6], [1.6, 4.0]]).double()
+    )
 
 
 def z_scores(values: Tensor, expected: Tensor) -> Tensor:
-    """How many standard errors the column means of ``values`` (num, k) are away from ``expected`` (k,)."""
+    """How many standard errors the column means of ``values`` (num, k) are away from ``expected``
+    (k,).
+    """
     return (values.mean(0) - expected) / (values.std(0) / len(values) ** 0.5)
 
 
 def moment_z(x: Tensor, mean: Tensor, covariance: Tensor) -> float:
-    """Largest z-score among the first and second moments of ``x`` (num, dim) whitened by the expected law."""
+    """Largest z-score among the first and second moments of ``x`` (num, dim) whitened by the
+    expected law.
+    """
     tril = torch.linalg.cholesky(covariance)
     y = torch.linalg.solve_triangular(tril, (x - mean).mT, upper=False).mT
     i, j = torch.tril_indices(len(mean), len(mean))
@@ -49,13 +55,20 @@ def moment_z(x: Tensor, mean: Tensor, covariance: Tensor) -> float:
 
 
 def langevin_law(sampler: Langevin, target: Gaussian) -> Tensor:
-    """Stationary covariance ``temperature P^-1 (I - step_size P / 2)^-1`` of unadjusted Langevin."""
-    half = torch.eye(len(target.mean), dtype=target.mean.dtype) - sampler.step_size / 2 * target.precision
+    """Stationary covariance ``temperature P^-1 (I - step_size P / 2)^-1`` of unadjusted
+    Langevin.
+    """
+    half = (
+        torch.eye(len(target.mean), dtype=target.mean.dtype)
+        - sampler.step_size / 2 * target.precision
+    )
     return sampler.temperature * target.covariance @ torch.linalg.inv(half)
 
 
 def baoab_law(sampler: UnderdampedLangevin, target: Gaussian) -> Tensor:
-    """Stationary covariance of (position, momentum): the fixed point of ``C = M C M^T + N`` for the linear map M."""
+    """Stationary covariance of (position, momentum): the fixed point of ``C = M C M^T + N`` for
+    the linear map M.
+    """
     dim, h = len(target.mean), sampler.step_size
     eye, zero = torch.eye(dim).double(), torch.zeros(dim, dim).double()
     c = torch.tensor(-sampler.friction * h).double().exp()
@@ -63,39 +76,58 @@ def baoab_law(sampler: UnderdampedLangevin, target: Gaussian) -> Tensor:
     def block(a: Tensor, b: Tensor, d: Tensor, e: Tensor) -> Tensor:
         return torch.cat([torch.cat([a, b], 1), torch.cat([d, e], 1)])
 
-    kick, drift = block(eye, zero, -h / 2 * target.precision, eye), block(eye, h / 2 * eye, zero, eye)
+    kick, drift = (
+        block(eye, zero, -h / 2 * target.precision, eye),
+        block(eye, h / 2 * eye, zero, eye),
+    )
     linear = kick @ drift @ block(eye, zero, zero, c * eye) @ drift @ kick
     noise = kick @ drift @ block(zero, zero, zero, (1 - c**2) * eye) @ drift.mT @ kick.mT
     size = (2 * dim) ** 2
-    return torch.linalg.solve(torch.eye(size).double() - torch.kron(linear, linear), noise.flatten()).view(2 * dim, -1)
+    return torch.linalg.solve(
+        torch.eye(size).double() - torch.kron(linear, linear), noise.flatten()
+    ).view(2 * dim, -1)
 
 
 def exact_start(sampler: Sampler, target: Gaussian, num: int, generator: torch.Generator) -> State:
     return sampler.init(target, target.sample(num, generator=generator), generator=generator)
 
 
-def langevin_start(sampler: Langevin, target: Gaussian, num: int, generator: torch.Generator) -> State:
-    return sampler.init(target, Gaussian(target.mean, langevin_law(sampler, target)).sample(num, generator=generator))
+def langevin_start(
+    sampler: Langevin, target: Gaussian, num: int, generator: torch.Generator
+) -> State:
+    return sampler.init(
+        target,
+        Gaussian(target.mean, langevin_law(sampler, target)).sample(num, generator=generator),
+    )
 
 
-def baoab_start(sampler: UnderdampedLangevin, target: Gaussian, num: int, generator: torch.Generator) -> Any:
+def baoab_start(
+    sampler: UnderdampedLangevin, target: Gaussian, num: int, generator: torch.Generator
+) -> Any:
     mean = torch.cat([target.mean, torch.zeros_like(target.mean)])
     joint = Gaussian(mean, baoab_law(sampler, target)).sample(num, generator=generator)
     position, momentum = joint.split(len(target.mean), 1)
     return KineticState(position, *target.value_and_grad(position), momentum)
 
 
-def tempering_start(sampler: ParallelTempering, target: Gaussian, num: int, generator: torch.Generator) -> Any:
+def tempering_start(
+    sampler: ParallelTempering, target: Gaussian, num: int, generator: torch.Generator
+) -> Any:
     """Every replica at its own exact law, ``covariance / beta``."""
     state = sampler.init(target, target.sample(num, generator=generator), generator=generator)
     laws = [Gaussian(target.mean, target.covariance / beta) for beta in sampler.ladder]
     x = torch.cat([law.sample(num, generator=generator) for law in laws])
     value, grad = (
         torch.cat(ends)
-        for ends in zip(*(law.value_and_grad(x[k * num : (k + 1) * num]) for k, law in enumerate(laws)), strict=True)
+        for ends in zip(
+            *(law.value_and_grad(x[k * num : (k + 1) * num]) for k, law in enumerate(laws)),
+            strict=True,
+        )
     )
     replicas = State(x, value, grad)
-    return state._replace(position=x[-num:], log_density=value[-num:], grad=grad[-num:], replicas=replicas)
+    return state._replace(
+        position=x[-num:], log_density=value[-num:], grad=grad[-num:], replicas=replicas
+    )
 
 
 def exact_law(sampler: Sampler, target: Gaussian) -> Tensor:
@@ -104,7 +136,9 @@ def exact_law(sampler: Sampler, target: Gaussian) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """A sampler with steps as large as it bears on ``correlated_gaussian``, its stationary law and a draw from it."""
+    """A sampler with steps as large as it bears on ``correlated_gaussian``, its stationary law and
+    a draw from it.
+    """
 
     name: str
     sampler: Sampler
@@ -132,4 +166,6 @@ TABLE = [
     Row("tempering_hmc", ParallelTempering(HMC(0.7, 3, 6), LADDER), start=tempering_start),
     Row("annealed", Annealed(MALA(0.3, 6), LADDER)),
 ]
-FLOW = Row("gradient_flow", GradientFlow(1.0, "rk4", 6))  # no stationary law: it obeys the contract only
+FLOW = Row(
+    "gradient_flow", GradientFlow(1.0, "rk4", 6)
+)  # no stationary law: it obeys the contract only

@@ -49,7 +49,9 @@ def nowhere() -> Tensor:
 )
 def test_what_is_no_tensor_of_real_numbers(log_density: Any, got: str) -> None:
     for sampler in (Langevin(0.1, 2), MALA(0.1, 2), GradientFlow(0.1)):
-        with pytest.raises(ValueError, match=f"log_density must return a tensor of real numbers.* got {got}"):
+        with pytest.raises(
+            ValueError, match=f"log_density must return a tensor of real numbers.* got {got}"
+        ):
             sampler.sample(log_density, torch.zeros(4, 2))
 
 
@@ -63,28 +65,57 @@ KSD = partial(kernel_stein_discrepancy, standard)
     ("make", "message"),
     [
         (lambda: Annealed(WRONG, (0.5, 1.0)), "Annealed: sampler must be a Sampler, got None"),
-        (lambda: ParallelTempering(WRONG, (0.5, 1.0)), "ParallelTempering: sampler must be a Sampler"),
+        (
+            lambda: ParallelTempering(WRONG, (0.5, 1.0)),
+            "ParallelTempering: sampler must be a Sampler",
+        ),
         (lambda: LowPrecision(WRONG), "LowPrecision: sampler must be a Sampler"),
         (lambda: Annealed(MALA(0.1, 1), WRONG), "ladder must increase from above 0 to 1, got"),
-        (lambda: Annealed(MALA(0.1, 1), (WRONG, 1.0)), "ladder must increase from above 0 to 1, got"),
+        (
+            lambda: Annealed(MALA(0.1, 1), (WRONG, 1.0)),
+            "ladder must increase from above 0 to 1, got",
+        ),
         (lambda: DDIM(WRONG, 3), "DDIM: schedule must be a Schedule, got None"),
         (lambda: VPCosine(WRONG), "VPCosine: log_snr_min must be finite, got None"),
-        (lambda: Tempered(standard, torch.nan), "Tempered: beta must be finite and non-negative, got nan"),
+        (
+            lambda: Tempered(standard, torch.nan),
+            "Tempered: beta must be finite and non-negative, got nan",
+        ),
         (lambda: Gaussian([torch.nan, 0.0], EYE), "mean must be finite, got"),
-        (lambda: Gaussian([0.0, 0.0], EYE)(torch.zeros(4, 1)), r"x must have shape \(num, 2\), got \(4, 1\)"),
-        (lambda: Gaussian([0.0, 0.0], EYE).sample(-1), "Gaussian: num must be an integer >= 0, got -1"),
-        (lambda: GaussianMixture([0.5, torch.inf], EYE, [1.0, 1.0]), "weights must be finite, got"),
+        (
+            lambda: Gaussian([0.0, 0.0], EYE)(torch.zeros(4, 1)),
+            r"x must have shape \(num, 2\), got \(4, 1\)",
+        ),
+        (
+            lambda: Gaussian([0.0, 0.0], EYE).sample(-1),
+            "Gaussian: num must be an integer >= 0, got -1",
+        ),
+        (
+            lambda: GaussianMixture([0.5, torch.inf], EYE, [1.0, 1.0]),
+            "weights must be finite, got",
+        ),
         (lambda: MIXTURE(torch.zeros(4, 1)), r"x must have shape \(num, 2\), got \(4, 1\)"),
         (lambda: Banana(WRONG), "Banana: curvature must be finite, got None"),
         (lambda: Banana()(torch.zeros(4, 3)), r"x must have shape \(num, 2\), got \(4, 3\)"),
         (lambda: KSD(nowhere()), "position must be finite at the start: 1 of 4"),
-        (lambda: KSD(torch.zeros(4, 2), scale=torch.inf), "scale must be finite and positive, got inf"),
+        (
+            lambda: KSD(torch.zeros(4, 2), scale=torch.inf),
+            "scale must be finite and positive, got inf",
+        ),
         (lambda: KSD(torch.zeros(4, 2).long()), "x must be a floating tensor"),
         (lambda: ess(WRONG), "draws must be a Tensor, got None"),
-        (lambda: log_mean_exp(torch.tensor([torch.nan])), "log_weight must be finite or -inf, got nan"),
-        (lambda: PersistentChains(4, 2).pick(-1), "PersistentChains: num must be an integer >= 0, got -1"),
         (
-            lambda: GradientFlow(0.1).log_prob(standard, torch.zeros(4, 2), lambda x: standard(x)[:, None]),
+            lambda: log_mean_exp(torch.tensor([torch.nan])),
+            "log_weight must be finite or -inf, got nan",
+        ),
+        (
+            lambda: PersistentChains(4, 2).pick(-1),
+            "PersistentChains: num must be an integer >= 0, got -1",
+        ),
+        (
+            lambda: GradientFlow(0.1).log_prob(
+                standard, torch.zeros(4, 2), lambda x: standard(x)[:, None]
+            ),
             r"base_log_prob\(x0\) must have shape \(4,\), got \(4, 1\)",
         ),
     ],
@@ -94,7 +125,9 @@ def test_bad_arguments(make: Callable[[], Any], message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("index", [torch.tensor([0.0]), torch.tensor([True]), torch.tensor([[0, 1]]), [0, 1]], ids=str)
+@pytest.mark.parametrize(
+    "index", [torch.tensor([0.0]), torch.tensor([True]), torch.tensor([[0, 1]]), [0, 1]], ids=str
+)
 def test_indices_are_integers(index: Any) -> None:
     with pytest.raises(ValueError, match=r"index must be a tensor of integers \(n,\), got"):
         PersistentChains(4, 2).advance(MALA(0.1, 1), standard, index)
@@ -109,7 +142,9 @@ def test_an_euler_flow_from_nowhere() -> None:
 
 
 def test_low_precision_on_meta() -> None:
-    assert LowPrecision(Langevin(0.1, 2)).sample(standard, torch.zeros(4, 2, device="meta")).is_meta
+    assert (
+        LowPrecision(Langevin(0.1, 2)).sample(standard, torch.zeros(4, 2, device="meta")).is_meta
+    )
 
 
 def test_whole_numbers_make_a_target() -> None:

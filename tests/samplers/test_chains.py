@@ -12,7 +12,9 @@ SAMPLER = MALA(0.3, 4)
 def test_start_is_standard_normal() -> None:
     chains = PersistentChains(100_000, (2,), generator=seeded())
     assert len(chains) == 100_000
-    assert moment_z(chains.particles.double(), torch.zeros(2).double(), torch.eye(2).double()) < Z_MAX
+    assert (
+        moment_z(chains.particles.double(), torch.zeros(2).double(), torch.eye(2).double()) < Z_MAX
+    )
     assert PersistentChains(3, 4).particles.shape == (3, 4)
     assert PersistentChains(3, (1, 8, 8)).particles.shape == (3, 1, 8, 8)
 
@@ -21,7 +23,9 @@ def test_advance_moves_only_the_picked() -> None:
     chains = PersistentChains(6, 2, generator=seeded()).double()
     before, index = chains.particles.clone(), torch.tensor([4, 1])
     moved = chains.advance(SAMPLER, correlated_gaussian(), index, generator=seeded(1))
-    torch.testing.assert_close(moved, SAMPLER.sample(correlated_gaussian(), before[index], generator=seeded(1)))
+    torch.testing.assert_close(
+        moved, SAMPLER.sample(correlated_gaussian(), before[index], generator=seeded(1))
+    )
     assert torch.equal(chains.particles[index], moved)
     rest = torch.tensor([0, 2, 3, 5])
     assert torch.equal(chains.particles[rest], before[rest])
@@ -46,7 +50,9 @@ def test_pick_covers_every_particle() -> None:
 @pytest.mark.parametrize("index", [[-1], [0, 3], [7]])
 def test_index_outside(index: list[int]) -> None:
     chains = PersistentChains(3, 2)
-    with pytest.raises(IndexError, match=rf"index must lie in \[0, 3\), got {min(index)} to {max(index)}"):
+    with pytest.raises(
+        IndexError, match=rf"index must lie in \[0, 3\), got {min(index)} to {max(index)}"
+    ):
         chains.advance(SAMPLER, lambda x: -x.square().sum(1), torch.tensor(index))
 
 
@@ -57,6 +63,8 @@ def test_bad_num_chains() -> None:
 
 def test_runs_on_meta() -> None:
     chains = PersistentChains(3, 2).to("meta")
-    moved = chains.advance(SAMPLER, lambda x: -x.square().sum(1), torch.zeros(2, dtype=torch.long, device="meta"))
+    moved = chains.advance(
+        SAMPLER, lambda x: -x.square().sum(1), torch.zeros(2, dtype=torch.long, device="meta")
+    )
     assert moved.is_meta
     assert moved.shape == (2, 2)

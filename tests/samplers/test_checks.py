@@ -12,7 +12,16 @@ from latent_ebm.networks import MLP
 from samplers import DDIM, HMC, VE, Langevin, PersistentChains
 from samplers.checks import as_shape, check_counts, check_fields, check_numbers
 
-NUMBERS = [1, 0.5, np.float32(0.5), np.float64(1), np.int64(1), np.array(0.5), torch.tensor(0.5), torch.tensor(1)]
+NUMBERS = [
+    1,
+    0.5,
+    np.float32(0.5),
+    np.float64(1),
+    np.int64(1),
+    np.array(0.5),
+    torch.tensor(0.5),
+    torch.tensor(1),
+]
 NO_NUMBERS = [
     True,
     np.bool_(True),
@@ -78,7 +87,9 @@ def test_counts() -> None:
 def test_fields_become_plain() -> None:
     pair = Pair(np.int64(3), torch.tensor(0.5))
     assert (type(pair.count), type(pair.scale)) == (int, float)
-    with pytest.raises(ValueError, match=r"Pair: count must be an integer >= 1, got np.float64\(3.0\)"):
+    with pytest.raises(
+        ValueError, match=r"Pair: count must be an integer >= 1, got np.float64\(3.0\)"
+    ):
         Pair(np.float64(3))
 
 
@@ -98,5 +109,7 @@ def test_counts_of_numpy_reach_the_objects() -> None:
     assert DDIM(VE(), three, eta=1).times(torch.zeros(1)).shape == (4,)
     assert PersistentChains(three, three).particles.shape == (3, 3)
     assert MLP(three, three)(torch.zeros(2, 3)).shape == (2, 3)
-    with pytest.raises(ValueError, match=r"PersistentChains: num_chains must be an integer >= 1, got 2.0"):
+    with pytest.raises(
+        ValueError, match=r"PersistentChains: num_chains must be an integer >= 1, got 2.0"
+    ):
         PersistentChains(2.0, 3)  # pyright: ignore[reportArgumentType]

@@ -65,7 +65,9 @@ def test_sample_is_the_last_of_run_and_generators_reproduce(row: Row) -> None:
     torch.testing.assert_close(first, states[-1].position)
     assert torch.equal(first, row.sampler.sample(target, x, generator=seeded(1)))
     again = row.sampler.sample(target, x, generator=seeded(2))
-    assert torch.equal(first, again) == (row is FLOW), "noise follows the generator, and a flow has none"
+    assert torch.equal(first, again) == (row is FLOW), (
+        "noise follows the generator, and a flow has none"
+    )
 
 
 @every_sampler
@@ -117,7 +119,9 @@ def test_gradient_modes(row: Row) -> None:
     target, x = correlated_gaussian(), torch.zeros(4, 2).double()
     wanted = row.sampler.sample(target, x, generator=seeded())
     with torch.no_grad():
-        torch.testing.assert_close(row.sampler.sample(lambda z: target(z), x, generator=seeded()), wanted)
+        torch.testing.assert_close(
+            row.sampler.sample(lambda z: target(z), x, generator=seeded()), wanted
+        )
     with torch.inference_mode():
         torch.testing.assert_close(row.sampler.sample(target, x, generator=seeded()), wanted)
         with pytest.raises(RuntimeError, match="inference_mode"):
@@ -140,16 +144,27 @@ def test_wrong_shape_of_log_density(row: Row) -> None:
 
 @pytest.mark.parametrize(
     "sampler",
-    [Langevin(20.0, 400), UnderdampedLangevin(80.0, 1.0, 400), ParallelTempering(Langevin(20.0, 400), (0.5, 1.0))],
+    [
+        Langevin(20.0, 400),
+        UnderdampedLangevin(80.0, 1.0, 400),
+        ParallelTempering(Langevin(20.0, 400), (0.5, 1.0)),
+    ],
 )
 def test_divergence_raises(sampler: Langevin) -> None:
-    with pytest.raises(FloatingPointError, match=r"(4 of 4|8 of 8) are not.*use a smaller step_size"):
+    with pytest.raises(
+        FloatingPointError, match=r"(4 of 4|8 of 8) are not.*use a smaller step_size"
+    ):
         sampler.sample(correlated_gaussian(), torch.zeros(4, 2).double(), generator=seeded())
 
 
 def test_a_bounded_divergence_raises() -> None:
-    """At step size 2 the drift of a standard normal only flips the sign: the chain is a random walk, never infinite."""
-    with pytest.raises(FloatingPointError, match=r"log_density must not fall along a chain.*use a smaller step_size"):
+    """At step size 2 the drift of a standard normal only flips the sign: the chain is a random
+    walk, never infinite.
+    """
+    with pytest.raises(
+        FloatingPointError,
+        match=r"log_density must not fall along a chain.*use a smaller step_size",
+    ):
         Langevin(2.0, 60).sample(standard, torch.zeros(50, 3), generator=seeded())
     Langevin(0.5, 60).sample(standard, torch.zeros(50, 3), generator=seeded())
 
@@ -165,7 +180,9 @@ def test_divergence_of_a_hot_replica_raises() -> None:
         sampler.sample(undefined_far_out, torch.zeros(4, 2), generator=generator)
 
 
-@pytest.mark.parametrize("sampler", [MALA(1e4, 5), HMC(1e3, 3, 5), ParallelTempering(MALA(1e4, 5), (0.5, 1.0))])
+@pytest.mark.parametrize(
+    "sampler", [MALA(1e4, 5), HMC(1e3, 3, 5), ParallelTempering(MALA(1e4, 5), (0.5, 1.0))]
+)
 def test_stuck_chains_warn(sampler: MALA) -> None:
     with pytest.warns(UserWarning, match="8 of 8 chains .* never moved"):
         sampler.sample(correlated_gaussian(), torch.zeros(8, 2).double(), generator=seeded())
@@ -186,7 +203,10 @@ def test_single_rejections_do_not_warn() -> None:
         (lambda: Langevin(float("nan"), 1), "step_size must be finite and positive, got nan"),
         (lambda: Langevin(0.1, 0), "num_steps must be an integer >= 1, got 0"),
         (lambda: Langevin(0.1, 1.5), "num_steps must be an integer >= 1, got 1.5"),  # pyright: ignore[reportArgumentType]
-        (lambda: Langevin(0.1, 1, temperature=-1.0), "temperature must be finite and non-negative, got -1.0"),
+        (
+            lambda: Langevin(0.1, 1, temperature=-1.0),
+            "temperature must be finite and non-negative, got -1.0",
+        ),
         (lambda: MALA(-0.1, 1), "MALA: step_size"),
         (lambda: MALA(0.1, 0), "MALA: num_steps"),
         (lambda: HMC(float("inf"), 1, 1), "HMC: step_size"),
@@ -204,7 +224,17 @@ def test_bad_arguments(make, message: str) -> None:
 
 @pytest.mark.parametrize("wrapper", [Annealed, ParallelTempering])
 @pytest.mark.parametrize(
-    "ladder", [(), (0.5,), (0.0, 1.0), (-1.0, 1.0), (0.5, 0.5, 1.0), (1.0, 0.5), (1.0, 2.0), (float("nan"), 1.0)]
+    "ladder",
+    [
+        (),
+        (0.5,),
+        (0.0, 1.0),
+        (-1.0, 1.0),
+        (0.5, 0.5, 1.0),
+        (1.0, 0.5),
+        (1.0, 2.0),
+        (float("nan"), 1.0),
+    ],
 )
 def test_bad_ladders(wrapper, ladder: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="ladder must increase from above 0 to 1, got"):

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers import HMC, MALA, acceptance, ess, kernel_stein_discrepancy, split_rhat, value_and_grad
+from samplers import (
+    HMC,
+    MALA,
+    acceptance,
+    ess,
+    kernel_stein_discrepancy,
+    split_rhat,
+    value_and_grad,
+)
 from tests.samplers.table import correlated_gaussian, seeded
 
 
@@ -20,14 +28,21 @@ def autoregression(rho: float, num: int, chains: int) -> Tensor:
 
 
 def uniform(seed: int, num: int) -> Tensor:
-    """Numbers (num,) of a linear congruential generator, the same for every version of every library."""
-    values = itertools.accumulate(range(num), lambda s, _: (1103515245 * s + 12345) % 2**31, initial=seed)
+    """Numbers (num,) of a linear congruential generator, the same for every version of every
+    library.
+    """
+    values = itertools.accumulate(
+        range(num), lambda s, _: (1103515245 * s + 12345) % 2**31, initial=seed
+    )
     return (torch.tensor(list(values)[1:], dtype=torch.float64) + 0.5) / 2**31
 
 
 def draws_of(rho: float, num: int = 120, chains: int = 4) -> Tensor:
     """Autoregressions (num, chains) started at N(0, 1)."""
-    radius, angle = (-2 * uniform(1, num * chains).log()).sqrt(), 2 * torch.pi * uniform(78, num * chains)
+    radius, angle = (
+        (-2 * uniform(1, num * chains).log()).sqrt(),
+        2 * torch.pi * uniform(78, num * chains),
+    )
     x = (radius * angle.cos()).view(num, chains)
     for k in range(1, num):
         x[k] = rho * x[k - 1] + (1 - rho**2) ** 0.5 * x[k]
@@ -35,7 +50,8 @@ def draws_of(rho: float, num: int = 120, chains: int = 4) -> Tensor:
 
 
 LAST = torch.arange(4) == 3
-# Draws, and the rank-normalised split R-hat and bulk effective sample size that ArviZ 0.23.4 gives for them.
+# Draws, and the rank-normalised split R-hat and bulk effective sample size that ArviZ 0.23.4 gives
+# for them.
 ARVIZ = {
     "independent": (draws_of(0.0), 1.0049307, 519.69099),
     "slow": (draws_of(0.9), 1.1139351, 30.856847),
@@ -43,7 +59,11 @@ ARVIZ = {
     "disagreeing": (draws_of(0.3) + 2 * LAST, 1.2975645, 11.657658),
     "stuck": (torch.where(LAST, 0.0, draws_of(0.3)), 1.5474575, 332.00388),
     "wide": (draws_of(0.3) * (1 + 3 * LAST), 1.2071251, 308.03643),
-    "drifting": (draws_of(0.3, 121) + torch.linspace(0, 2, 121).double()[:, None], 1.1148877, 26.46318),
+    "drifting": (
+        draws_of(0.3, 121) + torch.linspace(0, 2, 121).double()[:, None],
+        1.1148877,
+        26.46318,
+    ),
     "heavy": (draws_of(0.3) ** 3 * 100, 1.0095202, 318.23114),
     "tied": (draws_of(0.5).round(), 1.0104142, 235.38013),
     "single": (draws_of(0.6, 120, 1), 1.0352307, 31.942521),
@@ -61,8 +81,12 @@ def test_the_values_of_arviz(name: str) -> None:
 def test_events_are_judged_one_by_one() -> None:
     names = ("independent", "slow", "stuck", "disagreeing")
     draws = torch.stack([ARVIZ[name][0] for name in names], 2).view(120, 4, 2, 2)
-    torch.testing.assert_close(ess(draws).flatten(), torch.tensor([ARVIZ[n][2] for n in names]).double())
-    torch.testing.assert_close(split_rhat(draws).flatten(), torch.tensor([ARVIZ[n][1] for n in names]).double())
+    torch.testing.assert_close(
+        ess(draws).flatten(), torch.tensor([ARVIZ[n][2] for n in names]).double()
+    )
+    torch.testing.assert_close(
+        split_rhat(draws).flatten(), torch.tensor([ARVIZ[n][1] for n in names]).double()
+    )
 
 
 def test_chains_that_never_move_do_not_reassure() -> None:
@@ -84,7 +108,10 @@ def test_ess_of_an_autoregression(rho: float) -> None:
     draws = autoregression(rho, 2_000, 8)
     assert ess(draws).shape == (2,)
     torch.testing.assert_close(
-        ess(draws) / draws[..., 0].numel(), torch.full((2,), (1 - rho) / (1 + rho)).double(), rtol=0.15, atol=0
+        ess(draws) / draws[..., 0].numel(),
+        torch.full((2,), (1 - rho) / (1 + rho)).double(),
+        rtol=0.15,
+        atol=0,
     )
 
 
@@ -107,14 +134,18 @@ def test_event_shapes(event: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("diagnostic", [ess, split_rhat])
 @pytest.mark.parametrize("shape", [(10,), (3, 4), (10, 0, 2)])
 def test_wrong_draws(diagnostic, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"draws must have shape \(num_draws >= 4, chains >= 1, \*event\), got"):
+    with pytest.raises(
+        ValueError, match=r"draws must have shape \(num_draws >= 4, chains >= 1, \*event\), got"
+    ):
         diagnostic(torch.zeros(shape))
 
 
 def test_acceptance() -> None:
     target, x = correlated_gaussian(), torch.zeros(5, 2).double()
     infos = [info for _, info in MALA(0.3, 20).run(target, x, generator=seeded())]
-    torch.testing.assert_close(acceptance(iter(infos)), torch.stack([info.accept_prob for info in infos]).mean(0))
+    torch.testing.assert_close(
+        acceptance(iter(infos)), torch.stack([info.accept_prob for info in infos]).mean(0)
+    )
     with pytest.raises(ValueError, match="infos must hold at least one Info, got none"):
         acceptance([])
 
@@ -139,7 +170,9 @@ def test_stein_discrepancy_tells_the_right_target() -> None:
 
 
 def test_stein_discrepancy_against_automatic_differentiation() -> None:
-    """``k_0(x, y) = s(x).s(y) k + s(x).grad_y k + s(y).grad_x k + tr grad_x grad_y k``, pair by pair."""
+    """``k_0(x, y) = s(x).s(y) k + s(x).grad_y k + s(y).grad_x k + tr grad_x grad_y k``, pair by
+    pair.
+    """
     target, scale, exponent = correlated_gaussian(), 0.7, -0.3
     x = target.sample(6, generator=seeded())
     score = value_and_grad(target, x)[1]
@@ -154,7 +187,9 @@ def test_stein_discrepancy_against_automatic_differentiation() -> None:
         return score[i] @ score[j] * kernel(a, b) + score[i] @ grad_b + score[j] @ grad_a + trace
 
     wanted = torch.stack([stein(i, j) for i in range(6) for j in range(6)]).mean().sqrt()
-    torch.testing.assert_close(kernel_stein_discrepancy(target, x, scale=scale, exponent=exponent), wanted)
+    torch.testing.assert_close(
+        kernel_stein_discrepancy(target, x, scale=scale, exponent=exponent), wanted
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ def gaussian() -> Gaussian:
 
 def mixture() -> GaussianMixture:
     means = torch.tensor([[-1.0, 0.3], [1.2, -0.4], [0.2, 1.5]]).double()
-    return GaussianMixture(torch.tensor([0.3, 0.5, 0.2]).double(), means, torch.tensor([0.7, 0.9, 0.6]).double())
+    return GaussianMixture(
+        torch.tensor([0.3, 0.5, 0.2]).double(), means, torch.tensor([0.7, 0.9, 0.6]).double()
+    )
 
 
 def start(num: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -47,18 +49,28 @@ class Quartic(nn.Module):
 
 @pytest.mark.parametrize("method", ["dopri5", "dopri8"])
 def test_flow_to_a_gaussian_is_that_of_ornstein_and_uhlenbeck(method: str) -> None:
-    """``x_t = m + exp(-P t)(x_0 - m)``, and ``log q_t`` grows by ``t tr P``: N(m - exp(-Pt) m, exp(-2Pt))."""
+    """``x_t = m + exp(-P t)(x_0 - m)``, and ``log q_t`` grows by ``t tr P``: N(m - exp(-Pt) m,
+    exp(-2Pt)).
+    """
     target, (x0, log_prob0) = gaussian(), start(50, 3)
     x, log_prob = GradientFlow(HORIZON, method).flow(target, x0, log_prob0)
     shrink = torch.matrix_exp(-HORIZON * target.precision)
     torch.testing.assert_close(x, target.mean + (x0 - target.mean) @ shrink, rtol=1e-6, atol=1e-8)
-    law = torch.distributions.MultivariateNormal(target.mean - target.mean @ shrink, shrink @ shrink)
+    law = torch.distributions.MultivariateNormal(
+        target.mean - target.mean @ shrink, shrink @ shrink
+    )
     torch.testing.assert_close(log_prob, law.log_prob(x), rtol=1e-6, atol=0)
 
 
 def test_density_is_the_change_of_variables_by_brute_force() -> None:
-    """Jacobian of the whole map, one column a unit vector, by differences of flows started a little apart."""
-    target, flow, (x0, log_prob0) = mixture(), GradientFlow(HORIZON, rtol=1e-11, atol=1e-11), start(20, 2)
+    """Jacobian of the whole map, one column a unit vector, by differences of flows started a
+    little apart.
+    """
+    target, flow, (x0, log_prob0) = (
+        mixture(),
+        GradientFlow(HORIZON, rtol=1e-11, atol=1e-11),
+        start(20, 2),
+    )
     _, log_prob = flow.flow(target, x0, log_prob0)
     h = 1e-4 * torch.eye(2).double()
     columns = [(flow.sample(target, x0 + e) - flow.sample(target, x0 - e)) / 2e-4 for e in h]
@@ -70,7 +82,9 @@ def test_density_is_the_change_of_variables_by_brute_force() -> None:
 def test_exact_trace_and_hessian_are_those_of_autograd() -> None:
     target, x = mixture(), start(7, 2)[0]
     grad, laplacian = score_and_laplacian(target, x)
-    full = torch.stack([torch.autograd.functional.hessian(lambda y: target(y[None])[0], row) for row in x])
+    full = torch.stack(
+        [torch.autograd.functional.hessian(lambda y: target(y[None])[0], row) for row in x]
+    )
     torch.testing.assert_close(grad, target.value_and_grad(x)[1])
     torch.testing.assert_close(laplacian, full.diagonal(dim1=1, dim2=2).sum(1))
     torch.testing.assert_close(score_and_hessian(target, x)[1], full)
@@ -92,7 +106,9 @@ def test_observed_order_is_the_declared_one(method: str) -> None:
     errors = []
     for num_steps in (16, 32, 64):
         found = GradientFlow(HORIZON, method, num_steps).flow(target, x0, log_prob0)
-        errors.append([(a - b).abs().mean().log2().item() for a, b in zip(found, truth, strict=True)])
+        errors.append(
+            [(a - b).abs().mean().log2().item() for a, b in zip(found, truth, strict=True)]
+        )
     for coarse, fine in itertools.pairwise(errors[1:]):
         for a, b in zip(coarse, fine, strict=True):
             assert a - b == pytest.approx(FIXED_STEP[method], abs=0.15)
@@ -111,7 +127,9 @@ def test_tolerances_hold_for_every_chain() -> None:
 
 
 def test_hutchinson_is_unbiased_with_the_stated_variance() -> None:
-    """Variance ``2 sum_{i != j} H_ij^2 / num_probes`` of one trace; a Gaussian's H is constant, so T times that."""
+    """Variance ``2 sum_{i != j} H_ij^2 / num_probes`` of one trace; a Gaussian's H is constant, so
+    T times that.
+    """
     target, num = gaussian(), 40_000
     off_diagonal = target.precision - torch.diag(target.precision.diagonal())
     flow = GradientFlow(0.5, "euler", 1, exact_dim=2, num_probes=3)
@@ -145,7 +163,9 @@ def test_euler_density_is_that_of_the_euler_maps() -> None:
     x, log_prob = flow.euler_flow(target, x0, log_prob0)
     torch.testing.assert_close(x, flow.sample(target, x0))
     for i in range(10):
-        jacobian = torch.autograd.functional.jacobian(lambda y: flow.rsample(target, y[None])[0], x0[i])
+        jacobian = torch.autograd.functional.jacobian(
+            lambda y: flow.rsample(target, y[None])[0], x0[i]
+        )
         torch.testing.assert_close(log_prob[i], log_prob0[i] - jacobian.det().log())
     smooth = flow.flow(target, x0, log_prob0)[1]
     assert 0.001 < (log_prob - smooth).abs().mean() < 0.5
@@ -156,7 +176,8 @@ def test_euler_step_that_folds_space_is_refused() -> None:
     steep = Gaussian(target.mean.double(), target.covariance.double())
     GradientFlow(1.0, "euler", 101).euler_flow(steep, x0, log_prob0)
     with pytest.raises(
-        ValueError, match=r"num_steps must be large enough.* got 1\.01 in step 1 of 99 with eta = 0\.0101"
+        ValueError,
+        match=r"num_steps must be large enough.* got 1\.01 in step 1 of 99 with eta = 0\.0101",
     ):
         GradientFlow(1.0, "euler", 99).euler_flow(steep, x0, log_prob0)
     with pytest.raises(ValueError, match="at most exact_dim = 2 numbers an event, got 3"):
@@ -167,7 +188,9 @@ def test_euler_step_that_folds_space_is_refused() -> None:
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("method", ["dopri5", "rk4"])
 def test_gradients_through_the_flow(method: str, adjoint: bool) -> None:
-    """Of ``mean |F(x)|^2`` and of the entropy of q_T in a parameter, against central differences."""
+    """Of ``mean |F(x)|^2`` and of the entropy of q_T in a parameter, against central
+    differences.
+    """
     flow = GradientFlow(0.5, method, 10 if method == "rk4" else 1, adjoint=adjoint)
     model, (x0, log_prob0) = Quartic(), start(3, 2)
 
@@ -188,19 +211,27 @@ def test_gradients_through_the_flow(method: str, adjoint: bool) -> None:
 def test_gradient_in_the_start() -> None:
     target, flow = gaussian(), GradientFlow(0.7)
     x0 = start(1, 3)[0].requires_grad_()
-    jacobian = torch.stack([torch.autograd.grad(c, x0, retain_graph=True)[0][0] for c in flow.rsample(target, x0)[0]])
-    torch.testing.assert_close(jacobian, torch.matrix_exp(-0.7 * target.precision), rtol=1e-6, atol=1e-8)
+    jacobian = torch.stack(
+        [torch.autograd.grad(c, x0, retain_graph=True)[0][0] for c in flow.rsample(target, x0)[0]]
+    )
+    torch.testing.assert_close(
+        jacobian, torch.matrix_exp(-0.7 * target.precision), rtol=1e-6, atol=1e-8
+    )
 
 
 def test_langevin_differentiates_its_chain() -> None:
-    """``x_K = (1 - step a)^K x_0 + noise``: its derivative in the precision a is closed-form at zero temperature."""
+    """``x_K = (1 - step a)^K x_0 + noise``: its derivative in the precision a is closed-form at
+    zero temperature.
+    """
     a = nn.Parameter(torch.tensor(0.8).double())
     x0, k, h = torch.full((3, 1), 2.0).double(), 7, 0.1
     x = Langevin(h, k, temperature=0.0).rsample(lambda x: -0.5 * a * x.square().sum(1), x0)
     x.sum().backward()
     assert a.grad is not None
     assert a.grad.item() == pytest.approx(3 * 2.0 * k * (1 - h * 0.8) ** (k - 1) * -h)
-    assert torch.equal(x, Langevin(h, k, temperature=0.0).sample(lambda x: -0.5 * a * x.square().sum(1), x0))
+    assert torch.equal(
+        x, Langevin(h, k, temperature=0.0).sample(lambda x: -0.5 * a * x.square().sum(1), x0)
+    )
     noisy = UnderdampedLangevin(0.1, 1.0, 3)
     same = (
         noisy.rsample(standard_log_prob, x0, generator=seeded()),
@@ -265,7 +296,10 @@ def test_meta_tensors_pass() -> None:
             lambda: GradientFlow(1.0).flow(gaussian(), *start(4, 3)[:1], torch.zeros(3)),
             r"log_prob0 must have shape \(4,\)",
         ),
-        (lambda: GradientFlow(1.0).flow(lambda x: x.sum(), *start(4, 3)), r"log_density must return shape \(4,\)"),
+        (
+            lambda: GradientFlow(1.0).flow(lambda x: x.sum(), *start(4, 3)),
+            r"log_density must return shape \(4,\)",
+        ),
         (
             lambda: GradientFlow(1.0, adjoint=True).rsample(standard_log_prob, torch.zeros(2, 2)),
             "log_density must be an nn.Module for adjoint gradients, got function",

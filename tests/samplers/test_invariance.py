@@ -1,7 +1,8 @@
-"""Chains started at the stationary law must stay there: z-tests after a few large steps, and from far away.
+"""Chains started at the stationary law must stay there: z-tests after a few large steps, and from
+far away.
 
-Many chains and few steps see an error of one step; a long chain with a loose tolerance passes a sampler whose
-Metropolis test is missing.
+Many chains and few steps see an error of one step; a long chain with a loose tolerance passes a
+sampler whose Metropolis test is missing.
 """
 
 import itertools
@@ -62,7 +63,9 @@ def test_invariance(row: Row) -> None:
         prob.append(info.accept_prob.mean())
     assert moment_z(state.position, target.mean, law) < Z_MAX
     if not isinstance(row.sampler, Langevin | UnderdampedLangevin):
-        assert torch.stack(prob).mean() < 0.9, "steps must be large for the Metropolis test to matter"
+        assert torch.stack(prob).mean() < 0.9, (
+            "steps must be large for the Metropolis test to matter"
+        )
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -74,7 +77,9 @@ def test_mixing(row: Row) -> None:
 
 
 def test_underdamped_joint_law() -> None:
-    """BAOAB: position and momentum together keep the fixed point of their linear map; the position's part is exact."""
+    """BAOAB: position and momentum together keep the fixed point of their linear map; the
+    position's part is exact.
+    """
     target, sampler, generator = correlated_gaussian(), UnderdampedLangevin(0.8, 1.0, 6), seeded(9)
     law = baoab_law(sampler, target)
     torch.testing.assert_close(law[:2, :2], target.covariance)
@@ -88,14 +93,18 @@ def test_underdamped_joint_law() -> None:
 
 def test_underdamped_starts_with_standard_momenta() -> None:
     target = correlated_gaussian()
-    state = UnderdampedLangevin(0.5, 1.0, 1).init(target, torch.zeros(NUM, 2).double(), generator=seeded())
+    state = UnderdampedLangevin(0.5, 1.0, 1).init(
+        target, torch.zeros(NUM, 2).double(), generator=seeded()
+    )
     assert moment_z(state.momentum, torch.zeros(2).double(), torch.eye(2).double()) < Z_MAX
 
 
 def mixture() -> GaussianMixture:
     """Two overlapping modes of unequal weight and width."""
     means = torch.tensor([[-1.5, 0.0], [1.0, 1.0]]).double()
-    return GaussianMixture(torch.tensor([0.3, 0.7]).double(), means, torch.tensor([0.6, 1.0]).double())
+    return GaussianMixture(
+        torch.tensor([0.3, 0.7]).double(), means, torch.tensor([0.6, 1.0]).double()
+    )
 
 
 def banana() -> Banana:
@@ -113,11 +122,18 @@ ADJUSTED = [
 @pytest.mark.parametrize("sampler", ADJUSTED, ids=str)
 def test_invariance_of_a_mixture(sampler: Sampler) -> None:
     target, generator = mixture(), seeded(11)
-    x = at_stationarity(sampler, target, target.sample(how_many(sampler), generator=generator), generator)
+    x = at_stationarity(
+        sampler, target, target.sample(how_many(sampler), generator=generator), generator
+    )
     d = x - target.mean
     moments = torch.cat([d, d[:, :1] * d, d[:, 1:] ** 2], 1)
     c = target.covariance
-    assert z_scores(moments, torch.stack([c[0, 0] * 0, c[0, 0] * 0, c[0, 0], c[0, 1], c[1, 1]])).abs().max() < Z_MAX
+    assert (
+        z_scores(moments, torch.stack([c[0, 0] * 0, c[0, 0] * 0, c[0, 0], c[0, 1], c[1, 1]]))
+        .abs()
+        .max()
+        < Z_MAX
+    )
     # The log-density itself, against independent exact draws.
     exact = target(target.sample(len(x), generator=generator))
     assert abs(target(x).mean() - exact.mean()) < Z_MAX * exact.std() * (2 / len(x)) ** 0.5
@@ -126,17 +142,23 @@ def test_invariance_of_a_mixture(sampler: Sampler) -> None:
 @pytest.mark.parametrize("sampler", ADJUSTED, ids=str)
 def test_invariance_of_a_banana(sampler: Sampler) -> None:
     target, generator = banana(), seeded(12)
-    x = at_stationarity(sampler, target, target.sample(how_many(sampler), generator=generator), generator)
+    x = at_stationarity(
+        sampler, target, target.sample(how_many(sampler), generator=generator), generator
+    )
     assert moment_z(target.unbend(x), torch.zeros(2).double(), torch.eye(2).double()) < Z_MAX
 
 
 def at_stationarity(
     sampler: Sampler, target: GaussianMixture | Banana, x: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Positions after the sampler's steps from exact draws; hot replicas get exact draws of ``p^beta`` by rejection."""
+    """Positions after the sampler's steps from exact draws; hot replicas get exact draws of
+    ``p^beta`` by rejection.
+    """
     state: Any = sampler.init(target, x, generator=generator)
     if isinstance(sampler, ParallelTempering):
-        replicas = [tempered_draws(target, beta, len(x), generator) for beta in sampler.ladder[:-1]]
+        replicas = [
+            tempered_draws(target, beta, len(x), generator) for beta in sampler.ladder[:-1]
+        ]
         beta = x.new_tensor(sampler.ladder).repeat_interleave(len(x))
         both = torch.cat([*replicas, x])
         replicas = State(both, *Tempered(target, beta).value_and_grad(both))
@@ -147,11 +169,17 @@ def at_stationarity(
     return state.position
 
 
-def tempered_draws(target: GaussianMixture | Banana, beta: float, num: int, generator: torch.Generator) -> Tensor:
-    """Exact draws of ``p^beta``: ``(sum_k w_k N_k)^beta <= sum_k (w_k N_k)^beta``, a mixture of wider Gaussians."""
+def tempered_draws(
+    target: GaussianMixture | Banana, beta: float, num: int, generator: torch.Generator
+) -> Tensor:
+    """Exact draws of ``p^beta``: ``(sum_k w_k N_k)^beta <= sum_k (w_k N_k)^beta``, a mixture of
+    wider Gaussians.
+    """
     if isinstance(target, Banana):
         u = target.scales / beta**0.5 * torch.randn(num, 2, generator=generator).double()
-        return torch.stack([u[:, 0], u[:, 1] + target.curvature * (u[:, 0] ** 2 - target.scales[0] ** 2)], 1)
+        return torch.stack(
+            [u[:, 0], u[:, 1] + target.curvature * (u[:, 0] ** 2 - target.scales[0] ** 2)], 1
+        )
     # The integral of (w N(s))^beta in 2-D is w^beta (2 pi s^2)^(1 - beta) / beta.
     weights = target.weights**beta * (2 * torch.pi * target.scales**2) ** (1 - beta) / beta
     proposal = GaussianMixture(weights, target.means, target.scales / beta**0.5)
@@ -163,11 +191,15 @@ def tempered_draws(target: GaussianMixture | Banana, beta: float, num: int, gene
 
 def far_modes() -> GaussianMixture:
     means = torch.tensor([[-4.0, 0.0], [4.0, 0.0]]).double()
-    return GaussianMixture(torch.tensor([0.25, 0.75]).double(), means, torch.tensor([1.0, 0.8]).double())
+    return GaussianMixture(
+        torch.tensor([0.25, 0.75]).double(), means, torch.tensor([1.0, 0.8]).double()
+    )
 
 
 def test_tempering_crosses_between_modes() -> None:
-    """Replica exchange finds both modes with their masses; the inner sampler alone stays where it started."""
+    """Replica exchange finds both modes with their masses; the inner sampler alone stays where it
+    started.
+    """
     target, inner = far_modes(), HMC(0.5, 4, 250)
     start = torch.tensor([[-4.0, 0.0]]).double().expand(1_000, 2)
     alone = inner.sample(target, start, generator=seeded(1))
@@ -239,7 +271,9 @@ def test_tempered() -> None:
     torch.testing.assert_close(value, beta * target(x))
     torch.testing.assert_close(grad, beta[:, None] * target.value_and_grad(x)[1])
     torch.testing.assert_close(gradient_function(Tempered(target, beta), x)(x), grad)
-    torch.testing.assert_close(Tempered(target, 0.5)(x), Gaussian(target.mean, 2 * target.covariance)(x))
+    torch.testing.assert_close(
+        Tempered(target, 0.5)(x), Gaussian(target.mean, 2 * target.covariance)(x)
+    )
     with pytest.raises(ValueError, match=r"beta must have shape \(4,\), got \(3,\)"):
         Tempered(target, beta[:3])(x)
     with pytest.raises(ValueError, match="beta must be finite and non-negative, got -1"):
@@ -252,7 +286,11 @@ SPREAD, WIDTH = 1.5, 2  # of the axis of a funnel, and how many numbers hang on 
 def funnel(x: Tensor) -> Tensor:
     """``v ~ N(0, SPREAD^2)`` and ``y | v ~ N(0, exp(v))`` in WIDTH dimensions, x = (v, y)."""
     v, y = x[:, 0], x[:, 1:]
-    return -0.5 * (v / SPREAD) ** 2 - 0.5 * (y.square() * (-v[:, None]).exp()).sum(1) - 0.5 * WIDTH * v
+    return (
+        -0.5 * (v / SPREAD) ** 2
+        - 0.5 * (y.square() * (-v[:, None]).exp()).sum(1)
+        - 0.5 * WIDTH * v
+    )
 
 
 def funnel_draws(num: int, beta: float, generator: torch.Generator) -> Tensor:
@@ -263,8 +301,12 @@ def funnel_draws(num: int, beta: float, generator: torch.Generator) -> Tensor:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_tempering_on_a_funnel_is_invariant_if_all_replicas_start_at_their_laws(exact: bool) -> None:
-    """If all start at draws of the coldest law instead, the hot ones drive the cold one off on their way."""
+def test_tempering_on_a_funnel_is_invariant_if_all_replicas_start_at_their_laws(
+    exact: bool,
+) -> None:
+    """If all start at draws of the coldest law instead, the hot ones drive the cold one off on
+    their way.
+    """
     sampler, generator, num = ParallelTempering(MALA(0.05, 1), (0.25, 0.6, 1.0)), seeded(3), 10_000
     state = sampler.init(funnel, funnel_draws(num, 1.0, generator), generator=generator)
     if exact:
@@ -275,5 +317,10 @@ def test_tempering_on_a_funnel_is_invariant_if_all_replicas_start_at_their_laws(
         state, _ = sampler.step(funnel, state, generator=generator)
     v = state.position[:, :1] / SPREAD
     y = state.position[:, 1:] * (-state.position[:, :1] / 2).exp()
-    off = z_scores(torch.cat([v, v**2 - 1, y, y**2 - 1], 1), torch.zeros(2 + 2 * WIDTH)).abs().max().item()
+    off = (
+        z_scores(torch.cat([v, v**2 - 1, y, y**2 - 1], 1), torch.zeros(2 + 2 * WIDTH))
+        .abs()
+        .max()
+        .item()
+    )
     assert off < Z_MAX if exact else off > 8

@@ -14,7 +14,9 @@ DIM, STEP_SIZE = 8, 0.2
 
 
 def rotated(z: Tensor) -> Tensor:
-    """``-|R z|^2 / 2`` for a rotation R: a standard normal whose gradient needs two matrix products."""
+    """``-|R z|^2 / 2`` for a rotation R: a standard normal whose gradient needs two matrix
+    products.
+    """
     rotation = torch.linalg.qr(torch.randn(DIM, DIM, generator=seeded(1)))[0]
     return -0.5 * (z @ rotation).square().sum(1)
 
@@ -39,7 +41,9 @@ def test_positions_stay_and_products_are_rounded() -> None:
 
 
 def test_bias_of_the_law_is_small() -> None:
-    """Stationary variance 1 / (1 - step_size / 2) of every coordinate, within 1 %; sampling error is .3 %."""
+    """Stationary variance 1 / (1 - step_size / 2) of every coordinate, within 1 %; sampling error
+    is .3 %.
+    """
     variance = 1 / (1 - STEP_SIZE / 2)
     x = math.sqrt(variance) * torch.randn(25_000, DIM, generator=seeded())
     out = LowPrecision(Langevin(STEP_SIZE, 30)).sample(rotated, x, generator=seeded(2))
@@ -51,7 +55,9 @@ def test_a_metropolis_test_stays_one() -> None:
     x = torch.randn(200, DIM, generator=seeded())
     sampler = LowPrecision(HMC(0.3, 3, 5))
     assert sampler.num_steps == 5
-    assert all(info.accept_prob.mean() > 0.8 for _, info in sampler.run(rotated, x, generator=seeded(2)))
+    assert all(
+        info.accept_prob.mean() > 0.8 for _, info in sampler.run(rotated, x, generator=seeded(2))
+    )
 
 
 def test_dtype_must_be_of_low_precision() -> None:
@@ -62,7 +68,13 @@ def test_dtype_must_be_of_low_precision() -> None:
 @pytest.mark.parametrize(
     ("machine", "emulated", "amx", "units", "known"),
     [
-        ("x86_64", True, False, False, False),  # AVX512 without bfloat16, which oneDNN calls supported
+        (
+            "x86_64",
+            True,
+            False,
+            False,
+            False,
+        ),  # AVX512 without bfloat16, which oneDNN calls supported
         ("x86_64", True, False, True, True),
         ("AMD64", False, True, False, True),
         ("aarch64", True, False, False, True),
@@ -70,7 +82,12 @@ def test_dtype_must_be_of_low_precision() -> None:
     ],
 )
 def test_emulation_is_not_taken_for_units(
-    monkeypatch: pytest.MonkeyPatch, machine: str, emulated: bool, amx: bool, units: bool, known: bool
+    monkeypatch: pytest.MonkeyPatch,
+    machine: str,
+    emulated: bool,
+    amx: bool,
+    units: bool,
+    known: bool,
 ) -> None:
     monkeypatch.setattr(precision.platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: emulated)
@@ -83,7 +100,9 @@ def test_a_device_without_units_is_told_once(monkeypatch: pytest.MonkeyPatch) ->
     precision.warn_if_slow.cache_clear()
     monkeypatch.setattr(precision, "has_units", lambda device, dtype: False)
     sampler, x = LowPrecision(Langevin(STEP_SIZE, 3)), torch.zeros(4, DIM)
-    with pytest.warns(UserWarning, match="this cpu has no units for bfloat16, .* 2 to 15 times slower"):
+    with pytest.warns(
+        UserWarning, match="this cpu has no units for bfloat16, .* 2 to 15 times slower"
+    ):
         sampler.sample(rotated, x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -41,13 +41,18 @@ def start(**entries: float) -> Tensor:
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_start_that_is_not_finite(row: Row, bad: float) -> None:
     for call in (row.sampler.sample, lambda *args: list(row.sampler.run(*args))):
-        with pytest.raises(ValueError, match=r"position must be finite at the start: \d of \d+ chains are not"):
+        with pytest.raises(
+            ValueError, match=r"position must be finite at the start: \d of \d+ chains are not"
+        ):
             call(standard, start(x=bad))
 
 
 @CHAINS
 def test_a_start_outside_the_support(row: Row) -> None:
-    message = r"position must lie inside the support at the start: log_density is -inf at \d of \d+ chains"
+    message = (
+        r"position must lie inside the support at the start: log_density is -inf at \d of \d+ "
+        r"chains"
+    )
     with pytest.raises(ValueError, match=message):
         row.sampler.sample(half, start(x=-2.0))
 
@@ -56,12 +61,23 @@ def test_a_start_outside_the_support(row: Row) -> None:
 @pytest.mark.parametrize(
     ("log_density", "message"),
     [
-        (lambda x: standard(x) * torch.nan, r"log_density at the start must be finite: (\d+) of \1 are not"),
-        (lambda x: standard(x) + torch.inf, r"log_density at the start must be finite: (\d+) of \1 are not"),
-        (lambda x: x.norm(dim=1).sqrt(), r"gradient of log_density at the start must be finite: (\d+) of \1 are not"),
+        (
+            lambda x: standard(x) * torch.nan,
+            r"log_density at the start must be finite: (\d+) of \1 are not",
+        ),
+        (
+            lambda x: standard(x) + torch.inf,
+            r"log_density at the start must be finite: (\d+) of \1 are not",
+        ),
+        (
+            lambda x: x.norm(dim=1).sqrt(),
+            r"gradient of log_density at the start must be finite: (\d+) of \1 are not",
+        ),
     ],
 )
-def test_a_density_that_is_not_finite_at_the_start(row: Row, log_density: Callable, message: str) -> None:
+def test_a_density_that_is_not_finite_at_the_start(
+    row: Row, log_density: Callable, message: str
+) -> None:
     with pytest.raises(FloatingPointError, match=message):
         row.sampler.sample(log_density, torch.zeros(4, 2))
 
@@ -92,15 +108,21 @@ def test_single_proposals_without_a_density_are_rejections() -> None:
 
     run = list(HMC(0.5, 3, 20).run(lost_far_out, torch.zeros(64, 2), generator=seeded()))
     assert any(torch.as_tensor(info.log_ratio).isnan().any() for _, info in run)
-    assert all((state.position[:, 0] < 1.5).all() and (info.accept_prob >= 0).all() for state, info in run)
+    assert all(
+        (state.position[:, 0] < 1.5).all() and (info.accept_prob >= 0).all() for state, info in run
+    )
 
 
 @EVERY
 @pytest.mark.parametrize(
-    "x", [torch.zeros(4, 2, dtype=torch.long), torch.zeros(4), torch.tensor(1.0), [[0.0, 0.0]]], ids=str
+    "x",
+    [torch.zeros(4, 2, dtype=torch.long), torch.zeros(4), torch.tensor(1.0), [[0.0, 0.0]]],
+    ids=str,
 )
 def test_positions_of_another_kind(row: Row, x: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"(position|x) must be a floating tensor \(chains, \*event\).* got"):
+    with pytest.raises(
+        ValueError, match=r"(position|x) must be a floating tensor \(chains, \*event\).* got"
+    ):
         row.sampler.sample(standard, x)
 
 
@@ -114,8 +136,14 @@ def test_no_chains_are_no_error(row: Row) -> None:
 @EVERY
 def test_detached_densities(row: Row) -> None:
     bias = torch.zeros(1, requires_grad=True)
-    for detached in (lambda x: torch.zeros(len(x)), lambda x: standard(x.detach()), lambda x: bias.expand(len(x))):
-        with pytest.raises(ValueError, match=r"log_density must return a value with a gradient .* write one that"):
+    for detached in (
+        lambda x: torch.zeros(len(x)),
+        lambda x: standard(x.detach()),
+        lambda x: bias.expand(len(x)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"log_density must return a value with a gradient .* write one that"
+        ):
             row.sampler.sample(detached, torch.zeros(4, 2))
     row.sampler.sample(lambda x: 0 * x.flatten(1).sum(1), torch.zeros(4, 2), generator=seeded())
 
@@ -130,9 +158,13 @@ def test_differentiable_runs_check_their_start(sampler: Langevin) -> None:
 
 @pytest.mark.parametrize("flow", [GradientFlow(0.5), GradientFlow(0.5, "rk4", 3)])
 def test_flows_tell_where_it_went_wrong(flow: GradientFlow) -> None:
-    with pytest.raises(ValueError, match="x and its log-density must be finite at the start: 1 of their numbers"):
+    with pytest.raises(
+        ValueError, match="x and its log-density must be finite at the start: 1 of their numbers"
+    ):
         flow.sample(standard, start(x=torch.nan))
-    with pytest.raises(FloatingPointError, match="velocity at the start must be finite: 4 of 4 are not"):
+    with pytest.raises(
+        FloatingPointError, match="velocity at the start must be finite: 4 of 4 are not"
+    ):
         flow.sample(lambda x: x.norm(dim=1).sqrt(), torch.zeros(4, 2))
 
 
@@ -155,7 +187,9 @@ def test_adjoint_gradients_in_all_arguments(method: str) -> None:
         log_prob0 = torch.zeros(3).double().requires_grad_()
         x, log_prob = flow.flow(module, x0, log_prob0)
         found = torch.autograd.grad((x**2).sum() + (log_prob**2).sum(), [x0, log_prob0, module.w])
-        grads.append([*found, *torch.autograd.grad((flow.rsample(module, x0) ** 2).sum(), [x0, module.w])])
+        grads.append(
+            [*found, *torch.autograd.grad((flow.rsample(module, x0) ** 2).sum(), [x0, module.w])]
+        )
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
 
 
@@ -164,7 +198,9 @@ def test_persistent_chains_outside_are_refused_and_kept(sampler: MALA) -> None:
     chains = PersistentChains(4, 2, generator=seeded())
     chains.particles[2] = torch.nan
     before = chains.particles.clone()
-    with pytest.raises(ValueError, match="position must be finite at the start: 1 of 4 chains are not"):
+    with pytest.raises(
+        ValueError, match="position must be finite at the start: 1 of 4 chains are not"
+    ):
         chains.advance(sampler, standard, torch.arange(4))
     torch.testing.assert_close(chains.particles, before, equal_nan=True)
 

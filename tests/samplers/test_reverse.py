@@ -39,7 +39,9 @@ ROUGH_FLOW = partial(ProbabilityFlow, rtol=1e-4, atol=1e-4)
 
 def gaussian(schedule: Schedule) -> GaussianMixtureDenoiser:
     covariance = torch.tensor([[[0.5, 0.3], [0.3, 0.4]]]).double()
-    return GaussianMixtureDenoiser(torch.ones(1).double(), [[0.7, -0.4]], covariance, schedule).double()
+    return GaussianMixtureDenoiser(
+        torch.ones(1).double(), [[0.7, -0.4]], covariance, schedule
+    ).double()
 
 
 def mixture(schedule: Schedule) -> GaussianMixtureDenoiser:
@@ -49,7 +51,9 @@ def mixture(schedule: Schedule) -> GaussianMixtureDenoiser:
     )
 
 
-def noised(teacher: GaussianMixtureDenoiser, t: Tensor, num: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def noised(
+    teacher: GaussianMixtureDenoiser, t: Tensor, num: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Exact draws of x_0 and of x_t given it."""
     x, generator = teacher.sample(num, generator=seeded(seed)), seeded(seed + 100)
     alpha, sigma = teacher.schedule(t)
@@ -66,7 +70,9 @@ SAMPLERS = {
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("schedule", [VPLinear(), Karras(), Rectified(-9.0, 9.0)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [VPLinear(), Karras(), Rectified(-9.0, 9.0)], ids=lambda s: type(s).__name__
+)
 def test_samplers_land_on_the_gaussian(name: str, schedule: Schedule) -> None:
     teacher = gaussian(schedule)
     _, x_T = noised(teacher, ONE, NUM)
@@ -80,13 +86,17 @@ def test_samplers_land_on_the_gaussian(name: str, schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_land_on_the_mixture(name: str) -> None:
-    """Shares of the components, and first and second moments within each, weighted by its posterior probability."""
+    """Shares of the components, and first and second moments within each, weighted by its
+    posterior probability.
+    """
     teacher = mixture(VPCosine())
     _, x_T = noised(teacher, ONE, NUM, seed=2)
     x = SAMPLERS[name](teacher.schedule).sample(teacher, x_T, generator=seeded(1))
 
     def moments(x: Tensor) -> Tensor:
-        share = torch.stack([teacher.log_prob(x, ZERO, label=torch.full((len(x),), k)) for k in range(3)], 1)
+        share = torch.stack(
+            [teacher.log_prob(x, ZERO, label=torch.full((len(x),), k)) for k in range(3)], 1
+        )
         share = (share + teacher.log_weights).softmax(1)[..., None]
         d = x[:, None] - teacher.means
         return torch.cat([share, share * d, share * d**2], 2).flatten(1)
@@ -98,16 +108,22 @@ def test_samplers_land_on_the_mixture(name: str) -> None:
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("schedule", [VPLinear(), Rectified(), VE()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [VPLinear(), Rectified(), VE()], ids=lambda s: type(s).__name__
+)
 def test_bridge_has_the_marginals_of_the_diffusion(schedule: Schedule, eta: float) -> None:
-    """Of ``(x_s, x_t)`` given x_0: with eta 1 also their covariance, that of the forward diffusion from s to t."""
+    """Of ``(x_s, x_t)`` given x_0: with eta 1 also their covariance, that of the forward diffusion
+    from s to t.
+    """
     x_0 = torch.full((50_000, 1), 0.8).double()
     t, s = torch.tensor(0.6), torch.tensor(0.35)
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     x_t = alpha_t * x_0 + sigma_t * torch.randn(x_0.shape, generator=seeded(1), dtype=x_0.dtype)
     x_s = bridge(schedule, x_0, x_t, t, s, eta, generator=seeded(2))
     snr_ratio = (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2
-    correlation = (1 - eta**2 * (1 - snr_ratio)).sqrt()  # sqrt of the ratio of the SNRs for the forward diffusion
+    correlation = (
+        1 - eta**2 * (1 - snr_ratio)
+    ).sqrt()  # sqrt of the ratio of the SNRs for the forward diffusion
     cross = correlation * sigma_s * sigma_t
     law = torch.stack([torch.stack([sigma_s**2, cross]), torch.stack([cross, sigma_t**2 + 1e-9])])
     pairs = torch.cat([x_s, x_t], 1)
@@ -121,7 +137,9 @@ def test_ancestral_is_ddim_with_all_the_noise() -> None:
     teacher = mixture(VPLinear())
     _, x_T = noised(teacher, ONE, 20)
     a = Ancestral(teacher.schedule, 10).sample(teacher, x_T, generator=seeded())
-    assert torch.equal(a, DDIM(teacher.schedule, 10, eta=1.0).sample(teacher, x_T, generator=seeded()))
+    assert torch.equal(
+        a, DDIM(teacher.schedule, 10, eta=1.0).sample(teacher, x_T, generator=seeded())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,16 +155,25 @@ def paths() -> dict[Schedule, tuple[GaussianMixtureDenoiser, Tensor, Tensor]]:
 
 
 ORDERS = [(DDIM, 1, grid) for grid in GRIDS] + [(Heun, 2, grid) for grid in ("log_snr", "karras")]
-ORDERS += [(partial(ProbabilityFlow, method=method), FIXED_STEP[method], "log_snr") for method in ("midpoint", "rk4")]
+ORDERS += [
+    (partial(ProbabilityFlow, method=method), FIXED_STEP[method], "log_snr")
+    for method in ("midpoint", "rk4")
+]
 
 
 @pytest.mark.cpu
 @pytest.mark.parametrize(("make", "order", "grid"), ORDERS)
 @pytest.mark.parametrize("schedule", [VPLinear(), Karras()], ids=lambda s: type(s).__name__)
-def test_observed_order_is_the_declared_one(paths, schedule: Schedule, make, order: int, grid: str) -> None:
+def test_observed_order_is_the_declared_one(
+    paths, schedule: Schedule, make, order: int, grid: str
+) -> None:
     teacher, x_T, truth = paths[schedule]
     coarse, fine = (
-        (make(schedule, num_steps, grid=grid).sample(teacher, x_T) - truth).abs().mean().log2().item()
+        (make(schedule, num_steps, grid=grid).sample(teacher, x_T) - truth)
+        .abs()
+        .mean()
+        .log2()
+        .item()
         for num_steps in (64, 128)
     )
     assert coarse - fine == pytest.approx(order, abs=0.15)
@@ -205,7 +232,9 @@ def test_divergence_of_a_field_without_symmetry() -> None:
 @pytest.mark.parametrize("make", [DDIM, Ancestral, Heun, ROUGH_FLOW], ids=str)
 @pytest.mark.parametrize("schedule", [*SCHEDULES, VPCosine(-20.0, 30.0)], ids=str)
 def test_single_precision_loses_nothing_at_the_ends(make, schedule: Schedule) -> None:
-    """One step and a dozen, in float32 against float64; nothing leaves the neighbourhood of the data."""
+    """One step and a dozen, in float32 against float64; nothing leaves the neighbourhood of the
+    data.
+    """
     teacher = mixture(schedule)
     _, x_T = noised(teacher, ONE, 20)
     cases = [("log_snr", 1)] if make is ROUGH_FLOW else itertools.product(GRIDS, (1, 12))
@@ -215,7 +244,9 @@ def test_single_precision_loses_nothing_at_the_ends(make, schedule: Schedule) ->
         assert single.dtype == torch.float32
         assert single.abs().max() < 5
         if make is not Ancestral:  # normal numbers of either precision are different draws
-            torch.testing.assert_close(single.double(), sampler.sample(teacher.double(), x_T), rtol=0, atol=1e-3)
+            torch.testing.assert_close(
+                single.double(), sampler.sample(teacher.double(), x_T), rtol=0, atol=1e-3
+            )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
@@ -230,13 +261,17 @@ def test_grids(schedule: Schedule, grid: str) -> None:
         "log_snr": schedule.log_snr(times),
         "karras": schedule.ve_sigma(times) ** (1 / 7),
     }[grid]
-    torch.testing.assert_close(scale, torch.lerp(scale[0], scale[-1], torch.linspace(0, 1, 21, dtype=torch.float64)))
+    torch.testing.assert_close(
+        scale, torch.lerp(scale[0], scale[-1], torch.linspace(0, 1, 21, dtype=torch.float64))
+    )
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_same_generator_same_images(name: str) -> None:
     schedule = VPDiscrete()
-    teacher = GaussianMixtureDenoiser([0.4, 0.6], torch.randn(2, 1, 3, 4, generator=seeded()), [0.3, 0.5], schedule)
+    teacher = GaussianMixtureDenoiser(
+        [0.4, 0.6], torch.randn(2, 1, 3, 4, generator=seeded()), [0.3, 0.5], schedule
+    )
     x_T = torch.randn(3, 1, 3, 4, generator=seeded(1))
     a, b = (SAMPLERS[name](schedule).sample(teacher, x_T, generator=seeded(2)) for _ in range(2))
     assert torch.equal(a, b)
@@ -253,20 +288,33 @@ def test_steps_take_a_time_for_every_row(make) -> None:
     torch.manual_seed(0)
     rows = step(teacher, x, t, s, generator=seeded())
     if make is not Ancestral:
-        torch.testing.assert_close(rows, torch.cat([step(teacher, x[i : i + 1], t[i], s[i]) for i in range(3)]))
+        torch.testing.assert_close(
+            rows, torch.cat([step(teacher, x[i : i + 1], t[i], s[i]) for i in range(3)])
+        )
 
 
 def test_gradients_through_a_step() -> None:
     """Of the mean of x_s in x_t, against central differences."""
     teacher = mixture(VPLinear())
-    x, t, s = noised(teacher, ONE, 1)[1].requires_grad_(), torch.tensor(0.7).double(), torch.tensor(0.2).double()
+    x, t, s = (
+        noised(teacher, ONE, 1)[1].requires_grad_(),
+        torch.tensor(0.7).double(),
+        torch.tensor(0.2).double(),
+    )
     for make in (DDIM, Heun, partial(ProbabilityFlow, method="rk4")):
-        torch.autograd.gradcheck(partial(make(teacher.schedule, 4).step, teacher, t=t, s=s), x, atol=1e-5)
+        torch.autograd.gradcheck(
+            partial(make(teacher.schedule, 4).step, teacher, t=t, s=s), x, atol=1e-5
+        )
 
 
-@pytest.mark.parametrize("make", [DDIM, Ancestral, Heun, ProbabilityFlow], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "make", [DDIM, Ancestral, Heun, ProbabilityFlow], ids=lambda c: c.__name__
+)
 def test_meta_tensors_pass(make) -> None:
-    teacher, x_T = mixture(VPLinear()).to("meta"), torch.empty(4, 2, device="meta", dtype=torch.float64)
+    teacher, x_T = (
+        mixture(VPLinear()).to("meta"),
+        torch.empty(4, 2, device="meta", dtype=torch.float64),
+    )
     sampler: ReverseSampler = make(teacher.schedule, 3)
     assert sampler.sample(teacher, x_T).is_meta
     if isinstance(sampler, ProbabilityFlow):
@@ -278,16 +326,27 @@ def test_meta_tensors_pass(make) -> None:
     [
         (lambda: DDIM(VE(), 0), "DDIM: num_steps must be an integer >= 1, got 0"),
         (lambda: DDIM(VE(), 3, eta=1.5), r"eta must be in \[0, 1\], got 1.5"),
-        (lambda: Heun(VE(), 3, "cosine"), "grid must be one of time, log_snr, karras, got 'cosine'"),
-        (lambda: ProbabilityFlow(VE(), method="rk45"), "method must be one of euler, .*, got 'rk45'"),
-        (lambda: ProbabilityFlow(VE(), method="rk4"), "num_steps must be an integer >= 1, got None"),
+        (
+            lambda: Heun(VE(), 3, "cosine"),
+            "grid must be one of time, log_snr, karras, got 'cosine'",
+        ),
+        (
+            lambda: ProbabilityFlow(VE(), method="rk45"),
+            "method must be one of euler, .*, got 'rk45'",
+        ),
+        (
+            lambda: ProbabilityFlow(VE(), method="rk4"),
+            "num_steps must be an integer >= 1, got None",
+        ),
         (lambda: ProbabilityFlow(VE(), rtol=0.0), "rtol must be finite and positive, got 0.0"),
         (
             lambda: ProbabilityFlow(VE()).flow(mixture(VE()), torch.zeros(3, 2), torch.zeros(2)),
             r"log_prob_T must have shape \(3,\), got \(2,\)",
         ),
         (
-            lambda: ProbabilityFlow(VE()).step(mixture(VE()), torch.zeros(2, 2), torch.ones(2), torch.zeros(2)),
+            lambda: ProbabilityFlow(VE()).step(
+                mixture(VE()), torch.zeros(2, 2), torch.ones(2), torch.zeros(2)
+            ),
             r"t and s must be scalars, got shapes \(2,\) and \(2,\)",
         ),
     ],

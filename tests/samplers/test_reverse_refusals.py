@@ -1,4 +1,6 @@
-"""What reverse samplers refuse of denoisers, schedules, starts and times, and the steps that invert them."""
+"""What reverse samplers refuse of denoisers, schedules, starts and times, and the steps that
+invert them.
+"""
 
 import itertools
 from functools import partial
@@ -8,7 +10,18 @@ import torch
 from torch import Tensor
 
 from latent_ebm.denoisers import GaussianMixtureDenoiser
-from samplers import DDIM, VE, Ancestral, Heun, ProbabilityFlow, ReverseSampler, Schedule, VPCosine, VPLinear, bridge
+from samplers import (
+    DDIM,
+    VE,
+    Ancestral,
+    Heun,
+    ProbabilityFlow,
+    ReverseSampler,
+    Schedule,
+    VPCosine,
+    VPLinear,
+    bridge,
+)
 from tests.samplers.table import seeded
 from tests.samplers.test_reverse import ONE, SCHEDULES, gaussian, mixture
 
@@ -44,7 +57,8 @@ EVERY = pytest.mark.parametrize(
     [
         (
             lambda x: x[:, :1],
-            r"x_0 must be like x_t, torch.float32 of shape \(4, 2\), got torch.float32 of shape \(4, 1\)",
+            r"x_0 must be like x_t, torch.float32 of shape \(4, 2\), got torch.float32 of shape "
+            r"\(4, 1\)",
         ),
         (lambda x: x[:1], r"x_0 must be like x_t, .* got torch.float32 of shape \(1, 2\)"),
         (lambda x: x.double(), "x_0 must be like x_t, .* got torch.float64"),
@@ -72,7 +86,9 @@ def test_another_schedule_is_refused(sampler: ReverseSampler) -> None:
     for denoise in (teacher, partial(teacher, label=None), partial(partial(teacher), label=None)):
         with pytest.raises(ValueError, match=message):
             sampler.sample(denoise, torch.zeros(4, 2))
-    sampler.sample(gaussian(VPLinear()).float(), torch.zeros(4, 2), generator=seeded())  # equal, not the same
+    sampler.sample(
+        gaussian(VPLinear()).float(), torch.zeros(4, 2), generator=seeded()
+    )  # equal, not the same
 
 
 @EVERY
@@ -110,7 +126,8 @@ def test_stochastic_steps_do_not_go_to_noisier_times(t: Tensor) -> None:
     teacher, x, s = gaussian(VPLinear()).float(), torch.zeros(2, 2), torch.tensor(0.5)
     for sampler in (Ancestral(VPLinear(), 3), DDIM(VPLinear(), 3, eta=0.2)):
         with pytest.raises(
-            ValueError, match=r"s must be at most t where fresh noise is drawn .* valid for eta = 0 only"
+            ValueError,
+            match=r"s must be at most t where fresh noise is drawn .* valid for eta = 0 only",
         ):
             sampler.step(teacher, x, t, s)
         assert sampler.step(teacher, x, s, s, generator=seeded()).isfinite().all()
@@ -121,7 +138,10 @@ def test_stochastic_steps_do_not_go_to_noisier_times(t: Tensor) -> None:
     [
         (lambda x, t: bridge(VE(), x, x, t, t, eta=1.5), r"eta must be in \[0, 1\], got 1.5"),
         (lambda x, t: bridge(VE(), x[:1], x, t, t), "x_0 must be like x_t"),
-        (lambda x, t: bridge(VE(), x, x, t.expand(3), t), r"times must be a scalar or of shape \(4,\), got \(3,\)"),
+        (
+            lambda x, t: bridge(VE(), x, x, t.expand(3), t),
+            r"times must be a scalar or of shape \(4,\), got \(3,\)",
+        ),
     ],
 )
 def test_shapes_of_a_bridge(call, message: str) -> None:

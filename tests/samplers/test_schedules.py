@@ -17,7 +17,13 @@ VARIANCE_PRESERVING = [
     VPDiscrete(betas="squaredcos_cap_v2"),
 ]
 EXPLODING = [VE(), Karras()]
-SCHEDULES = [*VARIANCE_PRESERVING, *EXPLODING, Rectified(), Rectified(-6.0, 9.0), VPCosine(-3.0, 6.0)]
+SCHEDULES = [
+    *VARIANCE_PRESERVING,
+    *EXPLODING,
+    Rectified(),
+    Rectified(-6.0, 9.0),
+    VPCosine(-3.0, 6.0),
+]
 
 
 def ticks(num: int = 997) -> Tensor:
@@ -44,7 +50,9 @@ def test_coefficients_have_that_log_snr_in_the_frame_of_the_schedule(schedule: S
     assert (sigma > 0).all()
     torch.testing.assert_close(2 * (alpha / sigma).log(), schedule.log_snr(t), rtol=0, atol=1e-10)
     torch.testing.assert_close(schedule.ve_sigma(t), sigma / alpha)
-    torch.testing.assert_close(schedule.time(-2 * schedule.ve_sigma(t).log()), t, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        schedule.time(-2 * schedule.ve_sigma(t).log()), t, rtol=0, atol=1e-12
+    )
     if isinstance(schedule, VE | Karras):
         assert torch.equal(alpha, torch.ones_like(t))
     elif isinstance(schedule, Rectified):
@@ -54,7 +62,9 @@ def test_coefficients_have_that_log_snr_in_the_frame_of_the_schedule(schedule: S
 
 
 def test_linear_betas_are_the_derivative_of_log_alpha() -> None:
-    """``-2 d log alpha / du = beta(u)`` on the whole of u, which starts at the log-SNR asked for."""
+    """``-2 d log alpha / du = beta(u)`` on the whole of u, which starts at the log-SNR asked
+    for.
+    """
     schedule, t = VPLinear(0.1, 20.0, 13.0), ticks(20_001)
     log_alpha = schedule(t)[0].log()
     slope = -2 * (log_alpha[2:] - log_alpha[:-2]) / (t[2:] - t[:-2])
@@ -65,12 +75,16 @@ def test_linear_betas_are_the_derivative_of_log_alpha() -> None:
 
 def test_cosine_rectified_and_karras_are_their_formulas() -> None:
     t = ticks()
-    torch.testing.assert_close(VPCosine(-30.0, 30.0)(t)[0], (math.pi * t / 2).cos(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        VPCosine(-30.0, 30.0)(t)[0], (math.pi * t / 2).cos(), rtol=0, atol=1e-6
+    )
     alpha, sigma = Rectified()(t)
     torch.testing.assert_close(sigma, 1e-4 + (1 - 2e-4) * t, rtol=0, atol=1e-12)
     torch.testing.assert_close(alpha, 1 - sigma, rtol=0, atol=1e-12)
     sigma = Karras(0.002, 80.0, 7.0)(t)[1]
-    torch.testing.assert_close(sigma ** (1 / 7), torch.lerp(sigma[0] ** (1 / 7), sigma[-1] ** (1 / 7), t))
+    torch.testing.assert_close(
+        sigma ** (1 / 7), torch.lerp(sigma[0] ** (1 / 7), sigma[-1] ** (1 / 7), t)
+    )
     assert (sigma[0].item(), sigma[-1].item()) == pytest.approx((0.002, 80.0))
     sigma = VE(0.01, 50.0)(ticks(3))[1]
     assert sigma.tolist() == pytest.approx([0.01, math.sqrt(0.01 * 50.0), 50.0])
@@ -99,16 +113,25 @@ def test_discrete_positions() -> None:
     i = torch.arange(1000)
     position = schedule.position(schedule.log_snr(i / 999.0))
     assert torch.equal(position.round().long(), i)
-    torch.testing.assert_close(position, i.double(), rtol=0, atol=1e-4)  # i / 999 was rounded to single precision
+    torch.testing.assert_close(
+        position, i.double(), rtol=0, atol=1e-4
+    )  # i / 999 was rounded to single precision
     halfway = (schedule.log_snr(ticks(1000))[:-1] + schedule.log_snr(ticks(1000))[1:]) / 2
-    torch.testing.assert_close(schedule.position(halfway), i[:-1].double() + 0.5, rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        schedule.position(halfway), i[:-1].double() + 0.5, rtol=0, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int64])
 def test_everything_is_float64_of_the_same_shape(schedule: Schedule, dtype: torch.dtype) -> None:
     t = torch.tensor([[0, 1], [1, 0]]).to(dtype)
-    for a in (*schedule(t), schedule.log_snr(t), schedule.ve_sigma(t), schedule.time(schedule.log_snr(t))):
+    for a in (
+        *schedule(t),
+        schedule.log_snr(t),
+        schedule.ve_sigma(t),
+        schedule.time(schedule.log_snr(t)),
+    ):
         assert a.dtype == torch.float64
         assert a.shape == (2, 2)
     assert schedule(t[0, 0])[0].shape == ()
@@ -117,7 +140,9 @@ def test_everything_is_float64_of_the_same_shape(schedule: Schedule, dtype: torc
 
 
 def test_clean_ends_keep_their_digits() -> None:
-    """``1 - alpha^2`` at log-SNR 30 is 9e-14, below single precision and near the end of double."""
+    """``1 - alpha^2`` at log-SNR 30 is 9e-14, below single precision and near the end of
+    double.
+    """
     alpha, sigma = VPCosine(-30.0, 30.0)(torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(sigma[0], torch.tensor(math.exp(-15)).double(), rtol=1e-6, atol=0)
     torch.testing.assert_close(alpha[1], torch.tensor(math.exp(-15)).double(), rtol=1e-6, atol=0)
@@ -141,9 +166,15 @@ def test_schedules_are_values() -> None:
     ("make", "message"),
     [
         (lambda: VPLinear(-0.1), "beta_min must be finite and positive, got -0.1"),
-        (lambda: VPLinear(20.0, 0.1), "beta_min must be finite and below beta_max, got 20.0 and 0.1"),
+        (
+            lambda: VPLinear(20.0, 0.1),
+            "beta_min must be finite and below beta_max, got 20.0 and 0.1",
+        ),
         (lambda: VPLinear(log_snr_max=-11.0), "log_snr_max, got -10.0.* and -11.0"),
-        (lambda: VPCosine(3.0, 1.0), "log_snr_min must be finite and below log_snr_max, got 3.0 and 1.0"),
+        (
+            lambda: VPCosine(3.0, 1.0),
+            "log_snr_min must be finite and below log_snr_max, got 3.0 and 1.0",
+        ),
         (lambda: VPDiscrete(1), "below num_train_steps, got 1 and 1"),
         (lambda: VPDiscrete(beta_end=1.5), "beta_end must be finite and below 1, got 1.5 and 1"),
         (lambda: VPDiscrete(betas="cosine"), "betas must be one of linear, .*, got 'cosine'"),

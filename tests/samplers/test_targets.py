@@ -20,7 +20,9 @@ TARGETS = [
     ),
     Banana(0.4, torch.tensor([1.0, 0.5]).double()),
 ]
-every_target = pytest.mark.parametrize("target", TARGETS, ids=["gaussian", "mixture", "mixture_diagonal", "banana"])
+every_target = pytest.mark.parametrize(
+    "target", TARGETS, ids=["gaussian", "mixture", "mixture_diagonal", "banana"]
+)
 
 
 @every_target
@@ -31,7 +33,9 @@ def test_log_z_mean_and_covariance_on_a_grid(target: Gaussian) -> None:
     torch.testing.assert_close(p.sum().item(), 1.0, rtol=0, atol=1e-6)
     mean = p @ x
     torch.testing.assert_close(mean, target.mean, rtol=0, atol=1e-5)
-    torch.testing.assert_close((x - mean).mT @ (p[:, None] * (x - mean)), target.covariance, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        (x - mean).mT @ (p[:, None] * (x - mean)), target.covariance, rtol=0, atol=1e-4
+    )
 
 
 @every_target
@@ -62,7 +66,9 @@ def test_values_against_torch() -> None:
     parts = torch.distributions.Independent(
         torch.distributions.Normal(mixture.means, mixture.scales[:, None].expand(3, 2)), 1
     )
-    wanted = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(mixture.weights), parts)
+    wanted = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(mixture.weights), parts
+    )
     torch.testing.assert_close(mixture(x) - mixture.log_z, wanted.log_prob(x))
 
 
@@ -78,13 +84,31 @@ def test_lists_give_the_default_dtype() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Gaussian([0.0, 0.0], [[1.0]]), r"covariance must have shape \(2, 2\) .* got \(1, 1\)"),
-        (lambda: Gaussian([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), "covariance must be symmetric and positive definite"),
-        (lambda: Gaussian([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]]), "covariance must be symmetric and positive definite"),
-        (lambda: GaussianMixture([1.0, 1.0], [[0.0]], [1.0]), r"must agree in K, got shapes \(2,\) and \(1, 1\)"),
-        (lambda: GaussianMixture([1.0], [[0.0, 0.0]], [1.0, 1.0]), r"scales must have shape .* got \(2,\)"),
+        (
+            lambda: Gaussian([0.0, 0.0], [[1.0]]),
+            r"covariance must have shape \(2, 2\) .* got \(1, 1\)",
+        ),
+        (
+            lambda: Gaussian([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]),
+            "covariance must be symmetric and positive definite",
+        ),
+        (
+            lambda: Gaussian([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]]),
+            "covariance must be symmetric and positive definite",
+        ),
+        (
+            lambda: GaussianMixture([1.0, 1.0], [[0.0]], [1.0]),
+            r"must agree in K, got shapes \(2,\) and \(1, 1\)",
+        ),
+        (
+            lambda: GaussianMixture([1.0], [[0.0, 0.0]], [1.0, 1.0]),
+            r"scales must have shape .* got \(2,\)",
+        ),
         (lambda: GaussianMixture([0.0], [[0.0]], [1.0]), r"weights must be positive, got \[0.0\]"),
-        (lambda: GaussianMixture([1.0], [[0.0]], [-1.0]), r"scales must be positive, got \[-1.0\]"),
+        (
+            lambda: GaussianMixture([1.0], [[0.0]], [-1.0]),
+            r"scales must be positive, got \[-1.0\]",
+        ),
         (lambda: Banana(float("nan")), "curvature must be finite, got nan"),
         (lambda: Banana(1.0, (1.0,)), r"scales must have shape \(2,\), got \(1,\)"),
         (lambda: Banana(1.0, (1.0, 0.0)), r"scales must be positive, got \[1.0, 0.0\]"),
