@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from experiments.common import cached
-from latent_ebm.applications import LatentEBMDetector
+from latent_ebm.detection import LatentEBMDetector
 from latent_ebm.metrics import auroc_auprc
 
 Scorer = Callable[[np.ndarray], np.ndarray]  # rows -> anomaly scores

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from experiments.adbench import DETECTORS, file_name
 from experiments.common import HERE, Clock, cached, settings, train
-from latent_ebm.applications import LatentEBMDetector
 from latent_ebm.data import MNIST
+from latent_ebm.detection import LatentEBMDetector
 from latent_ebm.learning.trigger import staged_prior
 from latent_ebm.metrics import auroc_auprc
 

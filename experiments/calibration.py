@@ -18,8 +18,8 @@ import torch
 
 from experiments.common import FIGURES, cached, results
 from experiments.tables import spread, table
-from latent_ebm.applications import ConformalCalibrator, LatentEBMDetector
-from latent_ebm.applications.pictures import new_figure, save_figure, styled
+from latent_ebm.detection import ConformalCalibrator, LatentEBMDetector
+from latent_ebm.plots import new_figure, save_figure, styled
 
 SETS = ("2_annthyroid", "28_pendigits", "30_satellite")
 LEVELS = (0.01, 0.05, 0.1)

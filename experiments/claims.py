@@ -12,8 +12,8 @@ import torch
 from experiments.common import FIGURES, results
 from experiments.self_adversarial import TARGETS, variants
 from experiments.tables import spread, table
-from latent_ebm.applications.pictures import image_grid, new_figure, save_figure, styled
 from latent_ebm.data import Digits, Toy2D
+from latent_ebm.plots import image_grid, new_figure, save_figure, styled
 
 Seed = dict[str, dict[str, Any]]  # results of one seed by variant
 FAR = 3.0  # a distance so many times another one is called larger

@@ -20,8 +20,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.data import DataModule
+from latent_ebm.writing import atomic_path
 
 HERE = Path(__file__).parent
 OUTPUTS, RESULTS, FIGURES = HERE / "outputs", HERE / "results", HERE / "figures"

@@ -8,8 +8,8 @@ import numpy as np
 from experiments.common import FIGURES, results
 from experiments.diffusion_gan import NAMES
 from experiments.tables import spread, table
-from latent_ebm.applications.pictures import new_figure, save_figure, styled
 from latent_ebm.data import Toy2D
+from latent_ebm.plots import new_figure, save_figure, styled
 
 ROWS = {
     "diffusion_gan": "diffusion GAN, 4 steps",

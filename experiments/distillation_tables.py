@@ -10,7 +10,7 @@ import torch
 from experiments.common import FIGURES, results
 from experiments.distillation import LOG_SNRS, RULES, TEACHER, UPDATES, Z_STEPS, divergences
 from experiments.tables import spread, table
-from latent_ebm.applications.pictures import new_figure, save_figure, styled
+from latent_ebm.plots import new_figure, save_figure, styled
 
 NAMES = {
     "dmd": "distribution matching, K = 1",

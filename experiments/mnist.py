@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from experiments.common import FIGURES, HERE, Clock, cached, settings, train
-from latent_ebm.applications.evaluation import evaluate
-from latent_ebm.applications.pictures import save_grid
 from latent_ebm.cli.held_out import make_features
 from latent_ebm.data import MNIST
+from latent_ebm.evaluation.held_out import evaluate
+from latent_ebm.plots import save_grid
 from latent_ebm.priors import RatioPrior
 
 RULES = ("gaussian", "one_ratio", "mle", "ratio")

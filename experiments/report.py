@@ -23,8 +23,8 @@ from experiments.benchmarks import flow, summary
 from experiments.common import FIGURES, HERE, OUTPUTS, results, track
 from experiments.gpu import report as gpu_report
 from experiments.tables import spread, table
-from latent_ebm.applications.pictures import new_figure, save_figure, styled
 from latent_ebm.data import Pinwheel
+from latent_ebm.plots import new_figure, save_figure, styled
 
 NAMES = {
     "gaussian": "Gaussian prior",

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from experiments.common import HERE, Clock, cached, settings, train
-from latent_ebm.applications.pictures import grid_points
 from latent_ebm.learning.self_adversarial import fit_line
 from latent_ebm.metrics import mmd
+from latent_ebm.plots import grid_points
 from latent_ebm.priors import EnergyPrior
 from samplers import MALA, GradientFlow, Langevin, Sampler
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from experiments.common import FIGURES, HERE, Budget, cached, results, settings, train
 from experiments.mnist_diffusion import QUIET, pack, unpack
 from experiments.tables import spread, table
-from latent_ebm.applications.pictures import image_grid, new_figure, save_figure, styled
 from latent_ebm.data import Digits, StackedDigits
 from latent_ebm.metrics import frechet_distance
 from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
+from latent_ebm.plots import image_grid, new_figure, save_figure, styled
 
 FOLDER = HERE / "stacked_digits"
 ROWS = {

@@ -5,7 +5,7 @@ from typing import Any
 from experiments.common import FIGURES, results
 from experiments.mnist_diffusion import STEPS, STUDENTS, unpack
 from experiments.tables import spread, table
-from latent_ebm.applications.pictures import image_grid, new_figure, save_figure, styled
+from latent_ebm.plots import image_grid, new_figure, save_figure, styled
 
 Runs = list[dict[str, Any]]
 COLUMNS = {

@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader
 
 from experiments.adbench import Fit, latent_ebm, nearest, sklearn_novelty
 from experiments.common import HERE, cached, prepare, settings
-from latent_ebm.applications import FrozenFeatures
 from latent_ebm.data import MNIST, Images, TensorSet
 from latent_ebm.data.base import collate
+from latent_ebm.detection import FrozenFeatures
 from latent_ebm.metrics import auroc_auprc
 
 CONFIG = HERE / "universal" / "vicreg.yaml"

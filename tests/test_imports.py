@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {
         "samplers",
+        "latent_ebm.writing",
+        "latent_ebm.plots",
         "latent_ebm.networks",
         "latent_ebm.objectives",
         "latent_ebm.metrics",
@@ -26,7 +28,8 @@ LAYERS = [
     {"latent_ebm.model"},
     {"latent_ebm.posteriors", "latent_ebm.guidance"},
     {"latent_ebm.learning", "latent_ebm.distillation"},
-    {"latent_ebm.applications"},
+    {"latent_ebm.detection", "latent_ebm.evaluation"},
+    {"latent_ebm.export", "latent_ebm.applications"},
     {"latent_ebm.cli", "latent_ebm"},
 ]
 MAY_IMPORT_LIGHTNING = {

@@ -67,7 +67,7 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel: zipfile.Zip
     assert {
         "samplers/py.typed",
         "latent_ebm/py.typed",
-        "latent_ebm/applications/report.html",
+        "latent_ebm/detection/report.html",
     } <= names
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.timing import Ratios, available, compare, measured
-from latent_ebm.applications import LatentEBMDetector
+from latent_ebm.detection import LatentEBMDetector
 
 ROWS, COLUMNS, SCORED, ROUNDS = 2000, 20, 10_000, 7
 

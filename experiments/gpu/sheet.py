@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.image import imread
 
-from latent_ebm.applications.pictures import new_figure, save_figure, styled
+from latent_ebm.plots import new_figure, save_figure, styled
 
 
 @styled

@@ -24,8 +24,8 @@ from experiments.benchmarks.timing import available
 from experiments.common import OUTPUTS, write_json
 from experiments.gpu.timing import Times, is_cuda, peak_bytes, times
 from latent_ebm import MCMCPosterior
-from latent_ebm.applications import LatentEBMDetector
-from latent_ebm.applications.detector_model import energy
+from latent_ebm.detection import LatentEBMDetector
+from latent_ebm.detection.parts import energy
 from samplers import HMC, MALA, Captured, Langevin, LowPrecision, Sampler, ess
 
 SIZES = {"CIFAR": (3, 32, 32), "CelebA": (3, 64, 64)}

@@ -27,7 +27,6 @@ from experiments.benchmarks.training import likelihood, mle
 from experiments.common import OUTPUTS, write_json
 from experiments.gpu.speed import card
 from latent_ebm import GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
-from latent_ebm.applications.pictures import save_grid
 from latent_ebm.data import Images
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Preconditioned
@@ -37,6 +36,7 @@ from latent_ebm.learning.base import LearningRule
 from latent_ebm.metrics import frechet_distance, prdc
 from latent_ebm.networks import EnergyMLP, UNet
 from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
+from latent_ebm.plots import save_grid
 from samplers import DDIM, MALA, Captured, Langevin, LowPrecision, VPCosine
 
 SHAPE, CLASSES, STEPS = (3, 32, 32), 10, (1, 4, 18, 50)

@@ -1,12 +1,14 @@
-"""What a trained model is used for: inference only, from public objects, on plain tensors."""
+"""Names by their first path; they live in ``detection``, ``evaluation`` and ``plots``."""
 
-from latent_ebm.applications.anomaly import Explanation, LatentEBMDetector
-from latent_ebm.applications.conformal import ConformalCalibrator
-from latent_ebm.applications.cross_conformal import CrossConformalCalibrator
-from latent_ebm.applications.evaluation import evaluate, evaluation_figures
-from latent_ebm.applications.features import FrozenFeatures
-from latent_ebm.applications.likelihood_bounds import nll_bracket, prior_log_z
-from latent_ebm.applications.pictures import image_grid, save_figure, save_grid
+from latent_ebm.detection import (
+    ConformalCalibrator,
+    CrossConformalCalibrator,
+    Explanation,
+    FrozenFeatures,
+    LatentEBMDetector,
+)
+from latent_ebm.evaluation import evaluate, evaluation_figures, nll_bracket, prior_log_z
+from latent_ebm.plots import image_grid, save_figure, save_grid
 
 __all__ = [
     "ConformalCalibrator",

@@ -19,15 +19,15 @@ from sklearn.utils import check_array
 from torch import nn
 from tqdm import tqdm
 
-from latent_ebm.applications import (
+from latent_ebm.cli.tables import Table
+from latent_ebm.detection import (
     ConformalCalibrator,
     CrossConformalCalibrator,
     LatentEBMDetector,
 )
-from latent_ebm.applications.detector_files import FILE_NAME, load_detector, save_detector
-from latent_ebm.applications.findings import Findings, order_warnings, shift_warnings
-from latent_ebm.applications.selection import exact, rows_to_hold_out
-from latent_ebm.cli.tables import Table
+from latent_ebm.detection.files import FILE_NAME, load_detector, save_detector
+from latent_ebm.detection.findings import Findings, order_warnings, shift_warnings
+from latent_ebm.detection.selection import exact, rows_to_hold_out
 from latent_ebm.foreign import reading
 from samplers.checks import check_kind
 

@@ -12,10 +12,10 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from latent_ebm.applications.pictures import image_grid
 from latent_ebm.cli.checkpoints import inline_denoisers
 from latent_ebm.data import DataModule
 from latent_ebm.learning.latent import LatentRule
+from latent_ebm.plots import image_grid
 from samplers.checks import check_counts
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latent_ebm.applications import pictures
+from latent_ebm import plots
 from latent_ebm.data import Digits
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def draw(results: "dict[str, Result]", data: Digits, out: Path) -> None:
     draw_latents(results, data.train.label, out / "prior_vs_posterior.png")
 
 
-@pictures.styled
+@plots.styled
 def draw_samples(results: "dict[str, Result]", path: Path) -> None:
     """A grid of samples for every prior."""
     from matplotlib.figure import Figure
@@ -35,14 +35,14 @@ def draw_samples(results: "dict[str, Result]", path: Path) -> None:
     for axes, (name, result) in zip(
         figure.subplots(1, len(results)), results.items(), strict=True
     ):
-        grid = pictures.image_grid(result.samples[0][:NUM_SAMPLES], COLUMNS)
+        grid = plots.image_grid(result.samples[0][:NUM_SAMPLES], COLUMNS)
         axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
         axes.set_title(f"{name} prior")
-    pictures.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
-@pictures.styled
+@plots.styled
 def draw_reconstructions(results: "dict[str, Result]", x: Tensor, path: Path) -> None:
     """A row of held-out images above a row of reconstructions by each model."""
     from matplotlib.figure import Figure
@@ -51,14 +51,14 @@ def draw_reconstructions(results: "dict[str, Result]", x: Tensor, path: Path) ->
     figure = Figure(figsize=(NUM_PAIRS * 0.42, len(rows) * 0.42), dpi=200)
     figure.subplots_adjust(0, 0, 1, 1, hspace=0.05)
     for axes, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
-        grid = pictures.image_grid(images[:NUM_PAIRS], NUM_PAIRS)
+        grid = plots.image_grid(images[:NUM_PAIRS], NUM_PAIRS)
         axes.imshow(grid, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
         axes.text(-0.01, 0.5, name, transform=axes.transAxes, ha="right", va="center")
-    pictures.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
-@pictures.styled
+@plots.styled
 def draw_latents(results: "dict[str, Result]", label: Tensor, path: Path) -> None:
     """Latents of training images, coloured by digit, above as many draws of the prior, in the same
     plane.
@@ -82,7 +82,7 @@ def draw_latents(results: "dict[str, Result]", label: Tensor, path: Path) -> Non
     figure.legend(
         *dots.legend_elements(), loc="outside right center", title="digit", handletextpad=0
     )
-    pictures.save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def project(z_data: Tensor, label: Tensor, z_model: Tensor) -> tuple[NDArray, NDArray]:

@@ -7,14 +7,14 @@ import argparse
 import csv
 from pathlib import Path
 
-from latent_ebm.applications.detector_files import FILE_NAME
-from latent_ebm.applications.findings import Findings
-from latent_ebm.applications.pictures import atomic_path
-from latent_ebm.applications.report import make_report
 from latent_ebm.cli.calibrated import Trained, is_saved, judge, load, save, say, train
 from latent_ebm.cli.errors import WrongUsage
 from latent_ebm.cli.files import check_apart, check_folder, check_output, real
 from latent_ebm.cli.tables import Table, check_alike, make_reader, read_table
+from latent_ebm.detection.files import FILE_NAME
+from latent_ebm.detection.findings import Findings
+from latent_ebm.detection.report import make_report
+from latent_ebm.writing import atomic_path
 
 
 def run_detect(args: argparse.Namespace) -> None:

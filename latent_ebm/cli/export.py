@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch import nn
 
-from latent_ebm.applications.export import export_diffusers, export_onnx
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
+from latent_ebm.export import export_diffusers, export_onnx
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 

@@ -1,5 +1,5 @@
 """Places to write to, checked before long work begins; the writing itself is
-``pictures.atomic_path``'s.
+``atomic_path``'s.
 
 One rule for all commands: a result is written beside its place and renamed when it is complete. It
 takes the place of an older file of its name, for commands are repeated; never that of a file that

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latent_ebm.applications.evaluation import evaluate, evaluation_figures
-from latent_ebm.applications.pictures import atomic_path, save_figure
 from latent_ebm.data import DataModule, TensorSet
+from latent_ebm.evaluation.held_out import evaluate, evaluation_figures
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.networks.classifier import MAX_SIDE, MIN_SIDE, frozen_classifier
+from latent_ebm.plots import save_figure
+from latent_ebm.writing import atomic_path
 
 NUM_CLASSIFIED = 20_000  # images that the feature classifier is trained on, at most
 NUM_STEPS = 400  # of its training, about

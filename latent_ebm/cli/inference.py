@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latent_ebm.applications import pictures
+from latent_ebm import plots
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output
 from latent_ebm.cli.tables import make_reader
@@ -24,6 +24,7 @@ from latent_ebm.files import Rows, read_images
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
+from latent_ebm.writing import atomic_path
 from samplers.base import check_finite
 
 BATCH_SIZE = 500
@@ -44,10 +45,10 @@ def run_sample(args: argparse.Namespace) -> None:
             f"samples {name}", value, f"the weights of {args.checkpoint} may have diverged"
         )
     if out.suffix == ".png":
-        pictures.save_grid(data.as_pictures(found["x"]), out)
+        plots.save_grid(data.as_pictures(found["x"]), out)
     else:
         found["x"] = data.inverse_transform(found["x"])
-        with pictures.atomic_path(out) as path, path.open("wb") as file:
+        with atomic_path(out) as path, path.open("wb") as file:
             np.savez(file, **{name: value.numpy() for name, value in found.items()})  # pyright: ignore[reportArgumentType]
     print(f"{args.num} samples: {out}")
 
@@ -178,7 +179,7 @@ def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:
 def write_scores(path: Path, terms: EnergyTerms, ids: Sequence[str]) -> None:
     """A table with one line a row of the data, called by ``ids``."""
     columns = terms.columns()
-    with pictures.atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", *columns])
         for index, row in zip(ids, torch.stack(list(columns.values()), 1).tolist(), strict=True):

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.cli.files import check_folder
 from latent_ebm.model import EnergyTerms
+from latent_ebm.writing import atomic_path
 
 
 def predictions_path(checkpoint: str | None) -> Path:

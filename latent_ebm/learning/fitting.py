@@ -1,4 +1,4 @@
-"""Training on rows in memory in one call, for applications that know no trainer."""
+"""Training on rows in memory in one call, for callers that know no trainer."""
 
 import logging
 from typing import Any

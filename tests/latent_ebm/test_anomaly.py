@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from latent_ebm import RatioPrior
-from latent_ebm.applications import LatentEBMDetector
-from latent_ebm.applications.detector_checks import ENERGIES
-from latent_ebm.applications.detector_fitting import principal
+from latent_ebm.detection import LatentEBMDetector
+from latent_ebm.detection.checks import ENERGIES
+from latent_ebm.detection.fitting import principal
 from latent_ebm.kernels import KernelPrior
 from samplers import MALA
 

@@ -21,11 +21,11 @@ from latent_ebm.applications import (
     nll_bracket,
     prior_log_z,
 )
-from latent_ebm.applications.exchangeability import order_p_value, shift_p_value
-from latent_ebm.applications.findings import Findings
-from latent_ebm.applications.pictures import grid_points, histogram_figure, panels_figure
-from latent_ebm.applications.report import make_report
+from latent_ebm.detection.exchangeability import order_p_value, shift_p_value
+from latent_ebm.detection.findings import Findings
+from latent_ebm.detection.report import make_report
 from latent_ebm.networks import EnergyMLP
+from latent_ebm.plots import grid_points, histogram_figure, panels_figure
 from samplers import HMC, Langevin
 
 X = np.random.default_rng(0).normal(size=(20, 3))

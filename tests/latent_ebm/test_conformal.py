@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from latent_ebm.applications import ConformalCalibrator, LatentEBMDetector
-from latent_ebm.applications.selection import METHODS, rows_to_hold_out, select, smallest_selection
+from latent_ebm.detection import ConformalCalibrator, LatentEBMDetector
+from latent_ebm.detection.selection import METHODS, rows_to_hold_out, select, smallest_selection
 
 
 class FirstColumn(BaseEstimator):
@@ -197,7 +197,7 @@ def test_smallest_selection_and_the_rows_that_it_takes() -> None:
 )
 def test_detectors_of_pyod_point_the_other_way(wrap: Callable[[Any], Any]) -> None:
     knn = pytest.importorskip("pyod.models.knn", reason="tests of the extra pyod")
-    own = pytest.importorskip("latent_ebm.applications.pyod").PyODLatentEBM(random_state=0)
+    own = pytest.importorskip("latent_ebm.detection.pyod").PyODLatentEBM(random_state=0)
     rng = np.random.default_rng(9)
     x, far = rng.normal(size=(120, 3)), np.full((5, 3), 50.0)
     for detector in (knn.KNN(), own):

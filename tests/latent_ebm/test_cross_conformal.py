@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from latent_ebm.applications import (
+from latent_ebm.detection import (
     ConformalCalibrator,
     CrossConformalCalibrator,
     LatentEBMDetector,

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from latent_ebm.applications import LatentEBMDetector
-from latent_ebm.applications.detector_checks import ENERGIES
-from latent_ebm.applications.detector_files import load_detector, save_detector
 from latent_ebm.cli import calibrated, detect, main
 from latent_ebm.cli.entry import make_parser
 from latent_ebm.cli.tables import read_table
+from latent_ebm.detection import LatentEBMDetector
+from latent_ebm.detection.checks import ENERGIES
+from latent_ebm.detection.files import load_detector, save_detector
 from latent_ebm.files import Reader, read_images
 
 COLUMNS = ["flow", "pressure <b>bold</b>", "heat"]

@@ -18,11 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from sklearn.exceptions import NotFittedError
 
-from latent_ebm.applications import LatentEBMDetector
-from latent_ebm.applications import detector_files as files
-from latent_ebm.applications.detector_files import FILE_NAME, load_detector, save_detector
-from latent_ebm.applications.detector_model import HIDDEN
 from latent_ebm.cli import main
+from latent_ebm.detection import LatentEBMDetector, files
+from latent_ebm.detection.files import FILE_NAME, load_detector, save_detector
+from latent_ebm.detection.parts import HIDDEN
 from latent_ebm.networks import EnergyMLP
 
 IMAGES = {"image_shape": (1, 8, 8), "max_steps": 2, "latent_dim": 3, "channels": 4}

@@ -20,14 +20,8 @@ from latent_ebm import (
     MCMCPosterior,
     RatioPrior,
 )
-from latent_ebm.applications import (
-    evaluate,
-    evaluation_figures,
-    image_grid,
-    nll_bracket,
-    prior_log_z,
-)
-from latent_ebm.applications.evaluation import (
+from latent_ebm.evaluation import evaluate, evaluation_figures, nll_bracket, prior_log_z
+from latent_ebm.evaluation.held_out import (
     chain_diagnostics,
     decode,
     infer,
@@ -37,8 +31,9 @@ from latent_ebm.applications.evaluation import (
     sample_quality,
     tilt_means,
 )
-from latent_ebm.applications.pictures import atomic_path, save_figure, save_grid
 from latent_ebm.networks import MLP, ConvDecoder, EnergyMLP
+from latent_ebm.plots import image_grid, save_figure, save_grid
+from latent_ebm.writing import atomic_path
 from samplers import HMC, MALA, Annealed, Langevin
 from tests.latent_ebm.linear_gaussian import LinearGaussian
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from latent_ebm.applications.exchangeability import (
+from latent_ebm.detection.exchangeability import (
     FALSE_ALARMS,
     MAX_UNUSUAL,
     order_p_value,
     shift_p_value,
 )
-from latent_ebm.applications.findings import Findings, shift_warnings
+from latent_ebm.detection.findings import Findings, shift_warnings
 
 
 def draw(rng: np.random.Generator, num: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def counts(rng: np.random.Generator, num: int) -> np.ndarray:
 def test_order_of_draws_is_a_false_alarm_as_often_as_said(
     source: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("latent_ebm.applications.exchangeability.NUM_PERMUTATIONS", 99)
+    monkeypatch.setattr("latent_ebm.detection.exchangeability.NUM_PERMUTATIONS", 99)
     rng, repetitions = np.random.default_rng(0), 300
     p = np.array([order_p_value(source(rng, 40), seed) for seed in range(repetitions)])
     for level in (0.05, 0.2, 0.5):

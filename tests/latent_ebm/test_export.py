@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from latent_ebm.applications import export, onnx_files
 from latent_ebm.denoisers import Preconditioned, load_teacher
 from latent_ebm.denoisers.teachers import DiffusersNetwork
 from latent_ebm.distillation import OneStep
+from latent_ebm.export import export_diffusers, export_onnx, onnx
 from latent_ebm.networks import UNet
 from samplers.schedules import VPCosine, VPDiscrete
 
@@ -30,7 +30,7 @@ def test_a_student_runs_without_this_library(tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     pytest.importorskip("onnxscript", reason="needs the extra onnx")
     g, z = student(), torch.randn(5, 1, 8, 8)
-    export.export_onnx(g, (1, 8, 8), tmp_path / "student.onnx")
+    export_onnx(g, (1, 8, 8), tmp_path / "student.onnx")
     session = runtime.InferenceSession(tmp_path / "student.onnx")
     (x,) = session.run(["x"], {"z": z.numpy()})
     torch.testing.assert_close(torch.from_numpy(x), g(z).detach(), rtol=1e-4, atol=1e-5)
@@ -39,12 +39,12 @@ def test_a_student_runs_without_this_library(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        onnx_files,
+        onnx,
         "find_spec",
         lambda name: None if name == "onnxscript" else importlib.util.find_spec("os"),
     )
     with pytest.raises(ImportError, match=r"onnxscript must be installed.*latent-ebm\[onnx\]"):
-        export.export_onnx(student(), (1, 8, 8), tmp_path / "student.onnx")
+        export_onnx(student(), (1, 8, 8), tmp_path / "student.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -61,7 +61,7 @@ def test_a_model_of_diffusers_comes_back_as_it_was(tmp_path: Path) -> None:
     denoiser = Preconditioned(
         DiffusersNetwork(model), schedule, prediction="v", level=schedule.position
     )
-    export.export_diffusers(denoiser, tmp_path / "teacher")
+    export_diffusers(denoiser, tmp_path / "teacher")
     again = load_teacher(tmp_path / "teacher")
     x, t = torch.randn(3, 1, 8, 8), torch.tensor(0.5)
     with torch.no_grad():
@@ -71,10 +71,10 @@ def test_a_model_of_diffusers_comes_back_as_it_was(tmp_path: Path) -> None:
         == "DDIMScheduler"
     )
     with pytest.raises(FileExistsError, match="folder must be a new one"):
-        export.export_diffusers(denoiser, tmp_path / "teacher")
+        export_diffusers(denoiser, tmp_path / "teacher")
     cosine = Preconditioned(DiffusersNetwork(model), VPCosine(), prediction="v")
     with pytest.raises(ValueError, match="denoiser must have a schedule VPDiscrete"):
-        export.export_diffusers(cosine, tmp_path / "other")
+        export_diffusers(cosine, tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
 
 
@@ -82,5 +82,5 @@ def test_a_network_of_this_library_is_none_of_diffusers(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="must be a model of diffusers to be written as one, got UNet"
     ):
-        export.export_diffusers(student().denoiser, tmp_path / "teacher")
+        export_diffusers(student().denoiser, tmp_path / "teacher")
     assert not list(tmp_path.iterdir())

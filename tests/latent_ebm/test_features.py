@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from latent_ebm.applications import FrozenFeatures
+from latent_ebm.detection import FrozenFeatures
 from latent_ebm.networks import ResidualEncoder
 
 

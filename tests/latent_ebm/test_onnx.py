@@ -11,8 +11,9 @@ import torch
 pytest.importorskip("onnxscript", reason='needs the extra "onnx"')
 onnxruntime = pytest.importorskip("onnxruntime", reason='needs the extra "onnx"')
 
-from latent_ebm.applications import LatentEBMDetector, onnx_export  # noqa: E402
-from latent_ebm.applications.onnx_export import Score, export_onnx  # noqa: E402
+from latent_ebm.detection import LatentEBMDetector  # noqa: E402
+from latent_ebm.export import detectors  # noqa: E402
+from latent_ebm.export.detectors import Score, export_onnx  # noqa: E402
 from latent_ebm.networks import EnergyMLP  # noqa: E402
 
 
@@ -76,7 +77,7 @@ def test_a_file_that_scores_otherwise_is_refused(
             return super().forward(rows) + 0.01
 
     detector = fit("prior")
-    monkeypatch.setattr(onnx_export, "Score", Wrong)
+    monkeypatch.setattr(detectors, "Score", Wrong)
     with pytest.raises(RuntimeError, match="must agree with the detector"):
         export_onnx(detector, tmp_path / "score.onnx")
     assert not list(tmp_path.iterdir())

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent_ebm.applications.pictures import atomic_path
 from latent_ebm.cli import inference, main
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
+from latent_ebm.writing import atomic_path
 from tests.latent_ebm.tiny import fit, make_config, part
 
 

@@ -9,13 +9,13 @@ from matplotlib.image import AxesImage
 from matplotlib.quiver import Quiver
 from torch import Tensor
 
-from latent_ebm.applications.pictures import (
-    atomic_path,
+from latent_ebm.plots import (
     draw_density,
     draw_field,
     grid_points,
     new_figure,
 )
+from latent_ebm.writing import atomic_path
 from samplers import Gaussian
 
 

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
-from latent_ebm.applications import LatentEBMDetector
+from latent_ebm.detection import LatentEBMDetector
 
 pytest.importorskip("pyod", reason="tests of the extra pyod")
 
@@ -22,7 +22,7 @@ from pyod.models.lscp import LSCP
 from pyod.utils.data import generate_data
 from pyod.utils.utility import check_detector, standardizer
 
-from latent_ebm.applications.pyod import PyODLatentEBM
+from latent_ebm.detection.pyod import PyODLatentEBM
 
 QUICK = LatentEBMDetector(max_stages=0)
 CONTAMINATION = 0.1

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latent_ebm.applications import Explanation, LatentEBMDetector
-from latent_ebm.applications.findings import Findings
-from latent_ebm.applications.report import heat, make_report, score_range
+from latent_ebm.detection import Explanation, LatentEBMDetector
+from latent_ebm.detection.findings import Findings
+from latent_ebm.detection.report import heat, make_report, score_range
 
 HOSTILE = "<script>document.title='taken'</script>"
 pytestmark = pytest.mark.filterwarnings("ignore:.*litlogger")

@@ -246,7 +246,7 @@ ATTACKS: dict[str, tuple[Callable[[Tree, Any], None], Any, list[str]]] = {
     ),
     "not a module": (
         NETWORK,
-        part("latent_ebm.applications.LatentEBMDetector"),
+        part("latent_ebm.detection.LatentEBMDetector"),
         ["LatentEBMDetector"],
     ),
     "callback": (

@@ -18,8 +18,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from latent_ebm.applications.anomaly import LatentEBMDetector
-from latent_ebm.applications.selection import Method, check_level, exact, select
+from latent_ebm.detection.detector import LatentEBMDetector
+from latent_ebm.detection.selection import Method, check_level, exact, select
 from samplers.checks import check_numbers
 
 

@@ -18,10 +18,10 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from latent_ebm.applications.anomaly import LatentEBMDetector
-from latent_ebm.applications.detector_model import View
-from latent_ebm.applications.onnx_files import write_onnx
-from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.detection.detector import LatentEBMDetector
+from latent_ebm.detection.parts import View
+from latent_ebm.export.onnx import write_onnx
+from latent_ebm.writing import atomic_path
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
 MAX_CHECKED = 200

@@ -25,10 +25,10 @@ from safetensors.torch import save
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from latent_ebm.applications import detector_model as parts
-from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.detection import parts
 from latent_ebm.foreign import check_file, reading
 from latent_ebm.kernels import KernelPrior
+from latent_ebm.writing import atomic_path
 
 Detector = TypeVar("Detector")
 FORMAT = "latent_ebm detector 3"

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.writing import atomic_path
 
 
 def write_onnx(

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from latent_ebm.applications.anomaly import LatentEBMDetector
+from latent_ebm.detection.detector import LatentEBMDetector
 
 try:
     from pyod.models.base import BaseDetector  # pyright: ignore[reportMissingImports]

@@ -14,9 +14,9 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
-from latent_ebm.applications.anomaly import LatentEBMDetector
-from latent_ebm.applications.findings import Findings
-from latent_ebm.applications.pictures import new_figure, styled
+from latent_ebm.detection.detector import LatentEBMDetector
+from latent_ebm.detection.findings import Findings
+from latent_ebm.plots import new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,9 +86,7 @@ def template() -> Any:
     )
     environment.filters["number"] = number
     text = (
-        resources.files("latent_ebm.applications")
-        .joinpath("report.html")
-        .read_text(encoding="utf-8")
+        resources.files("latent_ebm.detection").joinpath("report.html").read_text(encoding="utf-8")
     )
     return environment.from_string(text)
 

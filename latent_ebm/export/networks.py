@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from latent_ebm.applications.onnx_files import write_onnx
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.denoisers.teachers import PREDICTIONS, DiffusersNetwork
+from latent_ebm.export.onnx import write_onnx
 from samplers.schedules import VPDiscrete
 
 

@@ -22,7 +22,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from latent_ebm.applications.pictures import atomic_path
+from latent_ebm.writing import atomic_path
 from samplers.checks import check_counts
 
 Pooling = Literal["avg", "max", "none"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.applications.detector_model import (
+from latent_ebm.detection.parts import (
     HIDDEN,
     NUM_NEIGHBOURS,
     Components,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latent_ebm.applications.exchangeability import FALSE_ALARMS, order_p_value, shift_p_value
-from latent_ebm.applications.selection import rows_to_hold_out, smallest_selection
+from latent_ebm.detection.exchangeability import FALSE_ALARMS, order_p_value, shift_p_value
+from latent_ebm.detection.selection import rows_to_hold_out, smallest_selection
 
 
 class Findings(NamedTuple):

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latent_ebm.applications.likelihood_bounds import nll_bracket, prior_log_z
-from latent_ebm.applications.pictures import histogram_figure, panels_figure
+from latent_ebm.evaluation.likelihood_bounds import nll_bracket, prior_log_z
 from latent_ebm.metrics import frechet_distance, prdc, reconstruction_mse
 from latent_ebm.model import LatentModel
+from latent_ebm.plots import histogram_figure, panels_figure
 from latent_ebm.posteriors import Posterior
 from latent_ebm.priors import EnergyPrior, Prior, RatioPrior
 from samplers import HMC, Sampler, acceptance, ess, split_rhat

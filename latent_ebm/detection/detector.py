@@ -21,9 +21,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from latent_ebm.applications import detector_fitting as fitting
-from latent_ebm.applications import detector_model as parts
-from latent_ebm.applications.detector_checks import LIMIT, check_magnitude, check_parameters
+from latent_ebm.detection import fitting, parts
+from latent_ebm.detection.checks import LIMIT, check_magnitude, check_parameters
 from latent_ebm.kernels import NeighbourPrior
 from samplers import value_and_grad
 
@@ -187,7 +186,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """Write the fitted detector to ``folder`` as ``detector.safetensors``, in one step. No
         pickle.
         """
-        from latent_ebm.applications.detector_files import save_detector
+        from latent_ebm.detection.files import save_detector
 
         check_is_fitted(self)
         if self.encoder is not None:
@@ -202,7 +201,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         """The detector that ``save`` wrote. Raises ``FileNotFoundError`` or ``ValueError`` for a
         folder that holds none.
         """
-        from latent_ebm.applications.detector_files import load_detector
+        from latent_ebm.detection.files import load_detector
 
         return load_detector(cls, folder)[0]
 

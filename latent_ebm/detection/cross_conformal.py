@@ -19,8 +19,8 @@ from sklearn.model_selection import KFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from latent_ebm.applications.conformal import ConformalCalibrator
-from latent_ebm.applications.selection import Method, check_level, select
+from latent_ebm.detection.conformal import ConformalCalibrator
+from latent_ebm.detection.selection import Method, check_level, select
 from samplers.checks import check_counts
 
 

@@ -1,0 +1,34 @@
+"""Files that appear complete or not at all: each is written beside its place, then renamed."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path``, renamed to it if the block ends well and removed if it
+    does not.
+
+    ``~`` is expanded; a link stays, and what it leads to is replaced. Parent directories are made,
+    and removed again if the block fails. Raises ``OSError`` where nothing can be written.
+    """
+    target = Path(os.path.realpath(Path(path).expanduser()))
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException as error:
+        if (
+            isinstance(error, OSError) and error.errno and error.filename is None
+        ):  # as of a full disk
+            error.filename = str(path)
+        temporary.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
