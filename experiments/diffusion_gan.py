@@ -186,7 +186,7 @@ def ufogen(teacher: Preconditioned, data: DataModule) -> tuple[dict[int, Any], f
             penalty_every=4,
         )
         seconds += fit(rule, data, max_epochs=STUDENT["ufogen_epochs"])
-        found[n] = measure(draw(lambda rule=rule, n=n: rule.generate(NUM, n)["x"]))
+        found[n] = measure(draw(lambda rule=rule, n=n: rule.generate(NUM, num_steps=n)["x"]))
     return found, seconds
 
 

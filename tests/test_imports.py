@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {
         "samplers",
+        "latent_ebm.conditions",
         "latent_ebm.writing",
         "latent_ebm.plots",
         "latent_ebm.networks",

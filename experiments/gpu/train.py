@@ -27,6 +27,7 @@ from experiments.benchmarks.training import likelihood, mle
 from experiments.common import OUTPUTS, write_json
 from experiments.gpu.speed import card
 from latent_ebm import GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
+from latent_ebm.conditions import label_condition
 from latent_ebm.data import Images
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Preconditioned
@@ -220,13 +221,16 @@ def main() -> None:
     if args.teacher:
         run.fit("teacher", rule, args.teacher, batch_size, decay=0.999, limit_val_batches=0)
         for steps in STEPS[:2] if args.tiny else STEPS:
-            run.tell(f"teacher, {steps} steps", lambda k=steps: rule.generate(num, k, 1.0)["x"])
+            run.tell(
+                f"teacher, {steps} steps",
+                lambda k=steps: rule.generate(num, num_steps=k, guidance=1.0)["x"],
+            )
     denoiser = deepcopy(rule.denoiser)
     for kind in ("dmd", *(f"emd-{k}" for k in EM_STEPS), "ufogen") if args.student else ():
         learner = student(kind, deepcopy(denoiser))
         run.fit(kind, learner, args.student, batch_size // 2, decay=0.99, limit_val_batches=0)
-        told = {} if kind == "ufogen" else {"label": run.labels()}
-        run.tell(kind, lambda rule=learner, told=told: rule.generate(num, **told)["x"])
+        told = None if kind == "ufogen" else label_condition(run.labels())
+        run.tell(kind, lambda rule=learner, told=told: rule.generate(num, told)["x"])
     for kind in ("mle", "ratio") if args.latent else ():
         learner = latent(kind, width, 2 if args.tiny else 40, 50 if args.tiny else 20_000)
         every = {"val_check_interval": 2 if args.tiny else 100}  # held-out rows close stages

@@ -102,7 +102,7 @@ class SampleGrid(Callback):
     def pictures(self, rule: LatentRule) -> dict[str, Tensor]:
         """Images (n, C, H, W) by name."""
         generator = torch.Generator(rule.device).manual_seed(0)
-        x = rule.unpack(self.held_out)[0][: self.num]
+        x = rule.unpack(self.held_out).x[: self.num]
         z = rule.inference.sample(rule.model, x, generator=generator)
         pairs = torch.stack([x, rule.model.decode(z)], 1).flatten(0, 1)
         return {

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,20 +19,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from latent_ebm.conditions import UNKNOWN, Batch, label_condition
 from latent_ebm.data.ranges import range_of
 from samplers.checks import check_counts
 
+T = TypeVar("T")
 Pair = tuple[Tensor, Tensor | None]  # x (n, *event), label (n,) or None
-
-
-class Batch(NamedTuple):
-    """``x`` (n, \\*event) float32, ``label`` (n,) int64, -1 where unknown, ``index`` (n,) int64
-    into its data set.
-    """
-
-    x: Tensor
-    label: Tensor
-    index: Tensor
 
 
 class TensorSet(Dataset[Batch]):
@@ -47,14 +39,14 @@ class TensorSet(Dataset[Batch]):
             raise ValueError(
                 f"x must be floating with shape (n >= 1, *event), got {x.dtype} {tuple(x.shape)}"
             )
-        label = torch.full((len(x),), -1) if label is None else label
+        label = torch.full((len(x),), UNKNOWN) if label is None else label
         if label.shape != x.shape[:1] or label.is_floating_point() or label.is_complex():
             raise ValueError(
                 f"label must be integers of shape ({len(x)},), got {label.dtype} "
                 f"{tuple(label.shape)}"
             )
         self.x = x.float()
-        self.label = label.long()
+        self.condition = label_condition(label)
         bad = (~torch.isfinite(self.x).flatten(1).all(1)).nonzero().flatten()
         if len(bad):
             raise ValueError(
@@ -62,19 +54,25 @@ class TensorSet(Dataset[Batch]):
                 f"{int(bad[0])}"
             )
 
+    @property
+    def label(self) -> Tensor:
+        """Labels (n,) int64, -1 where unknown."""
+        return self.condition["label"]
+
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, index: int) -> Batch:
         """One row, without a batch axis."""
-        return Batch(self.x[index], self.label[index], torch.tensor(range(len(self))[index]))
+        at = torch.tensor(range(len(self))[index])
+        return Batch(self.x[index], self.condition.rows(index), at)
 
     def __getitems__(self, indices: list[int]) -> Batch:
         index = torch.as_tensor(indices)
-        return Batch(self.x[index], self.label[index], index)
+        return Batch(self.x[index], self.condition.rows(index), index)
 
 
-def collate(batch: Any) -> Batch:
+def collate(batch: T) -> T:
     """The identity: ``TensorSet.__getitems__`` has made the batch."""
     return batch
 

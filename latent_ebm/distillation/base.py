@@ -11,11 +11,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.conditions import BatchLike, ClassLabels, Condition, as_batch
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.students import check_log_snr
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
@@ -97,12 +98,12 @@ class ScoreDistiller(LearningRule):
             )
 
     @abstractmethod
-    def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+    def student_loss(self, z: Tensor, x: Tensor, condition: Condition) -> Tensor:
         """Loss of the student at latents z (batch, \\*latent_shape), of which it makes x (batch,
         \\*event) now.
         """
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         rows, condition = self.read(batch)
         z = self.draw_latents(rows)
         with torch.no_grad():
@@ -114,7 +115,7 @@ class ScoreDistiller(LearningRule):
             losses["student"] = self.student_loss(z, x, condition)
         return losses
 
-    def fake_loss(self, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+    def fake_loss(self, x: Tensor, condition: Condition) -> Tensor:
         """Denoising of the student's samples x (batch, \\*event), weighted as for data of unit
         variance.
         """
@@ -124,7 +125,7 @@ class ScoreDistiller(LearningRule):
         )
 
     @torch.no_grad()
-    def gap(self, x: Tensor, noise: Noise, condition: dict[str, Tensor]) -> Tensor:
+    def gap(self, x: Tensor, noise: Noise, condition: Condition) -> Tensor:
         """``D_q - D_p`` at ``x_t = alpha x + sigma eps``, like x (batch, \\*event), a constant."""
         x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
         return (self.teacher(x_t, noise.t, **condition) - self.fake(x_t, noise.t, **condition)).to(
@@ -144,42 +145,47 @@ class ScoreDistiller(LearningRule):
         """
         return (noise.sigma / noise.alpha) ** (2 * self.weight_power - 2)
 
-    def draw_latents(self, rows: int) -> Tensor:
+    def draw_latents(self, rows: int, *, generator: torch.Generator | None = None) -> Tensor:
         """z (rows, \\*latent_shape) ~ N(0, I) of the student's dtype and device."""
-        return next(self.student.parameters()).new_empty(rows, *self.latent_shape).normal_()
+        return (
+            next(self.student.parameters())
+            .new_empty(rows, *self.latent_shape)
+            .normal_(generator=generator)
+        )
 
-    def read(self, batch: Any) -> tuple[int, dict[str, Tensor]]:
+    def read(self, batch: BatchLike) -> tuple[int, Condition]:
         """Number of rows of a batch, and the condition that it sets."""
-        if not self.conditional:
-            return len(batch if isinstance(batch, Tensor) else batch[0]), {}
-        if isinstance(batch, Tensor):
-            raise ValueError(
-                "batch must be (x, label, ...) for a conditional student, got a tensor alone"
-            )
-        return len(batch[1]), {"label": batch[1]}
+        batch = as_batch(batch)
+        given = ClassLabels()(batch.condition) if self.conditional else Condition()
+        return len(batch.x), given
 
     @torch.no_grad()
-    def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*event) of the student and their latents ``z``; a condition has
         ``num`` rows.
         """
-        z = self.draw_latents(num)
+        condition = condition or Condition()
+        condition.check_rows(num)
+        z = self.draw_latents(num, generator=generator)
         parts = torch.arange(num, device=z.device).split(CHUNK)
-        x = [
-            self.student(z[rows], **{name: c[rows] for name, c in condition.items()})
-            for rows in parts
-        ]
+        x = [self.student(z[rows], **condition.rows(rows)) for rows in parts]
         return {"x": torch.cat(x), "z": z, **condition}
 
     def watch(self) -> dict[str, Tensor]:
         return {f"chain/{name}": value for name, value in self.figures.items()}
 
-    def held_out(self, batch: Any) -> dict[str, Tensor]:
+    def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         """The mean norm of the ``gap``: zero where student and teacher are of one law, as far as
         ``fake`` can tell.
         """
         rows, condition = self.read(batch)
-        x = self.generate(rows, **condition)["x"]
+        x = self.generate(rows, condition)["x"]
         return {"gap": self.gap(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()}
 
     def on_train_start(self) -> None:

@@ -8,6 +8,7 @@ which the student's own density moves vanish.
 
 from torch import Tensor
 
+from latent_ebm.conditions import Condition
 from latent_ebm.distillation.base import ScoreDistiller
 from latent_ebm.objectives import score_difference
 
@@ -37,7 +38,7 @@ class DistributionMatching(ScoreDistiller):
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
-    def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+    def student_loss(self, z: Tensor, x: Tensor, condition: Condition) -> Tensor:
         noise = self.draw_noise(x)
         gap = self.gap(x, noise, condition)
         self.figures = {"gap": gap.flatten(1).norm(dim=1).mean()}

@@ -26,6 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.conditions import Condition
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.base import Noise, ScoreDistiller
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
@@ -156,15 +157,13 @@ class EMDistillation(ScoreDistiller):
         check_numbers(self, "non-negative", z_step_size=z_step_size)
         self.sampler, self.z_step_size, self.cancel_noise = sampler, z_step_size, cancel_noise
 
-    def student_loss(self, z: Tensor, x: Tensor, condition: dict[str, Tensor]) -> Tensor:
+    def student_loss(self, z: Tensor, x: Tensor, condition: Condition) -> Tensor:
         noise = self.draw_noise(x)
         z, shift = self.infer(z, noise, condition)
         x = self.student(z, **condition)
         return regression(x, x.detach() + shift, self.weight(noise))
 
-    def infer(
-        self, z: Tensor, noise: Noise, condition: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def infer(self, z: Tensor, noise: Noise, condition: Condition) -> tuple[Tensor, Tensor]:
         """The E-step from latents z (batch, \\*latent_shape): the z drawn, and ``x_t / alpha -
         g(z)``, like x.
         """

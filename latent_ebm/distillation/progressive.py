@@ -13,11 +13,11 @@ count ``max(1, alpha^2 / sigma^2)`` times. Source: Salimans & Ho 2022, arXiv:220
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from latent_ebm.conditions import BatchLike, ClassLabels, Condition, as_batch
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
@@ -101,14 +101,14 @@ class Progressive(LearningRule):
         for teacher in (self.teacher, self.previous):
             teacher.eval()
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
         """Make the student its own teacher where a stage begins."""
         super().on_train_batch_start(batch, batch_idx)
         if self.stage > 0 and self.global_step == self.stage * self.stage_length:
             self.previous.load_state_dict(self.student.state_dict())
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, _ = self.unpack(batch)
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
+        x = self.unpack(batch).x
         condition = self.condition(batch)
         t = (
             torch.randint(1, self.student_steps + 1, (len(x),), device=x.device).double()
@@ -121,7 +121,7 @@ class Progressive(LearningRule):
         return {"student": regression(self.student(x_t, t, **condition), target, weight)}
 
     @torch.no_grad()
-    def target(self, x_t: Tensor, t: Tensor, s: Tensor, condition: dict[str, Tensor]) -> Tensor:
+    def target(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
         """The guess at x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two teacher
         steps end, at ``s``.
         """
@@ -131,29 +131,29 @@ class Progressive(LearningRule):
         x_s = solver.step(teacher, solver.step(teacher, x_t, t, middle), middle, s)
         return invert_step(self.student.schedule, x_t, x_s, t, s)
 
-    def condition(self, batch: Any) -> dict[str, Tensor]:
+    def condition(self, batch: BatchLike) -> Condition:
         """The labels of a batch, if the student is to be told any."""
-        if not self.conditional:
-            return {}
-        if isinstance(batch, Tensor):
-            raise ValueError(
-                "batch must be (x, label, ...) for a conditional student, got a tensor alone"
-            )
-        return {"label": batch[1]}
+        return ClassLabels()(as_batch(batch).condition) if self.conditional else Condition()
 
     @torch.no_grad()
-    def generate(self, num: int, **condition: Tensor) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM; a condition has ``num``
         rows.
         """
+        condition = condition or Condition()
+        condition.check_rows(num)
         like = next(self.student.parameters())
-        x_T = like.new_empty(num, *self.shape).normal_()
+        x_T = like.new_empty(num, *self.shape).normal_(generator=generator)
         x_T = x_T * broadcast(self.student.schedule(torch.ones(()))[1], x_T)
         solver, parts = DDIM(self.student.schedule, self.num_steps), []
         for rows in torch.arange(num, device=x_T.device).split(CHUNK):
-            denoise = partial(
-                self.student, **{name: value[rows] for name, value in condition.items()}
-            )
+            denoise = partial(self.student, **condition.rows(rows))
             parts.append(solver.sample(denoise, x_T[rows]))
         return {"x": torch.cat(parts), **condition}
 

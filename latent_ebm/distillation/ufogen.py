@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.conditions import Condition, check_unconditional
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
@@ -94,29 +95,41 @@ class UFOGen(AdversarialRule):
         )
         return alpha**2 / (sigma**2 - (alpha / alpha_before * sigma_before) ** 2)
 
-    def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
+    def denoise(
+        self, x_k: Tensor, k: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         return self.generator(x_k, self.time(k, x_k))
 
     @torch.no_grad()
-    def generate(self, num: int, num_steps: int = 1) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        num_steps: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps: one is ``G(x_T, 1)``,
         others noise the last guess.
 
         Raises ``ValueError`` for a ``num_steps`` not in 1 to T.
         """
+        check_unconditional(condition)
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"num_steps must lie in 1 to {self.num_steps}, got {num_steps}")
         ks = torch.linspace(self.num_steps, 0, num_steps + 1).round().long().tolist()[:-1]
-        return {"x": torch.cat([self.walk(x_T, ks) for x_T in self.starts(num)])}
+        starts = self.starts(num, generator=generator)
+        return {"x": torch.cat([self.walk(x_T, ks, generator) for x_T in starts])}
 
-    def walk(self, x_T: Tensor, ks: list[int]) -> Tensor:
+    def walk(self, x_T: Tensor, ks: list[int], generator: torch.Generator | None) -> Tensor:
         """From noise ``x_T`` (batch, \\*shape) by guesses after ``ks`` steps of noise, the first
         of which is T.
         """
         x = x_T
         for step in ks:
             k = torch.full((len(x),), step, device=x.device)
-            x = self.denoise(x if step == self.num_steps else self.diffuse(x, k), k)
+            x = x if step == self.num_steps else self.diffuse(x, k, generator=generator)
+            x = self.denoise(x, k)
         return x
 
 

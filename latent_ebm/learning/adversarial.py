@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.conditions import BatchLike
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable, total_loss
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers.base import normal_like
@@ -89,7 +90,9 @@ class AdversarialRule(LearningRule):
         """Draws of the model next to draws of the data x (batch, \\*shape) under noise."""
 
     @abstractmethod
-    def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
+    def denoise(
+        self, x_k: Tensor, k: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """A guess at x_0 like ``x_k`` (batch, \\*shape), by the generator, after ``k`` (batch,) of
         T steps of noise.
         """
@@ -111,13 +114,13 @@ class AdversarialRule(LearningRule):
             k == 0, 0
         )
 
-    def diffuse(self, x: Tensor, k: Tensor) -> Tensor:
+    def diffuse(self, x: Tensor, k: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """``x_k ~ q(x_k | x_0 = x)``, like x."""
         alpha, sigma = (broadcast(a, x) for a in self.coefficients(k))
-        return alpha * x + sigma * normal_like(x, None)
+        return alpha * x + sigma * normal_like(x, generator)
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, _ = self.unpack(batch)
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
+        x = self.unpack(batch).x
         return {**self.critic_losses(x), **self.generator_losses(x)}
 
     def critic_losses(self, x: Tensor) -> dict[str, Tensor]:
@@ -144,8 +147,8 @@ class AdversarialRule(LearningRule):
         """Batches of training so far: two steps of an optimiser each."""
         return self.global_step // 2
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        x, _ = self.unpack(batch)
+    def training_step(self, batch: BatchLike, batch_idx: int) -> None:
+        x = self.unpack(batch).x
         due = self.logs_now
         critic, generator = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         seen = self.move(critic, self.critic_losses(x))
@@ -167,11 +170,11 @@ class AdversarialRule(LearningRule):
         for scheduler in self.trainer.lr_scheduler_configs:
             scheduler.scheduler.step()  # pyright: ignore[reportCallIssue]
 
-    def starts(self, num: int) -> tuple[Tensor, ...]:
+    def starts(self, num: int, *, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         """``num`` draws of ``x_T``, in parts (at most CHUNK, \\*shape)."""
         like = next(self.generator.parameters())
         k = torch.full((num,), self.num_steps, device=like.device)
-        return self.diffuse(like.new_zeros(num, *self.shape), k).split(CHUNK)
+        return self.diffuse(like.new_zeros(num, *self.shape), k, generator=generator).split(CHUNK)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         critic, generator = (

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from latent_ebm.conditions import Batch, BatchLike, Condition, as_batch
 from latent_ebm.learning.resuming import adopt_settings, complete_batch, settings_of
 from samplers import PersistentChains
 from samplers.base import check_finite
@@ -23,7 +24,7 @@ SchedulerCallable = Callable[[Optimizer], LRScheduler]
 class LearningRule(LightningModule, ABC):
     """A rule defines ``losses`` and ``generate``; training, held-out figures and resuming follow.
 
-    A batch is a tensor x, or a tuple (x, label, index). A setting of the optimiser that is changed
+    A batch is a tensor x, a tuple (x, label, index), or a ``Batch``. A setting of the optimiser that is changed
     on resuming is obeyed.
 
     Args:
@@ -51,27 +52,33 @@ class LearningRule(LightningModule, ABC):
         self._resumed_in_batch = False
 
     @abstractmethod
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         """Losses in nats per datum by name; their sum is minimised."""
 
     @abstractmethod
-    def generate(self, num: int) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """``num`` samples of the model: ``x`` (num, \\*event), and what they were made of, if
         anything.
+
+        ``condition`` has ``num`` rows, as a batch carries it; without it nothing is known.
         """
 
     @staticmethod
-    def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
-        """``(x, index or None)`` of a batch. Raises ``FloatingPointError`` if x is not finite."""
-        x, index = (
-            (batch, None)
-            if isinstance(batch, Tensor)
-            else (batch[0], batch[2] if len(batch) > 2 else None)
-        )
-        check_finite("x", x, "remove or impute the offending rows")
-        return x, index
+    def unpack(batch: BatchLike) -> Batch:
+        """``(x, condition, index)`` of what a loader yields, see ``as_batch``. Raises
+        ``FloatingPointError`` if x is not finite.
+        """
+        batch = as_batch(batch)
+        check_finite("x", batch.x, "remove or impute the offending rows")
+        return batch
 
-    def held_out(self, batch: Any) -> dict[str, Tensor]:
+    def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         """Figures of a held-out batch by name: the losses, unless a rule knows better ones."""
         with torch.no_grad():
             return self.losses(batch)
@@ -93,7 +100,7 @@ class LearningRule(LightningModule, ABC):
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         return every > 0 and (self.batches_seen + 1) % every == 0
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: BatchLike, batch_idx: int) -> Tensor | None:
         losses = self.losses(batch)
         total = total_loss(losses)
         if self.logs_now:
@@ -117,27 +124,27 @@ class LearningRule(LightningModule, ABC):
             self.log(f"gradient/{part}", gradient_norm(optimizer))
 
     def validation_step(
-        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, batch: BatchLike, batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor | None:
         self.log_held_out("val", self.held_out(batch), batch, dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: BatchLike, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.log_held_out("test", self.held_out(batch), batch, dataloader_idx)
 
     def log_held_out(
-        self, stage: str, figures: dict[str, Tensor], batch: Any, dataloader_idx: int
+        self, stage: str, figures: dict[str, Tensor], batch: BatchLike, dataloader_idx: int
     ) -> None:
         """Log ``figures`` of a batch as ``stage/name``; what is of another loader than the first
         says so.
         """
-        rows = len(batch if isinstance(batch, Tensor) else batch[0])
+        rows = len(as_batch(batch).x)
         loader = f"/dataloader_idx_{dataloader_idx}" if dataloader_idx else ""
         named = {f"{stage}/{name}{loader}": value for name, value in figures.items()}
         self.log_dict(
             named, batch_size=rows, sync_dist=True, prog_bar=True, add_dataloader_idx=False
         )
 
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> Any:
+    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> Any:
         """Raises ``ValueError``: most rules say nothing of a row of data."""
         raise ValueError(
             f"{type(self).__name__} has nothing to predict of a row: draw samples, with "
@@ -232,7 +239,7 @@ class LearningRule(LightningModule, ABC):
             self.trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
         self._resumed_in_batch = False
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
         self._resumed_in_batch = False
 
     def _random_modules(self) -> list[tuple[str, Any]]:

@@ -11,11 +11,12 @@ decides where the network is good is which noise levels are drawn how often.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from latent_ebm.conditions import BatchLike, Condition, as_batch, label_condition
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
@@ -27,7 +28,6 @@ from samplers.reverse import ReverseSampler
 from samplers.schedules import broadcast
 
 Noise = Literal["normal", "uniform"]
-UNKNOWN = -1
 CHUNK = 500  # samples that are drawn at once
 
 
@@ -96,8 +96,8 @@ class Denoising(LearningRule):
             if part is not None:
                 part.requires_grad_(False)
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, index = self.unpack(batch)
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
+        x, _, index = self.unpack(batch)
         if self.model is not None and self.posterior is not None:
             x = self.posterior.sample(self.model, x, index=index)
         schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x)
@@ -114,17 +114,21 @@ class Denoising(LearningRule):
             value, *self.log_snr, *self.denoiser.schedule.log_snr_range
         )
 
-    def condition(self, batch: Any) -> dict[str, Tensor]:
+    def condition(self, batch: BatchLike) -> Condition:
         """The labels of a batch after dropout, if the denoiser is to be told any."""
-        if self.num_classes is None or isinstance(batch, Tensor):
-            return {}
-        label = batch[1]
-        dropped = torch.rand(label.shape, device=label.device) < self.label_dropout
-        return {"label": label.masked_fill(dropped, UNKNOWN)}
+        if self.num_classes is None:
+            return Condition()
+        return as_batch(batch).condition.drop(self.label_dropout)
 
     @torch.no_grad()
     def generate(
-        self, num: int, num_steps: int | None = None, guidance: float | None = None
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        num_steps: int | None = None,
+        guidance: float | None = None,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*event), and the latents ``z`` that they were decoded from, if
         any.
@@ -136,13 +140,15 @@ class Denoising(LearningRule):
         """
         reverse = self.reverse if num_steps is None else replace(self.reverse, num_steps=num_steps)  # pyright: ignore
         denoiser = self.denoiser if guidance is None else ClassifierFree(self.denoiser, guidance)
-        condition = {} if guidance is None else {"label": self.classes_in_turn(num)}
-        x_T = torch.randn(num, *self.shape, device=self.device)
+        if condition is None:
+            condition = Condition() if guidance is None else self.classes_in_turn(num)
+        condition.check_rows(num)
+        x_T = torch.randn(num, *self.shape, device=self.device, generator=generator)
         x_T = x_T * broadcast(self.denoiser.schedule(torch.ones(()))[1], x_T)
         parts = []
         for rows in torch.arange(num, device=self.device).split(CHUNK):
-            given = {name: value[rows] for name, value in condition.items()}
-            parts.append(reverse.sample(partial(denoiser, **given), x_T[rows]))
+            denoise = partial(denoiser, **condition.rows(rows))
+            parts.append(reverse.sample(denoise, x_T[rows], generator=generator))
         x = torch.cat(parts)
         return (
             {"x": x, **condition}
@@ -150,11 +156,11 @@ class Denoising(LearningRule):
             else {"x": self.model.decode(x), "z": x, **condition}
         )
 
-    def classes_in_turn(self, num: int) -> Tensor:
+    def classes_in_turn(self, num: int) -> Condition:
         """Labels 0, 1, ..., 0, 1, ... (num,)."""
         if self.num_classes is None:
             raise ValueError("guidance must be left out for a denoiser without num_classes")
-        return torch.arange(num, device=self.device) % self.num_classes
+        return label_condition(torch.arange(num, device=self.device) % self.num_classes)
 
 
 def check_noise(

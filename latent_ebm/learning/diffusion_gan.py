@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.conditions import Condition, check_unconditional
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from samplers.checks import as_shape
@@ -72,26 +73,39 @@ class DiffusionGAN(AdversarialRule):
             {},
         )
 
-    def back(self, x_0: Tensor, x_k: Tensor, k: Tensor) -> Tensor:
+    def back(
+        self, x_0: Tensor, x_k: Tensor, k: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """``x_{k-1} ~ q(. | x_k, x_0)`` like ``x_k`` (batch, \\*shape); at k = 1 that is
         ``x_0``.
         """
         t, s = (i.double() / self.num_steps for i in (k, k - 1))
-        return torch.where(broadcast(k, x_k) == 1, x_0, bridge(self.schedule, x_0, x_k, t, s))
+        x_s = bridge(self.schedule, x_0, x_k, t, s, generator=generator)
+        return torch.where(broadcast(k, x_k) == 1, x_0, x_s)
 
-    def denoise(self, x_k: Tensor, k: Tensor) -> Tensor:
-        z = torch.empty(len(x_k), *self.latent_shape, dtype=x_k.dtype, device=x_k.device).normal_()
+    def denoise(
+        self, x_k: Tensor, k: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        z = x_k.new_empty(len(x_k), *self.latent_shape).normal_(generator=generator)
         return self.generator(x_k, self.time(k, x_k), z)
 
     @torch.no_grad()
-    def generate(self, num: int) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*shape) of T steps."""
-        return {"x": torch.cat([self.walk(x_T) for x_T in self.starts(num)])}
+        check_unconditional(condition)
+        starts = self.starts(num, generator=generator)
+        return {"x": torch.cat([self.walk(x_T, generator) for x_T in starts])}
 
-    def walk(self, x_T: Tensor) -> Tensor:
+    def walk(self, x_T: Tensor, generator: torch.Generator | None) -> Tensor:
         """From noise ``x_T`` (batch, \\*shape) to samples like it."""
         x = x_T
         for step in range(self.num_steps, 0, -1):
             k = torch.full((len(x),), step, device=x.device)
-            x = self.back(self.denoise(x, k), x, k)
+            x = self.back(self.denoise(x, k, generator=generator), x, k, generator)
         return x

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from latent_ebm.conditions import Condition, check_unconditional
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.trigger import StageTrigger, staged_prior
@@ -92,16 +93,23 @@ class LatentRule(LearningRule):
             return {}
         return acceptance("posterior", posterior.sampler, self.model.log_posterior(x), z)
 
-    def generate(self, num: int) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Prior draws ``z`` (num, dim) and ``x = E[x|z]``."""
-        z = self.model.prior.sample(num)
+        check_unconditional(condition)
+        z = self.model.prior.sample(num, generator=generator)
         return {"x": torch.cat([self.model.decode(part) for part in z.split(500)]), "z": z}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Log held-out figures; return the held-out latents. Chains of ``validation`` are of the
         data of the first loader.
         """
-        x, index = self.unpack(batch)
+        x, _, index = self.unpack(batch)
         if self.validation is None or dataloader_idx > 0:
             z = self.inference.sample(self.model, x)
         else:
@@ -110,7 +118,7 @@ class LatentRule(LearningRule):
         return z
 
     def held_out(self, batch: Any) -> dict[str, Tensor]:
-        x, _ = self.unpack(batch)
+        x = self.unpack(batch).x
         return self.figures_at(x, self.inference.sample(self.model, x))
 
     def figures_at(self, x: Tensor, z: Tensor) -> dict[str, Any]:
@@ -122,7 +130,7 @@ class LatentRule(LearningRule):
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> EnergyTerms:
         """Energy terms (batch,) at inferred latents."""
-        x, _ = self.unpack(batch)
+        x = self.unpack(batch).x
         return self.model.energy_terms(x, self.inference.sample(self.model, x))
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -52,7 +52,7 @@ class ShortRunMLE(LatentRule):
         self.posterior, self.prior_chains = posterior, prior_chains
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, index = self.unpack(batch)
+        x, _, index = self.unpack(batch)
         z_data = self.posterior.sample(self.model, x, index=index)
         losses = {"likelihood": negative_log_likelihood(self.model.likelihood(z_data), x)}
         if isinstance(self.model.prior, EnergyPrior):

@@ -61,7 +61,7 @@ class MultiStageRatio(LatentRule):
         model.likelihood.requires_grad_(train_likelihood)
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, index = self.unpack(batch)
+        x, _, index = self.unpack(batch)
         z_data = self.posterior.sample(self.model, x, index=index)
         losses = {"ratio": self.stage_loss(z_data)}
         self.drawn = (x, z_data)

@@ -4,8 +4,10 @@ r"""Score matching: an energy learnt from its gradient, without a sampler and wi
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from latent_ebm.conditions import Condition, check_unconditional
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising_score_matching
 from latent_ebm.priors import EnergyPrior
@@ -43,14 +45,21 @@ class ScoreMatching(LearningRule):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         return {
             "score": denoising_score_matching(
-                self.ebm, self.unpack(batch)[0].flatten(1), self.noise
+                self.ebm, self.unpack(batch).x.flatten(1), self.noise
             )
         }
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
         """The unnormalised ``log_density`` (batch,) of rows."""
-        return {"log_density": self.ebm.log_density(self.unpack(batch)[0].flatten(1))}
+        return {"log_density": self.ebm.log_density(self.unpack(batch).x.flatten(1))}
 
-    def generate(self, num: int) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Samples ``x`` (num, dim) of the density's own sampler, started at the base."""
-        return {"x": self.ebm.sample(num)}
+        check_unconditional(condition)
+        return {"x": self.ebm.sample(num, generator=generator)}

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from latent_ebm.conditions import Condition, check_unconditional
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.latent import acceptance, energies
 from latent_ebm.objectives import contrastive, nearest_neighbour_entropy
@@ -69,7 +70,7 @@ class SelfAdversarial(LearningRule):
         self.ebm, self.negatives, self.start = ebm, negatives, start
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x = self.unpack(batch)[0].flatten(1)
+        x = self.unpack(batch).x.flatten(1)
         generated = self.sample_negatives(x)
         losses = {"critic": contrastive(self.ebm, x, generated.detach())}
         self.drawn = (x, generated.detach())
@@ -106,14 +107,21 @@ class SelfAdversarial(LearningRule):
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
         """The unnormalised ``log_density`` (batch,) of rows."""
-        return {"log_density": self.ebm.log_density(self.unpack(batch)[0].flatten(1))}
+        return {"log_density": self.ebm.log_density(self.unpack(batch).x.flatten(1))}
 
-    def generate(self, num: int) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Samples ``x`` (num, dim) of the short-run sampler."""
-        return {"x": self.ebm.sample(num)}
+        check_unconditional(condition)
+        return {"x": self.ebm.sample(num, generator=generator)}
 
     def held_out(self, batch: Any) -> dict[str, Tensor]:
-        x = self.unpack(batch)[0].flatten(1)
+        x = self.unpack(batch).x.flatten(1)
         with torch.no_grad():
             return self.adversaries(x, self.ebm.base.sample(len(x)))
 

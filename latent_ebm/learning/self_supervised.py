@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
+from latent_ebm.conditions import Condition
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import vicreg
 from samplers.checks import check_numbers
@@ -130,7 +131,7 @@ class VICReg(LearningRule):
         check_numbers(self, "non-negative", **self.weights)
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x = self.unpack(batch)[0]
+        x = self.unpack(batch).x
         embeddings = self.projector(self.encoder(torch.cat([self.augment(x), self.augment(x)])))
         terms = vicreg(
             *embeddings.float().chunk(2)
@@ -140,7 +141,13 @@ class VICReg(LearningRule):
             for (name, weight), term in zip(self.weights.items(), terms, strict=True)
         }
 
-    def generate(self, num: int) -> dict[str, Tensor]:
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Raises ``ValueError``: features generate nothing."""
         raise ValueError(
             f"the rule must hold a generator to be sampled, got {type(self).__name__}"
@@ -152,4 +159,4 @@ class VICReg(LearningRule):
 
     def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
         """Features (batch, d) of images."""
-        return self.encoder(self.unpack(batch)[0]).flatten(1)
+        return self.encoder(self.unpack(batch).x).flatten(1)

@@ -54,7 +54,7 @@ class Variational(LatentRule):
         self.posterior = posterior
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        x, _ = self.unpack(batch)
+        x = self.unpack(batch).x
         self.model.likelihood.check(x)
         prior, q = self.model.prior, self.posterior(x)
         z = q.rsample()

@@ -58,11 +58,11 @@ def test_tensor_set_indexes_rows_and_batches() -> None:
     rows = TensorSet(x, torch.tensor([5, 6, 7, 8], dtype=torch.int32))
     batch = rows.__getitems__([2, 0])
     assert torch.equal(batch.x, x[[2, 0]].float())
-    assert (batch.label.tolist(), batch.index.tolist()) == ([7, 5], [2, 0])
-    assert (batch.label.dtype, batch.index.dtype) == (torch.int64, torch.int64)
+    assert (batch.condition["label"].tolist(), batch.index.tolist()) == ([7, 5], [2, 0])
+    assert (batch.condition["label"].dtype, batch.index.dtype) == (torch.int64, torch.int64)
     row = rows[-1]
     assert torch.equal(row.x, x[3].float())
-    assert (int(row.label), int(row.index), len(rows)) == (8, 3, 4)
+    assert (int(row.condition["label"]), int(row.index), len(rows)) == (8, 3, 4)
     assert TensorSet(x).label.tolist() == [-1] * 4
     assert same(pickle.loads(pickle.dumps(rows)), rows)  # noqa: S301
 
@@ -102,7 +102,7 @@ def test_loaders_cover_the_sets() -> None:
     for batch in batches:
         assert isinstance(batch, Batch)
         assert torch.equal(batch.x, data.train.x[batch.index])
-        assert torch.equal(batch.label, data.train.label[batch.index])
+        assert torch.equal(batch.condition["label"], data.train.label[batch.index])
     for loader, rows in (
         (data.val_dataloader(), data.val),
         (data.predict_dataloader(), data.test),

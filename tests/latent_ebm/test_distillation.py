@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
+from latent_ebm.conditions import label_condition
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Denoiser, GaussianMixtureDenoiser
 from latent_ebm.distillation import DistributionMatching, EMDistillation, LinearDenoiser, OneStep
@@ -448,7 +449,7 @@ def test_training_moves_student_and_fake_and_leaves_the_teacher(rule, tmp_path):
     assert not module.teacher.training
     student, fake = module.make_optimizers()[0].param_groups
     assert (student["lr"], fake["lr"]) == (1e-2, 1e-3)
-    assert module.generate(4, label=torch.arange(4))["x"].shape == (4, 2)
+    assert module.generate(4, label_condition(torch.arange(4)))["x"].shape == (4, 2)
 
 
 class Checkpointed(nn.Module):

@@ -288,7 +288,7 @@ def test_ufogen_samples_in_one_step_or_few(num_steps: int, times: list[float]) -
 
     table.forward = guess
     torch.manual_seed(0)
-    assert made.generate(400, num_steps)["x"].eq(2).all()
+    assert made.generate(400, num_steps=num_steps)["x"].eq(2).all()
     assert [t for _, t in inputs] == times
     for mean, t in inputs:
         expected = 0.0 if t == 1 else 2 * float(SCHEDULE(torch.tensor(t))[0])
@@ -329,7 +329,7 @@ def test_head_of_the_critic() -> None:
             lambda: ufogen(reconstruction=-1.0),
             "reconstruction must be finite and non-negative, got -1",
         ),
-        (lambda: ufogen().generate(1, 5), "num_steps must lie in 1 to 4, got 5"),
+        (lambda: ufogen().generate(1, num_steps=5), "num_steps must lie in 1 to 4, got 5"),
         (
             lambda: progressive(mixture()),
             "student must be another denoiser than the teacher, with parameters",
