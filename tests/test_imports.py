@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,39 @@ def test_lightning_stays_where_it_belongs(path: Path) -> None:
         "lightning_fabric",
     }
     assert not heavy or concept(module_name(path)) in MAY_IMPORT_LIGHTNING
+
+
+def import_graph() -> dict[str, set[str]]:
+    """The modules of both packages that each module imports, at the top or inside functions."""
+    own = ("samplers", "latent_ebm")
+    return {
+        module_name(path): {name for name in imported(path) if name.split(".")[0] in own}
+        - {module_name(path)}
+        for path in FILES
+    }
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first again at the end; none if there is
+    no circle.
+    """
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = import_graph()
+    assert len(graph) == len(FILES)
+    assert graph["latent_ebm.cli.entry"] >= {
+        "latent_ebm.cli.trainer",
+        "latent_ebm.cli.commands.score",
+    }
+    assert find_circle(graph) == []
+    graph["samplers.checks"] = {"samplers.langevin"}
+    assert "samplers.checks" in find_circle(graph)
 
 
 def test_samplers_stand_alone() -> None:

@@ -1,11 +1,10 @@
-"""A detector together with what it takes to say how unusual a new row is: scores of normal rows
-that it has not seen.
+"""A detector with all that is needed to say how unusual a new row is: the scores of normal rows
+that the detector has not seen.
 
-Half of the training rows are held out, at most a thousand or as many as let a single new row be
-selected. With ``--folds`` every row is held out once, by a detector of its own fold.
+Half of the training rows are held out, but no more than a thousand, or than are needed to select
+a single new row. With ``--folds``, every row is held out once.
 """
 
-import argparse
 import sys
 import warnings
 from pathlib import Path
@@ -25,30 +24,37 @@ from latent_ebm.detection import (
     CrossConformalCalibrator,
     LatentEBMDetector,
 )
+from latent_ebm.detection.checks import Energy
 from latent_ebm.detection.files import FILE_NAME, load_detector, save_detector
 from latent_ebm.detection.findings import Findings, order_warnings, shift_warnings
 from latent_ebm.detection.selection import exact, rows_to_hold_out
 from latent_ebm.foreign import reading
 from samplers.checks import check_kind
 
-MAX_HELD_OUT, BLOCK = 1000, 1000
-ONLY_TO_FIT = (
-    "save",
-    "energy",
-    "folds",
-    "max_steps",
-    "encoder",
-)  # options that a saved detector has no use for
-
+MAX_HELD_OUT = 1000
+BLOCK = 1000  # rows that are scored between two moves of a progress bar
 Array = NDArray[np.float64]
 
 
-class Trained(NamedTuple):
-    """A detector, the scores (m,) of normal rows that it has not seen, and how the rows it scores
-    must look.
+class Fitting(NamedTuple):
+    """How a detector is fitted: None leaves the choice to the detector.
 
-    ``facts`` and ``warnings`` are for the report; ``folds`` gives p-values where there are several
-    detectors, of which ``detector`` is the one that explains.
+    ``energy``, ``max_steps`` and the checkpoint of an ``encoder`` are arguments of
+    ``LatentEBMDetector``; ``folds`` is the number of fits that hold out every row once.
+    """
+
+    energy: Energy | None
+    folds: int | None
+    max_steps: int | None
+    encoder: str | None
+
+
+class Trained(NamedTuple):
+    """A detector, the scores (m,) of normal rows that it has not seen, and the columns of its
+    rows.
+
+    ``facts`` and ``warnings`` are for the report. With several detectors, one per fold, ``folds``
+    gives the p-values, and ``detector`` is the one that explains.
     """
 
     detector: LatentEBMDetector
@@ -66,12 +72,14 @@ class Trained(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """What the rows are."""
+        """What the rows are called."""
         return "rows" if self.shape is None else "images"
 
 
 class ScoresAsRows(BaseEstimator):
-    """A detector of rows (n, 1) that are scores already, so that these are computed once."""
+    """A detector of rows (n, 1) that are scores already, so that scores are computed only
+    once.
+    """
 
     def fit(self, X: Array, y: None = None) -> "ScoresAsRows":
         return self
@@ -83,66 +91,58 @@ class ScoresAsRows(BaseEstimator):
         return X[:, 0]
 
 
-def train(args: argparse.Namespace, table: Table, num_new: int) -> Trained:
-    """Fit a detector to some rows of ``table`` and score the others, with ``num_new`` new rows in
-    view.
+def train(table: Table, fitting: Fitting, alpha: float, seed: int, num_new: int) -> Trained:
+    """Fit a detector to some rows of ``table`` and score the others, to judge ``num_new`` new rows
+    at the level ``alpha``.
     """
     num = len(table.x)
     if num < 4:
-        raise ValueError(f"{args.train} must hold at least 4 rows, got {num}")
-    if args.folds is not None and not 2 <= args.folds <= num:
+        raise ValueError(f"{table.path} must hold at least 4 rows, got {num}")
+    if fitting.folds is not None and not 2 <= fitting.folds <= num:
         raise ValueError(
-            f"--folds must be between 2 and the {num} rows of {args.train}, got {args.folds}"
+            f"--folds must be between 2 and the {num} rows of {table.path}, got {fitting.folds}"
         )
-    for option in ("max_steps", "encoder", "size"):
-        if table.shape is None and getattr(args, option) is not None:
-            raise ValueError(
-                f"--{option.replace('_', '-')} must be left out for tables, got "
-                f"{getattr(args, option)}"
-            )
     detector = LatentEBMDetector(
-        args.energy or "joint",
+        fitting.energy or "joint",
         image_shape=table.shape,
-        max_steps=args.max_steps or 1000,
-        encoder=args.encoder and load_encoder(args.encoder),
-        random_state=args.seed,
+        max_steps=fitting.max_steps or 1000,
+        encoder=None if fitting.encoder is None else load_encoder(fitting.encoder),
+        random_state=seed,
         verbose=True,
     )
-    fit = fit_halves if args.folds is None else fit_folds
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers
-        detector, scores, folds = fit(args, detector, table, num_new)
+        if fitting.folds is None:
+            num_held_out = min(num // 2, max(MAX_HELD_OUT, rows_to_hold_out(num_new, alpha)))
+            check_alpha(alpha, num_held_out)
+            folds, scores = None, fit_part(detector, table, num_held_out, seed)
+        else:
+            check_alpha(alpha, num)
+            folds, scores = fit_folds(detector, table, fitting.folds, seed)
+            detector = folds.calibrators_[0].detector_
     found = order_warnings(table.x, "rows" if table.shape is None else "images")
-    return Trained(
-        detector, scores, table.columns, table.has_header, {"Seed": args.seed}, found, folds
-    )
+    return Trained(detector, scores, table.columns, table.has_header, {"Seed": seed}, found, folds)
 
 
-def fit_halves(
-    args: argparse.Namespace, detector: LatentEBMDetector, table: Table, num_new: int
-) -> tuple[LatentEBMDetector, Array, None]:
-    """The fitted detector, and scores of the rows held out."""
-    wanted = max(MAX_HELD_OUT, rows_to_hold_out(num_new, args.alpha))
-    num_held_out = min(len(table.x) // 2, wanted)
-    check_alpha(args.alpha, num_held_out)
-    split = train_test_split(table.x, test_size=num_held_out, random_state=args.seed)
+def fit_part(detector: LatentEBMDetector, table: Table, num_held_out: int, seed: int) -> Array:
+    """Fit ``detector`` to the rows that are not held out, and return the scores of those that
+    are.
+    """
+    split = train_test_split(table.x, test_size=num_held_out, random_state=seed)
     fitted, held_out = map(np.asarray, split)
     say(f"fitting {len(fitted)} of {table.size}, {len(held_out)} are held out")
-    detector.fit(fitted)
-    return detector, scores_of(detector, held_out), None
+    return scores_of(detector.fit(fitted), held_out)
 
 
 def fit_folds(
-    args: argparse.Namespace, detector: LatentEBMDetector, table: Table, num_new: int
-) -> tuple[LatentEBMDetector, Array, CrossConformalCalibrator]:
-    """The first of the fitted detectors, scores of all rows, and what compares new rows with
-    them.
+    detector: LatentEBMDetector, table: Table, num_folds: int, seed: int
+) -> tuple[CrossConformalCalibrator, Array]:
+    """Detectors like ``detector``, one per fold, and the scores of all rows, each by the detector
+    that did not see it.
     """
-    check_alpha(args.alpha, len(table.x))
-    say(f"fitting {table.size} {args.folds} times, each time without one of {args.folds} parts")
-    folds = CrossConformalCalibrator(detector, args.folds, args.seed).fit(table.x)
-    scores = np.concatenate([calibrator.scores_ for calibrator in folds.calibrators_])
-    return folds.calibrators_[0].detector_, scores, folds
+    say(f"fitting {table.size} {num_folds} times, each time without one of {num_folds} parts")
+    folds = CrossConformalCalibrator(detector, num_folds, seed).fit(table.x)
+    return folds, np.concatenate([calibrator.scores_ for calibrator in folds.calibrators_])
 
 
 def load_encoder(path: str) -> nn.Module:
@@ -159,27 +159,21 @@ def load_encoder(path: str) -> nn.Module:
     return encoder
 
 
-def load(args: argparse.Namespace) -> Trained:
-    """What ``save`` wrote."""
-    for option in ONLY_TO_FIT:
-        if getattr(args, option) is not None:
-            name = option.replace("_", "-")
-            raise ValueError(
-                f"--{name} must be left out with a saved detector, got {getattr(args, option)}"
-            )
-    detector, kept = load_detector(LatentEBMDetector, args.train)
-    with reading(args.train, "a detector as detect --save wrote it"):
+def load(folder: str, alpha: float) -> Trained:
+    """The detector that ``save`` wrote, to judge rows at the level ``alpha``."""
+    detector, kept = load_detector(LatentEBMDetector, folder)
+    with reading(folder, "a detector as detect --save wrote it"):
         if "normal_scores" not in kept:
             raise ValueError("it was saved in Python, without scores of held-out normal rows")
         trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
         check_array(trained.normal_scores, ensure_2d=False)
         check_notes(trained)
-    check_alpha(args.alpha, len(trained.normal_scores))
+    check_alpha(alpha, len(trained.normal_scores))
     return trained
 
 
 def check_notes(trained: Trained) -> None:
-    """Raise ``ValueError`` for what no detector is saved with."""
+    """Raise ``ValueError`` for notes of another kind than ``save`` writes."""
     texts = {"columns": trained.columns, "warnings": trained.warnings}
     for name, value in texts.items():
         if not (isinstance(value, list) and all(isinstance(text, str) for text in value)):
@@ -191,7 +185,7 @@ def check_notes(trained: Trained) -> None:
 
 
 def save(trained: Trained, folder: Path) -> None:
-    """Write the detector, and what it takes to use it, to ``folder``."""
+    """Write the detector, and all that is needed to use it, to ``folder``."""
     notes = {**trained._asdict(), "normal_scores": trained.normal_scores.tolist()}
     save_detector(notes.pop("detector"), folder, notes)
 
@@ -202,14 +196,13 @@ def is_saved(path: str) -> bool:
 
 
 def check_alpha(alpha: float, num: int) -> None:
-    """Raise ``ValueError`` if nothing can be found at the level ``alpha`` with ``num`` rows held
-    out.
+    """Raise ``ValueError`` if no row can be an outlier at the level ``alpha`` with ``num`` rows
+    held out.
     """
     if exact(alpha) * (num + 1) < 1:
         raise ValueError(
             f"--alpha must be at least {1 / (num + 1):.3g} with {num} normal rows held out, got "
-            f"{alpha}; "
-            f"more training rows allow a smaller one"
+            f"{alpha}; more training rows allow a smaller one"
         )
 
 
@@ -243,5 +236,5 @@ def judge(trained: Trained, x: Array, alpha: float) -> Findings:
 
 
 def say(text: str) -> None:
-    """A line on progress."""
+    """Print a line about progress."""
     print(f"latent-ebm: {text}", file=sys.stderr)

@@ -1,25 +1,22 @@
 """Figures of the demo: samples side by side, reconstructions below their originals, and where
-priors put their mass.
+each prior puts its mass.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from latent_ebm import plots
+from latent_ebm.cli.demo_models import Result
 from latent_ebm.data import Digits
-
-if TYPE_CHECKING:
-    from latent_ebm.cli.demo import Result
 
 NUM_SAMPLES, COLUMNS, NUM_PAIRS = 64, 8, 20
 PANEL = 3.1  # inches
 
 
-def draw(results: "dict[str, Result]", data: Digits, out: Path) -> None:
+def draw(results: dict[str, Result], data: Digits, out: Path) -> None:
     """Write the three figures of the trained models into the folder ``out``."""
     draw_samples(results, out / "samples.png")
     draw_reconstructions(results, data.test.x, out / "reconstructions.png")
@@ -27,7 +24,7 @@ def draw(results: "dict[str, Result]", data: Digits, out: Path) -> None:
 
 
 @plots.styled
-def draw_samples(results: "dict[str, Result]", path: Path) -> None:
+def draw_samples(results: dict[str, Result], path: Path) -> None:
     """A grid of samples for every prior."""
     from matplotlib.figure import Figure
 
@@ -43,7 +40,7 @@ def draw_samples(results: "dict[str, Result]", path: Path) -> None:
 
 
 @plots.styled
-def draw_reconstructions(results: "dict[str, Result]", x: Tensor, path: Path) -> None:
+def draw_reconstructions(results: dict[str, Result], x: Tensor, path: Path) -> None:
     """A row of held-out images above a row of reconstructions by each model."""
     from matplotlib.figure import Figure
 
@@ -59,9 +56,9 @@ def draw_reconstructions(results: "dict[str, Result]", x: Tensor, path: Path) ->
 
 
 @plots.styled
-def draw_latents(results: "dict[str, Result]", label: Tensor, path: Path) -> None:
-    """Latents of training images, coloured by digit, above as many draws of the prior, in the same
-    plane.
+def draw_latents(results: dict[str, Result], label: Tensor, path: Path) -> None:
+    """Latents of training images, coloured by digit, above as many draws of the prior, both in
+    the same plane.
     """
     from matplotlib.figure import Figure
 
@@ -86,8 +83,8 @@ def draw_latents(results: "dict[str, Result]", label: Tensor, path: Path) -> Non
 
 
 def project(z_data: Tensor, label: Tensor, z_model: Tensor) -> tuple[NDArray, NDArray]:
-    """Both sets (n, dim) in the plane (n, 2) where digits lie furthest apart, in units of the
-    spread within a digit.
+    """Both sets (n, dim), projected to the plane (n, 2) where digits lie furthest apart, in units
+    of the spread within a digit.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 

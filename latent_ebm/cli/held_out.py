@@ -1,6 +1,4 @@
-"""``latent-ebm evaluate``: the held-out figures of a checkpoint on its own data, as a table, a
-file and pictures.
-"""
+"""The held-out metrics of a checkpoint on its own data, as a file and as figures."""
 
 import json
 import sys
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.data import DataModule, TensorSet
-from latent_ebm.evaluation.held_out import evaluate, evaluation_figures
+from latent_ebm.evaluation import evaluate, evaluation_figures
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.networks.classifier import MAX_SIDE, MIN_SIDE, frozen_classifier
 from latent_ebm.plots import save_figure
@@ -24,11 +22,11 @@ NUM_STEPS = 400  # of its training, about
 def make_features(
     train: TensorSet, channels: int = 16, progress: bool = False
 ) -> Callable[[Tensor], Tensor] | None:
-    """Features of images (n, C, H, W) -> (n, d): those of a classifier of ``train``'s labels; None
-    without labels.
+    """Features of images, (n, C, H, W) -> (n, d): those of a classifier trained on the labels of
+    ``train``.
 
-    None also for images with sides that it does not take. The classifier is the same for the same
-    images, so that models are compared in the same space.
+    None without labels, and for images too small or too large for the classifier. The same images
+    give the same classifier, so that models are compared in the same space.
     """
     num_classes = int(train.label.max()) + 1
     if train.x.ndim != 4 or num_classes < 2 or int(train.label.min()) < 0:
@@ -46,7 +44,7 @@ def evaluate_checkpoint(
     rule: LatentRule, data: DataModule, out: Path, seed: int, quick: bool
 ) -> dict[str, float]:
     """Write ``metrics.json`` and the figures of ``evaluation_figures`` into ``out``, and return
-    the figures by name.
+    the metrics by name.
     """
     data.prepare_data()
     data.setup()
@@ -56,21 +54,21 @@ def evaluate_checkpoint(
     if features is None and data.train.x.ndim == 4:
         what = f"labels and sides of {MIN_SIDE} to {MAX_SIDE} pixels"
         print(
-            f"latent-ebm: no figures in the features of a classifier, which needs {what}",
+            f"latent-ebm: no metrics in the features of a classifier, which needs {what}",
             file=sys.stderr,
         )
-    figures = evaluate(*parts, features=features, quick=quick, generator=generator)
+    metrics = evaluate(*parts, features=features, quick=quick, generator=generator)
     with atomic_path(out / "metrics.json") as path:
-        path.write_text(json.dumps(figures, indent=2) + "\n")
+        path.write_text(json.dumps(metrics, indent=2) + "\n")
     show = data.as_pictures if data.train.x.ndim == 4 else data.inverse_transform
-    pictures = {} if quick else evaluation_figures(*parts, show=show, generator=generator)
-    for name, figure in pictures.items():
+    figures = {} if quick else evaluation_figures(*parts, show=show, generator=generator)
+    for name, figure in figures.items():
         save_figure(figure, out / f"{name}.png")
-    return figures
+    return metrics
 
 
-def print_figures(figures: dict[str, float]) -> None:
-    """One line a figure."""
-    width = max(map(len, figures))
-    for name, value in figures.items():
+def print_metrics(metrics: dict[str, float]) -> None:
+    """Print one line per metric."""
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
         print(f"{name:{width}}  {value:.4g}")

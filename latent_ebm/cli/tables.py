@@ -1,8 +1,5 @@
-"""Rows and images that a user names on the command line, checked and with names of their columns
-and rows.
-"""
+"""Rows and images from the files of a user, checked, and with names for columns and rows."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,18 +12,12 @@ from latent_ebm.files import Reader, read_images
 DEFAULT = Reader()
 
 
-def make_reader(args: argparse.Namespace) -> Reader:
-    """What reads files of rows, as the options of ``entry.add_reading`` say."""
-    header = None if args.header is None else args.header == "yes"
-    return Reader(args.id, args.drop, args.sep, header, args.missing, max_entries=args.max_entries)
-
-
 class Table(NamedTuple):
     """``x`` (n, d), the file it comes from, and names of its d columns and n rows.
 
-    ``rows`` are ids, lines or numbers from 0, and ``word`` is what goes before them in a sentence.
-    ``shape`` is the (C, H, W) of rows that are flat images; ``has_header`` tells whether the
-    columns' names are the file's; ``notes`` what was left out of the file, and why.
+    ``rows`` are ids, line numbers or numbers from 0, and ``word`` precedes them in a sentence.
+    ``shape`` is (C, H, W) if the rows are flattened images; ``has_header`` tells whether the names
+    of the columns come from the file; ``notes`` say what was left out of the file, and why.
     """
 
     x: NDArray[np.float64]
@@ -40,12 +31,12 @@ class Table(NamedTuple):
 
     @property
     def called(self) -> list[str]:
-        """What the n rows are called in a sentence."""
+        """The names of the n rows in a sentence."""
         return [f"{self.word} {row}".strip() for row in self.rows]
 
     @property
     def size(self) -> str:
-        """How much it holds, in words."""
+        """Its size in words."""
         if self.shape is None:
             return f"{len(self.x)} rows of {len(self.columns)} columns"
         channels, height, width = self.shape
@@ -63,12 +54,12 @@ def read_table(
     features: Sequence[str] | None = None,
     colour: bool | None = None,
 ) -> Table:
-    """What ``path`` holds: a folder of images, or a file of rows; rows of three axes or with
-    ``image_shape`` are images.
+    """The content of ``path``: a folder of images, or a file of rows, which are images if they
+    have three axes or ``image_shape`` is given.
 
-    ``reader`` reads files of rows, ``size`` and ``colour`` are those of ``read_images``, and
+    ``reader`` reads files of rows; ``size`` and ``colour`` are arguments of ``read_images``;
     ``features`` are the columns that a file with a header must have, in any order. Raises
-    ``ValueError`` for anything else, and if ``image_shape`` (C, H, W) is not that of the images.
+    ``ValueError`` for other content, and if the images do not have ``image_shape`` (C, H, W).
     """
     path = path.expanduser()
     rows = (
@@ -94,10 +85,10 @@ def read_table(
 
 
 def check_alike(new: Table, columns: list[str], shape: tuple[int, ...] | None) -> None:
-    """Raise ``ValueError`` unless ``new`` has as many ``columns``, and the ``shape``, that a
-    detector was trained with.
+    """Raise ``ValueError`` unless ``new`` has as many ``columns`` as the training data of a
+    detector, and its ``shape``.
 
-    Columns with names are matched when they are read.
+    Columns with names were matched when they were read.
     """
     if new.shape != shape:
         kinds = [f"images of shape {s}" if s else "rows of a table" for s in (shape, new.shape)]

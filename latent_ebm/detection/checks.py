@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import nn
 
 from samplers.checks import check_counts, is_a
 
-ENERGIES = ("joint", "reconstruction", "prior", "elbo")
+Energy = Literal["joint", "reconstruction", "prior", "elbo"]
+ENERGIES = get_args(Energy)
 MIN_SIDE = 8  # pixels, of images whose features are learnt
 LIMIT = 1e100  # of magnitudes whose squares, and quotients of these, are finite
 

@@ -22,11 +22,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from latent_ebm.detection import fitting, parts
-from latent_ebm.detection.checks import LIMIT, check_magnitude, check_parameters
+from latent_ebm.detection.checks import LIMIT, Energy, check_magnitude, check_parameters
 from latent_ebm.kernels import NeighbourPrior
 from samplers import value_and_grad
 
-Energy = Literal["joint", "reconstruction", "prior", "elbo"]
 TERMS = {
     "joint": ("reconstruction", "prior"),
     "reconstruction": ("reconstruction",),

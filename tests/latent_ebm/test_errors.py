@@ -50,7 +50,7 @@ def test_foreign_errors_say_where_they_arose(
     assert line.startswith("latent-ebm: error: ")
     assert said in line
     assert len(line) < MAX_TEXT + 120
-    assert line.endswith("in latent_ebm.cli.inference.run_sample; --debug shows the traceback)")
+    assert line.endswith("in latent_ebm.cli.inference.sample; --debug shows the traceback)")
     assert not list(tmp_path.iterdir())
 
 

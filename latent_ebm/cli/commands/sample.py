@@ -1,0 +1,38 @@
+"""``latent-ebm sample``: what a trained model generates."""
+
+import argparse
+
+from latent_ebm.cli.commands.options import Commands, add_checkpoint_command, positive
+
+
+def add(commands: Commands) -> None:
+    command = add_checkpoint_command(commands, "sample", "draw samples from a trained model")
+    command.add_argument(
+        "--num", type=positive, default=64, help="number of samples (default: 64)"
+    )
+    command.add_argument(
+        "--steps",
+        type=positive,
+        help="of diffusion models: number of steps of the sampler (default: that of its training)",
+    )
+    command.add_argument(
+        "--guidance",
+        type=float,
+        metavar="W",
+        help="of diffusion models with classes: draw the classes in turn, with weight W of "
+        "classifier-free guidance; 1 is no guidance",
+    )
+    command.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="what to write: a grid of images (.png), or the arrays x and z (.npz)",
+    )
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from latent_ebm.cli.inference import sample
+
+    options = {"num_steps": args.steps, "guidance": args.guidance}
+    sample(args.checkpoint, args.out, args.num, options, seed=args.seed, trust=args.trust)
