@@ -27,6 +27,7 @@ LAYERS = [
         "latent_ebm.files",
     },
     {"latent_ebm.priors", "latent_ebm.kernels", "latent_ebm.likelihoods", "latent_ebm.denoisers"},
+    {"latent_ebm.autoencoders"},
     {"latent_ebm.model"},
     {"latent_ebm.posteriors", "latent_ebm.guidance"},
     {"latent_ebm.learning", "latent_ebm.distillation"},

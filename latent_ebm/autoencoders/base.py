@@ -1,0 +1,129 @@
+r"""Autoencoders: images as smaller maps, in which a diffusion model is cheaper.
+
+Latents are standardised: with the mean m and deviation s of every channel of the raw maps, measured
+on training data, ``encode(x) = (maps(x) - m) / s``, so that a schedule of noise fits whatever
+autoencoder is used (Rombach et al. 2022, arXiv:2112.10752, who divide by one number). m and s are
+buffers, and travel with the weights.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from samplers.base import check_finite, is_readable, normal_like
+from samplers.checks import as_shape, check_counts
+
+ROWS = 500  # images that are encoded at once
+
+
+class Maps(NamedTuple):
+    """Raw latents of images: their ``mean`` and their ``deviation`` (batch, channels, h, w), None
+    if they are not random.
+    """
+
+    mean: Tensor
+    deviation: Tensor | None
+
+    def draw(self, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (batch, channels, h, w)."""
+        if self.deviation is None:
+            return self.mean
+        return self.mean + self.deviation * normal_like(self.mean, generator)
+
+
+class Autoencoder(nn.Module, ABC):
+    """Maps images (batch, in_channels, H, W) to latents (batch, channels, H / f, W / f) and back.
+
+    A leaf says how raw maps are made and read; the factor f divides the sides of an image.
+
+    Args:
+        in_channels: Channels of an image.
+        channels: Channels of the latents.
+        factor: How much smaller the sides of latents are.
+
+    Raises:
+        ValueError: If one of them is not an integer >= 1.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, in_channels: int, channels: int, factor: int) -> None:
+        super().__init__()
+        check_counts(self, in_channels=in_channels, channels=channels, factor=factor)
+        self.in_channels, self.channels, self.factor = in_channels, channels, factor
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(channels, 1, 1))
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> Maps:
+        """Raw latents of images ``x`` (batch, in_channels, H, W)."""
+
+    @abstractmethod
+    def images(self, maps: Tensor) -> Tensor:
+        """Images (batch, in_channels, H, W) of raw latents (batch, channels, h, w)."""
+
+    def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (batch, channels, h, w) of images ``x`` (batch, in_channels, H, W).
+
+        They are drawn with ``generator`` where the autoencoder says that they are random. Raises
+        ``ValueError`` for images of another shape.
+        """
+        self.latent_shape(x.shape[1:])
+        return (self.maps(x).draw(generator) - self.mean) / self.deviation
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (batch, in_channels, H, W) of latents ``z`` (batch, channels, h, w)."""
+        return self.images(z * self.deviation + self.mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstructions of images ``x`` (batch, in_channels, H, W), by the means of latents."""
+        self.latent_shape(x.shape[1:])
+        return self.images(self.maps(x).mean)
+
+    def latent_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """Shape of the latents of images of ``shape`` (in_channels, H, W).
+
+        Raises ``ValueError`` for a shape of other channels, or sides that ``factor`` does not
+        divide.
+        """
+        shape, f = as_shape(self, shape=tuple(shape)), self.factor
+        if len(shape) != 3 or shape[0] != self.in_channels or any(side % f for side in shape[1:]):
+            raise ValueError(
+                f"shape must be ({self.in_channels}, H, W) with sides that are multiples of {f}, "
+                f"got {shape}"
+            )
+        return self.channels, shape[1] // f, shape[2] // f
+
+    @torch.no_grad()
+    def standardise(self, x: Tensor) -> None:
+        """Measure mean and deviation of every latent channel on images ``x`` (n, in_channels, H,
+        W), by the means of random latents.
+
+        Raises ``ValueError`` for no images or a channel that is constant, and
+        ``FloatingPointError`` for images that are not finite.
+        """
+        check_images(x)
+        self.latent_shape(x.shape[1:])
+        maps = torch.cat([self.maps(rows).mean for rows in x.split(ROWS)]).double()
+        deviation, mean = torch.std_mean(maps, (0, 2, 3), correction=0, keepdim=True)
+        if is_readable(deviation) and bool((deviation == 0).any()):
+            index = int((deviation == 0).flatten().int().argmax())
+            raise ValueError(f"latents must vary on x, but channel {index} is constant")
+        self.mean.copy_(mean[0])
+        self.deviation.copy_(deviation[0])
+
+
+def check_images(x: Tensor) -> None:
+    """Raise ``ValueError`` unless ``x`` are images (n >= 1, C, H, W), and ``FloatingPointError``
+    unless they are finite.
+    """
+    if x.ndim != 4 or len(x) == 0 or not x.is_floating_point():
+        raise ValueError(
+            f"x must be floating-point images (n >= 1, C, H, W), got {x.dtype} of shape "
+            f"{tuple(x.shape)}"
+        )
+    check_finite("x", x, "remove or impute the offending rows")
