@@ -13,7 +13,10 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "theory_notebooks").glob("*.ipynb"))
-README = (ROOT / "README.md").read_text()
+INDEX = {
+    "README.md": "(theory_notebooks/{path.name})",
+    "docs/paths/student.md": "(../notebooks/{path.name})",
+}
 every_notebook = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
@@ -68,9 +71,9 @@ def test_is_committed_as_it_ran(path: Path) -> None:
 
 
 @every_notebook
-def test_is_in_the_index(path: Path) -> None:
-    assert f"(theory_notebooks/{path.name})" in README
-    assert f"(theory_notebooks/figures/{path.stem[:2]}.png)" in README
+@pytest.mark.parametrize("page", INDEX)
+def test_is_in_the_index(page: str, path: Path) -> None:
+    assert INDEX[page].format(path=path) in (ROOT / page).read_text()
     assert (path.parent / "figures" / f"{path.stem[:2]}.png").is_file()
 
 

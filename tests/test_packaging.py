@@ -100,7 +100,7 @@ def test_the_description_has_no_link_into_the_repository(metadata: Message) -> N
     assert not re.findall(r"!\[.*\]\(.*\)", text)
     assert all(link.startswith("https:") for link in re.findall(r"\]\(([^)]+)\)", text))
     assert "## Quickstart" in text
-    assert "**01 Energy and density**" in text
+    assert "- 01 Energy and density: what a sampler can see" in text
 
 
 def test_metadata(metadata: Message) -> None:

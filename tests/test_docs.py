@@ -1,0 +1,86 @@
+"""What the documentation shows is run: the blocks of each page, in order, in an empty folder.
+
+Blocks of ``python`` and lines of ``bash`` are run; ``yaml`` is saved under the name that the page
+gives it. Blocks of other kinds (``console``, ``text``, ``pycon``) are for reading.
+"""
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latent_ebm.cli import main
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLOCK = re.compile(r"^```(python|bash|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [page for page in sorted(DOCS.glob("**/*.md")) if BLOCK.search(page.read_text())]
+
+
+def student(names: dict[str, Any]) -> None:
+    assert 2.9 < names["radius"] < 3.3
+    assert ((names["z"].std(0) > 0.8) & (names["z"].std(0) < 1.2)).all()
+
+
+def sample_any_density(names: dict[str, Any]) -> None:
+    assert names["rate"].mean() > 0.7
+    assert (names["rhat"] < 1.03).all()
+    assert 0.4 < names["share"] < 0.6
+    assert all(abs(names[end] - names["truth"]) < 0.1 for end in ("lower", "upper"))
+
+
+def detect_anomalies(names: dict[str, Any]) -> None:
+    selected, malignant = names["selected"], names["tumours"].target.to_numpy()[-69:] == 0
+    assert selected[malignant].mean() > 2 * selected[~malignant].mean()
+    assert names["why"].contribution.shape == (selected.sum(), 30)
+    new = names["new"].to_numpy()
+    assert (names["same"].score_samples(new) == names["detector"].score_samples(new)).all()
+    assert Path("scores.csv").read_text() == Path("again.csv").read_text()
+
+
+def train_on_your_table(names: dict[str, Any]) -> None:
+    assert names["rows"].shape == (10, 13)
+    assert names["rows"][:, -1].mean() > 300  # units of the table: proline is 750 on average
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "student": student,
+    "sample_any_density": sample_any_density,
+    "detect_anomalies": detect_anomalies,
+    "train_on_your_table": train_on_your_table,
+}
+
+
+def run_line(line: str) -> None:
+    program, *arguments = shlex.split(line)
+    assert program == "latent-ebm"
+    assert main(arguments) == 0, line
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.filterwarnings("ignore:.*litlogger")
+def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = page.read_text()
+    blocks = BLOCK.findall(text)
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    if saved := re.search(r"`(\w+\.yaml)`", text):
+        Path(saved[1]).write_text("".join(code for kind, code in blocks if kind == "yaml"))
+    names: dict[str, Any] = {"__name__": page.stem}
+    for kind, code in blocks:
+        if kind == "python":
+            exec(compile(code, page.name, "exec"), names)
+        for line in code.splitlines() if kind == "bash" else ():
+            run_line(line)
+    CHECKS.get(page.stem, lambda names: None)(names)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.stem)
+def test_lines_are_short(page: Path) -> None:
+    """99 columns, but for tables, which Markdown cannot wrap."""
+    lines = page.read_text().splitlines()
+    assert not [line for line in lines if len(line) > 99 and not line.startswith("|")]
