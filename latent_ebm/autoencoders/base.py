@@ -103,18 +103,26 @@ class Autoencoder(nn.Module, ABC):
         """Measure mean and deviation of every latent channel on images ``x`` (n, in_channels, H,
         W), by the means of random latents.
 
-        Raises ``ValueError`` for no images or a channel that is constant, and
+        Raises ``ValueError`` for no images or a channel that is constant on them, and
         ``FloatingPointError`` for images that are not finite.
         """
         check_images(x)
         self.latent_shape(x.shape[1:])
         maps = torch.cat([self.maps(rows).mean for rows in x.split(ROWS)]).double()
-        deviation, mean = torch.std_mean(maps, (0, 2, 3), correction=0, keepdim=True)
+        deviation, mean = torch.std_mean(maps, (0, 2, 3), correction=0)
+        self.set_statistics(mean, deviation)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Standardise latents by ``mean`` and ``deviation`` (channels,) of their channels.
+
+        Raises ``ValueError`` for a channel that is constant.
+        """
         if is_readable(deviation) and bool((deviation == 0).any()):
-            index = int((deviation == 0).flatten().int().argmax())
-            raise ValueError(f"latents must vary on x, but channel {index} is constant")
-        self.mean.copy_(mean[0])
-        self.deviation.copy_(deviation[0])
+            index = int((deviation == 0).int().argmax())
+            raise ValueError(f"latents must vary, but channel {index} is constant")
+        self.mean.copy_(mean[:, None, None])
+        self.deviation.copy_(deviation[:, None, None])
 
 
 def check_images(x: Tensor) -> None:

@@ -79,9 +79,32 @@ class ConvAutoencoder(Autoencoder):
         deviation = pca.deviation.flatten()
         self.encoder.become(pca.components / deviation[:, None], -pca.centre)
         self.decoder.become(pca.components.T * deviation, None, pca.centre)
-        self.mean.zero_()
-        self.deviation.fill_(1)
+        self.set_statistics(torch.zeros_like(deviation), torch.ones_like(deviation))
         return self
+
+    @torch.no_grad()
+    def take_encoder(self, trained: "ConvAutoencoder") -> "ConvAutoencoder":
+        """Take the encoder of ``trained``, its statistics and the linear part of its decoder; the
+        rest of the decoder, which may have other sizes, starts at 0. Returns itself.
+
+        Raises ``ValueError`` for an encoder of other sizes.
+        """
+        parts = {name: part for name, part in trained.named_children() if name != "decoder"}
+        for name, part in parts.items():
+            own, state = self.get_submodule(name), part.state_dict()
+            ours = {key: value.shape for key, value in own.state_dict().items()}
+            if ours != {key: value.shape for key, value in state.items()}:
+                raise ValueError(f"the {name} of trained must have the sizes of this one")
+            own.load_state_dict(state)
+        self.decoder.linear.load_state_dict(trained.decoder.linear.state_dict())
+        zeroed(self.decoder.leave)
+        self.set_statistics(trained.mean.flatten(), trained.deviation.flatten())
+        return self
+
+    def freeze_encoder(self) -> None:
+        """Exempt all that makes latents from training."""
+        for name, part in self.named_children():
+            part.requires_grad_(name == "decoder")
 
 
 class Residual(nn.Module):

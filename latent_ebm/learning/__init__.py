@@ -1,5 +1,6 @@
 """Learning rules: one LightningModule each."""
 
+from latent_ebm.learning.autoencoding import Autoencoding
 from latent_ebm.learning.checkpoint_io import AtomicCheckpointIO
 from latent_ebm.learning.denoising import Denoising
 from latent_ebm.learning.diffusion_gan import DiffusionGAN
@@ -15,6 +16,7 @@ from latent_ebm.learning.variational import Variational
 __all__ = [
     "AtomicCheckpointIO",
     "Augment",
+    "Autoencoding",
     "Denoising",
     "DiffusionGAN",
     "MultiStageRatio",
