@@ -1,5 +1,6 @@
 """Generator models ``p(z) p(x|z)`` with energy-based priors in latent space."""
 
+from latent_ebm.artefacts import load, save
 from latent_ebm.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood, Masked
 from latent_ebm.model import EnergyTerms, LatentModel
 from latent_ebm.posteriors import AmortizedPosterior, MCMCPosterior, Posterior, WarmStart
@@ -20,4 +21,6 @@ __all__ = [
     "Prior",
     "RatioPrior",
     "WarmStart",
+    "load",
+    "save",
 ]

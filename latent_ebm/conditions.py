@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from latent_ebm.artefacts import Artefact
 from samplers.base import is_readable
 from samplers.checks import check_counts, check_numbers
 
@@ -156,7 +157,7 @@ def as_batch(batch: BatchLike) -> Batch:
     return Batch(x, condition, batch[2] if len(batch) > 2 else None)
 
 
-class Conditioner(nn.Module, ABC):
+class Conditioner(Artefact, ABC):
     """Turns what a batch carries into what networks take as keywords, with a null for each."""
 
     @abstractmethod

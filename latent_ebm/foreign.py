@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
@@ -236,3 +237,25 @@ class Budget(TorchFunctionMode):
 def check_limit(verb: str, size: int, limit: int, unit: str) -> None:
     if size > limit:
         raise ValueError(f"YAML must {verb} at most {limit:,} {unit}, got {size:,}")
+
+
+def check_tensor(name: str, value: Tensor) -> None:
+    """Raise ``ValueError`` unless ``value`` is dense and real, no larger than its memory, and
+    without NaN.
+    """
+    if (
+        value.layout != torch.strided
+        or value.device.type != "cpu"
+        or value.is_quantized
+        or value.is_complex()
+    ):
+        raise ValueError(
+            f"{name} must be a dense tensor of real numbers, got {value.dtype} on {value.device}"
+        )
+    size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+    if size > held:
+        raise ValueError(
+            f"{name} must be no larger than the {held:,} bytes that are stored, got {size:,}"
+        )
+    if bool(torch.isnan(value).any()):
+        raise ValueError(f"{name} must hold numbers, got NaN")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
+from latent_ebm.artefacts import Artefact
 from samplers.base import is_readable
 from samplers.checks import check_numbers
 
 
-class Likelihood(nn.Module, ABC):
+class Likelihood(Artefact, ABC):
     """``forward(z)`` gives the distribution of ``x`` (batch, \\*event) for latents ``z`` (batch,
     dim).
     """
@@ -67,6 +68,16 @@ class GaussianLikelihood(Likelihood):
             self.log_scale = nn.Parameter(log_scale)
         else:
             self.register_buffer("log_scale", log_scale)
+
+    @property
+    def scale(self) -> float:
+        """The standard deviation of the noise."""
+        return self.log_scale.detach().exp().item()
+
+    @property
+    def learn_scale(self) -> bool:
+        """Whether ``scale`` is trained."""
+        return isinstance(self.log_scale, nn.Parameter)
 
     def forward(self, z: Tensor) -> Distribution:
         return per_row(Normal(self.decoder(z), self.log_scale.exp(), validate_args=False))

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.likelihoods import Likelihood
 from latent_ebm.priors import Prior
 from samplers import Given, LogDensity, gradient_function, value_and_grad
@@ -79,7 +80,7 @@ class LogPosterior(Given):
         return self.x.repeat(copies, *[1] * (self.x.ndim - 1)) if copies > 1 else self.x
 
 
-class LatentModel(nn.Module):
+class LatentModel(Artefact):
     """``p(x, z) = p(z) p(x|z)`` from a ``prior`` and a ``likelihood``; z (batch, dim), x (batch,
     \\*event).
     """

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.likelihoods import per_row
 from latent_ebm.model import LatentModel
 from samplers import PersistentChains, Sampler
@@ -19,7 +20,7 @@ from samplers.base import normal_like
 from samplers.checks import check_kind
 
 
-class Posterior(nn.Module, ABC):
+class Posterior(Artefact, ABC):
     """Draws of ``z`` given ``x`` under a model."""
 
     @abstractmethod

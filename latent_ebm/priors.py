@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.networks.energy import EnergyMLP, EnergyStack, are_alike
 from samplers import Sampler, gradient_function, log_z_bracket, value_and_grad
 from samplers.base import check_value
@@ -21,7 +22,7 @@ from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.gradient_flow import score_and_laplacian
 
 
-class Prior(nn.Module, ABC):
+class Prior(Artefact, ABC):
     """A log-density over latents ``z`` (batch, dim) that can be sampled. ``base`` is the
     normalised density it tilts.
     """
@@ -85,7 +86,8 @@ class GaussianPrior(Prior):
     def __init__(self, dim: int) -> None:
         super().__init__()
         check_counts(self, dim=dim)
-        self.register_buffer("loc", torch.zeros(int(dim)))
+        self.dim = int(dim)
+        self.register_buffer("loc", torch.zeros(self.dim))
         self.log_norm = 0.5 * dim * math.log(2 * math.pi)
 
     @property

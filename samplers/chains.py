@@ -41,6 +41,16 @@ class PersistentChains(nn.Module):
             "particles", torch.randn(int(num_chains), *event, generator=generator)
         )
 
+    @property
+    def num_chains(self) -> int:
+        """The number of particles."""
+        return len(self.particles)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a particle."""
+        return tuple(self.particles.shape[1:])
+
     def __len__(self) -> int:
         return len(self.particles)
 

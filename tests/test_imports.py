@@ -18,6 +18,7 @@ LAYERS = [
         "samplers",
         "latent_ebm.conditions",
         "latent_ebm.writing",
+        "latent_ebm.artefacts",
         "latent_ebm.plots",
         "latent_ebm.networks",
         "latent_ebm.objectives",

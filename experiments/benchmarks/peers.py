@@ -128,7 +128,7 @@ def jax_prior(network: EnergyMLP) -> Callable[[Any], Any]:
     activation = {
         "gelu": lambda x: jax.nn.gelu(x, approximate=False),
         "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),
-    }[network.activation_name]
+    }[network.activation]
 
     def log_density(z: Any) -> Any:
         h = z

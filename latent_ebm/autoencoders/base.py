@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from latent_ebm.artefacts import Artefact
 from samplers.base import check_finite, is_readable, normal_like
 from samplers.checks import as_shape, check_counts
 
@@ -34,7 +35,7 @@ class Maps(NamedTuple):
         return self.mean + self.deviation * normal_like(self.mean, generator)
 
 
-class Autoencoder(nn.Module, ABC):
+class Autoencoder(Artefact, ABC):
     """Maps images (batch, in_channels, H, W) to latents (batch, channels, H / f, W / f) and back.
 
     A leaf says how raw maps are made and read; the factor f divides the sides of an image.

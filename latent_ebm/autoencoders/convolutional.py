@@ -49,6 +49,9 @@ class ConvAutoencoder(Autoencoder):
         random: bool = False,
     ) -> None:
         super().__init__(in_channels, channels, patch)
+        self.patch, self.random = patch, random
+        self.width, self.depth = width, depth
+        self.decoder_width, self.decoder_depth = decoder_width, decoder_depth
         size = in_channels * patch**2
         self.encoder = Residual(size, channels, width, depth)
         self.decoder = Residual(channels, size, decoder_width, decoder_depth)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.networks.classifier import FeatureClassifier
 from samplers.checks import check_counts
 
 
-class PatchCritic(nn.Module):
+class PatchCritic(Artefact):
     """Logits (batch, 1, h, w) of images (batch, in_channels, H, W): each sees one patch.
 
     ``depth`` convolutions halve the sides, and two more follow; with three, a patch is 70 pixels
@@ -25,6 +26,7 @@ class PatchCritic(nn.Module):
     def __init__(self, in_channels: int = 3, width: int = 32, depth: int = 2) -> None:
         super().__init__()
         check_counts(self, in_channels=in_channels, width=width, depth=depth)
+        self.in_channels, self.width, self.depth = in_channels, width, depth
         widths = [in_channels, *(width * 2**i for i in range(depth))]
         layers: list[nn.Module] = []
         for i, (a, b) in enumerate(pairwise(widths)):

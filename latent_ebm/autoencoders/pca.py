@@ -36,6 +36,7 @@ class PatchPCA(Autoencoder):
 
     def __init__(self, channels: int = 8, patch: int = 4, in_channels: int = 3) -> None:
         super().__init__(in_channels, channels, patch)
+        self.patch = patch
         size = in_channels * patch**2
         if channels > size:
             raise ValueError(f"channels must be at most {size}, got {channels}")

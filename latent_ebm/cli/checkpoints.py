@@ -20,13 +20,15 @@ import yaml
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from latent_ebm.cli.building import OURS, Allowed, build
+from latent_ebm.artefacts.building import build
+from latent_ebm.artefacts.classes import FACTORIES, OURS, PARTS, Allowed
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
 from latent_ebm.foreign import (
     check_file,
     check_pickle,
+    check_tensor,
     check_yaml,
     check_zip,
     reading,
@@ -36,6 +38,7 @@ from latent_ebm.foreign import (
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
+KINDS = (*PARTS, *FACTORIES, LightningDataModule)
 KEYS = ("config", "state_dict")
 PROGRESS = {  # what a training goes on with, besides
     **{"epoch": int, "global_step": int, "pytorch-lightning_version": str},
@@ -56,7 +59,7 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
     """
     loaders = {DENOISER_LOADER: apart(load_nested), **TEACHER_LOADERS}
     with modules_here() if trust else nullcontext():
-        return load_parts(path, Allowed((*OURS, *trust), loaders))
+        return load_parts(path, Allowed((*OURS, *trust), loaders, KINDS))
 
 
 def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataModule]:
@@ -135,7 +138,9 @@ def load_nested(checkpoint: str) -> Denoiser:
     """As ``load_denoiser``, for a checkpoint that another checkpoint names: it may not name a
     third.
     """
-    return denoiser_of(load_parts(checkpoint, Allowed(OURS, TEACHER_LOADERS))[0], checkpoint)
+    return denoiser_of(
+        load_parts(checkpoint, Allowed(OURS, TEACHER_LOADERS, KINDS))[0], checkpoint
+    )
 
 
 def apart(load: Callable[..., Denoiser]) -> Callable[..., Denoiser]:
@@ -260,25 +265,3 @@ def check_tensors(state: Any, path: Path) -> None:
         raise ValueError(
             f"the tensors of {path} must have at most {limit:,} bytes in all, got {total:,}"
         )
-
-
-def check_tensor(name: str, value: Tensor) -> None:
-    """Raise ``ValueError`` unless ``value`` is dense and real, no larger than its memory, and
-    without NaN.
-    """
-    if (
-        value.layout != torch.strided
-        or value.device.type != "cpu"
-        or value.is_quantized
-        or value.is_complex()
-    ):
-        raise ValueError(
-            f"{name} must be a dense tensor of real numbers, got {value.dtype} on {value.device}"
-        )
-    size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
-    if size > held:
-        raise ValueError(
-            f"{name} must be no larger than the {held:,} bytes that are stored, got {size:,}"
-        )
-    if bool(torch.isnan(value).any()):
-        raise ValueError(f"{name} must hold numbers, got NaN")

@@ -1,5 +1,6 @@
 """Lightning's ``fit``, ``validate``, ``test`` and ``predict``, configured by one YAML file."""
 
+import importlib
 import logging
 import warnings
 from typing import Any
@@ -12,7 +13,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from latent_ebm.cli.building import check_factory
+from latent_ebm.artefacts.classes import shorten
 from latent_ebm.cli.callbacks import StoreConfig
 from latent_ebm.cli.checkpoints import check_progress, read_checkpoint
 from latent_ebm.cli.modules import modules_here
@@ -107,6 +108,18 @@ class CommandLine(LightningCLI):
         """Write a table of what was predicted."""
         num = write_predictions(self.predictions, self.trainer.predict_loop.predictions)
         print(f"{num} predictions: {self.predictions}")
+
+
+def check_factory(place: str, value: object, kinds: tuple[type, ...]) -> None:
+    """Raise ``ValueError`` unless the parsed ``value`` names a class of ``kinds``, and no function
+    that may do anything.
+    """
+    path = getattr(value, "class_path", value)
+    module, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
+    found = getattr(importlib.import_module(module), name, None) if module else None
+    if not (isinstance(found, type) and issubclass(found, kinds)):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{place} must name a class that is an {names}, got {shorten(path)}")
 
 
 def run_lightning(args: list[str]) -> None:

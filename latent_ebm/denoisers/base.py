@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from latent_ebm.artefacts import Artefact
 from samplers.schedules import Schedule, broadcast
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(Artefact, ABC):
     """``D(x_t, t) = E[x_0 | x_t]`` for ``x_t = alpha_t x_0 + sigma_t eps`` of ``schedule``.
 
     The score of the law of x_t follows from it (Tweedie), ``grad log q(x_t) = (alpha D - x_t) /

@@ -77,6 +77,19 @@ class GaussianMixtureDenoiser(Denoiser):
         for name, value in {**buffers, "variances": variances, "axes": axes}.items():
             self.register_buffer(name, value)
 
+    @property
+    def weights(self) -> Tensor:
+        """Weights (K,) of the components."""
+        return self.log_weights.exp()
+
+    @property
+    def scales(self) -> Tensor:
+        """Standard deviations (K, dim) along the axes of x, or covariances (K, dim, dim)."""
+        if self.axes is None:
+            return self.variances.sqrt()
+        covariances = (self.axes * self.variances[:, None]) @ self.axes.mT
+        return (covariances + covariances.mT) / 2
+
     def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:  # pyright: ignore
         offset, alpha, variance, share = self._responsibilities(x_t, t, label)
         inner = self._rotate(

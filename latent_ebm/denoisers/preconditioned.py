@@ -53,7 +53,7 @@ class Preconditioned(Denoiser):
         check_numbers(self, "positive", data_scale=data_scale)
         check_kind(self, Schedule, schedule=schedule)
         self.network, self.schedule, self.prediction = network, schedule, prediction
-        self.data_scale, self.level = data_scale, level or log_sigma_level
+        self.data_scale, self.level = data_scale, level
 
     def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
         log_snr = self.schedule.log_snr(t)
@@ -61,7 +61,7 @@ class Preconditioned(Denoiser):
             broadcast(c, x_t) for c in self.coefficients(*self.schedule.frame(log_snr))
         )
         noise_level = (
-            self.level(log_snr).to(x_t).expand(x_t.shape[0])
+            (self.level or log_sigma_level)(log_snr).to(x_t).expand(x_t.shape[0])
         )  # len() would fix the rows of an export
         out = self.network(c_in * x_t, noise_level, **condition)
         if out.shape != x_t.shape:

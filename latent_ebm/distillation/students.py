@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.denoisers import Denoiser
 from samplers.schedules import Schedule, broadcast
 
 
-class OneStep(nn.Module):
+class OneStep(Artefact):
     """``g(z) = D(sigma_t z, t)``: a copy of ``denoiser`` held at the time of ``init_log_snr``,
     trainable.
 
@@ -24,6 +25,7 @@ class OneStep(nn.Module):
     def __init__(self, denoiser: Denoiser, init_log_snr: float = -6.0) -> None:
         super().__init__()
         check_log_snr("init_log_snr", init_log_snr, denoiser.schedule)
+        self.init_log_snr = init_log_snr
         self.denoiser = deepcopy(denoiser).requires_grad_()
         self.register_buffer("t", denoiser.schedule.time(torch.tensor(init_log_snr)))
 

@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.conditions import Condition, check_unconditional
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
@@ -133,7 +134,7 @@ class UFOGen(AdversarialRule):
         return x
 
 
-class DenoiserCritic(nn.Module):
+class DenoiserCritic(Artefact):
     """Logit (batch,), affine in the guesses ``D(x, t)`` at x_0 and ``(x - alpha D) / sigma`` at
     the noise; it starts at zero.
 
@@ -144,6 +145,7 @@ class DenoiserCritic(nn.Module):
 
     def __init__(self, denoiser: Denoiser, shape: Sequence[int]) -> None:
         super().__init__()
+        self.shape = tuple(shape)
         self.denoiser = deepcopy(denoiser).requires_grad_()
         self.head = nn.Linear(2 * torch.Size(shape).numel(), 1)
         for parameter in self.head.parameters():

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from samplers.checks import check_counts, check_numbers
 
 
@@ -17,7 +18,7 @@ def join(*channels: Tensor | None, t: Tensor) -> Tensor:
     return torch.cat([*parts, level.expand_as(parts[0][:, :1])], 1)
 
 
-class WithTime(nn.Module):
+class WithTime(Artefact):
     """``(x, t) -> network([x, t])``: x (batch, C, \\*rest) and t (batch,), which becomes a channel
     of its own.
 
@@ -32,7 +33,7 @@ class WithTime(nn.Module):
         return self.network(join(x, t=t))
 
 
-class WithLatent(nn.Module):
+class WithLatent(Artefact):
     """Generator ``(x, t, z) -> x_0`` (batch, C, \\*rest) of x (batch, C, \\*rest), t (batch,) and
     z (batch, D, \\*rest).
 
@@ -49,7 +50,7 @@ class WithLatent(nn.Module):
         return self.network(torch.cat([x, z], 1), t)[:, : x.shape[1]]
 
 
-class Critic(nn.Module):
+class Critic(Artefact):
     """Logit (batch,) of x (batch, C, \\*rest) at t (batch,), next to the noisier ``x_k`` like x
     that it came from.
 
@@ -67,7 +68,7 @@ class Critic(nn.Module):
         return self.network(join(x, x_k if self.paired else None, t=t)).squeeze(1)
 
 
-class Fourier(nn.Module):
+class Fourier(Artefact):
     """``network([x, sin(w_k x), cos(w_k x)])`` of x (batch, dim), so that a small perceptron can
     be sharp.
 
@@ -82,7 +83,7 @@ class Fourier(nn.Module):
         super().__init__()
         check_counts(self, num=num)
         check_numbers(self, "positive", lowest=lowest)
-        self.network = network
+        self.network, self.num, self.lowest = network, num, lowest
         self.register_buffer("frequencies", lowest * 2.0 ** torch.arange(num))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from latent_ebm.artefacts import Artefact
 from samplers.checks import check_counts, check_numbers
 
 MIN_SIDE, MAX_SIDE = 8, 64  # pixels of its images
 
 
-class FeatureClassifier(nn.Module):
+class FeatureClassifier(Artefact):
     """Strided convolutions down to at most 4x4, one hidden layer (the features), one linear layer
     (the logits).
 
@@ -45,7 +46,8 @@ class FeatureClassifier(nn.Module):
             raise ValueError(f"shape must be {rule}, got {tuple(shape)}")
         check_counts(self, least=2, num_classes=num_classes)
         check_counts(self, channels=channels)
-        self.shape, self.num_classes, self.feature_dim = tuple(shape), num_classes, 8 * channels
+        self.shape, self.num_classes, self.channels = tuple(shape), num_classes, channels
+        self.feature_dim = 8 * channels
         num_halvings = math.ceil(math.log2(max(shape[1:]) / 4))
         stem_stride = (
             1 if num_halvings <= 2 else 2

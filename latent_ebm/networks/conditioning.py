@@ -13,12 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from samplers.checks import check_counts
 
 UNKNOWN = -1  # the label of no class, as in the data sets
 
 
-class Conditioning(nn.Module):
+class Conditioning(Artefact):
     """Noise level (batch,) and label (batch,) -> vectors (batch, dim) for the blocks of a network.
 
     Arguments: ``dim``, even; ``num_classes``, None for a network without labels. A label is one of
@@ -33,7 +34,7 @@ class Conditioning(nn.Module):
         check_counts(self, dim=dim, num_classes=1 if num_classes is None else num_classes)
         if dim % 2:
             raise ValueError(f"dim must be even, got {dim}")
-        self.num_classes = num_classes
+        self.dim, self.num_classes = dim, num_classes
         self.register_buffer("frequencies", torch.logspace(-2, 4, dim // 2, base=2.0))
         self.layers = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
         self.classes = None if num_classes is None else nn.Embedding(num_classes + 1, dim)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.networks.mlp import make_activation
 from samplers.checks import check_counts
 
@@ -40,7 +41,7 @@ def base_size(shape: Sequence[int]) -> tuple[int, int]:
     return size, halvings
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(Artefact):
     """Decoder ``(batch, dim) -> (batch, *shape)``.
 
     Arguments: latent ``dim``; image ``shape`` (C, H, W) with H = W = 8, 28, 32, 64 or any size
@@ -63,6 +64,8 @@ class ConvDecoder(nn.Module):
         if output not in ("tanh", "linear"):
             raise ValueError(f"output must be tanh or linear, got {output!r}")
         size, halvings = base_size(shape)
+        self.dim, self.shape, self.channels = dim, tuple(shape), channels
+        self.activation, self.output = activation, output
         width = channels * 2**halvings
         layers = [
             nn.Linear(dim, size**2 * width),
@@ -107,7 +110,7 @@ class OnMaps(nn.Module):
         return self.activation(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Artefact):
     """Encoder ``(batch, *shape) -> (batch, out_dim)``, the mirror of ``ConvDecoder``.
 
     Arguments: image ``shape`` (C, H, W) as for the decoder; ``out_dim``, twice the latent
@@ -121,6 +124,8 @@ class ConvEncoder(nn.Module):
         super().__init__()
         check_counts(self, out_dim=out_dim, channels=channels)
         size, halvings = base_size(shape)
+        self.shape, self.out_dim = tuple(shape), out_dim
+        self.channels, self.activation = channels, activation
         factor, width = (2, 2 * channels) if halvings else (1, channels)
         layers = [nn.PixelUnshuffle(factor), nn.Conv2d(shape[0] * factor**2, width, 3, padding=1)]
         layers.append(make_activation(activation))

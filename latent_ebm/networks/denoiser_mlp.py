@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.networks.conditioning import Conditioning
 from latent_ebm.networks.mlp import make_activation, make_layers
 from samplers.checks import as_shape, check_counts
@@ -12,7 +13,7 @@ from samplers.checks import as_shape, check_counts
 CONDITION_DIM = 64
 
 
-class DenoiserMLP(nn.Module):
+class DenoiserMLP(Artefact):
     """Maps events (batch, \\*shape), a noise level (batch,) and a label (batch,) to events (batch,
     \\*shape).
 
@@ -30,10 +31,11 @@ class DenoiserMLP(nn.Module):
         activation: str = "silu",
     ) -> None:
         super().__init__()
-        dim = math.prod(as_shape(self, shape=shape))
+        self.shape = as_shape(self, shape=shape)
         check_counts(self, **{"the number of hidden layers": len(hidden)})
+        self.hidden, self.num_classes, self.activation = tuple(hidden), num_classes, activation
         self.condition = Conditioning(CONDITION_DIM, num_classes)
-        self.activation = make_activation(activation)
+        self.bend, dim = make_activation(activation), math.prod(self.shape)
         self.layers = make_layers(dim, hidden, dim)
         self.shifts = nn.ModuleList(
             nn.Linear(CONDITION_DIM, width, bias=False) for width in hidden
@@ -47,5 +49,5 @@ class DenoiserMLP(nn.Module):
         *hidden, last = self.layers
         h = x.flatten(1)
         for layer, shift in zip(hidden, self.shifts, strict=True):
-            h = self.activation(layer(h) + shift(condition))
+            h = self.bend(layer(h) + shift(condition))
         return last(h).view_as(x)

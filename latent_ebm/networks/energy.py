@@ -14,13 +14,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.networks.mlp import ACTIVATIONS, make_activation, make_layers
 from samplers.checks import check_counts
 
 BLOCK = 2**17  # entries of a block of tangents, which then stay in the cache
 
 
-class EnergyMLP(nn.Module):
+class EnergyMLP(Artefact):
     r"""Scalar energy ``(batch, dim) -> (batch,)`` with its gradient in closed form.
 
     Arguments: ``dim`` of the latent, ``hidden`` widths (empty: a linear energy), ``activation``
@@ -33,16 +34,15 @@ class EnergyMLP(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(self, dim=dim)
-        self.dim = dim
-        self.activation_name = activation
-        self.activation = make_activation(activation)
+        self.dim, self.hidden, self.activation = dim, tuple(hidden), activation
+        self.bend = make_activation(activation)
         self.layers = make_layers(dim, hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Energy (batch,) of ``x`` (batch, dim), differentiable."""
         *hidden, last = self._linears(x)
         for layer in hidden:
-            x = self.activation(layer(x))
+            x = self.bend(layer(x))
         return last(x).squeeze(1)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,11 +67,11 @@ class EnergyMLP(nn.Module):
         a''(h_l)``.
         """
         *hidden, last = self._linears(x)
-        activation = ACTIVATIONS[self.activation_name]
+        activation = ACTIVATIONS[self.activation]
         post, slopes, bends = x, [], []
         for layer in hidden:
             pre = layer(post)
-            post = self.activation(pre)
+            post = self.bend(pre)
             slopes.append(activation.derivative(torch.ones_like(pre), pre))
             bends.append(activation.curvature(pre, post))
         grad = last.weight.detach().expand(len(x), -1)
@@ -91,7 +91,7 @@ class EnergyMLP(nn.Module):
     def _closed_form(self, x: Tensor) -> "ClosedForm":
         layers = self._linears(x)
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        return ClosedForm(x, weights, biases, self.activation_name)
+        return ClosedForm(x, weights, biases, self.activation)
 
 
 def tangent_squares(weights: list[Tensor], slopes: list[Tensor], bends: list[Tensor]) -> Tensor:
@@ -125,7 +125,7 @@ class EnergyStack(nn.Module):
             raise ValueError(
                 "networks must be EnergyMLPs of one shape and activation, at least one"
             )
-        self.activation_name, self.activation = networks[0].activation_name, networks[0].activation
+        self.activation, self.bend = networks[0].activation, networks[0].bend
         layers = list(
             zip(*(cast(Iterable[nn.Linear], network.layers) for network in networks), strict=True)
         )
@@ -143,7 +143,7 @@ class EnergyStack(nn.Module):
         """Energy (batch,) of ``x`` (batch, dim), differentiable."""
         x = self._copies(x)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = self.activation(torch.baddbmm(bias, x, weight.mT))
+            x = self.bend(torch.baddbmm(bias, x, weight.mT))
         return torch.baddbmm(self.biases[-1], x, self.weights[-1].mT).sum(0).squeeze(1)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +162,7 @@ class EnergyStack(nn.Module):
         return x.expand(len(self.weights[0]), *x.shape)
 
     def _closed_form(self, x: Tensor) -> "ClosedForm":
-        return ClosedForm(self._copies(x), self.weights, self.biases, self.activation_name)
+        return ClosedForm(self._copies(x), self.weights, self.biases, self.activation)
 
 
 def are_alike(networks: Sequence[nn.Module]) -> bool:
@@ -171,7 +171,7 @@ def are_alike(networks: Sequence[nn.Module]) -> bool:
     """
     kinds = {
         (
-            network.activation_name,
+            network.activation,
             *(layer.weight.shape for layer in cast(Iterable[nn.Linear], network.layers)),
         )
         if type(network) is EnergyMLP

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from samplers.checks import as_shape, check_counts
 
 SLOPE = 0.2
@@ -76,7 +77,7 @@ def make_layers(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.ModuleLi
     return nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
 
 
-class MLP(nn.Module):
+class MLP(Artefact):
     """Plain perceptron ``(batch, in_dim) -> (batch, *out_shape)``, for decoders and encoders of
     vectors.
 
@@ -95,7 +96,8 @@ class MLP(nn.Module):
         super().__init__()
         check_counts(self, in_dim=in_dim)
         self.out_shape = as_shape(self, out_shape=out_shape)
-        self.activation = make_activation(activation)
+        self.in_dim, self.hidden, self.activation = in_dim, tuple(hidden), activation
+        self.bend = make_activation(activation)
         self.layers = make_layers(in_dim, hidden, math.prod(self.out_shape))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,5 +107,5 @@ class MLP(nn.Module):
         *hidden, last = self.layers
         x = x.flatten(1)
         for layer in hidden:
-            x = self.activation(layer(x))
+            x = self.bend(layer(x))
         return last(x).unflatten(1, self.out_shape)

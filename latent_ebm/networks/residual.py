@@ -9,6 +9,7 @@ image do not depend on the others.
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from latent_ebm.artefacts import Artefact
 from samplers.checks import check_counts
 
 
@@ -39,7 +40,7 @@ class ResidualBlock(nn.Module):
         return (self.skip(x) + self.body(x)).relu()
 
 
-class ResidualEncoder(nn.Module):
+class ResidualEncoder(Artefact):
     """Encoder ``(batch, in_channels, H, W) -> (batch, 4 channels)`` of images of any size from 8
     on.
 
@@ -51,6 +52,7 @@ class ResidualEncoder(nn.Module):
     def __init__(self, in_channels: int = 3, channels: int = 32) -> None:
         super().__init__()
         check_counts(self, in_channels=in_channels, channels=channels)
+        self.in_channels, self.channels = in_channels, channels
         self.stem = nn.Sequential(convolution(in_channels, channels, 4, 2, 1), nn.ReLU())
         widths = [
             (channels, channels, 1),
@@ -64,7 +66,7 @@ class ResidualEncoder(nn.Module):
         return self.stages(self.stem(x)).mean((2, 3))
 
 
-class PlacedEncoder(nn.Module):
+class PlacedEncoder(Artefact):
     """Encoder ``(batch, in_channels, H, W) -> (batch, out_dim)`` that knows where in the image
     things are, sizes from 8 on.
 
@@ -77,6 +79,7 @@ class PlacedEncoder(nn.Module):
     def __init__(self, in_channels: int, out_dim: int, channels: int = 16) -> None:
         super().__init__()
         check_counts(self, in_channels=in_channels, out_dim=out_dim, channels=channels)
+        self.in_channels, self.out_dim, self.channels = in_channels, out_dim, channels
         widths, sizes = (in_channels, channels, 2 * channels, 4 * channels), (4, 4, 3)
         pairs = zip(widths[:-1], widths[1:], sizes, strict=True)
         self.maps = nn.Sequential(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.networks.conditioning import Conditioning, check_pixels
 from samplers.checks import check_counts
 
@@ -55,7 +56,7 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-class UNet(nn.Module):
+class UNet(Artefact):
     """Maps images (batch, \\*shape), a noise level (batch,) and a label (batch,) to images (batch,
     \\*shape), at first 0.
 
@@ -79,6 +80,8 @@ class UNet(nn.Module):
         check_pixels(shape, 2 * patch)
         if channels % NUM_GROUPS:
             raise ValueError(f"channels must be a multiple of {NUM_GROUPS}, got {channels}")
+        self.shape, self.channels, self.num_classes = tuple(shape), channels, num_classes
+        self.patch, self.depth = patch, depth
         dim, cell = 4 * channels, shape[0] * patch**2
         self.condition = Conditioning(dim, num_classes)
         self.enter = nn.Sequential(

@@ -14,8 +14,9 @@ import yaml
 from safetensors.torch import save_file
 
 from latent_ebm import foreign
+from latent_ebm.artefacts.building import build
+from latent_ebm.artefacts.classes import OURS, Allowed, find_class
 from latent_ebm.cli import main
-from latent_ebm.cli.building import OURS, Allowed, build, find_class
 from latent_ebm.cli.checkpoints import load_denoiser, load_rule
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule, OptimizerCallable
@@ -375,7 +376,7 @@ def test_arguments_of_a_trusted_class() -> None:
     ],
 )
 def test_classes_have_several_names(path: str) -> None:
-    assert find_class(path, "x", OURS).__name__ == path.rpartition(".")[2]
+    assert find_class(path, "x", Allowed(OURS)).__name__ == path.rpartition(".")[2]
 
 
 @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ def test_classes_have_several_names(path: str) -> None:
 )
 def test_what_is_no_class_of_ours_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match=r"^x must .*got|^x must hold the name of a class"):
-        find_class(path, "x", OURS)
+        find_class(path, "x", Allowed(OURS))
 
 
 def test_no_parameter_of_pytorch_is_a_road() -> None:

@@ -1,0 +1,5 @@
+"""Trained objects as folders that can be read, moved and loaded without running anything."""
+
+from latent_ebm.artefacts.folders import Artefact, load, save
+
+__all__ = ["Artefact", "load", "save"]

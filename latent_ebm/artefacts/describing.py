@@ -1,0 +1,86 @@
+"""The configuration of an object, read from its attributes.
+
+The rule is that of scikit-learn: a class keeps every argument of its constructor as an attribute
+of the same name. So the configuration says what the object is now, also after a stage was added or
+a sampler replaced, and the place of a part in it is the prefix of its weights. Nothing is recorded
+when an object is made.
+"""
+
+import inspect
+import math
+import types
+from typing import TypeAlias
+
+import numpy as np
+from torch import Tensor, nn
+
+from latent_ebm.artefacts.classes import PARTS, path_of, shorten
+
+Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
+LEFT_OUT = ("generator", "device", "dtype")  # are no part of what an object is
+WHAT = "a number, a text, a tensor, a sampler, a schedule or a module, or a list of these"
+
+
+def describe(value: object, place: str, tensors: dict[str, Tensor]) -> Node:
+    """``value`` as a node of a configuration. Tensors are collected in ``tensors``, by ``place``.
+
+    Raises ``ValueError`` for what no configuration can hold, such as a function.
+    """
+    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place} must be finite to be saved, got {value}")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        tensors[place] = value
+        return {"tensor_path": place}
+    if isinstance(value, list | tuple | nn.ModuleList):
+        return [describe(part, join(place, str(i)), tensors) for i, part in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return {name: describe(part, join(place, name), tensors) for name, part in value.items()}
+    if not isinstance(value, PARTS):
+        raise ValueError(
+            f"{place} must be {WHAT} to be saved, got {shorten(value)}; a function can be saved "
+            "if it is written as an nn.Module"
+        )
+    return {
+        "class_path": path_of(type(value)),
+        "init_args": {
+            name: describe(argument, join(place, name), tensors)
+            for name, argument in arguments_of(value, place).items()
+        },
+    }
+
+
+def arguments_of(part: object, place: str) -> dict[str, object]:
+    """The arguments that would make ``part`` again, by name; of a sequence its layers."""
+    if isinstance(part, nn.Sequential):
+        return dict(part._modules)  # also a layer that stands there twice
+    if isinstance(part, nn.Identity) or type(part).__init__ is nn.Module.__init__:
+        return {}
+    parameters = inspect.signature(type(part)).parameters.values()
+    return {
+        p.name: argument_of(part, p, place)
+        for p in parameters
+        if p.name not in LEFT_OUT and not p.name.startswith("_")
+    }
+
+
+def argument_of(part: object, parameter: inspect.Parameter, place: str) -> object:
+    """The attribute of ``part`` that is called as a ``parameter`` of its constructor."""
+    value = getattr(part, parameter.name, parameter.empty)
+    variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    if variadic or value is parameter.empty or isinstance(value, types.MethodType):
+        raise ValueError(
+            f"{place or 'the object'} cannot be saved: {type(part).__name__} must keep the "
+            f"argument {parameter.name} of its constructor as an attribute of this name"
+        )
+    if type(part).__module__.startswith("torch.nn.") and isinstance(parameter.default, bool):
+        return value is not None if not isinstance(value, bool) else value  # bias=True
+    return value
+
+
+def join(place: str, name: str) -> str:
+    """The place of the argument ``name`` of the part at ``place``."""
+    return f"{place}.{name}" if place else name

@@ -1,0 +1,288 @@
+r"""A trained object as a folder: ``model.save(folder)``, ``load(folder)``.
+
+    config.json                      the object as a tree of classes and arguments, the versions
+                                     of format and library, and hashes
+    weights-3f2a91c0b1d2e4f5.safetensors    its tensors, in a file that is called by its hash
+
+A save writes the weights under their own name and then, in one step, ``config.json``, which names
+them. So whoever reads finds the old object or the new one and never a mixture, wherever a save is
+cut short and however many save at once. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from latent_ebm.artefacts.building import build
+from latent_ebm.artefacts.classes import OURS, PARTS, Allowed, is_inside
+from latent_ebm.artefacts.describing import Node, describe
+from latent_ebm.foreign import check_file, check_tensor, read_json, reading, rehearsal
+from latent_ebm.writing import atomic_path
+
+FORMAT = 1
+CONFIG = "config.json"
+KEYS = {"format", "library", "object", "weights", "sha256"}
+WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
+DRAFT = re.compile(r"\.(config\.json|weights-[0-9a-f]{16}\.safetensors)\.[0-9a-f]{16}\.tmp")
+OLD = 3600  # seconds after which what a killed save has left is removed: no save takes as long
+WHAT = "an object that this version can load"
+
+
+class Artefact(nn.Module):
+    """A module that can be saved: it keeps every argument of its constructor as an attribute of
+    the same name.
+    """
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write this object to ``folder``, from where ``latent_ebm.load(folder)`` returns it; see
+        ``latent_ebm.save``.
+        """
+        save(self, folder)
+
+    def restored(self) -> object:
+        """What ``load`` returns: this module, unless it only holds the state of something else."""
+        return self
+
+
+def save(module: nn.Module, folder: str | os.PathLike[str]) -> None:
+    """Write ``module`` to ``folder``, which is made if need be, in place of an older object.
+
+    Works for whatever is made of this library's classes, of layers of ``torch.nn``, and of classes
+    of your own that keep the arguments of their constructors as attributes. Optimisers and random
+    states are not saved.
+
+    Args:
+        module: A model, denoiser, student, critic, encoder or any other network.
+        folder: A new folder, an empty one, or one that ``save`` wrote.
+
+    Raises:
+        ValueError: ``module`` has an argument that cannot be saved, such as a function, or it was
+            changed so that its arguments would not make it again, or it holds NaN.
+        FileExistsError: ``folder`` holds anything else.
+        OSError: Nothing can be written there.
+    """
+    target = check_place(folder)
+    tensors: dict[str, Tensor] = {}
+    tree = describe(module, "", tensors)
+    tensors = {name: plain(name, value) for name, value in (tensors | state_of(module)).items()}
+    try:
+        check_twin(module, rebuild(tree, tensors, tuple({type(m) for m in module.modules()})))
+    except ValueError as error:
+        raise ValueError(
+            f"the {type(module).__name__} cannot be saved, as the arguments of its constructors "
+            f"would make another one: {error}"
+        ) from error
+    content = to_bytes(tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"weights-{digest[:16]}.safetensors"
+    record = {
+        "format": FORMAT,
+        "library": f"latent-ebm {metadata.version('latent-ebm')}",
+        "object": tree,
+        "weights": {"file": name, "sha256": digest},
+    }
+    text = json.dumps({**record, "sha256": fingerprint(record)}, indent=2, allow_nan=False)
+    before = weights_named_in(target)
+    with atomic_path(target / name) as draft:
+        draft.write_bytes(content)
+    with atomic_path(target / CONFIG) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
+    remove_leftovers(target, before, name)
+
+
+def load(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()) -> Any:
+    """The object that ``save`` wrote to ``folder``, on the CPU and in evaluation mode.
+
+    Nothing in the folder is run: only classes of this library and layers of ``torch.nn`` are made,
+    with the sizes that the stored tensors have.
+
+    Args:
+        folder: A folder written by ``save``, by whomever.
+        classes: Classes of your own that the object is made of; they are found by their name.
+
+    Returns:
+        The model, denoiser, student, network or detector.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or a file is missing in it.
+        ValueError: The folder is damaged, of another version, names another class, or its
+            configuration and its tensors do not fit each other.
+    """
+    path = Path(folder).expanduser() / CONFIG
+    record = read_record(path)
+    with reading(path, WHAT):
+        tensors = read_weights(path.parent, record["weights"])
+        module = rebuild(record["object"], tensors, tuple(classes), f"{path}: object")
+    return module.restored() if isinstance(module, Artefact) else module
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of ``config.json``, checked against its version and its hash."""
+    record = read_json(path, "the configuration of a saved object")
+    if record.get("format") != FORMAT or record.keys() != KEYS:
+        raise ValueError(
+            f"{path} must hold a saved object of format {FORMAT}, got format "
+            f"{record.get('format')!r}, written by {str(record.get('library'))[:50]!r}"
+        )
+    if record.pop("sha256") != fingerprint(record):
+        raise ValueError(f"{path} must be as it was saved: it is damaged or edited, its hash says")
+    return record
+
+
+def read_weights(folder: Path, named: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors in the file of ``folder`` that a configuration has ``named``."""
+    if not WEIGHTS.fullmatch(named["file"]):
+        raise ValueError(f"its weights must be called weights-HASH.safetensors, got {named}")
+    path = check_file(folder / named["file"], "the weights of a saved object")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    if digest.hexdigest() != named["sha256"]:
+        raise ValueError(f"{path} must be as it was saved: it is damaged, its hash says")
+    tensors = load_file(path)
+    for name, value in tensors.items():
+        check_tensor(f"{name} in {path}", value)
+    return tensors
+
+
+def rebuild(
+    tree: Node, tensors: dict[str, Tensor], own: tuple[type, ...], place: str = "object"
+) -> nn.Module:
+    """The module that ``tree`` describes, in evaluation mode, with its ``tensors``.
+
+    It is made without memory first, so that one that is larger than its tensors is refused before
+    it takes any. Modules of the user's ``own`` may not stand that.
+    """
+    own = tuple(cls for cls in own if not is_inside(cls.__module__, (*OURS, "torch")))
+    if not own:
+        with rehearsal():
+            blank = {name: value.to("meta") for name, value in tensors.items()}
+            allowed = Allowed(OURS, {}, PARTS, own, blank)
+            fill(build(tree, nn.Module, place, allowed), blank, tree)
+    with torch.random.fork_rng(devices=[]):  # loading draws no numbers of the user's
+        module = build(tree, nn.Module, place, Allowed(OURS, {}, PARTS, own, tensors))
+    fill(module, tensors, tree)
+    for name, parameter in module.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got infinity")
+    return module.eval()
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], tree: Node) -> None:
+    """Give ``module`` its ``tensors``, in the precision that they have, besides those that are
+    arguments alone.
+    """
+    arguments, wanted = set(tensor_paths(tree)), module.state_dict()
+    state = {n: value for n, value in tensors.items() if n in wanted or n not in arguments}
+    if names := sorted(state.keys() ^ wanted.keys()):
+        what = "is missing" if names[0] in wanted else "is none of its configuration"
+        raise ValueError(f"its tensors must be those of its configuration, but {names[0]} {what}")
+    for name, value in state.items():
+        shape, kind = wanted[name].shape, wanted[name].is_floating_point()
+        if value.shape != shape or value.is_floating_point() != kind:
+            raise ValueError(
+                f"{name} must be a tensor of {'floating' if kind else 'whole'} numbers of shape "
+                f"{tuple(shape)}, as its configuration says, got {value.dtype} of shape "
+                f"{tuple(value.shape)}"
+            )
+    module.load_state_dict(state, assign=True)
+
+
+def tensor_paths(tree: Node) -> Iterator[str]:
+    """The names of all tensors that are arguments in ``tree``."""
+    if isinstance(tree, dict):
+        if isinstance(name := tree.get("tensor_path"), str):
+            yield name
+        for part in tree.values():
+            yield from tensor_paths(part)
+    if isinstance(tree, list):
+        for part in tree:
+            yield from tensor_paths(part)
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of ``module`` by name. Raises ``ValueError`` for other state."""
+    state = module.state_dict()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor to be saved, got a {type(value).__name__}")
+    return state
+
+
+def plain(name: str, value: Tensor) -> Tensor:
+    """A copy of ``value`` on the CPU that shares its memory with none."""
+    copy = value.detach().cpu().contiguous().clone()
+    check_tensor(name, copy)
+    return copy
+
+
+def check_twin(module: nn.Module, twin: nn.Module) -> None:
+    """Raise ``ValueError`` unless ``twin``, made of the configuration of ``module``, has the same
+    layers.
+    """
+    first, second = (dict(m.named_modules(remove_duplicate=False)) for m in (module, twin))
+    for name in [*first, *second]:
+        here, there = (outline(m[name]) if name in m else "nothing" for m in (first, second))
+        if here != there:
+            raise ValueError(f"{name or 'itself'} would be {there}, not {here}")
+
+
+def outline(part: nn.Module) -> str:
+    """The class of ``part`` and, for a layer of PyTorch, its settings."""
+    layer = type(part).__module__.startswith("torch.nn.modules.") and not list(part.children())
+    return f"{type(part).__name__}({part.extra_repr() if layer else '...'})"
+
+
+def fingerprint(record: Mapping[str, object]) -> str:
+    """The hash of a configuration without its hash."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def check_place(folder: str | os.PathLike[str]) -> Path:
+    """``folder``, which is new, empty, or holds a saved object and nothing else."""
+    target = Path(folder).expanduser()
+    if target.is_dir():
+        names = [path.name for path in target.iterdir()]
+        other = [
+            n for n in names if n != CONFIG and not WEIGHTS.fullmatch(n) and not DRAFT.match(n)
+        ]
+        if CONFIG in names and "format" not in read_json(target / CONFIG):
+            other.append(CONFIG)
+        if other:
+            raise FileExistsError(
+                "folder must be new, empty or one of a saved object, got "
+                f"{str(target)!r}, which holds {min(other)!r}"
+            )
+    elif os.path.lexists(target):
+        raise FileExistsError(f"folder must be a folder, got the file {str(target)!r}")
+    return target
+
+
+def weights_named_in(folder: Path) -> str | None:
+    """The file of weights of the object that ``folder`` holds now, if it can be read."""
+    with suppress(OSError, ValueError, KeyError):
+        return read_record(folder / CONFIG)["weights"]["file"]
+    return None
+
+
+def remove_leftovers(folder: Path, before: str | None, now: str) -> None:
+    """Remove the weights of the object ``before``, and what killed saves have left."""
+    for path in folder.iterdir():
+        if path.name in (CONFIG, now):
+            continue
+        with suppress(FileNotFoundError):  # another process may have removed or renamed it
+            if path.name == before or time.time() - path.stat().st_mtime > OLD:
+                path.unlink()
