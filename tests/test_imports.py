@@ -26,6 +26,7 @@ LAYERS = [
         "latent_ebm.data",
         "latent_ebm.foreign",
         "latent_ebm.files",
+        "latent_ebm.text",
     },
     {"latent_ebm.priors", "latent_ebm.kernels", "latent_ebm.likelihoods", "latent_ebm.denoisers"},
     {"latent_ebm.autoencoders"},

@@ -1,0 +1,17 @@
+"""Text as a condition: prompts to tokens, tokens to vectors, vectors to what networks are told."""
+
+from latent_ebm.text.encoder import TextConditioner, TextEncoder, TextTransformer
+from latent_ebm.text.pretrained import load_text_encoder
+from latent_ebm.text.tokenizer import Tokenizer, WordTokenizer
+from latent_ebm.text.wordllama import SubwordTokenizer, subword_encoder
+
+__all__ = [
+    "SubwordTokenizer",
+    "TextConditioner",
+    "TextEncoder",
+    "TextTransformer",
+    "Tokenizer",
+    "WordTokenizer",
+    "load_text_encoder",
+    "subword_encoder",
+]

@@ -1,0 +1,179 @@
+r"""Prompts as what networks are told: one vector per token, and a mask of the tokens there are.
+
+Tokens become vectors, to which a vector of their position is added, and a few transformer layers
+let every token see the others (Vaswani et al. 2017, arXiv:1706.03762). Padding is never seen, so
+that the vectors of a prompt do not depend on how many padding tokens follow.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latent_ebm.conditions import Condition, Conditioner
+from latent_ebm.networks.attention import Attention, FeedForward
+from latent_ebm.text.tokenizer import Tokenizer
+from samplers.base import is_readable
+from samplers.checks import check_counts, check_kind
+
+
+class TextEncoder(nn.Module, ABC):
+    """Maps ids (n, m) of its ``tokenizer`` to vectors (n, m, ``dim``) and a mask (n, m)."""
+
+    tokenizer: Tokenizer
+    dim: int
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (n, m, dim) of ``tokens`` (n, m), and a mask (n, m), True for what is seen."""
+
+
+class TextTransformer(TextEncoder):
+    """Embeddings of tokens and positions, and transformer layers, trained with the denoiser.
+
+    Args:
+        tokenizer: What turns prompts into ids.
+        dim: Dimension of a vector, a multiple of ``num_heads``.
+        depth: Number of transformer layers.
+        num_heads: Number of heads of their attention.
+        expansion: Width of their feed-forward parts in multiples of ``dim``, an even number.
+        table: Vectors (num_tokens, any dimension) of the tokens that are known beforehand. They
+            are held fixed, and a learned linear map follows. None: vectors are learned.
+
+    Raises:
+        ValueError: For numbers that break these rules, or a table of another number of tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        dim: int = 128,
+        depth: int = 1,
+        num_heads: int = 4,
+        expansion: int = 4,
+        table: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        check_counts(self, dim=dim, depth=depth)
+        check_kind(self, Tokenizer, tokenizer=tokenizer)
+        self.tokenizer, self.dim = tokenizer, dim
+        self.embedding = token_embedding(tokenizer.num_tokens, dim, table)
+        self.position = nn.Parameter(torch.randn(tokenizer.max_tokens, dim) * dim**-0.5)
+        self.layers = nn.ModuleList(TextLayer(dim, num_heads, expansion) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (n, m, dim) of ``tokens`` (n, m), and the mask (n, m) of those that are no
+        padding.
+
+        Raises ``ValueError`` for other shapes than (n, m <= max_tokens), or ids out of range
+        (looked at on the CPU alone).
+        """
+        check_tokens(tokens, self.tokenizer)
+        mask = tokens != self.tokenizer.padding
+        text = self.embedding(tokens) + self.position[: tokens.shape[1]]
+        for layer in self.layers:
+            text = layer(text, mask)
+        return self.norm(text), mask
+
+
+class TextLayer(nn.Module):
+    """Self-attention to the tokens that ``mask`` shows, and a feed-forward part, each added to
+    normalised vectors.
+    """
+
+    def __init__(self, dim: int, num_heads: int, expansion: int) -> None:
+        super().__init__()
+        self.attention = Attention(dim, num_heads=num_heads)
+        self.feed_forward = FeedForward(dim, expansion)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Vectors like ``x`` (n, m, dim), for a ``mask`` (n, m)."""
+        x = x + self.attention(self.norms[0](x), mask=mask)
+        return x + self.feed_forward(self.norms[1](x))
+
+
+class TextConditioner(Conditioner):
+    """Tells networks the ``text`` (n, m, dim) of a row and its ``mask`` (n, m).
+
+    A batch carries ``tokens`` (n, m), as ``tokens`` makes them of prompts once, before training.
+    The null is the encoded empty prompt. The encoder is trained with the network that is told,
+    unless its parameters are frozen.
+
+    Args:
+        encoder: What turns tokens into vectors.
+    """
+
+    empty: Tensor
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        super().__init__()
+        check_kind(self, TextEncoder, encoder=encoder)
+        self.encoder = encoder
+        self.register_buffer("empty", encoder.tokenizer([""])[0], persistent=False)
+
+    def forward(self, condition: Condition) -> Condition:
+        """The ``text`` and ``mask`` of ``tokens`` (n, m). Raises ``ValueError`` without these."""
+        if "tokens" not in condition:
+            raise ValueError(
+                f"a batch must carry tokens for a network that is told a text, got {condition}"
+            )
+        tokens = condition["tokens"]
+        text, mask = self.encoder(torch.cat([tokens, self.empty[None, : tokens.shape[1]]]))
+        return Condition(
+            {"text": text[:-1], "mask": mask[:-1]}, {"text": text[-1], "mask": mask[-1]}
+        )
+
+    def unknown(self, num: int) -> Condition:
+        text, mask = self.encoder(self.empty[None])
+        null = {"text": text[0], "mask": mask[0]}
+        return Condition(
+            {name: entry.expand(num, *entry.shape) for name, entry in null.items()}, null
+        )
+
+    def tokens(self, prompts: Sequence[str], *, strict: bool = False) -> Condition:
+        """What a batch carries of ``prompts``: ``tokens`` (n, m), whose null is the empty prompt.
+
+        Raises ``ValueError`` for prompts that the tokenizer refuses; with ``strict`` these are
+        also those of unknown words.
+        """
+        ids = self.encoder.tokenizer(prompts, strict=strict).to(self.empty.device)
+        return Condition({"tokens": ids}, {"tokens": self.empty})
+
+    def encode(self, prompts: Sequence[str], *, strict: bool = False) -> Condition:
+        """What networks are told of ``prompts``: their ``text`` (n, m, dim) and ``mask`` (n, m).
+
+        Arguments and errors are those of ``tokens``.
+        """
+        return self(self.tokens(prompts, strict=strict))
+
+
+def token_embedding(num_tokens: int, dim: int, table: Tensor | None) -> nn.Module:
+    """Learned vectors, or those of ``table`` held fixed and a learned map to ``dim``."""
+    if table is None:
+        embedding = nn.Embedding(num_tokens, dim)
+        nn.init.normal_(embedding.weight, std=dim**-0.5)
+        return embedding
+    if table.ndim != 2 or len(table) != num_tokens:
+        raise ValueError(
+            f"table must have shape ({num_tokens}, dimension), got {tuple(table.shape)}"
+        )
+    fixed = nn.Embedding.from_pretrained(table.float(), freeze=True)
+    return nn.Sequential(fixed, nn.Linear(table.shape[1], dim))
+
+
+def check_tokens(tokens: Tensor, tokenizer: Tokenizer) -> None:
+    """Raise ``ValueError`` unless ``tokens`` are ids (n, m) of ``tokenizer``."""
+    if tokens.ndim != 2 or tokens.shape[1] > tokenizer.max_tokens or tokens.is_floating_point():
+        raise ValueError(
+            f"tokens must be integers of shape (n, at most {tokenizer.max_tokens}), got "
+            f"{tokens.dtype} of shape {tuple(tokens.shape)}"
+        )
+    if is_readable(tokens) and not tokens.is_cuda and tokens.numel():
+        low, high = int(tokens.min()), int(tokens.max())
+        if not 0 <= low <= high < tokenizer.num_tokens:
+            raise ValueError(
+                f"tokens must lie in 0 to {tokenizer.num_tokens - 1}, got {low} to {high}"
+            )
