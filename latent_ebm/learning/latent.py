@@ -5,16 +5,11 @@ the losses at the samples (M). Samples are constants, prior and likelihood share
 the losses are summed under one optimiser.
 """
 
-from typing import Any
-
 import torch
-from lightning.pytorch import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
-from latent_ebm.conditions import Condition, check_unconditional
+from latent_ebm.conditions import BatchLike, Condition, check_unconditional
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
-from latent_ebm.learning.stages import RatioStages
-from latent_ebm.learning.trigger import StageTrigger, staged_prior
 from latent_ebm.metrics import reconstruction_mse
 from latent_ebm.model import EnergyTerms, LatentModel
 from latent_ebm.posteriors import MCMCPosterior, Posterior
@@ -48,15 +43,14 @@ def energies(prior: EnergyPrior, z_data: Tensor, z_model: Tensor) -> dict[str, T
 
 
 class LatentRule(LearningRule):
-    """A ``model`` and the way it learns from posterior draws. A rule defines ``losses``; held-out
-    figures follow.
+    """A ``model`` that learns from posterior draws. A rule defines ``losses``; the rest follows.
 
-    ``optimizer`` makes the optimiser from parameter groups; ``prior_lr`` is the learning rate of
-    the prior's group, if it differs. ``inference`` draws held-out latents and those of
-    ``predict_step``; ``validation``, if given, those of the validation set in its place, and may
-    keep a chain for each of its data. In a batch (x, label, index) the ``index`` names the data
-    for posteriors that keep a chain per datum. ``stages`` train a ratio prior, which the model's
-    must then be, and they alone are the prior's parameters.
+    Args:
+        model: The latent model.
+        inference: Draws latents of held-out data, and those of ``predict_step``.
+        optimizer: Makes the optimiser from groups of parameters.
+        prior_lr: The learning rate of what learns the prior, if it differs.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
     def __init__(
@@ -64,28 +58,19 @@ class LatentRule(LearningRule):
         model: LatentModel,
         inference: Posterior,
         optimizer: OptimizerCallable,
+        *,
         prior_lr: float | None = None,
-        stages: RatioStages | None = None,
-        validation: Posterior | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
-        self.model, self.inference, self.validation, self.stages = (
-            model,
-            inference,
-            validation,
-            stages,
-        )
-        self.prior_lr = prior_lr
         check_kind(self, LatentModel, model=model)
         check_numbers(self, "non-negative", prior_lr=0 if prior_lr is None else prior_lr)
-        self.trigger = None if stages is None else StageTrigger(staged_prior(model), stages)
+        self.model, self.inference, self.prior_lr = model, inference, prior_lr
 
-    def stage_loss(self, z_data: Tensor) -> Tensor:
-        """Classifier loss of the open stage at posterior draws ``z_data`` (batch, dim)."""
-        if self.stages is None:
-            raise ValueError("stages must be given to train a ratio prior, got None")
-        return self.stages.loss(staged_prior(self.model), z_data)
+    @property
+    def learner(self) -> nn.Module:
+        """What learns the prior: its parameters take the rate ``prior_lr``."""
+        return self.model.prior
 
     def watch_posterior(self, posterior: Posterior, x: Tensor, z: Tensor) -> dict[str, Tensor]:
         """The acceptance of posterior chains at x (batch, \\*event) and z (batch, dim)."""
@@ -105,56 +90,39 @@ class LatentRule(LearningRule):
         z = self.model.prior.sample(num, generator=generator)
         return {"x": torch.cat([self.model.decode(part) for part in z.split(500)]), "z": z}
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Log held-out figures; return the held-out latents. Chains of ``validation`` are of the
-        data of the first loader.
-        """
+    def held_out_latents(self, x: Tensor, index: Tensor | None, dataloader_idx: int) -> Tensor:
+        """Latents (batch, dim) of rows x (batch, \\*event) of a validation set."""
+        return self.inference.sample(self.model, x)
+
+    def validation_step(self, batch: BatchLike, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Log held-out metrics, and return the latents that they are of, for callbacks."""
         x, _, index = self.unpack(batch)
-        if self.validation is None or dataloader_idx > 0:
-            z = self.inference.sample(self.model, x)
-        else:
-            z = self.validation.sample(self.model, x, index=index)
-        self.log_held_out("val", self.figures_at(x, z), batch, dataloader_idx)
+        z = self.held_out_latents(x, index, dataloader_idx)
+        self.log_held_out("val", self.metrics_at(x, z), batch, dataloader_idx)
         return z
 
-    def held_out(self, batch: Any) -> dict[str, Tensor]:
+    def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         x = self.unpack(batch).x
-        return self.figures_at(x, self.inference.sample(self.model, x))
+        return self.metrics_at(x, self.inference.sample(self.model, x))
 
-    def figures_at(self, x: Tensor, z: Tensor) -> dict[str, Any]:
+    def metrics_at(self, x: Tensor, z: Tensor) -> dict[str, Tensor]:
         """Reconstruction error and mean energy of x (batch, \\*event) at latents z (batch,
         dim).
         """
         joint = self.model.energy_terms(x, z).joint.mean()
-        return {"reconstruction_mse": reconstruction_mse(x, self.model.decode(z)), "joint": joint}
+        error = joint.new_tensor(reconstruction_mse(x, self.model.decode(z)))
+        return {"reconstruction_mse": error, "joint": joint}
 
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> EnergyTerms:
+    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> EnergyTerms:
         """Energy terms (batch,) at inferred latents."""
         x = self.unpack(batch).x
         return self.model.energy_terms(x, self.inference.sample(self.model, x))
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
-        learner = self.model.prior if self.stages is None else self.stages.ratio
-        prior = [p for p in learner.parameters() if p.requires_grad]
+        prior = [p for p in self.learner.parameters() if p.requires_grad]
         taken = {id(p) for p in prior}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in taken]
         group = (
             {"params": prior} if self.prior_lr is None else {"params": prior, "lr": self.prior_lr}
         )
         return [self.optimizer([g for g in (group, {"params": rest}) if g["params"]])]
-
-    def configure_callbacks(self) -> list[Callback]:
-        return [] if self.trigger is None else [self.trigger]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if self.trigger is not None:
-            state, stages = checkpoint["state_dict"], "model.prior.stages."
-            num_stages = len(state["model.prior.weights"])
-            num_stored = len({name.split(".")[3] for name in state if name.startswith(stages)})
-            if num_stages != num_stored:
-                raise ValueError(
-                    f"model.prior.weights must have an entry a stage, of {num_stored}, got "
-                    f"{num_stages}"
-                )
-            self.trigger.grow(num_stages)

@@ -4,10 +4,11 @@ With ``z+ ~ p(z|x)`` and ``z- ~ p(z)``, the gradient of ``log p(x)`` is that of 
 the likelihood and of ``E(z-) - E(z+)`` in the energy. Both expectations come from short chains.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
+from latent_ebm.conditions import BatchLike
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.latent import LatentRule, acceptance, energies
 from latent_ebm.model import LatentModel
@@ -44,14 +45,16 @@ class ShortRunMLE(LatentRule):
         prior_lr: float | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(model, inference or posterior, optimizer, prior_lr, scheduler=scheduler)
+        super().__init__(
+            model, inference or posterior, optimizer, prior_lr=prior_lr, scheduler=scheduler
+        )
         if not isinstance(prior_chains, PersistentChains) and prior_chains not in ("cold", "warm"):
             raise ValueError(
                 f'prior_chains must be "cold", "warm" or PersistentChains, got {prior_chains!r}'
             )
         self.posterior, self.prior_chains = posterior, prior_chains
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x, _, index = self.unpack(batch)
         z_data = self.posterior.sample(self.model, x, index=index)
         losses = {"likelihood": negative_log_likelihood(self.model.likelihood(z_data), x)}

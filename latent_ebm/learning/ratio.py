@@ -6,14 +6,14 @@ While one classifier after another carries the prior towards the aggregate poste
 stages closed so far.
 """
 
-from typing import Any
+from lightning.pytorch import Callback
+from torch import Tensor, nn
 
-from torch import Tensor
-
+from latent_ebm.conditions import BatchLike
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.latent import LatentRule, acceptance
 from latent_ebm.learning.stages import RatioStages
-from latent_ebm.learning.trigger import staged_prior
+from latent_ebm.learning.trigger import StageTrigger
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import negative_log_likelihood
 from latent_ebm.posteriors import Posterior
@@ -55,15 +55,21 @@ class MultiStageRatio(LatentRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(
-            model, inference or posterior, optimizer, prior_lr, stages, validation, scheduler
+            model, inference or posterior, optimizer, prior_lr=prior_lr, scheduler=scheduler
         )
+        self.validation, self.stages = validation, stages
         self.posterior, self.train_likelihood = posterior.requires_grad_(False), train_likelihood
+        self.trigger = StageTrigger(model, stages)
         model.likelihood.requires_grad_(train_likelihood)
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    @property
+    def learner(self) -> nn.Module:
+        return self.stages.ratio
+
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x, _, index = self.unpack(batch)
         z_data = self.posterior.sample(self.model, x, index=index)
-        losses = {"ratio": self.stage_loss(z_data)}
+        losses = {"ratio": self.trigger.loss(z_data)}
         self.drawn = (x, z_data)
         if self.train_likelihood:
             losses["likelihood"] = negative_log_likelihood(self.model.likelihood(z_data), x)
@@ -71,7 +77,16 @@ class MultiStageRatio(LatentRule):
 
     def watch(self) -> dict[str, Tensor]:
         x, z_data = self.drawn
-        prior, pool = staged_prior(self.model), self.stages.pool.particles[: len(x)]  # pyright: ignore
+        prior, pool = self.trigger.prior, self.stages.pool.particles[: len(x)]
         return acceptance("prior", prior.sampler, prior.stacked(), pool) | self.watch_posterior(
             self.posterior, x, z_data
         )
+
+    def held_out_latents(self, x: Tensor, index: Tensor | None, dataloader_idx: int) -> Tensor:
+        """Those of ``validation``, whose chains are of the data of the first loader."""
+        if self.validation is None or dataloader_idx > 0:
+            return super().held_out_latents(x, index, dataloader_idx)
+        return self.validation.sample(self.model, x, index=index)
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [self.trigger]

@@ -2,12 +2,10 @@ r"""Score matching: an energy learnt from its gradient, without a sampler and wi
 2005; Vincent 2011).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from latent_ebm.conditions import Condition, check_unconditional
+from latent_ebm.conditions import BatchLike, Condition, check_unconditional
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising_score_matching
 from latent_ebm.priors import EnergyPrior
@@ -42,14 +40,14 @@ class ScoreMatching(LearningRule):
         check_numbers(self, "positive", noise=noise)
         self.ebm, self.noise = ebm, noise
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         return {
             "score": denoising_score_matching(
                 self.ebm, self.unpack(batch).x.flatten(1), self.noise
             )
         }
 
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
+    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> dict[str, Tensor]:
         """The unnormalised ``log_density`` (batch,) of rows."""
         return {"log_density": self.ebm.log_density(self.unpack(batch).x.flatten(1))}
 

@@ -9,12 +9,12 @@ nothing in this asks ``F`` to sample from ``p``: maximum likelihood needs chains
 it.
 """
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from latent_ebm.conditions import Condition, check_unconditional
+from latent_ebm.conditions import BatchLike, Condition, check_unconditional
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.latent import acceptance, energies
 from latent_ebm.objectives import contrastive, nearest_neighbour_entropy
@@ -69,7 +69,7 @@ class SelfAdversarial(LearningRule):
             )
         self.ebm, self.negatives, self.start = ebm, negatives, start
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x = self.unpack(batch).x.flatten(1)
         generated = self.sample_negatives(x)
         losses = {"critic": contrastive(self.ebm, x, generated.detach())}
@@ -105,7 +105,7 @@ class SelfAdversarial(LearningRule):
         constants = {name: parameter.detach() for name, parameter in self.ebm.named_parameters()}
         return torch.func.functional_call(self.ebm, constants, (x,))
 
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[str, Tensor]:
+    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> dict[str, Tensor]:
         """The unnormalised ``log_density`` (batch,) of rows."""
         return {"log_density": self.ebm.log_density(self.unpack(batch).x.flatten(1))}
 
@@ -120,7 +120,7 @@ class SelfAdversarial(LearningRule):
         check_unconditional(condition)
         return {"x": self.ebm.sample(num, generator=generator)}
 
-    def held_out(self, batch: Any) -> dict[str, Tensor]:
+    def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         x = self.unpack(batch).x.flatten(1)
         with torch.no_grad():
             return self.adversaries(x, self.ebm.base.sample(len(x)))

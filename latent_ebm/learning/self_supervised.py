@@ -7,13 +7,11 @@ share is what is in it, and that is of use to tell images apart that training ha
 (arXiv:2105.04906) asks every coordinate to vary and none to repeat another.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from latent_ebm.conditions import Condition
+from latent_ebm.conditions import BatchLike, Condition
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import vicreg
 from samplers.checks import check_numbers
@@ -130,7 +128,7 @@ class VICReg(LearningRule):
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
         check_numbers(self, "non-negative", **self.weights)
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x = self.unpack(batch).x
         embeddings = self.projector(self.encoder(torch.cat([self.augment(x), self.augment(x)])))
         terms = vicreg(
@@ -153,10 +151,10 @@ class VICReg(LearningRule):
             f"the rule must hold a generator to be sampled, got {type(self).__name__}"
         )
 
-    def held_out(self, batch: Any) -> dict[str, Tensor]:
+    def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         losses = super().held_out(batch)
         return {**losses, "loss": torch.stack(list(losses.values())).sum()}
 
-    def predict_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> Tensor:
         """Features (batch, d) of images."""
         return self.encoder(self.unpack(batch).x).flatten(1)

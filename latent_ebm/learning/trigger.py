@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.model import LatentModel
@@ -44,19 +44,35 @@ def check_validation(trainer: Trainer) -> None:
 
 
 class StageTrigger(Callback):
-    """Checks the open stage on the latents of each validation and closes it when it is done, or
-    when training ends.
+    """Trains the open stage of a model's ratio prior: checks it on the latents of each validation
+    and closes it when it is done, or when training ends.
 
-    In several processes the first one decides for all.
+    In several processes the first one decides for all. A state that is loaded into the prior
+    brings its own number of stages.
     """
 
-    def __init__(self, prior: RatioPrior, stages: RatioStages) -> None:
-        self.prior, self.stages = prior, stages
+    def __init__(self, model: LatentModel, stages: RatioStages) -> None:
+        self.prior, self.stages = staged_prior(model), stages
         self.held_out: list[Tensor] = []
+        self.prior.register_load_state_dict_pre_hook(self.grow)
 
-    def grow(self, num_stages: int) -> None:
-        """Give the prior ``num_stages`` stages, whose weights a checkpoint is about to fill in."""
-        while len(self.prior.stages) < num_stages:
+    def loss(self, z_data: Tensor) -> Tensor:
+        """Classifier loss of the open stage at posterior draws ``z_data`` (batch, dim)."""
+        return self.stages.loss(self.prior, z_data)
+
+    def grow(self, _: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
+        """Give the prior as many stages as ``state``, which is about to be loaded, has of them.
+
+        Raises ``ValueError`` if its weights and its stages differ in number.
+        """
+        stages, num_weights = f"{prefix}stages.", len(state[f"{prefix}weights"])
+        stored = {name[len(stages) :].split(".")[0] for name in state if name.startswith(stages)}
+        if num_weights != len(stored):
+            raise ValueError(
+                f"{prefix}weights must have an entry per stage, of {len(stored)} stages, got "
+                f"{num_weights}"
+            )
+        while len(self.prior.stages) < num_weights:
             self.prior.append(copy.deepcopy(self.stages.ratio))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

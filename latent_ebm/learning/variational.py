@@ -7,13 +7,14 @@ give. With a ratio prior the stages learn at draws of the aggregate encoder; one
 VAE is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
 """
 
-from typing import Any
+from lightning.pytorch import Callback
+from torch import Tensor, nn
 
-from torch import Tensor
-
+from latent_ebm.conditions import BatchLike
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.latent import LatentRule, energies
 from latent_ebm.learning.stages import RatioStages
+from latent_ebm.learning.trigger import StageTrigger
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import divergence, negative_log_likelihood
 from latent_ebm.posteriors import AmortizedPosterior, WarmStart
@@ -50,10 +51,15 @@ class Variational(LatentRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         inference = posterior if refine is None else WarmStart(posterior, refine)
-        super().__init__(model, inference, optimizer, prior_lr, stages, posterior, scheduler)
-        self.posterior = posterior
+        super().__init__(model, inference, optimizer, prior_lr=prior_lr, scheduler=scheduler)
+        self.posterior, self.stages = posterior, stages
+        self.trigger = None if stages is None else StageTrigger(model, stages)
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:
+    @property
+    def learner(self) -> nn.Module:
+        return self.model.prior if self.stages is None else self.stages.ratio
+
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x = self.unpack(batch).x
         self.model.likelihood.check(x)
         prior, q = self.model.prior, self.posterior(x)
@@ -66,10 +72,17 @@ class Variational(LatentRule):
             z_model = prior.sample(len(x))
             losses["prior"] = prior.log_density(z_model).mean()
             self.drawn = (z.detach(), z_model)
-        if self.stages is not None:
-            losses["ratio"] = self.stage_loss(z.detach())
+        if self.trigger is not None:
+            losses["ratio"] = self.trigger.loss(z.detach())
         return losses
 
     def watch(self) -> dict[str, Tensor]:
         prior = self.model.prior
         return energies(prior, *self.drawn) if isinstance(prior, EnergyPrior) else {}
+
+    def held_out_latents(self, x: Tensor, index: Tensor | None, dataloader_idx: int) -> Tensor:
+        """Draws of the encoder, as in training, on which stages are checked too."""
+        return self.posterior.sample(self.model, x)
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [] if self.trigger is None else [self.trigger]

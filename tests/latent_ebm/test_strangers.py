@@ -607,7 +607,7 @@ def test_a_million_stages(capsys: pytest.CaptureFixture[str]) -> None:
         "latent_ebm.learning.RatioStages", **{**stages, "max_stages": 10**6}
     )
     save(config, state_dict={"model.prior.weights": torch.zeros(10**6)})
-    refused(capsys, "model.prior.weights must have an entry a stage, of 0, got 1000000")
+    refused(capsys, "model.prior.weights must have an entry per stage, of 0 stages, got 1000000")
 
 
 # Containers
