@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from latent_ebm import AmortizedPosterior, EnergyPrior, GaussianPrior, LatentModel, RatioPrior
+from latent_ebm import (
+    AmortizedPosterior,
+    EnergyPrior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    RatioPrior,
+)
 from latent_ebm.learning import (
     MultiStageRatio,
     RatioStages,
@@ -64,6 +71,7 @@ def data() -> Tensor:
 
 def linear_model() -> LinearGaussian:
     model = LinearGaussian()
+    assert isinstance(model.prior, EnergyPrior)
     model.prior = Exact(model.prior.network, model.prior.base, model.prior.sampler)
     return model
 
@@ -82,7 +90,7 @@ def open_stage() -> RatioStages:
 
 def ratio_model(reference: LinearGaussian) -> LatentModel:
     """The reference with its energy at 0 and room for ratios in its place."""
-    nn.init.zeros_(reference.energy.weight)
+    nn.init.zeros_(reference.get_parameter("prior.network.layers.0.weight"))
     return LatentModel(
         RatioPrior(GaussianPrior(2), [], MALA(0.1, 1)).double(), reference.likelihood
     )
@@ -99,7 +107,8 @@ def bound(model: LatentModel, posterior: AmortizedPosterior, x: Tensor) -> Tenso
     """``E_q[-log p(x|z)] + KL(q || p)`` per row of x, in closed form, for ``E(z) = t z + c``."""
     q, likelihood = posterior(x).base_dist, model.likelihood
     assert isinstance(q, Normal)
-    decoder, log_scale = likelihood.get_submodule("decoder"), likelihood.log_scale
+    assert isinstance(likelihood, GaussianLikelihood)
+    decoder, log_scale = likelihood.decoder, likelihood.log_scale
     spread = (decoder.get_parameter("weight") ** 2) @ q.variance.mT
     square = ((x - decoder(q.mean)) ** 2).sum(1) + spread.sum(0)
     reconstruction = 0.5 * square * (-2 * log_scale).exp() + 3 * log_scale
