@@ -24,7 +24,7 @@ from latent_ebm.data import DataModule
 from latent_ebm.writing import atomic_path
 
 HERE = Path(__file__).parent
-OUTPUTS, RESULTS, FIGURES = HERE / "outputs", HERE / "results", HERE / "figures"
+OUTPUTS, RESULTS = HERE / "outputs", HERE / "results"
 
 
 def cached(
@@ -49,6 +49,11 @@ def cached(
 def results(experiment: str) -> dict[str, dict[str, Any]]:
     """All stored results of an experiment by run name."""
     return {name: run["result"] for name, run in stored_runs(experiment).items()}
+
+
+def is_run(name: str, head: str) -> bool:
+    """Whether ``name`` is ``head`` and a number: of a seed, or of updates."""
+    return name.startswith(head) and name.removeprefix(head).isdigit()
 
 
 def stored_runs(experiment: str) -> dict[str, dict[str, Any]]:

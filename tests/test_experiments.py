@@ -11,8 +11,8 @@ import torch
 
 from experiments import common
 from experiments.benchmarks.timing import ratios, take_turns
-from experiments.claims import count, unlike_density, verdict
-from experiments.diffusion_gan import measure
+from experiments.diffusion_gan.run import measure
+from experiments.self_adversarial.report import count, unlike_density, verdict
 from experiments.tables import spread
 from latent_ebm.cli import main
 from latent_ebm.data import MNIST, Images, Toy2D
@@ -64,7 +64,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(MNIST, "load", fake_mnist)
-        config = ROOT / "experiments" / "mnist" / "teacher.yaml"
+        config = ROOT / "experiments" / "mnist_diffusion" / "teacher.yaml"
         assert (
             main(["fit", "--config", str(config), *(f"--trainer.{option}" for option in short)])
             == 0

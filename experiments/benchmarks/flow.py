@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experiments.benchmarks.timing import ratios, take_turns
 from experiments.common import HERE, cached, results, settings, train
-from experiments.self_adversarial import BANDWIDTHS, options
+from experiments.self_adversarial.run import BANDWIDTHS, options
 from experiments.tables import spread, table
 from latent_ebm import EnergyPrior, GaussianPrior
 from latent_ebm.metrics import mmd
@@ -20,7 +20,7 @@ from latent_ebm.networks import EnergyMLP
 from samplers import GradientFlow, Langevin, LogDensity, Sampler, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 
-CONFIG, TARGET, NUM = HERE / "toy2d" / "self_adversarial.yaml", "moons", 2000
+CONFIG, TARGET, NUM = HERE / "self_adversarial" / "toy2d.yaml", "moons", 2000
 HORIZON, COUNTS, TOLERANCES = 0.5, (2, 5, 10, 20, 50), (1e-1, 1e-2, 1e-3)
 DIMS, CHAINS = (2, 10, 100), 1000
 

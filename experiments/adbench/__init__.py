@@ -1,0 +1,1 @@
+"""Anomalies in tables. How to run it is said in ``run``."""

@@ -1,0 +1,5 @@
+"""``python -m experiments.adbench``"""
+
+from experiments.adbench.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m experiments.anomaly``"""
+
+from experiments.anomaly.run import main
+
+main()

@@ -1,0 +1,1 @@
+"""Error rates of conformal p-values on real tables. How to run it is said in ``run``."""

@@ -1,0 +1,5 @@
+"""``python -m experiments.calibration``"""
+
+from experiments.calibration.run import main
+
+main()

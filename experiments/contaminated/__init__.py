@@ -1,0 +1,1 @@
+"""Anomalies among the training rows. How to run it is said in ``run``."""

@@ -1,0 +1,5 @@
+"""``python -m experiments.contaminated``"""
+
+from experiments.contaminated.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m experiments.diffusion_gan``"""
+
+from experiments.diffusion_gan.run import main
+
+main()

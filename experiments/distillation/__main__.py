@@ -1,0 +1,5 @@
+"""``python -m experiments.distillation``"""
+
+from experiments.distillation.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m experiments.distillation_modes``"""
+
+from experiments.distillation_modes.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""``python -m experiments.mnist``"""
+
+from experiments.mnist.run import main
+
+main()

@@ -1,0 +1,1 @@
+"""One-step students of a diffusion model of MNIST. How to run it is said in ``run``."""

@@ -1,0 +1,5 @@
+"""``python -m experiments.pinwheel``"""
+
+from experiments.pinwheel.run import main
+
+main()

@@ -1,0 +1,118 @@
+"""The section of the report on the test bed with a known prior."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.pictures import save
+from experiments.rules import COLOURS, NAMES, Runs, by_rule, columns
+from experiments.tables import spread
+from latent_ebm.data import Pinwheel
+from latent_ebm.plots import new_figure, styled
+
+
+def section() -> str:
+    """The section on the test bed with a known prior."""
+    runs = by_rule("pinwheel")
+    if not runs:
+        return ""
+    save(draw_curves(runs), "pinwheel-curves")
+    if all("grid" in rs[0] for rs in runs.values()):
+        save(draw_densities(runs), "pinwheel-densities")
+    keys = {
+        "kl": "KL(true ‖ learnt), nats",
+        "mmd": "MMD²",
+        "stages": "stages",
+        "seconds": "CPU seconds",
+    }
+    return f"""## A prior that is known: `python -m experiments.pinwheel`
+
+Data from a two-arm pinwheel through a known decoder; the prior alone is learnt, so the best prior is the true one.
+
+{columns(runs, keys)}
+{falling(runs)} {against_mle(runs)} The two cold rows share everything but the noise of the prior's chain: 40 steps from
+the base for every batch. Such a chain is a generator whose log-density is not -U, so that the KL divergence of exp(-U) is
+large, and the posterior, which takes exp(-U) for the prior, is drawn to the wrong latents.
+
+![KL against CPU time](figures/pinwheel-curves.png)
+
+![Densities](figures/pinwheel-densities.png)
+"""
+
+
+def stage_kls(run: dict[str, Any]) -> list[float]:
+    """KL right after each stage was closed, the base first."""
+    kls: dict[int, float] = {}
+    for point in run["curve"]:
+        kls.setdefault(int(point["stages"]), point["kl"])
+    return [kls[k] for k in sorted(kls)]
+
+
+def falling(runs: Runs) -> str:
+    """Whether KL fell at every accepted stage, said in a sentence."""
+    steps = [np.diff(stage_kls(run)) for run in runs.get("ratio", [])]
+    rises = sum(int((step > 0).sum()) for step in steps)
+    total = sum(len(step) for step in steps)
+    return f"KL fell at {total - rises} of {total} accepted stages over all seeds."
+
+
+def against_mle(runs: Runs) -> str:
+    """KL of the ratio prior over that of maximum likelihood when both have used the same CPU
+    time.
+    """
+    quotients = []
+    for ratio, mle in zip(runs.get("ratio", []), runs.get("mle", []), strict=False):
+        budget = min(ratio["curve"][-1]["seconds"], mle["curve"][-1]["seconds"])
+        last = [
+            [p["kl"] for p in run["curve"] if p["seconds"] <= budget][-1] for run in (ratio, mle)
+        ]
+        quotients.append(last[0] / last[1])
+    return (
+        f"At equal CPU time its KL is {spread(quotients)} times that of maximum likelihood."
+        if quotients
+        else ""
+    )
+
+
+@styled
+def draw_curves(runs: Runs) -> Any:
+    """KL against CPU seconds, a line a seed."""
+    figure, (axes,) = new_figure(1, (6.0, 3.6))
+    for rule, rs in runs.items():
+        for i, run in enumerate(rs):
+            if "curve" in run:
+                x, y = ([p[key] for p in run["curve"]] for key in ("seconds", "kl"))
+                axes.step(
+                    x,
+                    y,
+                    where="post",
+                    color=COLOURS[rule],
+                    lw=1.2,
+                    label=None if i else NAMES[rule],
+                )
+    axes.set(xlabel="CPU seconds", ylabel="KL(true ‖ learnt), nats", yscale="log")
+    axes.legend(frameon=False)
+    return figure
+
+
+@styled
+def draw_densities(runs: Runs) -> Any:
+    """True and learnt densities of the first seed on one colour scale."""
+    ticks = torch.linspace(-4, 4, 60)
+    truth = Pinwheel().prior_log_prob(torch.cartesian_prod(ticks, ticks)).exp().view(60, 60)
+    panels = {"true prior": truth.numpy()} | {
+        NAMES[rule]: np.array(rs[0]["grid"]) for rule, rs in runs.items()
+    }
+    figure, axes = new_figure(len(panels), (2.0, 2.2))
+    for axis, (name, grid) in zip(axes, panels.items(), strict=True):
+        axis.imshow(
+            grid.T,
+            origin="lower",
+            extent=(-4, 4, -4, 4),
+            vmin=0,
+            vmax=float(truth.max()),
+            cmap="magma",
+        )
+        axis.set(title=name, xticks=[], yticks=[])
+    return figure

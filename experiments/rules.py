@@ -1,0 +1,41 @@
+"""Rules that learn a prior, side by side in the sections on the pinwheel and on MNIST."""
+
+from typing import Any
+
+from experiments.common import results
+from experiments.tables import spread, table
+
+NAMES = {
+    "gaussian": "Gaussian prior",
+    "one_ratio": "one ratio",
+    "mle": "MCMC maximum likelihood",
+    "ratio": "multi-stage ratio",
+    "langevin": "cold short-run Langevin",
+    "flow": "cold gradient flow",
+}
+COLOURS = dict(
+    zip(
+        NAMES, ("0.6", "tab:orange", "tab:blue", "tab:red", "tab:green", "tab:purple"), strict=True
+    )
+)
+Runs = dict[str, list[dict[str, Any]]]
+
+
+def by_rule(experiment: str) -> Runs:
+    """Stored results of an experiment, its seeds grouped by rule in the order of ``NAMES``."""
+    stored = results(experiment)
+    groups = {
+        rule: [r for name, r in stored.items() if name.rsplit("-", 1)[0] == rule] for rule in NAMES
+    }
+    return {rule: runs for rule, runs in groups.items() if runs}
+
+
+def columns(runs: Runs, keys: dict[str, str]) -> str:
+    """A table with a row per rule and a column per key of the results; what a rule has none of is
+    left out.
+    """
+    rows = (
+        [NAMES[rule], *(spread(r.get(key) or None for r in rs) for key in keys)]
+        for rule, rs in runs.items()
+    )
+    return table(["prior", *keys.values()], rows)

@@ -1,0 +1,1 @@
+"""A thousand modes. How to run it is said in ``run``."""

@@ -1,0 +1,5 @@
+"""``python -m experiments.stacked_digits``"""
+
+from experiments.stacked_digits.run import main
+
+main()

@@ -1,0 +1,1 @@
+"""Do features learned without labels serve every task? How to run it is said in ``run``."""

@@ -1,0 +1,5 @@
+"""``python -m experiments.universal``"""
+
+from experiments.universal.run import main
+
+main()
