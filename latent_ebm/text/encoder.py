@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.networks.attention import Attention, FeedForward
 from latent_ebm.text.tokenizer import Tokenizer
@@ -18,7 +19,7 @@ from samplers.base import is_readable
 from samplers.checks import check_counts, check_kind
 
 
-class TextEncoder(nn.Module, ABC):
+class TextEncoder(Artefact, ABC):
     """Maps ids (n, m) of its ``tokenizer`` to vectors (n, m, ``dim``) and a mask (n, m)."""
 
     tokenizer: Tokenizer
@@ -45,6 +46,8 @@ class TextTransformer(TextEncoder):
         ValueError: For numbers that break these rules, or a table of another number of tokens.
     """
 
+    table: Tensor | None
+
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -57,7 +60,14 @@ class TextTransformer(TextEncoder):
         super().__init__()
         check_counts(self, dim=dim, depth=depth)
         check_kind(self, Tokenizer, tokenizer=tokenizer)
-        self.tokenizer, self.dim = tokenizer, dim
+        self.tokenizer, self.dim, self.depth = tokenizer, dim, depth
+        self.num_heads, self.expansion = num_heads, expansion
+        if table is not None and table.shape[:-1] != (tokenizer.num_tokens,):
+            raise ValueError(
+                f"table must have shape ({tokenizer.num_tokens}, dimension), got "
+                f"{tuple(table.shape)}"
+            )
+        self.register_buffer("table", table)
         self.embedding = token_embedding(tokenizer.num_tokens, dim, table)
         self.position = nn.Parameter(torch.randn(tokenizer.max_tokens, dim) * dim**-0.5)
         self.layers = nn.ModuleList(TextLayer(dim, num_heads, expansion) for _ in range(depth))
@@ -72,7 +82,8 @@ class TextTransformer(TextEncoder):
         """
         check_tokens(tokens, self.tokenizer)
         mask = tokens != self.tokenizer.padding
-        text = self.embedding(tokens) + self.position[: tokens.shape[1]]
+        known = tokens if self.table is None else self.table[tokens]
+        text = self.embedding(known) + self.position[: tokens.shape[1]]
         for layer in self.layers:
             text = layer(text, mask)
         return self.norm(text), mask
@@ -151,17 +162,12 @@ class TextConditioner(Conditioner):
 
 
 def token_embedding(num_tokens: int, dim: int, table: Tensor | None) -> nn.Module:
-    """Learned vectors, or those of ``table`` held fixed and a learned map to ``dim``."""
-    if table is None:
-        embedding = nn.Embedding(num_tokens, dim)
-        nn.init.normal_(embedding.weight, std=dim**-0.5)
-        return embedding
-    if table.ndim != 2 or len(table) != num_tokens:
-        raise ValueError(
-            f"table must have shape ({num_tokens}, dimension), got {tuple(table.shape)}"
-        )
-    fixed = nn.Embedding.from_pretrained(table.float(), freeze=True)
-    return nn.Sequential(fixed, nn.Linear(table.shape[1], dim))
+    """Learned vectors of tokens; a learned map of those of a ``table``, if there is one."""
+    if table is not None:
+        return nn.Linear(table.shape[1], dim)
+    embedding = nn.Embedding(num_tokens, dim)
+    nn.init.normal_(embedding.weight, std=dim**-0.5)
+    return embedding
 
 
 def check_tokens(tokens: Tensor, tokenizer: Tokenizer) -> None:

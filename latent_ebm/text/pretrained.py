@@ -44,6 +44,7 @@ class PretrainedTokenizer(Tokenizer):
     """
 
     def __init__(self, tokenizer: Pretrained, max_tokens: int) -> None:
+        super().__init__()
         self.tokenizer, self.max_tokens = tokenizer, max_tokens
         self.num_marks = tokenizer.num_special_tokens_to_add()
         check_counts(self, least=self.num_marks + 1, max_tokens=max_tokens)

@@ -14,11 +14,10 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latent_ebm.foreign import read_json
 from latent_ebm.writing import atomic_path
@@ -29,11 +28,12 @@ FORMAT = 1  # of the file
 NAMED = 10  # unknown words that a message names
 
 
-class Tokenizer(ABC):
+class Tokenizer(nn.Module, ABC):
     """Maps prompts to ids (n, max_tokens), int64; rows of short prompts end in ``padding``.
 
     A leaf says how one prompt is split. ``num_marks`` counts the tokens of a row that stand for no
-    part of the prompt, such as the start token; ``unit`` is what the others stand for.
+    part of the prompt, such as the start token; ``unit`` is what the others stand for. It is a
+    module, though without parameters, so that it is saved with the encoder that it belongs to.
     """
 
     max_tokens: int
@@ -50,7 +50,7 @@ class Tokenizer(ABC):
     def split(self, prompt: str) -> tuple[list[int], list[str]]:
         """Ids of ``prompt`` with marks and without padding, and the words that are not known."""
 
-    def __call__(self, prompts: Sequence[str], *, strict: bool = False) -> Tensor:
+    def forward(self, prompts: Sequence[str], *, strict: bool = False) -> Tensor:
         """Ids (n, max_tokens) of ``prompts``, int64.
 
         Words that are not known become the unknown token, and a ``UserWarning`` names them.
@@ -90,7 +90,6 @@ class Tokenizer(ABC):
             raise ValueError(f"{name} must hold a word or be empty, got {reprlib.repr(prompt)}")
 
 
-@dataclass(frozen=True)
 class WordTokenizer(Tokenizer):
     """Words of a fixed vocabulary: ids are 0 for padding, 1 for the start, 2 for an unknown word,
     and 3, 4, ... for ``words``.
@@ -103,19 +102,17 @@ class WordTokenizer(Tokenizer):
         ValueError: If ``words`` are not different words in normal form.
     """
 
-    words: tuple[str, ...]
-    max_words: int = 16
-    ids: dict[str, int] = field(init=False, repr=False, compare=False)
-
     unit = "words"
 
-    def __post_init__(self) -> None:
-        check_counts(self, max_words=self.max_words)
-        object.__setattr__(self, "words", tuple(self.words))
-        object.__setattr__(self, "ids", {w: i for i, w in enumerate(self.words, UNKNOWN + 1)})
-        for word in self.words:
+    def __init__(self, words: Sequence[str], max_words: int = 16) -> None:
+        super().__init__()
+        check_counts(self, max_words=max_words)
+        for word in words:
             if not isinstance(word, str) or split_words(word) != [word]:
                 raise ValueError(f"words must be single words in normal form, got {word!r}")
+        self.words, self.max_words = tuple(words), max_words
+        self.max_tokens = max_words + 1
+        self.ids = {word: i for i, word in enumerate(self.words, UNKNOWN + 1)}
         if len(self.ids) < len(self.words):
             twice = next(w for w, count in Counter(self.words).items() if count > 1)
             raise ValueError(f"words must be different from each other, got {twice!r} twice")
@@ -133,10 +130,6 @@ class WordTokenizer(Tokenizer):
         counts = Counter(word for caption in captions for word in split_words(caption))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(tuple(islice(ranked, num_words)), max_words)
-
-    @property
-    def max_tokens(self) -> int:
-        return self.max_words + 1
 
     @property
     def num_tokens(self) -> int:

@@ -34,6 +34,7 @@ class SubwordTokenizer(Tokenizer):
     """
 
     def __init__(self, max_tokens: int = 24) -> None:
+        super().__init__()
         check_counts(self, least=2, max_tokens=max_tokens)
         self.max_tokens = max_tokens
         path = wordllama_file(SUBWORDS)

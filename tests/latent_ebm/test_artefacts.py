@@ -62,6 +62,8 @@ from latent_ebm.networks import (
 )
 from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.networks.conditioning import Conditioning
+from latent_ebm.text import SubwordTokenizer, TextConditioner, TextTransformer, WordTokenizer
+from latent_ebm.text.pretrained import PretrainedTextEncoder
 from samplers import MALA, Langevin, PersistentChains, Sampler, VPCosine, VPLinear
 from samplers.reverse import ReverseSampler
 from samplers.schedules import Schedule
@@ -116,6 +118,11 @@ def grown() -> RatioPrior:
     prior = RatioPrior(GaussianPrior(2), [EnergyMLP(2, [3])], CHAIN)
     prior.append(EnergyMLP(2, [4], "silu"), weight=0.5, log_z_step=0.2)
     return prior
+
+
+def text_encoder() -> TextTransformer:
+    tokenizer = WordTokenizer(["a", "cat"], max_words=4)
+    return TextTransformer(tokenizer, 8, 2, num_heads=2, expansion=2, table=draws(5, 3))
 
 
 def kernels() -> KernelPrior:
@@ -198,6 +205,11 @@ ROWS: dict[type, Row] = {
     ConvAutoencoder: Row(
         lambda: ConvAutoencoder(2, 2, 1, 8, 1, 16, 1, random=True), of(5, 1, 8, 8)
     ),
+    TextTransformer: Row(text_encoder, lambda encode: encode(encode.tokenizer(["a cat", ""]))),
+    TextConditioner: Row(
+        lambda: TextConditioner(text_encoder()),
+        lambda tell: tuple(tell.encode(["a cat"]).values()),
+    ),
     PatchCritic: Row(lambda: PatchCritic(1, 2, 1), of(5, 1, 8, 8)),
     ClassLabels: Row(
         lambda: ClassLabels(3), lambda tell: tell(label_condition(torch.tensor([0, 2])))["label"]
@@ -228,7 +240,8 @@ def public_classes() -> set[type]:
 
 
 def test_every_public_class_has_a_row() -> None:
-    assert public_classes() - {PretrainedAutoencoder} == set(ROWS)
+    foreign = {PretrainedAutoencoder, PretrainedTextEncoder, SubwordTokenizer}
+    assert public_classes() - foreign - {WordTokenizer} == set(ROWS)  # saved with its encoder
 
 
 def assert_same(made: nn.Module, loaded: Any, use: Outputs) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from latent_ebm import load
 from latent_ebm.conditions import Condition
 from latent_ebm.text import (
     SubwordTokenizer,
@@ -127,7 +128,9 @@ def test_a_vocabulary_is_checked(words: tuple[str, ...], said: str) -> None:
 def test_a_tokenizer_is_the_same_after_its_file(tokenizer: WordTokenizer, tmp_path: Path) -> None:
     path = tmp_path / "words.json"
     tokenizer.save(path)
-    assert WordTokenizer.load(path) == tokenizer
+    loaded = WordTokenizer.load(path)
+    assert (loaded.words, loaded.max_words) == (tokenizer.words, tokenizer.max_words)
+    assert torch.equal(loaded(KNOWN), tokenizer(KNOWN))
     assert set(json.loads(path.read_text(encoding="utf-8"))) == {"format", "max_words", "words"}
 
 
@@ -223,9 +226,22 @@ def test_a_table_is_held_fixed(tokenizer: WordTokenizer) -> None:
     encoder = TextTransformer(tokenizer, dim=16, table=table)
     encoder(tokenizer(KNOWN))[0].sum().backward()
     assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
-    assert torch.equal(encoder.state_dict()["embedding.0.weight"], table)
+    assert torch.equal(encoder.state_dict()["table"], table)
     with pytest.raises(ValueError, match=r"table must have shape .*got \(3, 7\)"):
         TextTransformer(tokenizer, table=table[:3])
+
+
+@pytest.mark.parametrize("size", [None, 7])
+def test_a_conditioner_is_the_same_after_its_folder(
+    tokenizer: WordTokenizer, tmp_path: Path, size: int | None
+) -> None:
+    table = None if size is None else torch.randn(tokenizer.num_tokens, size)
+    conditioner = TextConditioner(TextTransformer(tokenizer, 16, table=table)).eval()
+    conditioner.save(tmp_path)
+    loaded = load(tmp_path)
+    assert torch.equal(loaded.encode(KNOWN)["text"], conditioner.encode(KNOWN)["text"])
+    assert torch.equal(loaded.unknown(2)["text"], conditioner.unknown(2)["text"])
+    assert [p.shape for p in loaded.parameters()] == [p.shape for p in conditioner.parameters()]
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
@@ -258,11 +274,12 @@ def test_subwords_know_every_word(offline: None) -> None:
 @needs("wordllama", "tokenizers")
 def test_words_of_like_meaning_have_like_vectors(offline: None) -> None:
     encoder = subword_encoder(dim=16, num_heads=2)
-    assert isinstance(encoder.embedding, nn.Sequential)
+    assert encoder.table is not None
+    table = encoder.table
 
     def vector(word: str) -> Tensor:
         ids = encoder.tokenizer([word])[0, 1:]
-        return encoder.embedding[0](ids[ids != PADDING]).mean(0)
+        return table[ids[ids != PADDING]].mean(0)
 
     cat, kitten, tax = map(vector, ("cat", "kitten", "tax"))
     assert torch.cosine_similarity(cat, kitten, 0) > torch.cosine_similarity(cat, tax, 0) + 0.1
