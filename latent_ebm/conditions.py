@@ -9,6 +9,7 @@ the networks take as keywords.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -172,15 +173,25 @@ class Conditioner(Artefact, ABC):
         """What networks are told of ``num`` rows of which nothing is known."""
 
     def request(self, num: int, condition: Condition | None) -> Condition:
-        """What networks are told of ``num`` samples: ``condition``, as a batch carries it, or that
-        nothing is known.
+        """What networks are told of ``num`` samples: ``condition``, as a batch carries it on any
+        device, or that nothing is known.
 
         Raises ``ValueError`` for another number of rows.
         """
         if condition is None:
             return self.unknown(num)
         condition.check_rows(num)
-        return self(condition)
+        mine = next(chain(self.parameters(), self.buffers()), None)
+        return self(condition if mine is None else condition.to(mine.device))
+
+    def in_turn(self, num: int) -> Condition:
+        """A condition, as a batch carries it, for each of ``num`` samples when nobody says which.
+
+        Raises ``ValueError`` if there is no list of conditions to choose from.
+        """
+        raise ValueError(
+            f"condition must be given for samples of a rule with {type(self).__name__}, got none"
+        )
 
 
 class Unconditional(Conditioner):
@@ -197,6 +208,9 @@ class Unconditional(Conditioner):
         check_unconditional(condition)
         return Condition()
 
+    def in_turn(self, num: int) -> Condition:
+        return Condition()
+
 
 def check_unconditional(condition: Condition | None) -> None:
     """Raise ``ValueError`` for a condition that would be passed over."""
@@ -204,6 +218,11 @@ def check_unconditional(condition: Condition | None) -> None:
         raise ValueError(
             f"condition must be left out for a rule without a conditioner, got {condition}"
         )
+
+
+def conditioner_or_none(conditioner: Conditioner | None) -> Conditioner:
+    """``conditioner``, or for None the one that tells nothing."""
+    return Unconditional() if conditioner is None else conditioner
 
 
 class ClassLabels(Conditioner):
@@ -240,3 +259,11 @@ class ClassLabels(Conditioner):
 
     def unknown(self, num: int) -> Condition:
         return Condition({"label": self.null.expand(num)}, {"label": self.null})
+
+    def in_turn(self, num: int) -> Condition:
+        """Labels 0, 1, ..., 0, 1, ... (num,)."""
+        if self.num_classes is None:
+            raise ValueError(
+                "num_classes of ClassLabels must be given for classes in turn, got None"
+            )
+        return label_condition(torch.arange(num, device=self.null.device) % self.num_classes)

@@ -19,9 +19,9 @@ little noise ``sigma_0``.
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,7 @@ class ReverseSampler(ABC):
     arXiv:2206.00364).
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # what dataclasses.replace asks for
     schedule: Schedule
     num_steps: int
     grid: str
@@ -94,20 +95,22 @@ class ReverseSampler(ABC):
         (batch,).
         """
 
-    @torch.no_grad()
-    def sample(
+    def run(
         self, denoise: Denoise, x_T: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Data like ``x_T`` (batch, \\*event), which is noise of scale ``sigma_1``.
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield ``(t, s, x)`` after each of ``num_steps`` steps from t to s: the times, scalars,
+        and ``x`` at s, like ``x_T`` (batch, \\*event), which is noise of scale ``sigma_1``.
 
-        ``denoise`` maps x_t (batch, \\*event) and a scalar t to x_0. Raises ``ValueError`` for an
-        ``x_T`` that is not floating and finite, and for what ``estimate`` refuses;
-        ``FloatingPointError`` if a sample diverged.
+        ``denoise`` maps x_t (batch, \\*event) and a scalar t to x_0. Gradients are recorded unless
+        the caller says ``torch.no_grad``. Raises ``ValueError`` for an ``x_T`` that is not
+        floating and finite, and for what ``estimate`` refuses; at the end ``FloatingPointError``
+        if a sample diverged.
         """
         check_position(x_T, "x_T")
         x = x_T
         for t, s in itertools.pairwise(self.times(x_T)):
             x = self.step(denoise, x, t, s, generator=generator)
+            yield t, s, x
         if is_readable(x) and not bool(x.isfinite().all()):
             bad = int((~x_T.isfinite()).flatten(1).any(1).sum())
             if bad:
@@ -115,6 +118,15 @@ class ReverseSampler(ABC):
             check_finite(
                 "x_0", x, f"a sample of {type(self).__name__} diverged, or denoise is not finite"
             )
+
+    @torch.no_grad()
+    def sample(
+        self, denoise: Denoise, x_T: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The last x of ``run``: data like ``x_T`` (batch, \\*event). Raises as ``run`` does."""
+        x = x_T
+        for _, _, x_s in self.run(denoise, x_T, generator=generator):
+            x = x_s
         return x
 
 

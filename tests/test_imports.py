@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {
         "samplers",
+        "latent_ebm.blocks",
         "latent_ebm.conditions",
         "latent_ebm.writing",
         "latent_ebm.artefacts",

@@ -27,7 +27,7 @@ from experiments.benchmarks.training import likelihood, mle
 from experiments.common import OUTPUTS, write_json
 from experiments.gpu.speed import card
 from latent_ebm import GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
-from latent_ebm.conditions import label_condition
+from latent_ebm.conditions import ClassLabels, label_condition
 from latent_ebm.data import Images
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Preconditioned
@@ -69,7 +69,9 @@ def teacher(channels: int) -> Denoising:
     """A U-Net told the class, which is left out for a tenth of the rows."""
     denoiser = Preconditioned(UNet(SHAPE, channels, CLASSES), SCHEDULE, "edm", data_scale=0.5)
     reverse = DDIM(SCHEDULE, 50)
-    return Denoising(denoiser, reverse, SHAPE, adam(4e-4), log_snr=(2.0, 3.0), num_classes=CLASSES)
+    return Denoising(
+        denoiser, reverse, SHAPE, adam(4e-4), log_snr=(2.0, 3.0), conditioner=ClassLabels(CLASSES)
+    )
 
 
 def student(kind: str, denoiser: Preconditioned) -> LearningRule:
@@ -79,7 +81,11 @@ def student(kind: str, denoiser: Preconditioned) -> LearningRule:
         return UFOGen(
             denoiser, None, SHAPE, optimizer, reconstruction=0.5, penalty=0.1, penalty_every=4
         )
-    shared: dict[str, Any] = {"log_snr": (-5.0, 5.0), "fake_lr": 2e-4, "conditional": True}
+    shared: dict[str, Any] = {
+        "log_snr": (-5.0, 5.0),
+        "fake_lr": 2e-4,
+        "conditioner": ClassLabels(CLASSES),
+    }
     parts = (
         denoiser,
         OneStep(denoiser, STUDENT_LOG_SNR),
@@ -220,10 +226,11 @@ def main() -> None:
     rule = teacher(channels)
     if args.teacher:
         run.fit("teacher", rule, args.teacher, batch_size, decay=0.999, limit_val_batches=0)
+        classes = label_condition(torch.arange(num) % CLASSES)
         for steps in STEPS[:2] if args.tiny else STEPS:
             run.tell(
                 f"teacher, {steps} steps",
-                lambda k=steps: rule.generate(num, num_steps=k, guidance=1.0)["x"],
+                lambda k=steps: rule.generate(num, classes, num_steps=k)["x"],
             )
     denoiser = deepcopy(rule.denoiser)
     for kind in ("dmd", *(f"emd-{k}" for k in EM_STEPS), "ufogen") if args.student else ():

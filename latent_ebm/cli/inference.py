@@ -14,6 +14,7 @@ from latent_ebm import plots
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output
 from latent_ebm.cli.held_out import evaluate_checkpoint, print_metrics
+from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.data import DataModule
 from latent_ebm.data.ranges import compare_ranges
 from latent_ebm.files import Reader, Rows, read_images
@@ -46,7 +47,7 @@ def sample(
     given = generation_options(rule, options)
     torch.manual_seed(seed)
     with torch.no_grad(), applied(checkpoint):
-        found = rule.generate(num, **given)
+        found = rule.generate(num, condition_in_turn(rule, num, given), **given)
     for name, value in found.items():
         check_finite(f"samples {name}", value, f"the weights of {checkpoint} may have diverged")
     if out.suffix == ".png":
@@ -74,6 +75,17 @@ def generation_options(
                 f"{flag} must be left out for samples of {type(rule).__name__}, got {given[name]}"
             )
     return given
+
+
+def condition_in_turn(
+    rule: LearningRule, num: int, options: Mapping[str, float]
+) -> Condition | None:
+    """Classes in turn for a student that is told them, and for a teacher with guidance; else
+    nothing is known of a sample.
+    """
+    conditioner = getattr(rule, "conditioner", None)
+    asked = "guidance" in options or "guidance" not in inspect.signature(rule.generate).parameters
+    return conditioner.in_turn(num) if isinstance(conditioner, Conditioner) and asked else None
 
 
 def score(

@@ -1,7 +1,6 @@
 """The denoiser contract: what a diffusion model is to the rest of the library."""
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 from torch import Tensor
 
@@ -20,12 +19,12 @@ class Denoiser(Artefact, ABC):
     schedule: Schedule
 
     @abstractmethod
-    def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """``E[x_0 | x_t]`` like ``x_t`` (batch, \\*event), at times ``t`` in [0, 1], a scalar or
         (batch,).
         """
 
-    def score(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def score(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """``grad log q(x_t)`` like ``x_t`` (batch, \\*event), at times ``t``, a scalar or
         (batch,).
         """

@@ -3,18 +3,17 @@ model learns is known.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latent_ebm.conditions import UNKNOWN
 from latent_ebm.denoisers.base import Denoiser
 from samplers.checks import check_counts, check_kind
 from samplers.schedules import Schedule, broadcast
 from samplers.targets import as_tensor, log_sum_exp
-
-UNKNOWN = -1  # the label of no class, as in the data sets
 
 
 class GaussianMixtureDenoiser(Denoiser):
@@ -90,15 +89,21 @@ class GaussianMixtureDenoiser(Denoiser):
         covariances = (self.axes * self.variances[:, None]) @ self.axes.mT
         return (covariances + covariances.mT) / 2
 
-    def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:  # pyright: ignore
+    def forward(
+        self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None, **other: Tensor
+    ) -> Tensor:
+        check_names(other)
         offset, alpha, variance, share = self._responsibilities(x_t, t, label)
         inner = self._rotate(
             alpha * self.variances / variance * offset, back=True
         ) + self.means.flatten(1)
         return (share.softmax(1)[:, None] @ inner).view_as(x_t)
 
-    def score(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Tensor:  # pyright: ignore
+    def score(
+        self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None, **other: Tensor
+    ) -> Tensor:
         """As ``Denoiser.score``, without its cancellation at the clean end."""
+        check_names(other)
         offset, _, variance, share = self._responsibilities(x_t, t, label)
         return -(share.softmax(1)[:, None] @ self._rotate(offset / variance, back=True)).view_as(
             x_t
@@ -159,6 +164,12 @@ class GaussianMixtureDenoiser(Denoiser):
                 f"label must be one of {sorted(set(self.labels.tolist()))}, got {label.tolist()}"
             )
         return self.log_weights.masked_fill(~mine, -math.inf).log_softmax(1)
+
+
+def check_names(condition: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` for a ``condition`` with names besides the label."""
+    if condition:
+        raise ValueError(f"a mixture must be told a label alone, got {', '.join(condition)}")
 
 
 def check_label(label: Tensor | None, num: int) -> None:

@@ -15,7 +15,7 @@ frame of any schedule, not of its own only.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ class Preconditioned(Denoiser):
         self.network, self.schedule, self.prediction = network, schedule, prediction
         self.data_scale, self.level = data_scale, level
 
-    def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         log_snr = self.schedule.log_snr(t)
         c_in, c_skip, c_out = (
             broadcast(c, x_t) for c in self.coefficients(*self.schedule.frame(log_snr))

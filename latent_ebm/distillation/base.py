@@ -4,7 +4,7 @@ denoisers.
 The teacher knows ``D_q = E[x_0 | x_t]`` of its data, and the network ``fake`` learns the same
 ``D_p`` of the student's samples. Their *gap* ``D_q - D_p = (sigma^2 / alpha) grad log (q /
 p)(x_t)`` says where a noised sample of the student should move. No data are needed: of a batch
-only the number of rows is read, and the labels if the teacher is conditional.
+only the number of rows is read, and the condition if the teacher is told one.
 """
 
 from abc import abstractmethod
@@ -16,16 +16,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import BatchLike, ClassLabels, Condition, as_batch
+from latent_ebm.blocks import in_blocks
+from latent_ebm.conditions import (
+    BatchLike,
+    Condition,
+    Conditioner,
+    as_batch,
+    conditioner_or_none,
+)
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.students import check_log_snr
+from latent_ebm.guidance.classifier_free import check_guidance, guided
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising
 from samplers.base import normal_like
 from samplers.checks import as_shape, check_counts, check_numbers
 from samplers.schedules import broadcast
-
-CHUNK = 500  # samples that are made at once
 
 
 class Noise(NamedTuple):
@@ -60,7 +66,10 @@ class ScoreDistiller(LearningRule):
             times.
         fake_lr: The learning rate of ``fake``, if it differs.
         student_every: ``fake`` moves at every step, and the student at every so many.
-        conditional: Whether the student is told the label of every row.
+        conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
+            fake are told, held fixed; null: they are told nothing.
+        guidance: The weight of classifier-free guidance of the teacher, away from the condition's
+            null; 1 is the teacher alone.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -79,7 +88,8 @@ class ScoreDistiller(LearningRule):
         weight_power: float = 1.0,
         fake_lr: float | None = None,
         student_every: int = 1,
-        conditional: bool = False,
+        conditioner: Conditioner | None = None,
+        guidance: float = 1.0,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
@@ -90,7 +100,8 @@ class ScoreDistiller(LearningRule):
         check_counts(self, student_every=student_every)
         self.latent_shape = as_shape(self, latent_shape=latent_shape)
         self.log_snr, self.weight_power, self.fake_lr = log_snr, weight_power, fake_lr
-        self.student_every, self.conditional = student_every, conditional
+        self.student_every, self.guidance = student_every, check_guidance(guidance, conditioner)
+        self.conditioner = conditioner_or_none(conditioner).requires_grad_(False)
         self.figures: dict[str, Tensor] = {}
         if student_every > 1 and not self.fake_parameters():
             raise ValueError(
@@ -104,8 +115,8 @@ class ScoreDistiller(LearningRule):
         """
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        rows, condition = self.read(batch)
-        z = self.draw_latents(rows)
+        x, given, _ = as_batch(batch)
+        condition, z = self.conditioner(given), self.draw_latents(len(x))
         with torch.no_grad():
             x = self.student(z, **condition).to(
                 z.dtype
@@ -126,11 +137,12 @@ class ScoreDistiller(LearningRule):
 
     @torch.no_grad()
     def gap(self, x: Tensor, noise: Noise, condition: Condition) -> Tensor:
-        """``D_q - D_p`` at ``x_t = alpha x + sigma eps``, like x (batch, \\*event), a constant."""
+        """``D_q - D_p`` at ``x_t = alpha x + sigma eps``, like x (batch, \\*event), a constant;
+        the teacher is guided.
+        """
         x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
-        return (self.teacher(x_t, noise.t, **condition) - self.fake(x_t, noise.t, **condition)).to(
-            x.dtype
-        )
+        teacher = guided(self.teacher, condition, self.guidance)
+        return (teacher(x_t, noise.t) - self.fake(x_t, noise.t, **condition)).to(x.dtype)
 
     def draw_noise(self, x: Tensor) -> Noise:
         """Noise for x (batch, \\*event), of a level of its own for every row."""
@@ -153,12 +165,6 @@ class ScoreDistiller(LearningRule):
             .normal_(generator=generator)
         )
 
-    def read(self, batch: BatchLike) -> tuple[int, Condition]:
-        """Number of rows of a batch, and the condition that it sets."""
-        batch = as_batch(batch)
-        given = ClassLabels()(batch.condition) if self.conditional else Condition()
-        return len(batch.x), given
-
     @torch.no_grad()
     def generate(
         self,
@@ -167,31 +173,29 @@ class ScoreDistiller(LearningRule):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*event) of the student and their latents ``z``; a condition has
-        ``num`` rows.
-        """
-        condition = condition or Condition()
-        condition.check_rows(num)
+        """Samples ``x`` (num, \\*event) of the student, their latents ``z``, and the condition."""
         z = self.draw_latents(num, generator=generator)
-        parts = torch.arange(num, device=z.device).split(CHUNK)
-        x = [self.student(z[rows], **condition.rows(rows)) for rows in parts]
-        return {"x": torch.cat(x), "z": z, **condition}
+        told = self.conditioner.request(num, condition).to(z.device)
+        x = in_blocks(lambda z, told: self.student(z, **told), z, told)
+        return {"x": x, "z": z, **(condition or {})}
 
     def watch(self) -> dict[str, Tensor]:
         return {f"chain/{name}": value for name, value in self.figures.items()}
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
-        """The mean norm of the ``gap``: zero where student and teacher are of one law, as far as
-        ``fake`` can tell.
+        """The mean norm of the ``gap``: zero where student and teacher have one distribution, as
+        far as ``fake`` can tell.
         """
-        rows, condition = self.read(batch)
-        x = self.generate(rows, condition)["x"]
+        x, given, _ = as_batch(batch)
+        condition, z = self.conditioner(given), self.draw_latents(len(x))
+        x = in_blocks(lambda z, told: self.student(z, **told), z, condition)
         return {"gap": self.gap(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()}
 
     def on_train_start(self) -> None:
         """Keep a teacher with dropout from being trained with it."""
         super().on_train_start()
         self.teacher.eval()
+        self.conditioner.eval()
 
     def fake_parameters(self) -> list[nn.Parameter]:
         """What of ``fake`` is trained: its parameters that are not the student's."""

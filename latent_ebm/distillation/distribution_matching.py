@@ -34,7 +34,10 @@ class DistributionMatching(ScoreDistiller):
             times.
         fake_lr: The learning rate of ``fake``, if it differs.
         student_every: ``fake`` moves at every step, and the student at every so many.
-        conditional: Whether the student is told the label of every row.
+        conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
+            fake are told, held fixed; null: they are told nothing.
+        guidance: The weight of classifier-free guidance of the teacher, away from the condition's
+            null; 1 is the teacher alone.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 

@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import Condition
+from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.base import Noise, ScoreDistiller
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
@@ -127,7 +127,10 @@ class EMDistillation(ScoreDistiller):
             times.
         fake_lr: The learning rate of ``fake``, if it differs.
         student_every: ``fake`` moves at every step, and the student at every so many.
-        conditional: Whether the student is told the label of every row.
+        conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
+            fake are told, held fixed; null: they are told nothing.
+        guidance: The weight of classifier-free guidance of the teacher, away from the condition's
+            null; 1 is the teacher alone.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -149,11 +152,24 @@ class EMDistillation(ScoreDistiller):
         weight_power: float = 1.0,
         fake_lr: float | None = None,
         student_every: int = 1,
-        conditional: bool = False,
+        conditioner: Conditioner | None = None,
+        guidance: float = 1.0,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
-        shared = (log_snr, weight_power, fake_lr, student_every, conditional, scheduler)
-        super().__init__(teacher, student, fake, latent_shape, optimizer, *shared)
+        super().__init__(
+            teacher,
+            student,
+            fake,
+            latent_shape,
+            optimizer,
+            log_snr=log_snr,
+            weight_power=weight_power,
+            fake_lr=fake_lr,
+            student_every=student_every,
+            conditioner=conditioner,
+            guidance=guidance,
+            scheduler=scheduler,
+        )
         check_numbers(self, "non-negative", z_step_size=z_step_size)
         self.sampler, self.z_step_size, self.cancel_noise = sampler, z_step_size, cancel_noise
 

@@ -17,16 +17,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latent_ebm.conditions import BatchLike, ClassLabels, Condition, as_batch
-from latent_ebm.denoisers import Denoiser
+from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
+from latent_ebm.denoisers import Denoiser, generate
+from latent_ebm.guidance.classifier_free import check_guidance, guided
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers.base import normal_like
 from samplers.checks import as_shape, check_counts
 from samplers.reverse import DDIM
 from samplers.schedules import Schedule, broadcast
-
-CHUNK = 500  # samples that are drawn at once
 
 
 class Progressive(LearningRule):
@@ -39,8 +38,7 @@ class Progressive(LearningRule):
     guidance.
 
     Args:
-        teacher: The first teacher, any denoiser of the student's schedule: of a ``ClassifierFree``
-            one the guidance is distilled, for which the student is to be conditional.
+        teacher: The first teacher, any denoiser of the student's schedule.
         student: The denoiser that learns; null: a copy of the teacher.
         shape: The shape of an event.
         optimizer: Makes the optimiser from the trainable parameters.
@@ -48,7 +46,10 @@ class Progressive(LearningRule):
             two.
         num_steps: The number of steps of the last student.
         stage_length: The number of updates between two halvings.
-        conditional: Whether the student is told the label of every row.
+        conditioner: Turns what a batch carries (labels, token ids) into what teacher and student
+            are told, held fixed; null: they are told nothing.
+        guidance: The weight of classifier-free guidance of the first teacher, away from the
+            condition's null, which the student learns with it; 1 is the teacher alone.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -65,7 +66,8 @@ class Progressive(LearningRule):
         teacher_steps: int = 32,
         num_steps: int = 1,
         stage_length: int = 1000,
-        conditional: bool = False,
+        conditioner: Conditioner | None = None,
+        guidance: float = 1.0,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
@@ -83,7 +85,8 @@ class Progressive(LearningRule):
             num_steps,
             stage_length,
         )
-        self.conditional = conditional
+        self.guidance = check_guidance(guidance, conditioner)
+        self.conditioner = conditioner_or_none(conditioner).requires_grad_(False)
 
     @property
     def stage(self) -> int:
@@ -98,7 +101,7 @@ class Progressive(LearningRule):
     def on_train_start(self) -> None:
         """Teachers are asked as in evaluation."""
         super().on_train_start()
-        for teacher in (self.teacher, self.previous):
+        for teacher in (self.teacher, self.previous, self.conditioner):
             teacher.eval()
 
     def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
@@ -108,8 +111,8 @@ class Progressive(LearningRule):
             self.previous.load_state_dict(self.student.state_dict())
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        x = self.unpack(batch).x
-        condition = self.condition(batch)
+        x, given, _ = self.unpack(batch)
+        condition = self.conditioner(given)
         t = (
             torch.randint(1, self.student_steps + 1, (len(x),), device=x.device).double()
             / self.student_steps
@@ -125,15 +128,12 @@ class Progressive(LearningRule):
         """The guess at x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two teacher
         steps end, at ``s``.
         """
-        teacher = partial(self.previous if self.stage else self.teacher, **condition)
+        first = guided(self.teacher, condition, self.guidance)
+        teacher = partial(self.previous, **condition) if self.stage else first
         solver = DDIM(self.student.schedule, num_steps=2)
         middle = (t + s) / 2
         x_s = solver.step(teacher, solver.step(teacher, x_t, t, middle), middle, s)
         return invert_step(self.student.schedule, x_t, x_s, t, s)
-
-    def condition(self, batch: BatchLike) -> Condition:
-        """The labels of a batch, if the student is to be told any."""
-        return ClassLabels()(as_batch(batch).condition) if self.conditional else Condition()
 
     @torch.no_grad()
     def generate(
@@ -143,19 +143,11 @@ class Progressive(LearningRule):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM; a condition has ``num``
-        rows.
-        """
-        condition = condition or Condition()
-        condition.check_rows(num)
-        like = next(self.student.parameters())
-        x_T = like.new_empty(num, *self.shape).normal_(generator=generator)
-        x_T = x_T * broadcast(self.student.schedule(torch.ones(()))[1], x_T)
-        solver, parts = DDIM(self.student.schedule, self.num_steps), []
-        for rows in torch.arange(num, device=x_T.device).split(CHUNK):
-            denoise = partial(self.student, **condition.rows(rows))
-            parts.append(solver.sample(denoise, x_T[rows]))
-        return {"x": torch.cat(parts), **condition}
+        """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM, and the condition."""
+        solver = DDIM(self.student.schedule, self.num_steps)
+        told = self.conditioner.request(num, condition)
+        x = generate(self.student, solver, self.shape, num, told, generator=generator)
+        return {"x": x, **(condition or {})}
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer(list(self.student.parameters()))]

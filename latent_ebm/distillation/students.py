@@ -1,7 +1,6 @@
 r"""One-step students ``x = g(z)``, z ~ N(0, I), and the exact denoiser of a linear one."""
 
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ class OneStep(Artefact):
         self.denoiser = deepcopy(denoiser).requires_grad_()
         self.register_buffer("t", denoiser.schedule.time(torch.tensor(init_log_snr)))
 
-    def forward(self, z: Tensor, **condition: Any) -> Tensor:
+    def forward(self, z: Tensor, **condition: Tensor) -> Tensor:
         """Samples like ``z`` (batch, \\*event)."""
         _, sigma = self.denoiser.schedule(self.t)
         return self.denoiser(broadcast(sigma, z) * z, self.t, **condition)
@@ -48,7 +47,7 @@ class LinearDenoiser(Denoiser):
         super().__init__()
         self.student, self.schedule = student, schedule
 
-    def forward(self, x_t: Tensor, t: Tensor, **condition: Any) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         alpha, sigma = (broadcast(a, x_t) for a in self.schedule(t))
         axes, scales, _ = torch.linalg.svd(self.student.weight, full_matrices=False)
         shrink = alpha * scales**2 / (alpha**2 * scales**2 + sigma**2)

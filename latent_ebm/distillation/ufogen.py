@@ -10,12 +10,14 @@ of G on the data keeps it near what it was where x_k says something of x_0.
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
-from latent_ebm.conditions import Condition, check_unconditional
+from latent_ebm.blocks import in_blocks
+from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
@@ -46,6 +48,8 @@ class UFOGen(AdversarialRule):
         penalty_every: The penalty is taken at every so many batches, and is as many times larger
             (arXiv:1912.04958).
         critic_lr: The learning rate of the critic, if it differs.
+        conditioner: Turns what a batch carries (labels, token ids) into what generator and critic
+            are told as keywords, held fixed; null: they are told nothing.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -63,6 +67,7 @@ class UFOGen(AdversarialRule):
         penalty: float = 0.05,
         penalty_every: int = 1,
         critic_lr: float | None = None,
+        conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         if not any(True for _ in teacher.parameters()):
@@ -73,13 +78,25 @@ class UFOGen(AdversarialRule):
         check_numbers(type(self).__name__, "non-negative", reconstruction=reconstruction)
         student = deepcopy(teacher).requires_grad_()
         critic = DenoiserCritic(teacher, shape) if critic is None else critic
-        numbers = (num_steps, penalty, penalty_every, critic_lr)
-        super().__init__(student, critic, teacher.schedule, shape, optimizer, *numbers, scheduler)
+        super().__init__(
+            student,
+            critic,
+            teacher.schedule,
+            shape,
+            optimizer,
+            num_steps=num_steps,
+            penalty=penalty,
+            penalty_every=penalty_every,
+            critic_lr=critic_lr,
+            conditioner=conditioner,
+            scheduler=scheduler,
+        )
+        self.conditioner.requires_grad_(False)
         self.reconstruction = reconstruction
 
-    def meet(self, x: Tensor) -> Meeting:
+    def meet(self, x: Tensor, condition: Condition) -> Meeting:
         k = self.draw_steps(x)
-        guess = self.denoise(self.diffuse(x, k), k)
+        guess = self.denoise(self.diffuse(x, k), k, condition)
         near = regression(guess, x, self.weight(k)) / x[0].numel()
         losses = {"reconstruction": self.reconstruction * near}
         return Meeting(
@@ -97,9 +114,14 @@ class UFOGen(AdversarialRule):
         return alpha**2 / (sigma**2 - (alpha / alpha_before * sigma_before) ** 2)
 
     def denoise(
-        self, x_k: Tensor, k: Tensor, *, generator: torch.Generator | None = None
+        self,
+        x_k: Tensor,
+        k: Tensor,
+        condition: Condition,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        return self.generator(x_k, self.time(k, x_k))
+        return self.generator(x_k, self.time(k, x_k), **condition)
 
     @torch.no_grad()
     def generate(
@@ -115,14 +137,22 @@ class UFOGen(AdversarialRule):
 
         Raises ``ValueError`` for a ``num_steps`` not in 1 to T.
         """
-        check_unconditional(condition)
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"num_steps must lie in 1 to {self.num_steps}, got {num_steps}")
         ks = torch.linspace(self.num_steps, 0, num_steps + 1).round().long().tolist()[:-1]
-        starts = self.starts(num, generator=generator)
-        return {"x": torch.cat([self.walk(x_T, ks, generator) for x_T in starts])}
+        x_T = self.start(num, generator=generator)
+        told = self.conditioner.request(num, condition).to(x_T.device)
+        x = in_blocks(partial(self.walk, ks=ks, generator=generator), x_T, told)
+        return {"x": x, **(condition or {})}
 
-    def walk(self, x_T: Tensor, ks: list[int], generator: torch.Generator | None) -> Tensor:
+    def walk(
+        self,
+        x_T: Tensor,
+        condition: Condition,
+        *,
+        ks: list[int],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """From noise ``x_T`` (batch, \\*shape) by guesses after ``ks`` steps of noise, the first
         of which is T.
         """
@@ -130,7 +160,7 @@ class UFOGen(AdversarialRule):
         for step in ks:
             k = torch.full((len(x),), step, device=x.device)
             x = x if step == self.num_steps else self.diffuse(x, k, generator=generator)
-            x = self.denoise(x, k)
+            x = self.denoise(x, k, condition)
         return x
 
 
@@ -151,7 +181,7 @@ class DenoiserCritic(Artefact):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         alpha, sigma = (broadcast(a, x) for a in self.denoiser.schedule(t))
-        guess = self.denoiser(x, t)
+        guess = self.denoiser(x, t, **condition)
         return self.head(torch.cat([guess, (x - alpha * guess) / sigma], 1).flatten(1)).squeeze(1)

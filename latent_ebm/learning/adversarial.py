@@ -9,19 +9,18 @@ that generation starts from the law that the generator was trained on.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import BatchLike
+from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable, total_loss
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers.base import normal_like
 from samplers.checks import as_shape, check_counts, check_numbers
 from samplers.schedules import Schedule, broadcast
-
-CHUNK = 500  # samples that are drawn at once
 
 
 class Meeting(NamedTuple):
@@ -55,6 +54,9 @@ class AdversarialRule(LearningRule):
         penalty_every: The penalty is taken at every so many batches, and is as many times larger
             (arXiv:1912.04958).
         critic_lr: The learning rate of the critic, if it differs.
+        conditioner: Turns what a batch carries (labels, token ids) into what generator and critic
+            are told as keywords; its parameters move with the generator; null: they are told
+            nothing.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -74,6 +76,7 @@ class AdversarialRule(LearningRule):
         penalty: float = 0.05,
         penalty_every: int = 1,
         critic_lr: float | None = None,
+        conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
@@ -84,14 +87,22 @@ class AdversarialRule(LearningRule):
         self.shape = as_shape(self, shape=shape)
         self.num_steps, self.critic_lr = num_steps, critic_lr
         self.penalty, self.penalty_every = penalty, penalty_every
+        self.conditioner = conditioner_or_none(conditioner)
 
     @abstractmethod
-    def meet(self, x: Tensor) -> Meeting:
-        """Draws of the model next to draws of the data x (batch, \\*shape) under noise."""
+    def meet(self, x: Tensor, condition: Condition) -> Meeting:
+        """Draws of the model next to draws of the data x (batch, \\*shape) under noise, both of
+        the ``condition`` of their row.
+        """
 
     @abstractmethod
     def denoise(
-        self, x_k: Tensor, k: Tensor, *, generator: torch.Generator | None = None
+        self,
+        x_k: Tensor,
+        k: Tensor,
+        condition: Condition,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """A guess at x_0 like ``x_k`` (batch, \\*shape), by the generator, after ``k`` (batch,) of
         T steps of noise.
@@ -120,26 +131,31 @@ class AdversarialRule(LearningRule):
         return alpha * x + sigma * normal_like(x, generator)
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        x = self.unpack(batch).x
-        return {**self.critic_losses(x), **self.generator_losses(x)}
+        x, condition, _ = self.unpack(batch)
+        return {**self.critic_losses(x, condition), **self.generator_losses(x, condition)}
 
-    def critic_losses(self, x: Tensor) -> dict[str, Tensor]:
-        """Losses of the critic, for which the generator is fixed."""
+    def critic_losses(self, x: Tensor, condition: Condition) -> dict[str, Tensor]:
+        """Losses of the critic, for which the generator is fixed, at rows x (batch, \\*shape) and
+        their ``condition`` as the batch carries it.
+        """
         with torch.no_grad():
-            real, fake, context, _ = self.meet(x)
-        losses = {
-            "critic": noise_contrastive(self.critic(real, *context), self.critic(fake, *context))
-        }
+            told = self.conditioner(condition)
+            real, fake, context, _ = self.meet(x, told)
+        judge = partial(self.critic, **told)
+        losses = {"critic": noise_contrastive(judge(real, *context), judge(fake, *context))}
         if self.penalty and self.training and self.batches_seen % self.penalty_every == 0:
-            slope = gradient_penalty(lambda x: self.critic(x, *context), real)
+            slope = gradient_penalty(lambda x: judge(x, *context), real)
             losses["penalty"] = 0.5 * self.penalty * self.penalty_every * slope
         return losses
 
-    def generator_losses(self, x: Tensor) -> dict[str, Tensor]:
-        """Losses of the generator, for which the critic is fixed."""
-        _, fake, context, more = self.meet(x)
+    def generator_losses(self, x: Tensor, condition: Condition) -> dict[str, Tensor]:
+        """Losses of the generator, for which the critic is fixed; arguments as of
+        ``critic_losses``.
+        """
+        told = self.conditioner(condition)
+        _, fake, context, more = self.meet(x, told)
         fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        logit = torch.func.functional_call(self.critic, fixed, (fake, *context))
+        logit = torch.func.functional_call(self.critic, fixed, (fake, *context), dict(told))
         return {"generator": non_saturating(logit), **more}
 
     @property
@@ -148,11 +164,11 @@ class AdversarialRule(LearningRule):
         return self.global_step // 2
 
     def training_step(self, batch: BatchLike, batch_idx: int) -> None:
-        x = self.unpack(batch).x
+        x, condition, _ = self.unpack(batch)
         due = self.logs_now
         critic, generator = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
-        seen = self.move(critic, self.critic_losses(x))
-        seen |= self.move(generator, self.generator_losses(x))
+        seen = self.move(critic, self.critic_losses(x, condition))
+        seen |= self.move(generator, self.generator_losses(x, condition))
         if due:
             self.log_losses(seen)
 
@@ -170,19 +186,20 @@ class AdversarialRule(LearningRule):
         for scheduler in self.trainer.lr_scheduler_configs:
             scheduler.scheduler.step()  # pyright: ignore[reportCallIssue]
 
-    def starts(self, num: int, *, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        """``num`` draws of ``x_T``, in parts (at most CHUNK, \\*shape)."""
+    def start(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """``num`` draws of ``x_T`` (num, \\*shape)."""
         like = next(self.generator.parameters())
         k = torch.full((num,), self.num_steps, device=like.device)
-        return self.diffuse(like.new_zeros(num, *self.shape), k, generator=generator).split(CHUNK)
+        return self.diffuse(like.new_zeros(num, *self.shape), k, generator=generator)
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
-        critic, generator = (
-            [p for p in m.parameters() if p.requires_grad] for m in (self.critic, self.generator)
+        critic, generator, conditioner = (
+            [p for p in part.parameters() if p.requires_grad]
+            for part in (self.critic, self.generator, self.conditioner)
         )
         group = (
             {"params": critic}
             if self.critic_lr is None
             else {"params": critic, "lr": self.critic_lr}
         )
-        return [self.optimizer([group]), self.optimizer(generator)]
+        return [self.optimizer([group]), self.optimizer(generator + conditioner)]

@@ -16,41 +16,41 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from latent_ebm.conditions import BatchLike, Condition, as_batch, label_condition
-from latent_ebm.denoisers import Preconditioned
+from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
+from latent_ebm.denoisers import Preconditioned, generate
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import denoising
 from latent_ebm.posteriors import Posterior
-from samplers.checks import as_shape, check_counts, check_numbers
+from samplers.checks import as_shape, check_numbers
 from samplers.reverse import ReverseSampler
-from samplers.schedules import broadcast
 
 Noise = Literal["normal", "uniform"]
-CHUNK = 500  # samples that are drawn at once
 
 
 class Denoising(LearningRule):
     """Trains ``denoiser`` on rows x; ``reverse`` draws samples with it.
 
-    With ``num_classes`` the denoiser is told the ``label`` of a row, but for a share
-    ``label_dropout`` of them, so that it knows the marginal law too, as classifier-free guidance
-    needs (arXiv:2207.12598). With a trained ``model`` and a ``posterior`` the denoiser learns the
-    law of the latents drawn for x, and samples are decoded: latent diffusion (Vahdat et al. 2021,
-    arXiv:2106.05931). Average weights with Lightning's ``EMAWeightAveraging``.
+    With a ``conditioner`` the denoiser is told the condition of a row, but for a share ``dropout``
+    of the rows, so that it also learns the distribution without a condition, as classifier-free
+    guidance needs (arXiv:2207.12598). With a trained ``model`` and a ``posterior`` the denoiser
+    learns the distribution of the latents drawn for x, and samples are decoded: latent diffusion
+    (Vahdat et al. 2021, arXiv:2106.05931). Average weights with Lightning's
+    ``EMAWeightAveraging``.
 
     Args:
         denoiser: The network, with its schedule.
         reverse: The sampler from noise to data, of the same schedule.
         shape: The shape of an event, or of a latent.
         optimizer: Makes the optimiser from the trainable parameters.
-        noise: The law of the log-SNR of a row: "normal", cut off at the ends of the schedule, or
-            "uniform".
-        log_snr: Mean and standard deviation of a normal law (of EDM: 2.4 and 2.4), or the ends of
-            a uniform one.
-        num_classes: The number of labels that the denoiser is told.
-        label_dropout: The share of rows whose label is left out.
+        noise: The distribution of the log-SNR of a row: "normal", cut off at the ends of the
+            schedule, or "uniform".
+        log_snr: Mean and standard deviation of a normal distribution (of EDM: 2.4 and 2.4), or the
+            ends of a uniform one.
+        conditioner: Turns what a batch carries (labels, token ids) into what the denoiser is told;
+            its parameters are trained too; null: the denoiser is told nothing.
+        dropout: The share of rows whose condition is left out.
         model: The latent model whose latents are learnt, held fixed.
         posterior: What draws its latents, held fixed.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
@@ -68,17 +68,15 @@ class Denoising(LearningRule):
         optimizer: OptimizerCallable,
         noise: Noise = "normal",
         log_snr: tuple[float, float] = (2.4, 2.4),
-        num_classes: int | None = None,
-        label_dropout: float = 0.1,
+        conditioner: Conditioner | None = None,
+        dropout: float = 0.1,
         model: LatentModel | None = None,
         posterior: Posterior | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
         check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
-        check_numbers(self, "in [0, 1]", label_dropout=label_dropout)
-        if num_classes is not None:
-            check_counts(self, num_classes=num_classes)
+        check_numbers(self, "in [0, 1]", dropout=dropout)
         if reverse.schedule != denoiser.schedule:
             raise ValueError(
                 f"reverse must have the schedule {denoiser.schedule} of denoiser, got "
@@ -90,19 +88,20 @@ class Denoising(LearningRule):
             )
         self.denoiser, self.reverse, self.shape = denoiser, reverse, as_shape(self, shape=shape)
         self.noise, self.log_snr = noise, log_snr
-        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self.conditioner, self.dropout = conditioner_or_none(conditioner), dropout
         self.model, self.posterior = model, posterior
         for part in (model, posterior):
             if part is not None:
                 part.requires_grad_(False)
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        x, _, index = self.unpack(batch)
+        x, given, index = self.unpack(batch)
         if self.model is not None and self.posterior is not None:
             x = self.posterior.sample(self.model, x, index=index)
         schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x)
         weight = log_snr.exp() + self.denoiser.data_scale**-2
-        denoise = partial(self.denoiser, t=schedule.time(log_snr), **self.condition(batch))
+        told = self.conditioner(given).drop(self.dropout)
+        denoise = partial(self.denoiser, t=schedule.time(log_snr), **told)
         return {"denoising": denoising(denoise, x, *schedule.frame(log_snr), weight)}
 
     def draw_log_snr(self, x: Tensor) -> Tensor:
@@ -114,12 +113,6 @@ class Denoising(LearningRule):
             value, *self.log_snr, *self.denoiser.schedule.log_snr_range
         )
 
-    def condition(self, batch: BatchLike) -> Condition:
-        """The labels of a batch after dropout, if the denoiser is to be told any."""
-        if self.num_classes is None:
-            return Condition()
-        return as_batch(batch).condition.drop(self.label_dropout)
-
     @torch.no_grad()
     def generate(
         self,
@@ -127,46 +120,31 @@ class Denoising(LearningRule):
         condition: Condition | None = None,
         *,
         num_steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*event), and the latents ``z`` that they were decoded from, if
-        any.
+        """Samples ``x`` (num, \\*event), the latents ``z`` that they were decoded from, if any,
+        and the condition.
 
-        ``num_steps`` replaces that of the reverse sampler. With ``guidance`` w the classes take
-        turns, ``label`` (num,), and w is the weight of ``ClassifierFree``; without it samples are
-        those of the marginal law. Raises ``ValueError`` for guidance of a denoiser without
-        classes.
+        ``num_steps`` replaces that of the reverse sampler; ``guidance`` is the weight of
+        ``ClassifierFree``. Raises ``ValueError`` for guidance without a condition.
         """
-        reverse = self.reverse if num_steps is None else replace(self.reverse, num_steps=num_steps)  # pyright: ignore
-        denoiser = self.denoiser if guidance is None else ClassifierFree(self.denoiser, guidance)
-        if condition is None:
-            condition = Condition() if guidance is None else self.classes_in_turn(num)
-        condition.check_rows(num)
-        x_T = torch.randn(num, *self.shape, device=self.device, generator=generator)
-        x_T = x_T * broadcast(self.denoiser.schedule(torch.ones(()))[1], x_T)
-        parts = []
-        for rows in torch.arange(num, device=self.device).split(CHUNK):
-            denoise = partial(denoiser, **condition.rows(rows))
-            parts.append(reverse.sample(denoise, x_T[rows], generator=generator))
-        x = torch.cat(parts)
-        return (
-            {"x": x, **condition}
-            if self.model is None
-            else {"x": self.model.decode(x), "z": x, **condition}
-        )
-
-    def classes_in_turn(self, num: int) -> Condition:
-        """Labels 0, 1, ..., 0, 1, ... (num,)."""
-        if self.num_classes is None:
-            raise ValueError("guidance must be left out for a denoiser without num_classes")
-        return label_condition(torch.arange(num, device=self.device) % self.num_classes)
+        reverse = self.reverse if num_steps is None else replace(self.reverse, num_steps=num_steps)
+        told = self.conditioner.request(num, condition)
+        denoiser = self.denoiser
+        if guidance != 1:
+            if not condition:
+                raise ValueError(f"guidance must come with a condition, got {guidance} and none")
+            denoiser = ClassifierFree(denoiser, guidance, told.rows(slice(1)).unknown())
+        x = generate(denoiser, reverse, self.shape, num, told, generator=generator)
+        found = {"x": x} if self.model is None else {"x": self.model.decode(x), "z": x}
+        return {**found, **(condition or {})}
 
 
 def check_noise(
     noise: str, log_snr: tuple[float, float], log_snr_range: tuple[float, float]
 ) -> None:
-    """Raise ``ValueError`` unless ``noise`` is a known law and ``log_snr`` are its numbers."""
+    """Raise ``ValueError`` unless ``noise`` is a known distribution and ``log_snr`` are its numbers."""
     if noise not in get_args(Noise):
         raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
     (first, second), (least, greatest) = log_snr, log_snr_range

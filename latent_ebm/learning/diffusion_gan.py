@@ -10,11 +10,13 @@ adversarial network (Goodfellow et al. 2014, arXiv:1406.2661).
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import Condition, check_unconditional
+from latent_ebm.blocks import in_blocks
+from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from samplers.checks import as_shape
@@ -42,6 +44,9 @@ class DiffusionGAN(AdversarialRule):
         penalty_every: The penalty is taken at every so many batches, and is as many times larger
             (arXiv:1912.04958).
         critic_lr: The learning rate of the critic, if it differs.
+        conditioner: Turns what a batch carries (labels, token ids) into what generator and critic
+            are told as keywords; its parameters move with the generator; null: they are told
+            nothing.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
@@ -57,18 +62,30 @@ class DiffusionGAN(AdversarialRule):
         penalty: float = 0.05,
         penalty_every: int = 1,
         critic_lr: float | None = None,
+        conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
-        numbers = (num_steps, penalty, penalty_every, critic_lr)
-        super().__init__(generator, critic, schedule, shape, optimizer, *numbers, scheduler)
+        super().__init__(
+            generator,
+            critic,
+            schedule,
+            shape,
+            optimizer,
+            num_steps=num_steps,
+            penalty=penalty,
+            penalty_every=penalty_every,
+            critic_lr=critic_lr,
+            conditioner=conditioner,
+            scheduler=scheduler,
+        )
         self.latent_shape = as_shape(self, latent_shape=latent_shape)
 
-    def meet(self, x: Tensor) -> Meeting:
+    def meet(self, x: Tensor, condition: Condition) -> Meeting:
         k = self.draw_steps(x)
         x_k = self.diffuse(x, k)
         return Meeting(
             self.back(x, x_k, k),
-            self.back(self.denoise(x_k, k), x_k, k),
+            self.back(self.denoise(x_k, k, condition), x_k, k),
             (self.time(k, x), x_k),
             {},
         )
@@ -84,10 +101,15 @@ class DiffusionGAN(AdversarialRule):
         return torch.where(broadcast(k, x_k) == 1, x_0, x_s)
 
     def denoise(
-        self, x_k: Tensor, k: Tensor, *, generator: torch.Generator | None = None
+        self,
+        x_k: Tensor,
+        k: Tensor,
+        condition: Condition,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         z = x_k.new_empty(len(x_k), *self.latent_shape).normal_(generator=generator)
-        return self.generator(x_k, self.time(k, x_k), z)
+        return self.generator(x_k, self.time(k, x_k), z, **condition)
 
     @torch.no_grad()
     def generate(
@@ -97,15 +119,18 @@ class DiffusionGAN(AdversarialRule):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) of T steps."""
-        check_unconditional(condition)
-        starts = self.starts(num, generator=generator)
-        return {"x": torch.cat([self.walk(x_T, generator) for x_T in starts])}
+        """Samples ``x`` (num, \\*shape) of T steps, and the condition."""
+        x_T = self.start(num, generator=generator)
+        told = self.conditioner.request(num, condition).to(x_T.device)
+        x = in_blocks(partial(self.walk, generator=generator), x_T, told)
+        return {"x": x, **(condition or {})}
 
-    def walk(self, x_T: Tensor, generator: torch.Generator | None) -> Tensor:
+    def walk(
+        self, x_T: Tensor, condition: Condition, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """From noise ``x_T`` (batch, \\*shape) to samples like it."""
         x = x_T
         for step in range(self.num_steps, 0, -1):
             k = torch.full((len(x),), step, device=x.device)
-            x = self.back(self.denoise(x, k, generator=generator), x, k, generator)
+            x = self.back(self.denoise(x, k, condition, generator=generator), x, k, generator)
         return x

@@ -29,8 +29,8 @@ class WithTime(Artefact):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.network(join(x, t=t))
+    def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        return self.network(join(x, t=t), **condition)
 
 
 class WithLatent(Artefact):
@@ -46,8 +46,8 @@ class WithLatent(Artefact):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        return self.network(torch.cat([x, z], 1), t)[:, : x.shape[1]]
+    def forward(self, x: Tensor, t: Tensor, z: Tensor, **condition: Tensor) -> Tensor:
+        return self.network(torch.cat([x, z], 1), t, **condition)[:, : x.shape[1]]
 
 
 class Critic(Artefact):
@@ -62,10 +62,12 @@ class Critic(Artefact):
         super().__init__()
         self.network, self.paired = network, paired
 
-    def forward(self, x: Tensor, t: Tensor, x_k: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, x_k: Tensor | None = None, **condition: Tensor
+    ) -> Tensor:
         if self.paired and x_k is None:
             raise ValueError("x_k must be given to a paired critic, got None")
-        return self.network(join(x, x_k if self.paired else None, t=t)).squeeze(1)
+        return self.network(join(x, x_k if self.paired else None, t=t), **condition).squeeze(1)
 
 
 class Fourier(Artefact):

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
+from latent_ebm.conditions import UNKNOWN
 from samplers.checks import check_counts
-
-UNKNOWN = -1  # the label of no class, as in the data sets
 
 
 class Conditioning(Artefact):

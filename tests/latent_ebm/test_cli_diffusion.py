@@ -11,6 +11,7 @@ import torch
 
 from latent_ebm.cli import main
 from latent_ebm.cli.checkpoints import load_denoiser, load_rule, read_checkpoint
+from latent_ebm.conditions import Condition
 from latent_ebm.distillation import UFOGen
 from tests.latent_ebm.tiny import fit, make_config, part
 
@@ -40,7 +41,9 @@ def teacher(num_classes: int | None) -> dict[str, Any]:
         shape=[2],
         optimizer=OPTIMIZER,
     )
-    rule["init_args"] |= {"num_classes": num_classes, "label_dropout": 0.5}
+    if num_classes is not None:
+        labels = part("latent_ebm.conditions.ClassLabels", num_classes=num_classes)
+        rule["init_args"] |= {"conditioner": labels, "dropout": 0.5}
     return rule
 
 
@@ -130,7 +133,7 @@ def test_a_student_holds_the_teacher_that_it_named(
         ),
         (
             ["sample", "plain/last.ckpt", "--guidance", "2", "--out", "a.npz"],
-            ["guidance", "without num_classes"],
+            ["guidance must come with a condition"],
         ),
         (["export", "teacher/last.ckpt", "--out", "a.onnx"], ["one-step student", "Denoising"]),
         (
@@ -167,5 +170,6 @@ def test_a_student_is_exported() -> None:
     with torch.no_grad():
         k = torch.full((7,), rule.num_steps)
         torch.testing.assert_close(
-            torch.from_numpy(x), rule.denoise(rule.coefficients(k)[1][0].float() * z, k)
+            torch.from_numpy(x),
+            rule.denoise(rule.coefficients(k)[1][0].float() * z, k, Condition()),
         )

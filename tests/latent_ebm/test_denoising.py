@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm import AmortizedPosterior, GaussianLikelihood, GaussianPrior, LatentModel
+from latent_ebm.conditions import ClassLabels, label_condition
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.learning import Denoising
 from latent_ebm.networks import DenoiserMLP
@@ -31,7 +32,12 @@ def rule(num_classes: int | None = None, shape: int = 2, **kwargs) -> Denoising:
         DenoiserMLP(shape, (64, 64), num_classes), SCHEDULE, prediction="edm", data_scale=1.0
     )
     return Denoising(
-        denoiser, DDIM(SCHEDULE, 30), (shape,), ADAM, num_classes=num_classes, **kwargs
+        denoiser,
+        DDIM(SCHEDULE, 30),
+        (shape,),
+        ADAM,
+        conditioner=None if num_classes is None else ClassLabels(num_classes),
+        **kwargs,
     )
 
 
@@ -88,7 +94,7 @@ def test_no_other_denoiser_has_a_smaller_loss(spoil):
 
 @pytest.fixture(scope="module")
 def learnt() -> Denoising:
-    learner = rule(num_classes=3, label_dropout=0.5, noise="uniform", log_snr=(-8.0, 8.0))
+    learner = rule(num_classes=3, dropout=0.5, noise="uniform", log_snr=(-8.0, 8.0))
     fit(learner, 800)
     return learner.eval()
 
@@ -133,9 +139,10 @@ def test_guided_samples_are_more_typical_of_their_class(learnt):
     torch.manual_seed(0)
     typical = []
     for guidance in (1.0, 2.0):
-        found = learnt.generate(999, num_steps=10, guidance=guidance)
-        x, label = found["x"], found["label"]
-        assert torch.equal(label, torch.arange(999) % 3)
+        label = torch.arange(999) % 3
+        found = learnt.generate(999, label_condition(label), num_steps=10, guidance=guidance)
+        x = found["x"]
+        assert torch.equal(label, found["label"])
         assert (torch.cdist(x, torch.tensor(MEANS)).argmin(1) == label).float().mean() > 0.95
         t = torch.tensor(0.3)
         typical.append((exact().log_prob(x, t, label=label) - exact().log_prob(x, t)).mean())
@@ -152,12 +159,18 @@ def test_one_step_from_noise_is_the_mean_of_the_data(learnt):
 
 
 def test_labels_are_dropped_at_the_rate_that_was_asked_for():
+    learner, told = rule(num_classes=3, dropout=0.3), []
+
+    def spy(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        told.append(label)
+        return x
+
+    learner.denoiser.forward = spy
     torch.manual_seed(0)
     label = torch.randint(3, (4000,))
-    kept = rule(num_classes=3, label_dropout=0.3).condition((torch.zeros(4000, 2), label))["label"]
-    assert torch.all((kept == label) | (kept == -1))
-    assert (kept == -1).float().mean().item() == pytest.approx(0.3, abs=0.03)
-    assert rule().condition((torch.zeros(4000, 2), label)) == {}
+    learner.losses((torch.zeros(4000, 2), label))
+    assert torch.all((told[0] == label) | (told[0] == -1))
+    assert (told[0] == -1).float().mean().item() == pytest.approx(0.3, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -206,8 +219,8 @@ def test_the_law_of_latents_is_learnt_and_decoded():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"label_dropout must be in \[0, 1\], got 1\.5"):
-        rule(label_dropout=1.5)
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\], got 1\.5"):
+        rule(dropout=1.5)
     with pytest.raises(ValueError, match="noise must be one of normal, uniform, got 'cauchy'"):
         rule(noise="cauchy")
     with pytest.raises(ValueError, match="log_snr must be ends in order"):
@@ -216,7 +229,9 @@ def test_refusals():
         rule(log_snr=(3.0, 0.0))
     with pytest.raises(ValueError, match="model and posterior must be given together"):
         rule(posterior=AmortizedPosterior(nn.Linear(2, 4)))
-    with pytest.raises(
-        ValueError, match="guidance must be left out for a denoiser without num_classes"
-    ):
+    with pytest.raises(ValueError, match="guidance must come with a condition"):
         rule().generate(3, guidance=2.0)
+    with pytest.raises(ValueError, match="condition must be left out for a rule without"):
+        rule().generate(3, label_condition(torch.arange(3)))
+    with pytest.raises(ValueError, match=r"batch must be \(x, label, \.\.\.\) .* got x alone"):
+        rule(num_classes=3).losses(torch.zeros(4, 2))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import samplers.reverse
+from latent_ebm.conditions import Condition
 from latent_ebm.learning import DiffusionGAN
 from latent_ebm.networks import (
     MLP,
@@ -137,7 +138,8 @@ def test_a_generator_that_draws_from_the_posterior_makes_real_pairs(k: int) -> N
         made = rule(Record(partial(posterior, noise=noise)), schedule=schedule)
         x_k = made.diffuse(x, steps(k, NUM))
         real, fake = (
-            made.back(x_0, x_k, steps(k, NUM)) for x_0 in (x, made.denoise(x_k, steps(k, NUM)))
+            made.back(x_0, x_k, steps(k, NUM))
+            for x_0 in (x, made.denoise(x_k, steps(k, NUM), Condition()))
         )
         moments = [torch.cat([y, x_k], 1).T.cov() for y in (real, fake)]
         distances.append((moments[0] - moments[1]).abs().max().item())
@@ -156,7 +158,7 @@ def test_one_step_is_a_plain_gan() -> None:
 
     for x in (torch.linspace(-3, 3, 50)[:, None], torch.zeros(50, 1)):
         torch.manual_seed(0)
-        losses = made.critic_losses(x)
+        losses = made.critic_losses(x, Condition())
         noise, t, z = generator.inputs
         seen.append((noise, z))
         fake = noise + 2 * z
@@ -166,7 +168,7 @@ def test_one_step_is_a_plain_gan() -> None:
         y = x.clone().requires_grad_()
         (slope,) = torch.autograd.grad(logit(y).sum(), y)
         torch.testing.assert_close(losses["penalty"].detach(), 0.15 * slope.square().sum(1).mean())
-        moved = made.generator_losses(x)["generator"]
+        moved = made.generator_losses(x, Condition())["generator"]
         noise, _, z = generator.inputs
         torch.testing.assert_close(moved, -logit(noise + 2 * z).sigmoid().log().mean())
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True)), (

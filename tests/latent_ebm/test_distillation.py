@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from latent_ebm.conditions import label_condition
+from latent_ebm.conditions import ClassLabels, Condition, label_condition
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.denoisers import Denoiser, GaussianMixtureDenoiser
 from latent_ebm.distillation import DistributionMatching, EMDistillation, LinearDenoiser, OneStep
@@ -70,7 +70,7 @@ def gradient(rule, z: Tensor, seed: int = 3) -> Tensor:
     """Gradient of the student's loss at latents z."""
     torch.manual_seed(seed)
     rule.zero_grad()
-    rule.student_loss(z, rule.student(z).detach(), {}).backward()
+    rule.student_loss(z, rule.student(z).detach(), Condition()).backward()
     return torch.cat([p.grad.flatten() for p in rule.student.parameters()])
 
 
@@ -90,7 +90,7 @@ def test_the_gap_is_the_difference_of_scores():
         x_t = alpha * x + sigma * noise.eps
         difference = teacher.score(x_t, t) - exact.score(x_t, t)
         assert torch.allclose(
-            alpha / sigma**2 * rule.gap(x, noise, {}), difference, rtol=1e-6, atol=1e-8
+            alpha / sigma**2 * rule.gap(x, noise, Condition()), difference, rtol=1e-6, atol=1e-8
         )
 
 
@@ -129,7 +129,7 @@ def test_the_joint_gradient_is_that_of_the_written_out_density():
     ).double()
     z = torch.randn(40, 2).double()
     noise = rule.draw_noise(student(z).detach())
-    joint = JointPosterior(student, partial(rule.gap, condition={}), z, noise, 0.16, 0.03)
+    joint = JointPosterior(student, partial(rule.gap, condition=Condition()), z, noise, 0.16, 0.03)
     position = torch.randn(40, 4).double().requires_grad_()
     value = joint_log_density(rule, exact, joint, noise)(position)
     (expected,) = torch.autograd.grad(value.sum(), position)
@@ -274,7 +274,10 @@ def test_the_cancelled_residual_is_eps_less_its_decayed_noise():
     rule = em(teacher, student, fake, sampler=Langevin(0.16, 7), z_step_size=0.02)
     z = torch.randn(30, 2).double()
     noise = rule.draw_noise(student(z).detach())
-    gap, start = partial(rule.gap, condition={}), torch.cat([noise.eps, torch.zeros_like(z)], 1)
+    gap, start = (
+        partial(rule.gap, condition=Condition()),
+        torch.cat([noise.eps, torch.zeros_like(z)], 1),
+    )
 
     def make() -> tuple[JointPosterior, torch.Generator]:
         return JointPosterior(student, gap, z, noise, 0.16, 0.02), torch.Generator().manual_seed(5)
@@ -420,7 +423,7 @@ def network_rule(rule=EMDistillation, **kwargs):
 @pytest.mark.cpu
 @pytest.mark.parametrize("rule", [EMDistillation, DistributionMatching])
 def test_training_moves_student_and_fake_and_leaves_the_teacher(rule, tmp_path):
-    module = network_rule(rule, conditional=True, fake_lr=1e-3)
+    module = network_rule(rule, conditioner=ClassLabels(), fake_lr=1e-3)
     before = deepcopy(module.state_dict())
     rows = DataLoader(
         TensorSet(torch.zeros(40, 1), torch.arange(40) % 3), batch_size=20, collate_fn=collate
@@ -480,7 +483,7 @@ def test_chains_keep_their_precision_under_autocast(tmp_path):
     module, seen = network_rule(sampler=Langevin(0.16, 3), z_step_size=0.01), []
     infer = module.infer
 
-    def watch(z: Tensor, noise: Noise, condition: dict) -> tuple[Tensor, Tensor]:
+    def watch(z: Tensor, noise: Noise, condition: Condition) -> tuple[Tensor, Tensor]:
         z, shift = infer(z, noise, condition)
         seen.extend([noise.eps.dtype, z.dtype, shift.dtype, module.student(z).dtype])
         return z, shift
@@ -528,7 +531,7 @@ def test_the_student_hears_the_label_at_every_place():
         student,
         ExactFake(student),
         1,
-        conditional=True,
+        conditioner=ClassLabels(),
         sampler=Langevin(0.16, 4),
         log_snr=(-3.0, 3.0),
     )
@@ -567,7 +570,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="student_every must be an integer >= 1"):
         make(student_every=0)
     with pytest.raises(ValueError, match="batch must be"):
-        make(conditional=True).losses(torch.zeros(4, 1))
+        make(conditioner=ClassLabels()).losses(torch.zeros(4, 1))
     student = linear()
     stiff = em(
         mixture(),

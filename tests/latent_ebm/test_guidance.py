@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from latent_ebm.conditions import label_condition
 from latent_ebm.denoisers import GaussianMixtureDenoiser
 from latent_ebm.guidance import ClassifierFree
 from samplers.schedules import VPCosine
@@ -15,8 +16,8 @@ def test_classifier_free_guidance_adds_the_gradient_of_the_class_posterior(weigh
         [0.5, 0.3, 0.2], means, means.new_tensor([0.3, 0.5, 0.4]), VPCosine()
     )
     x, t = torch.randn(7, 2, dtype=torch.float64, requires_grad=True), torch.tensor(0.4)
-    label = torch.arange(7) % 3
+    label, unknown = torch.arange(7) % 3, label_condition(torch.tensor([-1]))
     marginal, conditional = mixture.log_prob(x, t), mixture.log_prob(x, t, label=label)
     (expected,) = torch.autograd.grad((marginal + weight * (conditional - marginal)).sum(), x)
-    guided = ClassifierFree(mixture, weight).score(x, t, label=label)
+    guided = ClassifierFree(mixture, weight, unknown).score(x, t, label=label)
     torch.testing.assert_close(guided, expected)

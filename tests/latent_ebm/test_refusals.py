@@ -21,6 +21,7 @@ from latent_ebm import (
     RatioPrior,
     objectives,
 )
+from latent_ebm.conditions import label_condition
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.kernels import (
@@ -54,6 +55,9 @@ class Column(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return z.square().sum(1, keepdim=True)
+
+
+UNKNOWN_LABEL = label_condition(torch.tensor([-1]))
 
 
 def far_gradients() -> dict[str, tuple[Any, Callable[[Tensor], Tensor]]]:
@@ -214,7 +218,10 @@ NAN = torch.where(torch.eye(4, 2) == 1, math.nan, CENTRES)
             lambda: Preconditioned(nn.Identity(), VE(), data_scale=math.nan),
             "data_scale must be finite and positive",
         ),
-        (lambda: ClassifierFree(mixture(), math.nan), "weight must be finite, got nan"),
+        (
+            lambda: ClassifierFree(mixture(), math.nan, UNKNOWN_LABEL),
+            "weight must be finite, got nan",
+        ),
         (
             lambda: GaussianLikelihood(nn.Identity(), math.nan),
             "scale must be finite and positive, got nan",
@@ -261,7 +268,7 @@ def test_networks_of_the_wrong_shape() -> None:
 
 
 def test_weights_of_numpy() -> None:
-    assert ClassifierFree(mixture(), np.float32(2)).weight == 2.0  # pyright: ignore[reportArgumentType]
+    assert ClassifierFree(mixture(), np.float32(2), UNKNOWN_LABEL).weight == 2.0  # pyright: ignore[reportArgumentType]
     assert GaussianPrior(np.int64(3)).sample(2, generator=seeded()).shape == (2, 3)  # pyright: ignore[reportArgumentType]
 
 

@@ -76,7 +76,6 @@ NUMBERS: list[tuple[Callable[..., Any], str, str]] = [
     (lambda **n: UFOGen(PlainDenoiser(), None, (EVENT,), ADAM, **n), "reconstruction", NATURAL),
     (progressive, "stage_length", COUNT),
     (progressive, "num_steps", COUNT),
-    (denoising, "num_classes", COUNT),
     (denoising, "shape", COUNT),
     (stages, "tolerance", NATURAL),
     (stages, "min_drop", NATURAL),
@@ -107,7 +106,7 @@ def test_refused_numbers(make: Callable[..., Any], name: str, rule: str) -> None
             lambda: denoising(VPCosine(-8, 8)),
             r"reverse must have the schedule VPCosine.* of denoiser, got VPCosine.*8",
         ),
-        (lambda: denoising(label_dropout=math.nan), r"label_dropout must be in \[0, 1\], got nan"),
+        (lambda: denoising(dropout=math.nan), r"dropout must be in \[0, 1\], got nan"),
         (lambda: denoising(log_snr=(math.nan, 1.0)), r"log_snr\[0\] must be finite, got nan"),
         (lambda: denoising(log_snr=(0.0, math.inf)), r"log_snr\[1\] must be finite, got inf"),
         (

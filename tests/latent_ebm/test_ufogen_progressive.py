@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from latent_ebm.conditions import ClassLabels, Condition, label_condition
 from latent_ebm.denoisers import Denoiser, GaussianMixtureDenoiser
 from latent_ebm.distillation import Progressive, UFOGen
 from latent_ebm.distillation.progressive import count_halvings, invert_step
@@ -108,7 +109,7 @@ def test_one_step_of_the_target_is_two_of_the_exact_teacher(steps: int) -> None:
         x_0 = teacher(x, u)
         x = alpha_v * x_0 + sigma_v * (x - alpha_u * x_0) / sigma_u
     s = t - 1 / steps
-    target = made.target(x_t, t, s, {})
+    target = made.target(x_t, t, s, Condition())
     reached = DDIM(SCHEDULE, steps).step(lambda x, t: target, x_t, t, s)
     torch.testing.assert_close(reached, x, atol=1e-10, rtol=1e-10)
 
@@ -163,7 +164,7 @@ def test_stages_follow_the_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (0, 5, 10, 15):
         monkeypatch.setattr(Progressive, "global_step", step)
         made.on_train_batch_start(None, 0)
-        targets.append(made.target(x, t, s, {}).item())
+        targets.append(made.target(x, t, s, Condition()).item())
         made.student.a.data.mul_(0.9)
     assert targets[0] == targets[1], "the first teacher does not move"
     assert targets[2] == targets[3] != targets[0], (
@@ -173,20 +174,18 @@ def test_stages_follow_the_updates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_guidance_is_distilled() -> None:
     """The first teacher is guided, and its labels are those of the batch."""
-    teacher, x = ClassifierFree(mixture(), 2.0), torch.randn(6, 2, dtype=torch.float64)
-    made = Progressive(
-        teacher, Table(), (2,), ADAM, teacher_steps=2, num_steps=1, conditional=True
-    )
-    label, t = torch.tensor([0, 1, 0, 1, 0, 1]), torch.ones(6, dtype=torch.float64)
-    assert made.condition((x, label)) == {"label": label}
-    two = DDIM(SCHEDULE, 2).sample(partial(teacher, label=label), x)
-    one = DDIM(SCHEDULE, 1).step(
-        lambda x, t: made.target(x, t, t - 1, {"label": label}), x, t, t - 1
-    )
+    teacher, x = mixture(), torch.randn(6, 2, dtype=torch.float64)
+    options = {"teacher_steps": 2, "num_steps": 1, "conditioner": ClassLabels(), "guidance": 2.0}
+    made = Progressive(teacher, Table(), (2,), ADAM, **options)
+    told = label_condition(torch.tensor([0, 1, 0, 1, 0, 1]))
+    t = torch.ones(6, dtype=torch.float64)
+    expected = ClassifierFree(teacher, 2.0, told.unknown())
+    two = DDIM(SCHEDULE, 2).sample(partial(expected, **told), x)
+    one = DDIM(SCHEDULE, 1).step(lambda x, t: made.target(x, t, t - 1, told), x, t, t - 1)
     torch.testing.assert_close(one, two, atol=1e-10, rtol=1e-10)
-    assert not torch.allclose(two, DDIM(SCHEDULE, 2).sample(teacher.denoiser, x), atol=0.01)
+    assert not torch.allclose(two, DDIM(SCHEDULE, 2).sample(teacher, x), atol=0.01)
     with pytest.raises(ValueError, match="batch must be"):
-        made.condition(x)
+        made.losses(x)
 
 
 def test_ufogen_without_its_game_is_denoising() -> None:
@@ -198,7 +197,7 @@ def test_ufogen_without_its_game_is_denoising() -> None:
     x = SCALE * torch.randn(NUM, 1)
     for off, low, high in ((0.0, 0.0, 0.01), (0.2, 0.015, 1.0)):
         made.generator.a.data += off
-        loss = made.generator_losses(x)["reconstruction"]
+        loss = made.generator_losses(x, Condition())["reconstruction"]
         (grad,) = torch.autograd.grad(loss, made.generator.a)
         assert grad[0] == grad[STEPS] == 0, "clean data are no input, and noise has no memory"
         assert all(low <= g.abs() < high for g in grad[1:STEPS]), grad
@@ -225,7 +224,7 @@ def test_reconstruction_is_the_divergence_of_transitions() -> None:
         other = torch.distributions.Normal(torch.zeros_like(alpha), transition.scale)
         expected += 3.0 * torch.distributions.kl_divergence(transition, other).item() / STEPS
     torch.manual_seed(0)
-    loss = made.generator_losses(torch.full((NUM, 1), 1.5))["reconstruction"].item()
+    loss = made.generator_losses(torch.full((NUM, 1), 1.5), Condition())["reconstruction"].item()
     assert loss == pytest.approx(expected, rel=0.02)
 
 
@@ -262,7 +261,7 @@ def test_critic_of_ufogen_sees_forward_diffusions() -> None:
     with torch.no_grad():
         made.generator.a.zero_()  # guesses 0
     torch.manual_seed(0)
-    made.critic_losses(torch.full((NUM, 1), 3.0))
+    made.critic_losses(torch.full((NUM, 1), 3.0), Condition())
     (real, t), (fake, t_fake) = critic.seen
     assert torch.equal(t, t_fake)
     assert sorted(t.unique().tolist()) == [0.0, 0.25, 0.5, 0.75]
