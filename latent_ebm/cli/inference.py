@@ -3,7 +3,7 @@
 import csv
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,8 @@ def sample(
     given = generation_options(rule, options)
     torch.manual_seed(seed)
     with torch.no_grad(), applied(checkpoint):
-        found = rule.generate(num, condition_in_turn(rule, num, given), **given)
+        draw: Callable[..., dict[str, Tensor]] = rule.generate
+        found = draw(num, condition_in_turn(rule, num, given), **given)
     for name, value in found.items():
         check_finite(f"samples {name}", value, f"the weights of {checkpoint} may have diverged")
     if out.suffix == ".png":
