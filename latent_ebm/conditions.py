@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from latent_ebm.artefacts import Artefact
-from samplers.base import is_readable
 from samplers.checks import check_counts, check_numbers
+from samplers.run_checks import is_readable
 
 UNKNOWN = -1  # the label of a row whose class is not known
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from latent_ebm.priors import Prior, check_latent
 from samplers import Sampler
-from samplers.base import is_readable
 from samplers.checks import check_counts, check_numbers
+from samplers.run_checks import is_readable
 from samplers.targets import log_sum_exp
 
 

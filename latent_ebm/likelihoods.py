@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from latent_ebm.artefacts import Artefact
-from samplers.base import is_readable
 from samplers.checks import check_numbers
+from samplers.run_checks import is_readable
 
 
 class Likelihood(Artefact, ABC):

@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from samplers.base import LogDensity
+from samplers import LogDensity
 from samplers.checks import check_counts, check_kind
 
 BLOCK_ROWS = 128

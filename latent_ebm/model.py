@@ -2,7 +2,6 @@ r"""A latent model ``p(x, z) = p(z) p(x|z)``. Its ``log_posterior(x)`` is the on
 samplers.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 from latent_ebm.artefacts import Artefact
 from latent_ebm.likelihoods import Likelihood
 from latent_ebm.priors import Prior
-from samplers import Given, LogDensity, gradient_function, value_and_grad
+from samplers import Given, Sum
 from samplers.checks import check_kind
+from samplers.densities import Terms
 
 
 class EnergyTerms(NamedTuple):
@@ -37,38 +37,20 @@ class EnergyTerms(NamedTuple):
         return {**self._asdict(), "joint": self.joint}
 
 
-class LogPosterior(Given):
-    """What ``model.log_posterior(x)`` returns: the gradient of the prior is in closed form where
-    that is known.
-    """
+class LogPosterior(Given, Sum):
+    """What ``model.log_posterior(x)`` returns: ``log p(z) + log p(x|z)`` as a density in z."""
 
     def __init__(self, model: "LatentModel", x: Tensor) -> None:
         super().__init__(model, x)
         model.likelihood.check(x)
-        self.model, self.x, self.prior = model, x, model.prior.stacked()
+        self.model, self.x = model, x
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.model.log_joint(self.rows(z), z)
+    def terms(self) -> Terms:
+        return (1.0, self.model.prior), (1.0, self.log_likelihood)
 
     def given(self, data: Tensor) -> "LogPosterior":
         """The posterior of other ``data`` x (batch, \\*event)."""
         return LogPosterior(self.model, data)
-
-    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (chains,) and gradient (chains, dim) at ``z`` (chains, dim)."""
-        prior, prior_grad = value_and_grad(self.prior, z)
-        likelihood, grad = value_and_grad(self.log_likelihood, z)
-        return prior + likelihood, prior_grad + grad
-
-    def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of positions shaped like ``z``
-        (chains, dim).
-        """
-        prior, likelihood = (
-            gradient_function(self.prior, z),
-            gradient_function(self.log_likelihood, z),
-        )
-        return lambda z: prior(z) + likelihood(z)
 
     def log_likelihood(self, z: Tensor) -> Tensor:
         """``log p(x|z)`` (chains,)."""
@@ -107,7 +89,7 @@ class LatentModel(Artefact):
             )
         return conditional.log_prob(x)
 
-    def log_posterior(self, x: Tensor) -> LogDensity:
+    def log_posterior(self, x: Tensor) -> LogPosterior:
         """``z -> log p(x, z)``: the log-density in z of the posterior given ``x``, one chain per
         row of x.
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
-from samplers.base import differentiate
 from samplers.checks import check_numbers
+from samplers.derivatives import differentiate
 
 
 def check_shape(name: str, value: Tensor, shape: torch.Size | tuple[int, ...]) -> None:

@@ -9,20 +9,19 @@ as it is, and find its closed-form gradient where its networks offer one.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
-from latent_ebm.networks.energy import EnergyMLP, EnergyStack, are_alike
-from samplers import Sampler, gradient_function, log_z_bracket, value_and_grad
-from samplers.base import check_value
+from latent_ebm.networks.energy import stacked
+from samplers import Density, Sampler, Sum, log_z_bracket
 from samplers.checks import check_counts, check_kind, check_numbers
-from samplers.gradient_flow import score_and_laplacian
+from samplers.densities import Terms, Total
+from samplers.derivatives import check_value
 
 
-class Prior(Artefact, ABC):
+class Prior(Artefact, Density, ABC):
     """A log-density over latents ``z`` (batch, dim) that can be sampled. ``base`` is the
     normalised density it tilts.
     """
@@ -44,12 +43,6 @@ class Prior(Artefact, ABC):
     def tilt(self, z: Tensor) -> Tensor:
         """Learned part (batch,) of the log-density: ``log_density(z) - base.log_density(z)``."""
         return self.log_density(z) - self.base.log_density(z)
-
-    def stacked(self) -> "Prior":
-        """The same density in a form that is faster to sample from, if there is one: a copy, which
-        later changes miss.
-        """
-        return self
 
     def log_z_bracket(
         self,
@@ -102,7 +95,7 @@ class GaussianPrior(Prior):
         """Closed form for samplers."""
         return self.log_density(z.detach()), -z.detach()
 
-    def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
+    def workspace(self, z: Tensor) -> Callable[[Tensor], Tensor]:
         """Closed form for samplers."""
         out = torch.empty_like(z)
         return lambda z: torch.neg(z, out=out)
@@ -116,7 +109,7 @@ class GaussianPrior(Prior):
         return self.loc.new_empty(num, len(self.loc)).normal_(generator=generator)
 
 
-class EnergyPrior(Prior):
+class EnergyPrior(Prior, Sum):
     """``p(z) = p_0(z) exp(-E(z)) / Z`` (Pang et al. 2020, arXiv:2006.08205), ``E = network``.
 
     ``network`` maps z (batch, dim) to energies (batch,), low where latents of data lie; ``base``
@@ -137,30 +130,8 @@ class EnergyPrior(Prior):
         check_value(energy, z, "network")
         return -energy
 
-    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the gradients of the base and of ``-E``, each in closed form where it is
-        known.
-        """
-        base, base_grad = value_and_grad(self.base, z)
-        energy, energy_grad = value_and_grad(self.network, z)
-        return base - energy, base_grad - energy_grad
-
-    def gradient_function(self, z: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of points shaped like ``z`` (batch,
-        dim).
-        """
-        base, energy = gradient_function(self.base, z), gradient_function(self.network, z)
-        out = torch.empty_like(z)
-        return lambda z: torch.sub(base(z), energy(z), out=out)
-
-    @torch.no_grad()
-    def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed
-        form where it is known.
-        """
-        base_grad, base = score_and_laplacian(self.base, z)
-        grad, laplacian = score_and_laplacian(self.network, z)
-        return base_grad - grad, base - laplacian
+    def terms(self) -> Terms:
+        return (1.0, self.base), (-1.0, self.network)
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draws (num, dim) by ``sampler``, cold-started at the base."""
@@ -169,7 +140,7 @@ class EnergyPrior(Prior):
         )
 
 
-class RatioPrior(Prior):
+class RatioPrior(Prior, Sum):
     """``p_K(z) = p_0(z) prod_k exp(w_k f_k(z)) / Z_K`` (Xiao & Han 2022, arXiv:2209.08739), ``f_k
     = stages[k]``.
 
@@ -218,15 +189,6 @@ class RatioPrior(Prior):
         prior.weights, prior.log_z_steps = self.weights[:num_stages], self.log_z_steps[:num_stages]
         return prior
 
-    def stacked(self) -> Prior:
-        """All stages in one batch of products; the prior itself where stages differ in shape."""
-        stages = cast(list[EnergyMLP], list(self.stages))
-        return (
-            EnergyPrior(EnergyStack(stages, -self.weights), self.base, self.sampler)
-            if are_alike(stages)
-            else self
-        )
-
     def log_density(self, z: Tensor) -> Tensor:
         return self.base.log_density(z) + self.tilt(z)
 
@@ -240,26 +202,14 @@ class RatioPrior(Prior):
             total = total + weight * logit
         return total
 
-    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the gradients of the base and of every stage, each in closed form where it is
-        known.
-        """
-        value, grad = value_and_grad(self.base, z)
-        for weight, stage in zip(self.weights, self.stages, strict=True):
-            logit, logit_grad = value_and_grad(stage, z)
-            value, grad = value + weight * logit, grad + weight * logit_grad
-        return value, grad
+    def terms(self) -> Terms:
+        return (1.0, self.base), *zip(self.weights, self.stages, strict=True)
 
-    @torch.no_grad()
-    def grad_and_laplacian(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradient (batch, dim) and Laplacian (batch,) of the log-density, each part in closed
-        form where it is known.
+    def settled(self) -> Density:
+        """The density with all stages in one batch of products where they have one shape: a copy,
+        which later changes miss.
         """
-        grad, laplacian = score_and_laplacian(self.base, z)
-        for weight, stage in zip(self.weights, self.stages, strict=True):
-            stage_grad, stage_laplacian = score_and_laplacian(stage, z)
-            grad, laplacian = grad + weight * stage_grad, laplacian + weight * stage_laplacian
-        return grad, laplacian
+        return Total((1.0, self.base.settled()), *stacked(self.stages, self.weights))
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Draws (num, dim): ``sampler`` is run for stage after stage, each warm-started at the
@@ -267,5 +217,5 @@ class RatioPrior(Prior):
         """
         z = self.base.sample(num, generator=generator)
         for k in range(len(self.stages)):
-            z = self.sampler.sample(self.prefix(k + 1).stacked(), z, generator=generator)
+            z = self.sampler.sample(self.prefix(k + 1), z, generator=generator)
         return z

@@ -1,16 +1,18 @@
 """Draws from a log-density or a denoiser; knows no model."""
 
-from samplers.base import (
+from samplers.base import Info, Sampler, State
+from samplers.captured import Captured
+from samplers.chains import PersistentChains
+from samplers.densities import (
+    Density,
     Given,
-    Info,
     LogDensity,
-    Sampler,
-    State,
+    Score,
+    Sum,
+    as_density,
     gradient_function,
     value_and_grad,
 )
-from samplers.captured import Captured
-from samplers.chains import PersistentChains
 from samplers.diagnostics import acceptance, ess, kernel_stein_discrepancy, split_rhat
 from samplers.gradient_flow import GradientFlow
 from samplers.hmc import HMC
@@ -37,6 +39,7 @@ __all__ = [
     "Annealed",
     "Banana",
     "Captured",
+    "Density",
     "Gaussian",
     "GaussianMixture",
     "Given",
@@ -54,7 +57,9 @@ __all__ = [
     "ReverseSampler",
     "Sampler",
     "Schedule",
+    "Score",
     "State",
+    "Sum",
     "Tempered",
     "UnderdampedLangevin",
     "VPCosine",
@@ -62,6 +67,7 @@ __all__ = [
     "VPLinear",
     "acceptance",
     "annealed_importance",
+    "as_density",
     "bridge",
     "effective_sample_size",
     "ess",

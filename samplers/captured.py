@@ -13,8 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Given, Info, LogDensity, Sampler, State, check_finite
+from samplers.base import Info, Sampler, State
 from samplers.checks import check_kind
+from samplers.densities import Given, LogDensity
+from samplers.run_checks import check_finite
 
 
 class Graph(NamedTuple):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from samplers.base import LogDensity, Sampler
+from samplers.base import Sampler
 from samplers.checks import as_shape, check_counts
+from samplers.densities import LogDensity
 
 INTEGERS = (torch.int64, torch.int32)
 

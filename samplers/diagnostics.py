@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.base import Info, LogDensity, check_position, check_start, value_and_grad
+from samplers.base import Info
 from samplers.checks import check_kind, check_numbers
+from samplers.densities import LogDensity, value_and_grad
+from samplers.run_checks import check_position, check_start
 
 
 def check_draws(draws: Tensor) -> None:

@@ -24,26 +24,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samplers.base import (
-    Info,
-    LogDensity,
-    Recorded,
-    Sampler,
-    State,
-    check_finite,
-    check_position,
-    gradient_function,
-)
+from samplers.base import Info, Sampler, State
 from samplers.checks import check_fields
-from samplers.ode import (
-    check_flow,
-    check_log_prob,
-    jacobian_products,
-    random_signs,
-    solve,
-    unit_vectors,
-    value_and_divergence,
-)
+from samplers.densities import LogDensity, Recorded, as_density, as_target
+from samplers.derivatives import jacobian_products, unit_vectors, value_and_divergence
+from samplers.ode import check_flow, check_log_prob, random_signs, solve
+from samplers.run_checks import check_finite, check_position
 
 
 class PointDensity(NamedTuple):
@@ -225,7 +211,7 @@ class GradientFlow(Sampler):
     def _transport(self, log_density: LogDensity, x: Tensor, num_steps: int) -> Tensor:
         """``x`` after ``num_steps`` parts of the flow."""
         ends = self._ends(x) * (num_steps / self.num_steps)
-        gradient = gradient_function(log_density, x)
+        gradient = as_target(log_density).settled().workspace(x)
 
         def velocity(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
             return (gradient(state[0]),)  # copied by the solver, which joins the parts of a state
@@ -237,23 +223,23 @@ class GradientFlow(Sampler):
         return x.new_tensor([0.0, self.horizon])
 
     def _adjoint(self, log_density: LogDensity) -> nn.Module | None:
-        """The module whose parameters get gradients by integrating backwards, if that is asked
-        for.
+        """The module whose parameters get gradients by backward integration, if that is asked for
+        and gradients are recorded.
         """
-        if not self.adjoint:
+        if not (self.adjoint and torch.is_grad_enabled()):
             return None
         module = log_density.log_density if isinstance(log_density, Recorded) else log_density
-        if torch.is_grad_enabled() and not isinstance(module, nn.Module):
+        if not isinstance(module, nn.Module):
             raise ValueError(
                 "log_density must be an nn.Module for adjoint gradients, got "
                 f"{type(module).__name__}"
             )
-        return module  # pyright: ignore[reportReturnType]
+        return module
 
 
 def score(log_density: LogDensity) -> Callable[[Tensor], Tensor]:
     """``grad log p``, differentiable."""
-    return lambda x: Recorded(log_density).value_and_grad(x)[1]
+    return Recorded(log_density).gradient
 
 
 def score_and_laplacian(
@@ -261,13 +247,11 @@ def score_and_laplacian(
 ) -> tuple[Tensor, Tensor]:
     """``grad log p`` (chains, \\*event) and ``tr H`` (chains,) at ``x`` (chains, \\*event).
 
-    The exact trace, or, with ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H
-    v``. A log-density that knows both in closed form offers a method ``grad_and_laplacian(x)``,
-    which is used where no graph is kept.
+    The exact trace, in closed form if a ``Density`` knows it and no graph is kept, or, with
+    ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H v``.
     """
-    closed_form = getattr(log_density, "grad_and_laplacian", None)
-    if closed_form is not None and signs is None and not torch.is_grad_enabled():
-        return closed_form(x)
+    if signs is None and not torch.is_grad_enabled():
+        return as_density(log_density).grad_and_laplacian(x)
     return value_and_divergence(score(log_density), x, signs)
 
 

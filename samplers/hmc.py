@@ -6,16 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from samplers.base import (
-    Info,
-    LogDensity,
-    Sampler,
-    State,
-    gradient_function,
-    metropolis,
-    normal_like,
-)
+from samplers.base import Info, Sampler, State, metropolis, normal_like
 from samplers.checks import check_fields
+from samplers.densities import LogDensity, as_density
 
 
 @dataclass(frozen=True)
@@ -36,13 +29,17 @@ class HMC(Sampler):
     def __post_init__(self) -> None:
         check_fields(self, step_size="positive", num_leapfrog="count", num_steps="count")
 
+    @property
+    def is_adjusted(self) -> bool:
+        return True
+
     @torch.no_grad()
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
         noise = normal_like(state.position, generator)
         position, momentum = state.position, torch.add(noise, state.grad, alpha=self.step_size / 2)
-        gradient = gradient_function(log_density, position)
+        gradient = as_density(log_density).workspace(position)
         for _ in range(self.num_leapfrog - 1):
             position = torch.add(position, momentum, alpha=self.step_size)
             momentum = torch.add(momentum, gradient(position), alpha=self.step_size)

@@ -10,22 +10,15 @@ exact draws of ``f_1`` gives a bound from above (Grosse et al. 2015, arXiv:1511.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from samplers.base import (
-    LogDensity,
-    Sampler,
-    check_finite,
-    check_position,
-    check_value,
-    gradient_function,
-    is_readable,
-    value_and_grad,
-)
+from samplers.base import Sampler
 from samplers.checks import check_counts, check_kind
+from samplers.densities import Density, LogDensity, Sum, Terms, value_and_grad
+from samplers.derivatives import check_value
+from samplers.run_checks import check_finite, check_position, is_readable
 
 
 def check_log_weight(log_weight: Tensor) -> None:
@@ -104,32 +97,17 @@ def log_mean_exp(log_weight: Tensor, dim: int = -1) -> Tensor:
     return log_weight.logsumexp(dim) - math.log(log_weight.shape[dim])
 
 
-class Interpolated:
-    """The geometric path ``(1 - beta) * initial(x) + beta * final(x)``; gradients go through the
-    hooks of both ends.
-    """
+class Interpolated(Sum):
+    """The geometric path ``(1 - beta) * initial(x) + beta * final(x)``, 0 < beta < 1."""
 
     def __init__(self, initial: LogDensity, final: LogDensity, beta: float) -> None:
         self.initial, self.final, self.beta = initial, final, beta
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return (1 - self.beta) * self.initial(x) + self.beta * self.final(x)
-
-    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
-        initial, initial_grad = value_and_grad(self.initial, x)
-        final, final_grad = value_and_grad(self.final, x)
-        return initial.lerp(final, self.beta), initial_grad.lerp(final_grad, self.beta)
-
-    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x``
-        (chains, \\*event).
-        """
-        initial, final = gradient_function(self.initial, x), gradient_function(self.final, x)
-        return lambda x: initial(x).lerp(final(x), self.beta)
+    def terms(self) -> Terms:
+        return (1 - self.beta, self.initial), (self.beta, self.final)
 
 
-class Living:
+class Living(Density):
     """``path`` for the chains that are ``alive`` (chains,), and ``initial`` for those that the
     final density rules out.
     """
@@ -141,7 +119,6 @@ class Living:
         return torch.where(self.alive, self.path(x), self.initial(x))
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
         (value, grad), (initial, initial_grad) = (
             value_and_grad(f, x) for f in (self.path, self.initial)
         )

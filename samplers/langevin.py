@@ -16,21 +16,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.base import (
-    Info,
-    LogDensity,
-    Sampler,
-    State,
-    check_end,
-    check_position,
-    check_start,
-    gradient_function,
-    is_readable,
-    metropolis,
-    normal_like,
-    value_and_grad,
-)
+from samplers.base import Info, Sampler, State, metropolis, normal_like
 from samplers.checks import check_fields
+from samplers.densities import LogDensity, as_target, evaluate
+from samplers.run_checks import check_end, check_position, check_start, is_readable
 
 
 @dataclass(frozen=True)
@@ -82,16 +71,16 @@ class Langevin(Sampler):
         dimension: a step too large for its target need not end in infinity.
         """
         check_position(position)
-        x = position.clone()
-        noise, gradient = torch.empty_like(x), gradient_function(log_density, x)
-        start, grad = value_and_grad(log_density, x)
+        target, x = as_target(log_density).settled(), position.clone()
+        noise, gradient = torch.empty_like(x), target.workspace(x)
+        start, grad = evaluate(target, x)
         check_start(x, start, grad)
         value = start
         for k in range(self.num_steps):
             if 0 < k < self.num_steps - 1:
                 grad = gradient(x)
             elif k:
-                value, grad = value_and_grad(log_density, x)
+                value, grad = evaluate(target, x)
             x.add_(grad, alpha=self.step_size)
             x.add_(noise.normal_(generator=generator), alpha=self.noise_scale)
         check_end(self, x, value)
@@ -121,6 +110,10 @@ class MALA(Sampler):
 
     def __post_init__(self) -> None:
         check_fields(self, step_size="positive", num_steps="count")
+
+    @property
+    def is_adjusted(self) -> bool:
+        return True
 
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
@@ -174,7 +167,7 @@ class UnderdampedLangevin(Sampler):
         generator: torch.Generator | None = None,
     ) -> KineticState:
         momentum = normal_like(position, generator)
-        return KineticState(position, *value_and_grad(log_density, position), momentum)
+        return KineticState(position, *evaluate(log_density, position), momentum)
 
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -189,7 +182,7 @@ class UnderdampedLangevin(Sampler):
         position = state.position + half * momentum
         momentum = decay * momentum + math.sqrt(1 - decay**2) * noise
         position = position + half * momentum
-        value, grad = value_and_grad(log_density, position)
+        value, grad = evaluate(log_density, position)
         ones = torch.ones_like(value)
         return KineticState(position, value, grad, momentum + half * grad), Info(
             ones, ones.bool(), noise

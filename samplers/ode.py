@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from samplers.base import check_finite, check_recording
 from samplers.checks import check_fields
+from samplers.derivatives import value_and_divergence
+from samplers.run_checks import check_finite
 
 # Methods of torchdiffeq by name, with their order.
 FIXED_STEP = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
@@ -183,46 +184,3 @@ def random_signs(flow: Flow, x: Tensor, generator: torch.Generator | None) -> Te
         return None
     signs = torch.empty(flow.num_probes, *x.shape, dtype=x.dtype, device=x.device)
     return signs.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-
-
-def value_and_divergence(
-    field: Callable[[Tensor], Tensor], x: Tensor, signs: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """``v(x)`` and the trace (batch,) of its Jacobian at ``x`` (batch, \\*event).
-
-    The exact trace, or, with ``signs`` (probes, batch, \\*event), Hutchinson's mean of ``u^T J
-    u``.
-    """
-    directions = unit_vectors(x) if signs is None else signs
-    value, products = jacobian_products(field, x, directions)
-    traces = (directions * products).flatten(2).sum(2)
-    return value, traces.sum(0) if signs is None else traces.mean(0)
-
-
-def jacobian_products(
-    field: Callable[[Tensor], Tensor], x: Tensor, directions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``v(x)`` like ``x`` (batch, \\*event), and ``u^T J`` for all ``directions`` u (k, batch,
-    \\*event) in one pass.
-    """
-    check_recording()
-    keep = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x = x if keep and x.requires_grad else x.detach().requires_grad_()
-        value = field(x)
-    if not value.requires_grad:  # a constant field
-        return value, torch.zeros_like(directions)
-    (products,) = torch.autograd.grad(
-        value, x, directions, is_grads_batched=True, create_graph=keep, materialize_grads=True
-    )
-    return (value if keep else value.detach()), products
-
-
-def unit_vectors(x: Tensor) -> Tensor:
-    """The axes of an event of ``x`` (batch, \\*event), for every row: (dim, batch, \\*event)."""
-    event = x.shape[1:]
-    return (
-        torch.eye(event.numel(), dtype=x.dtype, device=x.device)
-        .view(-1, 1, *event)
-        .expand(-1, *x.shape)
-    )

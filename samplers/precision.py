@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.base import Info, LogDensity, Sampler, State, check_position
+from samplers.base import Info, Sampler, State
 from samplers.checks import check_kind
+from samplers.densities import LogDensity
+from samplers.run_checks import check_position
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from samplers.base import LogDensity, check_finite, check_position, is_readable, normal_like
+from samplers.base import normal_like
 from samplers.checks import check_fields, check_kind
+from samplers.densities import LogDensity
 from samplers.ode import check_flow, check_log_prob, solve, with_density
 from samplers.reverse_checks import check_cleaner, check_estimate, check_schedule
+from samplers.run_checks import check_finite, check_position, is_readable
 from samplers.schedules import Schedule, broadcast
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0

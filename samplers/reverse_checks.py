@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.base import is_readable
+from samplers.run_checks import is_readable
 from samplers.schedules import Schedule
 
 

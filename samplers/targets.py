@@ -8,14 +8,15 @@ its weights sum to one. Tensors live where the arguments lived.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.base import is_readable
 from samplers.checks import check_counts, check_numbers
+from samplers.densities import Density
+from samplers.run_checks import is_readable
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -58,7 +59,7 @@ def log_sum_exp(terms: Tensor, dim: int) -> Tensor:
     return (terms - top).exp().sum(dim).log() + top.squeeze(dim)
 
 
-class Gaussian:
+class Gaussian(Density):
     """Unnormalised ``-(x - mean)^T covariance^-1 (x - mean) / 2``; ``log_z = log det(2 pi
     covariance) / 2``.
 
@@ -97,9 +98,9 @@ class Gaussian:
         grad = -(d @ self.precision)
         return 0.5 * (d * grad).sum(1), grad
 
-    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient (num, dim) as a function of ``x`` (num, dim)."""
-        return lambda x: (self.mean - x) @ self.precision
+    def gradient(self, x: Tensor) -> Tensor:
+        """The gradient (num, dim) at ``x`` (num, dim)."""
+        return (self.mean - x) @ self.precision
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Exact draws (num, dim)."""
@@ -108,7 +109,7 @@ class Gaussian:
         return self.mean + noise @ self.scale_tril.mT
 
 
-class GaussianMixture:
+class GaussianMixture(Density):
     """``log sum_k weights_k N(x; means_k, diag(scales_k)^2)``; ``log_z = log sum_k weights_k``, 0
     if they sum to one.
 
@@ -186,7 +187,7 @@ class GaussianMixture:
         return self.means[k] + self._scales[k] * noise
 
 
-class Banana:
+class Banana(Density):
     """``u = (x1, x2 - curvature (x1^2 - s1^2))`` is ``N(0, diag(s1, s2)^2)``: a bent Gaussian
     (Haario et al. 1999).
 

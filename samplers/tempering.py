@@ -8,7 +8,7 @@ runs. ``ParallelTempering`` keeps one replica per rung and exchanges neighbours 
 ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
@@ -17,26 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.base import (
-    Info,
-    LogDensity,
-    Sampler,
-    State,
-    check_end,
-    check_finite,
-    check_position,
-    check_start,
-    gradient_function,
-    value_and_grad,
-)
+from samplers.base import Info, Sampler, State
 from samplers.checks import check_kind, check_numbers, is_a, plain
-
-
-def per_chain(number: float | Tensor, x: Tensor) -> float | Tensor:
-    """View ``number``, if a tensor (chains,), so that it multiplies ``x`` (chains, \\*event) chain
-    by chain.
-    """
-    return number.view(-1, *[1] * (x.ndim - 1)) if isinstance(number, Tensor) else number
+from samplers.densities import LogDensity, Sum, Terms, Weight, as_density, per_chain
+from samplers.run_checks import check_end, check_finite, check_position, check_start
 
 
 def check_ladder(sampler: "Annealed | ParallelTempering") -> None:
@@ -61,42 +45,20 @@ def check_ladder(sampler: "Annealed | ParallelTempering") -> None:
     object.__setattr__(sampler, "ladder", ladder)
 
 
-class Tempered:
-    """The log-density ``beta * log_density(x)``, with its closed-form gradient if ``log_density``
-    offers one.
+class Tempered(Sum):
+    """The log-density ``beta * log_density(x)``, ``beta`` a number or a tensor (chains,).
 
-    ``beta`` is a number or a tensor (chains,). Raises ``ValueError`` if a number is negative or
-    not finite, or (when called) if a tensor has not one entry per chain.
+    Raises ``ValueError`` for a number that is negative or not finite, and, when evaluated, for a
+    tensor of another shape.
     """
 
-    def __init__(self, log_density: LogDensity, beta: float | Tensor) -> None:
+    def __init__(self, log_density: LogDensity, beta: Weight) -> None:
         if not (isinstance(beta, Tensor) and beta.ndim):
             check_numbers(self, "non-negative", beta=beta)
-        self.log_density, self.beta = log_density, plain(beta)
+        self.log_density, self.beta = as_density(log_density), plain(beta)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        self._check(x)
-        return self.beta * self.log_density(x)
-
-    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (chains,) and gradient (chains, \\*event) at ``x`` (chains, \\*event)."""
-        self._check(x)
-        value, grad = value_and_grad(self.log_density, x)
-        return self.beta * value, per_chain(self.beta, x) * grad
-
-    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient of ``value_and_grad``, as a function of positions shaped like ``x``
-        (chains, \\*event).
-        """
-        self._check(x)
-        gradient, beta = gradient_function(self.log_density, x), per_chain(self.beta, x)
-        return lambda x: beta * gradient(x)
-
-    def _check(self, x: Tensor) -> None:
-        if isinstance(self.beta, Tensor) and self.beta.shape != x.shape[:1]:
-            raise ValueError(
-                f"beta must have shape {tuple(x.shape[:1])}, got {tuple(self.beta.shape)}"
-            )
+    def terms(self) -> Terms:
+        return ((self.beta, self.log_density),)
 
 
 @dataclass(frozen=True)
@@ -261,6 +223,7 @@ class ParallelTempering(Sampler):
     ) -> Iterator[tuple[TemperingState, TemperingInfo]]:
         """As ``Sampler.run``; raises ``FloatingPointError`` at the end if any replica diverged."""
         check_position(position)
+        log_density = as_density(log_density).settled()
         state, info = self.init(log_density, position.detach(), generator=generator), None
         check_start(*state.replicas[:3])
         for _ in range(self.num_steps):

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from experiments.benchmarks import peers
 from experiments.benchmarks.timing import Ratios, available, compare, measured
-from samplers import GaussianMixture, Langevin, LogDensity
+from samplers import Density, GaussianMixture, Langevin, LogDensity
 
 CHAINS, STEPS, STEP_SIZE, RADIUS, SCALE = 10_000, 50, 0.01, 2.0, 0.3
 ANGLES = [2 * math.pi * k / 8 for k in range(8)]
 
 
-class DoubleWell:
+class DoubleWell(Density):
     """Log-density with four modes, and its gradient."""
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class DoubleWell:
         gap = x.square() - 1
         return -2 * gap.square().sum(1), -8 * x * gap
 
-    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def workspace(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         out = torch.empty_like(x)
         return lambda x: torch.mul(x, x, out=out).sub_(1).mul_(x).mul_(-8)
 

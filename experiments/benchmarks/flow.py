@@ -17,7 +17,7 @@ from experiments.tables import spread, table
 from latent_ebm import EnergyPrior, GaussianPrior
 from latent_ebm.metrics import mmd
 from latent_ebm.networks import EnergyMLP
-from samplers import GradientFlow, Langevin, LogDensity, Sampler, value_and_grad
+from samplers import Density, GradientFlow, Langevin, LogDensity, Sampler, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 
 CONFIG, TARGET, NUM = HERE / "self_adversarial" / "toy2d.yaml", "moons", 2000
@@ -25,7 +25,7 @@ HORIZON, COUNTS, TOLERANCES = 0.5, (2, 5, 10, 20, 50), (1e-1, 1e-2, 1e-3)
 DIMS, CHAINS = (2, 10, 100), 1000
 
 
-class Counted:
+class Counted(Density):
     """``log_density``, counting its gradients."""
 
     def __init__(self, log_density: LogDensity) -> None:

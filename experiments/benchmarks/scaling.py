@@ -14,7 +14,7 @@ from experiments.benchmarks.chain import STEP_SIZE, make_prior
 from experiments.benchmarks.timing import Ratios, compare, measured, repeated
 from latent_ebm import GaussianPrior, RatioPrior
 from latent_ebm.networks import EnergyMLP
-from samplers import Langevin, gradient_function, value_and_grad
+from samplers import Langevin, value_and_grad
 
 STEPS, CHAINS, DIMS, STAGES, DIM = (
     10,
@@ -53,7 +53,7 @@ def over_stages(stages: int, chains: int) -> Ratios:
         GaussianPrior(DIM), [EnergyMLP(DIM) for _ in range(stages)], Langevin(STEP_SIZE, 1)
     )
     prior.requires_grad_(False)
-    stacked, z = prior.stacked(), torch.randn(chains, DIM)
+    stacked, z = prior.settled(), torch.randn(chains, DIM)
     w1, w2, w3 = (
         torch.randn(stages, 200, DIM),
         torch.randn(stages, 200, 200),
@@ -71,7 +71,7 @@ def over_stages(stages: int, chains: int) -> Ratios:
     contestants = {
         "products in one batch": products,
         "stacked": partial(value_and_grad, stacked, z),
-        "stacked, in a chain": partial(gradient_function(stacked, z), z),
+        "stacked, in a chain": partial(stacked.workspace(z), z),
         "one after another": partial(value_and_grad, prior, z),
     }
     return compare(

@@ -130,7 +130,7 @@ def pool() -> Ratios:
     particles = torch.randn(4000, DIM)
     contestants = {
         "prior chain of mle": partial(energy.sample, BATCH),
-        "pool": lambda: PRIOR.sample(prior.stacked(), particles),
+        "pool": lambda: PRIOR.sample(prior, particles),
     }
     return compare(contestants, "prior chain of mle")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from latent_ebm.autoencoders.base import ROWS, Autoencoder, Maps, check_images
-from samplers.base import is_readable
+from samplers.run_checks import is_readable
 
 SMALLEST = 1e-10  # share of the variance below which a direction counts as constant
 

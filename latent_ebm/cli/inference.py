@@ -22,7 +22,7 @@ from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
 from latent_ebm.writing import atomic_path
-from samplers.base import check_finite
+from samplers.run_checks import check_finite
 
 BATCH_SIZE = 500
 SPLITS = ("train", "val", "test")

@@ -31,21 +31,24 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.base import Noise, ScoreDistiller
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
-from samplers import Langevin
-from samplers.base import check_recording
-from samplers.checks import check_numbers
+from samplers import Langevin, Score
+from samplers.checks import check_kind, check_numbers
+from samplers.derivatives import check_recording
 from samplers.schedules import broadcast
 
 
-class JointPosterior:
-    """The log-density ``log q(x_t) - log p(x_t) + log N(eps) + log N(z)``, known by its gradient
-    alone.
+class JointPosterior(Score):
+    """The score of ``log q(x_t) - log p(x_t) + log N(eps) + log N(z)``, whose value nobody knows.
 
     Positions (batch, dim x + dim z) hold eps and u, where ``z = start + stretch u`` with
     ``stretch^2 = min(1, sigma^2 / alpha^2) z_step_size / step_size``: a sampler of steps
     ``step_size`` so takes steps of ``z_step_size`` in z, and smaller ones where little noise makes
-    z stiff. A step of zero leaves z at rest. Every gradient that is asked for enters ``shift``,
-    the average gap of noise cancellation, and ``gaps``, their norms: a target serves one chain.
+    z stiff. A step of zero leaves z at rest.
+
+    A target serves one chain, and keeps what the chain's student learns from: every gradient that
+    is asked for enters ``shift``, the average gap of noise cancellation, and its norm ``gaps``. A
+    state of the chain cannot hold them, because the end of a chain, which has no next step, would
+    then cost one more gradient.
 
     Arguments: ``student`` z -> x; ``gap`` (x, noise) -> D_q - D_p; ``z`` (batch, \\*latent_shape)
     and ``noise`` the start.
@@ -72,9 +75,6 @@ class JointPosterior:
         self.stretch = broadcast((1 / ratio).clamp(max=1) * math.sqrt(z_step_size / step_size), z)
         self.shift, self.gaps = torch.zeros_like(noise.eps), []
 
-    def __call__(self, position: Tensor) -> Tensor:
-        raise NotImplementedError("the joint density is known by its gradient alone: use Langevin")
-
     def join(self, eps: Tensor, z: Tensor) -> Tensor:
         """Position of ``eps`` like x and a displacement u like ``z``."""
         return torch.cat([eps.flatten(1), z.flatten(1)], 1)
@@ -84,8 +84,8 @@ class JointPosterior:
         eps, u = position.split([self.shift[0].numel(), self.start[0].numel()], 1)
         return eps.view_as(self.shift), self.start + self.stretch * u.view_as(self.start)
 
-    def value_and_grad(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros (batch,), as the value is not known, and the gradient in the position."""
+    def gradient(self, position: Tensor) -> Tensor:
+        """The gradient in the position, like it, which enters ``shift`` and ``gaps``."""
         check_recording()
         eps, z = self.split(position)
         with torch.enable_grad():
@@ -95,8 +95,7 @@ class JointPosterior:
         (pull,) = torch.autograd.grad(x, z, (self.ratio**2 * gap).to(x.dtype))
         self.shift = self.shift.lerp(gap, self.step_size)
         self.gaps.append(gap.flatten(1).norm(dim=1).mean())
-        grad = self.join(self.ratio * gap - eps, self.stretch * (pull - z))
-        return position.new_zeros(len(position)), grad
+        return self.join(self.ratio * gap - eps, self.stretch * (pull - z))
 
 
 class EMDistillation(ScoreDistiller):
@@ -171,6 +170,7 @@ class EMDistillation(ScoreDistiller):
             scheduler=scheduler,
         )
         check_numbers(self, "non-negative", z_step_size=z_step_size)
+        check_kind(self, Langevin, sampler=sampler)
         self.sampler, self.z_step_size, self.cancel_noise = sampler, z_step_size, cancel_noise
 
     def student_loss(self, z: Tensor, x: Tensor, condition: Condition) -> Tensor:

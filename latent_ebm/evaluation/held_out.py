@@ -252,7 +252,7 @@ def long_run_draws(
     z, draws, done = chain_start(prior, num, generator=generator), {}, 0
     for multiple in multiples:
         z = lengthened(prior.sampler, multiple - done).sample(
-            prior.stacked(), z, generator=generator
+            prior, z, generator=generator
         )
         draws[multiple], done = z, multiple
     return draws

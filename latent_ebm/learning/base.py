@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from latent_ebm.conditions import Batch, BatchLike, Condition, as_batch
 from latent_ebm.learning.resuming import adopt_settings, complete_batch, settings_of
 from samplers import PersistentChains
-from samplers.base import check_finite
+from samplers.run_checks import check_finite
 
 OptimizerCallable = Callable[[Iterable], Optimizer]
 SchedulerCallable = Callable[[Optimizer], LRScheduler]

@@ -78,7 +78,7 @@ class MultiStageRatio(LatentRule):
     def watch(self) -> dict[str, Tensor]:
         x, z_data = self.drawn
         prior, pool = self.trigger.prior, self.stages.pool.particles[: len(x)]
-        return acceptance("prior", prior.sampler, prior.stacked(), pool) | self.watch_posterior(
+        return acceptance("prior", prior.sampler, prior, pool) | self.watch_posterior(
             self.posterior, x, z_data
         )
 

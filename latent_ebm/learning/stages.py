@@ -181,7 +181,7 @@ class RatioStages(nn.Module):
         """
         particles = resample(self.pool.particles, weight * self.ratio(self.pool.particles))
         prior.append(copy.deepcopy(self.ratio), weight, log_z_step)
-        self.pool.particles.copy_(prior.sampler.sample(prior.stacked(), particles))
+        self.pool.particles.copy_(prior.sampler.sample(prior, particles))
         zero_last_layer(self.ratio)
         self.curve = []
 

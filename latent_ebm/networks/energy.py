@@ -9,7 +9,7 @@ which the density along a gradient flow needs, is written down likewise.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from latent_ebm.artefacts import Artefact
 from latent_ebm.networks.mlp import ACTIVATIONS, make_activation, make_layers
 from samplers.checks import check_counts
+from samplers.densities import Density, Terms
 
 BLOCK = 2**17  # entries of a block of tangents, which then stay in the cache
 
 
-class EnergyMLP(Artefact):
+class EnergyMLP(Artefact, Density):
     r"""Scalar energy ``(batch, dim) -> (batch,)`` with its gradient in closed form.
 
     Arguments: ``dim`` of the latent, ``hidden`` widths (empty: a linear energy), ``activation``
@@ -51,7 +52,7 @@ class EnergyMLP(Artefact):
         """
         return self._closed_form(x).value_and_grad(x.detach())
 
-    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def workspace(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """The gradient (batch, dim) as a function of points shaped like ``x``, in memory that its
         next call writes over.
         """
@@ -83,10 +84,14 @@ class EnergyMLP(Artefact):
         weights = [layer.weight.mT.contiguous() for layer in hidden]
         return grad, tangent_squares(weights, slopes, bends) if hidden else x.new_zeros(len(x))
 
+    def linears(self) -> list[nn.Linear]:
+        """The layers, from the latent to the energy."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
     def _linears(self, x: Tensor) -> list[nn.Linear]:
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x must have shape (batch, {self.dim}), got {tuple(x.shape)}")
-        return cast(list[nn.Linear], list(self.layers))
+        return self.linears()
 
     def _closed_form(self, x: Tensor) -> "ClosedForm":
         layers = self._linears(x)
@@ -110,7 +115,7 @@ def tangent_squares(weights: list[Tensor], slopes: list[Tensor], bends: list[Ten
     return torch.cat(totals)
 
 
-class EnergyStack(nn.Module):
+class EnergyStack(nn.Module, Density):
     r"""``sum_k w_k E_k(x)`` of networks of one shape, with one batched product a layer for all of
     them.
 
@@ -119,16 +124,14 @@ class EnergyStack(nn.Module):
     ``are_alike(networks)``.
     """
 
-    def __init__(self, networks: Sequence[EnergyMLP], weights: Tensor) -> None:
+    def __init__(self, networks: Sequence[nn.Module], weights: Tensor) -> None:
         super().__init__()
         if not are_alike(networks):
             raise ValueError(
                 "networks must be EnergyMLPs of one shape and activation, at least one"
             )
         self.activation, self.bend = networks[0].activation, networks[0].bend
-        layers = list(
-            zip(*(cast(Iterable[nn.Linear], network.layers) for network in networks), strict=True)
-        )
+        layers = list(zip(*(network.linears() for network in networks), strict=True))
         stacks = [torch.stack([layer.weight.detach() for layer in group]) for group in layers]
         biases = [
             torch.stack([layer.bias.detach() for layer in group]).unsqueeze(1) for group in layers
@@ -153,8 +156,10 @@ class EnergyStack(nn.Module):
         values, grads = self._closed_form(x).value_and_grad(self._copies(x.detach()))
         return values.sum(0), grads.sum(0)
 
-    def gradient_function(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient (batch, dim) as a function of points shaped like ``x``."""
+    def workspace(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """The gradient (batch, dim) as a function of points shaped like ``x``, which needs the
+        stack's parameters no more.
+        """
         gradients = self._closed_form(x).gradient
         return lambda x: gradients(self._copies(x)).sum(0)
 
@@ -165,15 +170,22 @@ class EnergyStack(nn.Module):
         return ClosedForm(self._copies(x), self.weights, self.biases, self.activation)
 
 
-def are_alike(networks: Sequence[nn.Module]) -> bool:
+def stacked(networks: Iterable[nn.Module], weights: Tensor) -> Terms:
+    """The terms of ``sum_k w_k f_k(x)`` that are fastest in a chain: one ``EnergyStack`` if
+    ``are_alike(networks)``, else every network with its weight (K,).
+    """
+    networks = list(networks)
+    if are_alike(networks):
+        return ((1.0, EnergyStack(networks, weights)),)
+    return tuple(zip(weights, networks, strict=True))
+
+
+def are_alike(networks: Sequence[nn.Module]) -> TypeGuard[Sequence[EnergyMLP]]:
     """Whether ``networks``, one or more, are ``EnergyMLP`` of one shape and activation, as
     ``EnergyStack`` asks.
     """
     kinds = {
-        (
-            network.activation,
-            *(layer.weight.shape for layer in cast(Iterable[nn.Linear], network.layers)),
-        )
+        (network.activation, *(layer.weight.shape for layer in network.linears()))
         if type(network) is EnergyMLP
         else None
         for network in networks

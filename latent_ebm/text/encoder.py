@@ -15,8 +15,8 @@ from latent_ebm.artefacts import Artefact
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.networks.attention import Attention, FeedForward
 from latent_ebm.text.tokenizer import Tokenizer
-from samplers.base import is_readable
 from samplers.checks import check_counts, check_kind
+from samplers.run_checks import is_readable
 
 
 class TextEncoder(Artefact, ABC):

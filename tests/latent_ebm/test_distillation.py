@@ -21,7 +21,7 @@ from latent_ebm.distillation import DistributionMatching, EMDistillation, Linear
 from latent_ebm.distillation.base import Noise
 from latent_ebm.distillation.em import JointPosterior
 from latent_ebm.networks import MLP
-from samplers import Gaussian, Langevin
+from samplers import HMC, MALA, Gaussian, Langevin, ParallelTempering
 from samplers.schedules import VE, Rectified, VPCosine, broadcast
 
 VP = VPCosine()
@@ -584,5 +584,8 @@ def test_refusals():
     joint = JointPosterior(
         student, None, torch.zeros(1, 2), stiff.draw_noise(torch.zeros(1, 2)), 0.1, 0.1
     )
-    with pytest.raises(NotImplementedError, match="known by its gradient alone"):
-        joint(torch.zeros(1, 4))
+    for sampler in (MALA(0.1, 1), HMC(0.1, 1, 1), ParallelTempering(Langevin(0.1, 1), (0.5, 1.0))):
+        with pytest.raises(ValueError, match="must have a value, got JointPosterior, which is kn"):
+            sampler.sample(joint, torch.zeros(1, 4))
+        with pytest.raises(ValueError, match="EMDistillation: sampler must be a Langevin, got"):
+            make(sampler=sampler)

@@ -12,7 +12,7 @@ import torch
 
 from latent_ebm.cli import inference, main
 from latent_ebm.cli.errors import MAX_TEXT, report
-from samplers.base import check_finite
+from samplers.run_checks import check_finite
 
 
 def nested(depth: int) -> int:

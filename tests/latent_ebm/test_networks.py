@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from latent_ebm.networks import MLP, ConvDecoder, ConvEncoder, EnergyMLP, energy
-from samplers.base import value_and_grad
-from samplers.ode import value_and_divergence
+from samplers import value_and_grad
+from samplers.derivatives import value_and_divergence
 
 ACTIVATIONS = ["gelu", "leaky_relu", "silu", "tanh"]
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (2, 12, 12), (1, 5, 5)]
@@ -31,7 +31,7 @@ def test_closed_form_gradient_is_the_recorded_one(
     expected_value, expected_grad = recorded(network, x)
     torch.testing.assert_close(value, expected_value, rtol=0, atol=1e-12)
     torch.testing.assert_close(grad, expected_grad, rtol=0, atol=1e-12)
-    gradient, kept = network.gradient_function(x), grad.clone()
+    gradient, kept = network.workspace(x), grad.clone()
     gradient(torch.zeros_like(x))
     assert torch.equal(gradient(x), kept)
     assert torch.equal(grad, kept)  # what was returned before is not written over
@@ -82,7 +82,7 @@ def test_stack_is_the_weighted_sum_of_its_networks(
         lambda z: sum(w * network(z) for w, network in zip(weights, networks, strict=True)), x
     )
     torch.testing.assert_close(stack.value_and_grad(x), expected, rtol=1e-12, atol=1e-12)
-    gradient = stack.gradient_function(x)
+    gradient = stack.workspace(x)
     gradient(torch.zeros_like(x))
     assert torch.equal(gradient(x), stack.value_and_grad(x)[1])
     torch.testing.assert_close(
@@ -114,7 +114,7 @@ def test_samplers_take_the_closed_form() -> None:
 @pytest.mark.parametrize("hidden", [(), (8,)])
 def test_dtypes_are_not_mixed_silently(hidden: tuple[int, ...]) -> None:
     network, x = EnergyMLP(4, hidden), torch.randn(3, 4, dtype=torch.float64)
-    for function in (network.value_and_grad, network.gradient_function):
+    for function in (network.value_and_grad, network.workspace):
         with pytest.raises(
             ValueError,
             match=r"x must have the dtype torch.float32 of the network, got torch.float64",

@@ -12,7 +12,8 @@ from torch.distributions import MultivariateNormal
 
 from latent_ebm import EnergyPrior, GaussianPrior, Prior, RatioPrior
 from latent_ebm.networks import EnergyMLP
-from samplers import HMC, MALA, GradientFlow, Langevin, Sampler, gradient_function, value_and_grad
+from latent_ebm.networks.energy import EnergyStack
+from samplers import HMC, MALA, GradientFlow, Langevin, Sampler, value_and_grad
 from samplers.gradient_flow import score_and_laplacian
 from tests.latent_ebm.linear_gaussian import largest_z_score
 
@@ -190,19 +191,26 @@ def test_stacked_stages_are_the_same_density() -> None:
     prior.append(wavy(2), weight=0.4)
     prior.double()
     z = torch.randn(50, 2, dtype=torch.float64)
-    assert isinstance(prior.stacked(), EnergyPrior)
+    settled = prior.settled()
+    assert [type(term) for _, term in settled.terms()] == [GaussianPrior, EnergyStack]
     torch.testing.assert_close(
-        value_and_grad(prior.stacked(), z), value_and_grad(prior, z), rtol=1e-12, atol=1e-12
+        value_and_grad(settled, z), value_and_grad(prior, z), rtol=1e-12, atol=1e-12
     )
-    assert ratio_prior().stacked().__class__ is RatioPrior  # one stage is no perceptron
+    torch.testing.assert_close(settled(z), prior(z), rtol=1e-12, atol=1e-12)
+    chains = (
+        MALA(0.1, 3).sample(density, z, generator=torch.Generator().manual_seed(1))
+        for density in (prior, settled)
+    )
+    assert torch.equal(*chains)  # a chain settles its density
 
 
 @pytest.mark.parametrize("name", PRIORS)
 def test_gradient_alone_is_that_of_the_value(name: str) -> None:
     prior, (z, other) = PRIORS[name](), torch.randn(2, 20, 2, dtype=torch.float64)
-    gradient = gradient_function(prior, z)
+    gradient = prior.workspace(z)
     for point in (z, other, z):
         assert torch.equal(gradient(point), value_and_grad(prior, point)[1])
+        assert torch.equal(prior.gradient(point), value_and_grad(prior, point)[1])
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,15 @@ from samplers import (
     HMC,
     MALA,
     Annealed,
+    Density,
     Gaussian,
     Langevin,
     ParallelTempering,
     UnderdampedLangevin,
     value_and_grad,
 )
-from samplers.base import Info, State, check_finite, metropolis
+from samplers.base import Info, State, metropolis
+from samplers.run_checks import check_finite
 from tests.samplers.table import FLOW, TABLE, Row, correlated_gaussian, seeded
 
 every_sampler = pytest.mark.parametrize("row", [*TABLE, FLOW], ids=lambda row: row.name)
@@ -130,7 +132,7 @@ def test_gradient_modes(row: Row) -> None:
 
 @every_sampler
 def test_wrong_shape_of_log_density(row: Row) -> None:
-    class ClosedForm:
+    class ClosedForm(Density):
         def __call__(self, x: torch.Tensor) -> torch.Tensor:
             return standard(x)[:, None]
 
@@ -244,7 +246,7 @@ def test_bad_ladders(wrapper, ladder: tuple[float, ...]) -> None:
 def test_closed_form_is_used_and_detached() -> None:
     scale = nn.Parameter(torch.tensor(2.0))
 
-    class Hook:
+    class Hook(Density):
         def __call__(self, x: torch.Tensor) -> torch.Tensor:
             raise NotImplementedError
 

@@ -274,7 +274,7 @@ def test_tempered() -> None:
     torch.testing.assert_close(
         Tempered(target, 0.5)(x), Gaussian(target.mean, 2 * target.covariance)(x)
     )
-    with pytest.raises(ValueError, match=r"beta must have shape \(4,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"weight .* must have shape \(4,\), got \(3,\)"):
         Tempered(target, beta[:3])(x)
     with pytest.raises(ValueError, match="beta must be finite and non-negative, got -1"):
         Tempered(target, -1.0)

@@ -27,7 +27,8 @@ from samplers import (
     VPLinear,
     bridge,
 )
-from samplers.ode import FIXED_STEP, jacobian_products, unit_vectors, value_and_divergence
+from samplers.derivatives import jacobian_products, unit_vectors, value_and_divergence
+from samplers.ode import FIXED_STEP
 from samplers.reverse import GRIDS
 from tests.samplers.table import Z_MAX, moment_z, seeded, z_scores
 
