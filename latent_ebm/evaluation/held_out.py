@@ -251,9 +251,7 @@ def long_run_draws(
         raise ValueError(f"multiples must increase from at least 1, got {list(multiples)}")
     z, draws, done = chain_start(prior, num, generator=generator), {}, 0
     for multiple in multiples:
-        z = lengthened(prior.sampler, multiple - done).sample(
-            prior, z, generator=generator
-        )
+        z = lengthened(prior.sampler, multiple - done).sample(prior, z, generator=generator)
         draws[multiple], done = z, multiple
     return draws
 
