@@ -6,6 +6,8 @@ import pkgutil
 import re
 import shutil
 import textwrap
+import unicodedata
+from contextlib import suppress
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +30,7 @@ html_static_path = ["_static", str(files("ziamath.fonts") / "STIXTwoMath-Regular
 html_css_files = ["site.css"]
 html_copy_source = html_show_copyright = html_show_sphinx = False
 html_math_renderer = "mathml"
+highlight_language = "text"
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_inherit_docstrings = False  # those of nn.Module and LightningModule are long
@@ -102,19 +105,37 @@ def skip(app: Sphinx, what: str, name: str, value: object, skip: bool, options: 
     return skip or str(getattr(value, "__doc__", "")).startswith("Alias for field number")
 
 
-def mathml(display: str):
-    """Render formulas when the site is built, as MathML, which browsers show without a script."""
+def styled_letter(match: re.Match[str]) -> str:
+    """A script or double-struck letter as the character that MathML Core has for it."""
+    style, letter = match[1].upper(), match[2]
+    for name in (f"MATHEMATICAL {style} CAPITAL {letter}", f"{style} CAPITAL {letter}"):
+        with suppress(KeyError):
+            return f"<mi>{unicodedata.lookup(name)}</mi>"
+    return match[0]
+
+
+def to_mathml(formula: str, display: str) -> str:
+    """LaTeX as MathML, which browsers show without a script and without a network."""
+    found = convert(formula, display=display)
+    found = re.sub(r'<mi mathvariant="(script|double-struck)">([A-Z])</mi>', styled_letter, found)
+    found = re.sub(
+        r"<mo[^>]*>&#x0007C;</mo>", '<mo stretchy="false" lspace="0" rspace="0">|</mo>', found
+    )
+    thin_space = r'\g<0><mspace width="0.17em"/>'
+    return re.sub(r"<mi>(log|exp|min|max)</mi>(?=<m[is])", thin_space, found)
+
+
+def visitor(display: str):
+    """What Sphinx asks of a renderer of formulas: a function to enter a node, none to leave."""
 
     def visit(self: SphinxTranslator, node: nodes.Element) -> None:
-        formula = convert(node.astext(), display=display)
-        thin_space = r'\g<0><mspace width="0.17em"/>'
-        self.body.append(re.sub(r"<mi>(log|exp|min|max)</mi>(?=<m[is])", thin_space, formula))
+        self.body.append(to_mathml(node.astext(), display))
         raise nodes.SkipNode
 
     return visit, None
 
 
 def setup(app: Sphinx) -> None:
-    app.add_html_math_renderer("mathml", mathml("inline"), mathml("block"))
+    app.add_html_math_renderer("mathml", visitor("inline"), visitor("block"))
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-skip-member", skip)

@@ -32,7 +32,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist, built from a copy of the repository."""
     copy, out = tmp_path_factory.mktemp("copy") / "tree", tmp_path_factory.mktemp("built")
     keep_out = shutil.ignore_patterns(
-        "__pycache__", ".*", "*.egg-info", "build", "outputs", "figures", "runs", "demo"
+        "__pycache__", ".*", "*.egg-info", "build", "_build", "outputs", "figures", "runs", "demo"
     )
     shutil.copytree(ROOT, copy, ignore=keep_out)
     subprocess.run(
