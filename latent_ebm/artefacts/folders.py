@@ -1,5 +1,7 @@
 r"""A trained object as a folder: ``model.save(folder)``, ``load(folder)``.
 
+The folder holds two files::
+
     config.json                      the object as a tree of classes and arguments, the versions
                                      of format and library, and hashes
     weights-3f2a91c0b1d2e4f5.safetensors    its tensors, in a file that is called by its hash

@@ -1,21 +1,22 @@
 r"""A latent-variable model whose prior and decoder are known: the test bed of learned latent
 priors.
 
-The latent is a two-arm pinwheel. With ``u = (r, t)``, ``r ~ N(1, .3^2)`` along an arm and ``t ~
-N(0, .1^2)`` across it,
+The latent lies on a pinwheel with two arms. Let ``u = (r, t)`` with ``r ~ N(1, .3^2)`` along an
+arm and ``t ~ N(0, .1^2)`` across it, and ::
 
     z = 2 R(phi_k + .25 exp(|u|)) u,    phi_k = 0 or pi,
 
-where ``R`` rotates. The angle depends on ``u`` through its length only, which the rotation
-keeps: hence ``|u| = |z| / 2``, the turn is undone exactly, and it moves every circle rigidly,
-so that its Jacobian determinant is one. Only the factor two changes areas:
+where ``R`` rotates. The angle depends only on the length of ``u``, which a rotation keeps. So
+``|u| = |z| / 2``, and the rotation can be undone exactly. It moves every circle rigidly, so its
+Jacobian determinant is one, and only the factor 2 changes areas::
 
-    log p(z) = log mean_k N(u_k(z); (1, 0), diag(.3^2, .1^2)) - log 4,    u_k(z) = R(-phi_k - .25 exp(|z| / 2)) z / 2.
+    log p(z) = log mean_k N(u_k(z); (1, 0), diag(.3^2, .1^2)) - log 4,
+    u_k(z) = R(-phi_k - .25 exp(|z| / 2)) z / 2.
 
-The usual pinwheel turns by ``exp(r)``; that one has no closed-form inverse, and ``|u| - r``,
-about ``t^2 / 2r``, is below a hundredth on average. The data are ``x = g(z) + .25 noise`` with
-a frozen random perceptron ``g`` of 2-128-128-128-2 units, ReLU, weights N(0, .2^2) and biases
-N(0, .1^2). Whatever rule learns the prior, the truth is here to compare with.
+The usual pinwheel turns by ``exp(r)`` and has no inverse in closed form. The difference ``|u| - r``
+is about ``t^2 / 2r``, below a hundredth on average. The data are ``x = g(z) + .25 noise`` with a
+frozen random perceptron ``g`` of 2-128-128-128-2 units, ReLU, weights N(0, .2^2) and biases
+N(0, .1^2). So every learnt prior can be compared with the true one.
 """
 
 import math

@@ -26,21 +26,23 @@ from samplers.checks import check_numbers
 class ConformalCalibrator(OutlierMixin, BaseEstimator):
     """P-values and decisions with guaranteed error rates from the scores of ``detector``.
 
-    Parameters ---------- detector : an estimator with ``score_samples``, up when normal; or
-    with a ``decision_function`` alone, of an outlier
-        detector of scikit-learn, up when normal, or of PyOD, up when unusual; None: ``LatentEBMDetector()``.
-    calibration_size : fraction in (0, 1) of the rows given to ``fit`` that are held out from
-    the detector's own fit. alpha : in (0, 1); ``predict`` calls a row an outlier if its p-value
-    is at most ``alpha``, so that at most so large a
-        part of normal rows is.
-    random_state : of the split, as in scikit-learn.
-
     ``fit`` splits normal rows, fits a clone of the detector to one part and calibrates on the
-    other; ``calibrate`` leaves the detector, which must be fitted, as it is, and wants rows
-    that it has not seen. ``detector_`` is the detector in use, ``scores_`` (n,) the sorted
-    scores of the held-out rows, ``offset_`` the threshold of ``alpha``. No p-value is below 1 /
-    (n + 1): with a smaller ``alpha``, ``fit`` warns, and ``predict`` calls no row an outlier
-    (``offset_`` is -inf).
+    other. ``calibrate`` needs a fitted detector, leaves it as it is, and wants rows that the
+    detector has not seen. After either, ``detector_`` is the detector in use, ``scores_`` (n,) are
+    the sorted scores of the held-out rows, and ``offset_`` is the threshold of ``alpha``.
+
+    No p-value is below 1 / (n + 1). With a smaller ``alpha``, ``fit`` warns, and ``predict`` calls
+    no row an outlier (``offset_`` is -inf).
+
+    Args:
+        detector: An estimator with ``score_samples``, high when normal; or one with only a
+            ``decision_function``: an outlier detector of scikit-learn (high when normal) or of
+            PyOD (high when unusual). None: ``LatentEBMDetector()``.
+        calibration_size: The share in (0, 1) of the rows given to ``fit`` that is held out from
+            the fit of the detector.
+        alpha: A level in (0, 1): ``predict`` calls a row an outlier if its p-value is at most
+            ``alpha``, so that it does so for at most this share of normal rows.
+        random_state: Of the split, as in scikit-learn.
     """
 
     def __init__(

@@ -48,35 +48,37 @@ class Explanation(NamedTuple):
 class LatentEBMDetector(OutlierMixin, BaseEstimator):
     """Scores rows by the energy of a latent model; up is normal, as everywhere in scikit-learn.
 
-    Parameters ---------- energy : "joint" (``log p(x|z) + log p(z)``), "prior" or
-    "reconstruction" (one of its terms; the latter
-        of tables only, and with ``latent_dim`` below their columns), or "elbo".
-    contamination : "auto" (a row is an outlier below the lower Tukey fence of leave-one-out
-    training scores), or the
-        fraction in (0, .5] of training rows that ``predict`` calls outliers, exactly.
-    image_shape : (C, H, W) of rows that are flat images, at least 10 of them, H and W from 8
-    on: features are then learnt
-        from them; None for tables.
-    latent_dim : at most so many numbers a code, and as many learnt features of an image.
-    max_stages : at most so many ratio stages tilt the kernels of a table, none by default; they
-    are added only
-        while held-out rows ask for it. They cost many times the rest of the fit, and on ADBench's tables
-        gain nothing on average.
-    max_exemplars : at most so many training rows, drawn at random, carry a kernel; scoring
-    takes time in proportion. trim : fraction in [0, .5) of the rows that carry kernels, those
-    that fit the others least, left out in a second fit. max_steps, channels : of the training
-    and of the width of the features of images, which are learnt from at most
-        32 x 32 averages over their pixels. Convolutions sum in another order on another number of threads: fits to
-        images agree bit for bit only on the same number.
-    encoder : a network of images (n, C, H, W) in [-1, 1] whose frozen features, (n, d) once
-    flattened, take the
-        place of learnt ones. A detector with one cannot be saved.
-    warm_start : continue from the standardisation and the networks of the last fit.
-    random_state, verbose : as in scikit-learn; ``verbose`` shows a progress bar.
+    Scores are deterministic: they are computed in float64 and rounded to 24 significant bits,
+    because lower bits of a matrix product depend on the number of rows. So the score of a row does
+    not depend on the rows that are scored with it.
 
-    Scores are deterministic and do not depend on the other rows that are scored with them:
-    computed in float64, and given to 24 binary digits, as those of a matrix product that come
-    after depend on how many rows it has.
+    Args:
+        energy: What the score is made of: "joint" (``log p(x|z) + log p(z)``); "prior" or
+            "reconstruction", one of its two terms ("reconstruction" only for tables, and with
+            ``latent_dim`` below their number of columns); or "elbo".
+        contamination: "auto": a row is an outlier below the lower Tukey fence of leave-one-out
+            training scores. A number in (0, 0.5]: the share of training rows that ``predict``
+            calls outliers, exactly.
+        image_shape: None for tables. (C, H, W) for rows that are flat images, with H and W from 8
+            on: features are learnt from them, and at least 10 images are needed.
+        latent_dim: The largest number of entries of a code, and of learnt features of an image.
+        max_stages: The largest number of ratio stages that tilt the kernels of a table. Stages are
+            added only while held-out rows ask for it. They cost many times the rest of the fit,
+            and on the tables of ADBench they gain nothing on average.
+        max_exemplars: The largest number of training rows, drawn at random, that carry a kernel.
+            The time of scoring is proportional to it.
+        trim: A share in [0, 0.5) of the rows that carry kernels: those that fit the others least
+            are left out in a second fit.
+        max_steps: The largest number of training steps for the features of images, which are
+            learnt from averages over at most 32 x 32 pixels. Fits to images agree bit for bit only
+            on the same number of threads, because the order of sums in a convolution depends on
+            it.
+        channels: The width of the network of these features.
+        encoder: A network of images (n, C, H, W) in [-1, 1]. Its frozen features, flattened to
+            (n, d), replace the learnt ones. A detector with an encoder cannot be saved.
+        warm_start: Continue from the standardisation and the networks of the last fit.
+        random_state: As in scikit-learn.
+        verbose: Show a progress bar.
     """
 
     def __init__(

@@ -47,18 +47,22 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     """Rows X (n, \\*event) to the features (n, d), in float64, that ``encoder`` has for them.
     Nothing is learnt.
 
-    Parameters ---------- encoder : any ``nn.Module`` (n, \\*event) -> tensor, on any device, of
-    any precision. What it asks of its inputs (size,
-        range) is a module before it, in an ``nn.Sequential``.
-    layer : name of the module whose output is taken, as in ``encoder.named_modules()``; None for
-    the encoder's own output. pooling : over the positions of maps (n, d, H, W) or tokens (n,
-    positions, d): "avg", "max", or "none" (flattened). normalize : divide features by their
-    Euclidean norm; those of norm zero stay. batch_size : rows at once. The last batch is filled
-    up, so that features do not depend on the rows beside them. cache_dir : folder that keeps the
-    features of every X seen, by a hash of weights, settings and X; None keeps none.
+    Args:
+        encoder: Any ``nn.Module`` from (n, \\*event) to a tensor, on any device and of any
+            precision. If it expects inputs of another size or range, put a module that makes them
+            before it, in an ``nn.Sequential``.
+        layer: The name of the module whose output is taken, as in ``encoder.named_modules()``;
+            None: the encoder's own output.
+        pooling: How positions of maps (n, d, H, W) or tokens (n, positions, d) are joined: "avg",
+            "max", or "none" (flattened).
+        normalize: Divide features by their Euclidean norm; those of norm zero stay.
+        batch_size: The number of rows at once. The last batch is filled up, so that features do
+            not depend on the other rows.
+        cache_dir: A folder that keeps the features of every X seen, by a hash of weights, settings
+            and X; None: keep none.
 
-    Raises ``ValueError`` for an unknown ``layer`` or ``pooling``, and for features that are not
-    finite.
+    Raises:
+        ValueError: For an unknown ``layer`` or ``pooling``, or features that are not finite.
     """
 
     def __init__(

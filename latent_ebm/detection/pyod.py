@@ -22,13 +22,15 @@ except ImportError as error:
 class PyODLatentEBM(BaseDetector):
     """``LatentEBMDetector`` with PyOD's signs and attributes.
 
-    Parameters ---------- contamination : fraction in (0, .5] of training rows that are labelled
-    outliers. detector : a ``LatentEBMDetector`` with the settings to use, itself not fitted; None
-    for its defaults. random_state : takes the place of the detector's own unless None.
+    After ``fit``, ``decision_scores_`` (n,) are the energies of the training rows, high for
+    outliers. ``labels_`` (n,) are 1 for rows above ``threshold_``, which leaves a share of
+    ``contamination`` of them, else 0. ``detector_`` is the fitted detector, high when normal.
 
-    ``decision_scores_`` (n,) are the energies of the training rows, high for outliers, ``labels_``
-    (n,) 1 for those above ``threshold_``, which leaves ``contamination`` of them, else 0;
-    ``detector_`` is the fitted detector, up when normal.
+    Args:
+        contamination: The share in (0, 0.5] of training rows that are labelled outliers.
+        detector: A ``LatentEBMDetector`` with the settings to use, which is not fitted itself;
+            None: its defaults.
+        random_state: Replaces that of the detector, unless None.
     """
 
     def __init__(
