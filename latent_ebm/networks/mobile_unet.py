@@ -1,0 +1,283 @@
+r"""A text-conditional U-Net of which every saving of MobileDiffusion is an argument.
+
+The paper (Zhao et al. 2023, arXiv:2311.16567) starts from the U-Net of latent diffusion and makes
+it smaller step by step: transformer blocks move from high resolutions to the lowest one,
+self-attention is left out where maps are large, keys and values share a projection, feed-forward
+parts get narrower and use swish, attention weights are ReLU in place of softmax, and convolutions
+below the highest resolution are depthwise separable. Here these are arguments of one network, so
+that each can be measured alone.
+
+Maps pass through several resolutions, each half of the one before. At each of them stand residual
+blocks and then transformer blocks, on the way down and again on the way up, where every residual
+block also sees the map of its counterpart on the way down.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from latent_ebm.networks.attention import Attention, FeedForward, Gate, TransformerBlock, Weights
+from latent_ebm.networks.conditioning import Conditioning, check_pixels
+from latent_ebm.networks.unet import zeroed
+from samplers.checks import as_shape, check_counts
+
+NUM_GROUPS = 8
+Convolution = Callable[[int, int], nn.Module]
+
+
+class Told(NamedTuple):
+    """What blocks are told: a ``vector`` (batch, dim) of noise level and pooled text, and the
+    ``text`` (batch, m, text_dim) with its ``mask`` (batch, m), each None if there is none."""
+
+    vector: Tensor
+    text: Tensor | None
+    mask: Tensor | None
+
+
+class Block(nn.Module):
+    """``h + conv(silu(film(norm(conv(silu(norm(h)))))))``: ``film`` scales and shifts the second
+    norm by the vector that the block is told."""
+
+    def __init__(
+        self, in_channels: int, channels: int, vector_dim: int, convolution: Convolution
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(NUM_GROUPS, in_channels)
+        self.norm2 = nn.GroupNorm(NUM_GROUPS, channels)
+        self.conv1, self.conv2 = (
+            convolution(in_channels, channels),
+            convolution(channels, channels),
+        )
+        self.film = nn.Linear(vector_dim, 2 * channels)
+        same = in_channels == channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, channels, 1)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """Map (batch, channels, H, W) of ``x`` (batch, in_channels, H, W)."""
+        scale, shift = self.film(vector)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(self.conv1(silu(self.norm1(x)))) * (1 + scale) + shift
+        return self.shortcut(x) + self.conv2(silu(h))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution: on the way down they keep maps, on the way up they take them
+    (``takes``)."""
+
+    def __init__(
+        self, blocks: Sequence[Block], transformers: Sequence[TransformerBlock], takes: bool
+    ) -> None:
+        super().__init__()
+        self.blocks, self.transformers = nn.ModuleList(blocks), nn.ModuleList(transformers)
+        self.takes = takes
+
+    def forward(self, h: Tensor, told: Told, skips: list[Tensor]) -> Tensor:
+        """A map like ``h`` (batch, C, H, W). Every residual block adds its map to ``skips``, or
+        takes the last of them."""
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], 1) if self.takes else h, told.vector)
+            skips.extend([] if self.takes else [h])
+        pixels = rearrange(h, "b c h w -> b (h w) c")
+        for block in self.transformers:
+            pixels = block(pixels, told.text, told.mask)
+        return rearrange(pixels, "b (h w) c -> b c h w", h=h.shape[2])
+
+
+class MobileUNet(nn.Module):
+    """Maps images (batch, \\*shape) and a noise level (batch,), told of a text, to images.
+
+    Sequences have one entry per resolution, the highest first. The output is 0 at first.
+
+    Args:
+        shape: Shape (C, H, W) of an image. Its sides are multiples of
+            ``patch * 2 ** (len(channels) - 1)``.
+        text_dim: Dimension of the tokens of a text.
+        channels: Channels at each resolution, multiples of 8 and of ``num_heads``.
+        depth: Number of residual blocks at each resolution, on either way.
+        transformers: Number of transformer blocks at each resolution, on either way.
+        self_attention: Whether the transformer blocks of a resolution have self-attention.
+        cross_attention: Whether they have cross-attention to the text.
+        shared_kv: Whether keys and values share one projection.
+        weights: Attention weights, "softmax" or "relu".
+        expansion: Width of the feed-forward parts in multiples of the channels, an even number.
+        gate: Activation in the feed-forward parts, "gelu" or "silu".
+        separable: Whether convolutions below the highest resolution are depthwise separable.
+        num_heads: Number of heads of every attention.
+        patch: Side of the cells of pixels that become channels first.
+        guided: Whether the network is told a weight of guidance.
+
+    Raises:
+        ValueError: For sequences of different lengths, or numbers that break these rules.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        text_dim: int,
+        channels: Sequence[int] = (32, 64, 96),
+        depth: Sequence[int] = (1, 1, 1),
+        transformers: Sequence[int] = (0, 1, 2),
+        self_attention: Sequence[bool] = (False, False, True),
+        cross_attention: Sequence[bool] = (True, True, True),
+        shared_kv: bool = True,
+        weights: Weights = "softmax",
+        expansion: int = 6,
+        gate: Gate = "silu",
+        separable: bool = True,
+        num_heads: int = 4,
+        patch: int = 1,
+        guided: bool = False,
+    ) -> None:
+        super().__init__()
+        channels = check_channels(channels, num_heads)
+        levels = range(len(channels))
+        check_levels(
+            len(levels),
+            depth=depth,
+            transformers=transformers,
+            self_attention=self_attention,
+            cross_attention=cross_attention,
+        )
+        check_counts(self, text_dim=text_dim, patch=patch)
+        check_pixels(shape, patch * 2 ** (len(levels) - 1))
+        self.text_dim, dim, cell = text_dim, 4 * channels[0], shape[0] * patch**2
+        attention = partial(Attention, num_heads=num_heads, shared_kv=shared_kv, weights=weights)
+
+        def transformer(i: int) -> TransformerBlock:
+            own = attention(channels[i]) if self_attention[i] else None
+            cross = attention(channels[i], text_dim) if cross_attention[i] else None
+            return TransformerBlock(
+                channels[i], own, cross, FeedForward(channels[i], expansion, gate)
+            )
+
+        def level(i: int, takes: bool) -> Level:
+            convolution = separable_convolution if separable and i else plain_convolution
+            block = partial(Block, (1 + takes) * channels[i], channels[i], dim, convolution)
+            attentive = [transformer(i) for _ in range(transformers[i])]
+            return Level([block() for _ in range(depth[i])], attentive, takes)
+
+        self.noise, self.pooled = Conditioning(dim), nn.Linear(text_dim, dim)
+        self.guidance = (
+            nn.Sequential(nn.Linear(1, dim), nn.SiLU(), nn.Linear(dim, dim)) if guided else None
+        )
+        self.enter = nn.Sequential(nn.PixelUnshuffle(patch), plain_convolution(cell, channels[0]))
+        self.down = nn.ModuleList(level(i, takes=False) for i in levels)
+        self.up = nn.ModuleList(level(i, takes=True) for i in levels)
+        pairs = list(pairwise(channels))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairs)
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in pairs)
+        last = zeroed(nn.Conv2d(channels[0], cell, 3, padding=1))
+        self.leave = nn.Sequential(
+            nn.GroupNorm(NUM_GROUPS, channels[0]), nn.SiLU(), last, nn.PixelShuffle(patch)
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        text: Tensor | None = None,
+        mask: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Images like ``x`` (batch, \\*shape).
+
+        Args:
+            x: Images (batch, \\*shape).
+            noise_level: Noise level (batch,), as ``Preconditioned`` tells it.
+            text: Tokens (batch, m, text_dim). None for no text at all.
+            mask: Which tokens there are, (batch, m). None for all of them.
+            guidance: Weight of guidance (batch,), for a network that is ``guided``.
+        """
+        told = self.tell(noise_level.to(x.dtype), text, mask, guidance)
+        return self.expand(*self.contract(x, told), told)
+
+    def tell(
+        self,
+        noise_level: Tensor,
+        text: Tensor | None,
+        mask: Tensor | None,
+        guidance: Tensor | None,
+    ) -> Told:
+        """What the blocks are told of a noise level (batch,), a text and a guidance weight."""
+        vector = self.noise(noise_level)
+        if text is not None:
+            check_text(text, mask, self.text_dim)
+            vector = vector + self.pooled(pool(text, mask))
+        if (guidance is None) != (self.guidance is None):
+            raise ValueError(
+                "guidance must be given to a guided network and to no other, got "
+                f"{'none' if guidance is None else 'weights'}"
+            )
+        if self.guidance is not None and guidance is not None:
+            vector = vector + self.guidance(guidance.to(vector)[:, None])
+        return Told(vector, text, mask)
+
+    def contract(self, x: Tensor, told: Told) -> tuple[Tensor, list[Tensor]]:
+        """The way down: the map of the lowest resolution, and those that the way up takes."""
+        h, skips = self.enter(x), []
+        for level, shrink in zip(self.down, [*self.shrink, nn.Identity()], strict=True):
+            h = shrink(level(h, told, skips))
+        return h, skips
+
+    def expand(self, h: Tensor, skips: list[Tensor], told: Told) -> Tensor:
+        """The way up, from what ``contract`` returns to images (batch, \\*shape)."""
+        for level, grow in zip(reversed(self.up), [*reversed(self.grow), self.leave], strict=True):
+            h = grow(level(h, told, skips))
+        return h
+
+
+def plain_convolution(in_channels: int, channels: int) -> nn.Module:
+    """A 3x3 convolution."""
+    return nn.Conv2d(in_channels, channels, 3, padding=1)
+
+
+def separable_convolution(in_channels: int, channels: int) -> nn.Module:
+    """A 3x3 convolution of every channel alone, and a 1x1 convolution of all of them."""
+    alone = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels)
+    return nn.Sequential(alone, nn.Conv2d(in_channels, channels, 1))
+
+
+def pool(text: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean (batch, dim) of the tokens (batch, m, dim) that ``mask`` (batch, m) shows."""
+    if mask is None:
+        return text.mean(1)
+    shown = mask[:, :, None].to(text.dtype)
+    return (text * shown).sum(1) / shown.sum(1).clamp(min=1)
+
+
+def check_text(text: Tensor, mask: Tensor | None, dim: int) -> None:
+    """Raise ``ValueError`` unless ``text`` is (batch, m, dim), and ``mask`` (batch, m) of truth
+    values."""
+    if text.ndim != 3 or text.shape[2] != dim:
+        raise ValueError(f"text must have shape (batch, m, {dim}), got {tuple(text.shape)}")
+    if mask is not None and (mask.shape != text.shape[:2] or mask.dtype != torch.bool):
+        raise ValueError(
+            f"mask must hold truth values of shape {tuple(text.shape[:2])}, got {mask.dtype} of "
+            f"shape {tuple(mask.shape)}"
+        )
+
+
+def check_channels(channels: Sequence[int], num_heads: int) -> tuple[int, ...]:
+    """``channels`` as a tuple. Raises ``ValueError`` unless 8 and ``num_heads`` divide them."""
+    channels = as_shape("MobileUNet", channels=channels)
+    check_counts("MobileUNet", num_heads=num_heads)
+    if any(c % NUM_GROUPS or c % num_heads for c in channels):
+        raise ValueError(
+            f"channels must be multiples of {NUM_GROUPS} and of num_heads {num_heads}, "
+            f"got {channels}"
+        )
+    return channels
+
+
+def check_levels(num: int, **levels: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless every argument has ``num`` entries, none of them negative."""
+    for name, entries in levels.items():
+        if len(entries) != num:
+            raise ValueError(f"{name} must have {num} entries, like channels, got {entries!r}")
+        for entry in entries:
+            check_counts("MobileUNet", least=0, **{name: int(entry)})
