@@ -5,6 +5,7 @@ from latent_ebm.networks.convnet import ConvDecoder, ConvEncoder
 from latent_ebm.networks.denoiser_mlp import DenoiserMLP
 from latent_ebm.networks.energy import EnergyMLP
 from latent_ebm.networks.mlp import MLP
+from latent_ebm.networks.mobile_unet import MobileUNet
 from latent_ebm.networks.residual import PlacedEncoder, ResidualEncoder
 from latent_ebm.networks.unet import UNet
 
@@ -16,6 +17,7 @@ __all__ = [
     "DenoiserMLP",
     "EnergyMLP",
     "Fourier",
+    "MobileUNet",
     "PlacedEncoder",
     "ResidualEncoder",
     "UNet",

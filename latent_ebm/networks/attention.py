@@ -10,6 +10,7 @@ trained with one can be fine-tuned with the other.
 
 from typing import Literal, get_args
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention, silu
@@ -144,3 +145,23 @@ class TransformerBlock(nn.Module):
         if self.cross_attention is not None and context is not None:
             x = x + self.cross_attention(self.norms[1](x), context, mask)
         return x + self.feed_forward(self.norms[2](x))
+
+
+def pool(text: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean (batch, dim) of the tokens (batch, m, dim) that ``mask`` (batch, m) shows."""
+    if mask is None:
+        return text.mean(1)
+    shown = mask[:, :, None].to(text.dtype)
+    return (text * shown).sum(1) / shown.sum(1).clamp(min=1)
+
+
+def check_text(text: Tensor, mask: Tensor | None, dim: int) -> None:
+    """Raise ``ValueError`` unless ``text`` is (batch, m, dim), and ``mask`` (batch, m) of truth
+    values."""
+    if text.ndim != 3 or text.shape[2] != dim:
+        raise ValueError(f"text must have shape (batch, m, {dim}), got {tuple(text.shape)}")
+    if mask is not None and (mask.shape != text.shape[:2] or mask.dtype != torch.bool):
+        raise ValueError(
+            f"mask must hold truth values of shape {tuple(text.shape[:2])}, got {mask.dtype} of "
+            f"shape {tuple(mask.shape)}"
+        )

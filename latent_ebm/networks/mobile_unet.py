@@ -12,7 +12,7 @@ blocks and then transformer blocks, on the way down and again on the way up, whe
 block also sees the map of its counterpart on the way down.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,54 +20,32 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
-from latent_ebm.networks.attention import Attention, FeedForward, Gate, TransformerBlock, Weights
+from latent_ebm.artefacts import Artefact
+from latent_ebm.networks.attention import (
+    Attention,
+    FeedForward,
+    Gate,
+    TransformerBlock,
+    Weights,
+    check_text,
+    pool,
+)
 from latent_ebm.networks.conditioning import Conditioning, check_pixels
-from latent_ebm.networks.unet import zeroed
+from latent_ebm.networks.unet import NUM_GROUPS, Block, convolution, zeroed
 from samplers.checks import as_shape, check_counts
-
-NUM_GROUPS = 8
-Convolution = Callable[[int, int], nn.Module]
 
 
 class Told(NamedTuple):
-    """What blocks are told: a ``vector`` (batch, dim) of noise level and pooled text, and the
-    ``text`` (batch, m, text_dim) with its ``mask`` (batch, m), each None if there is none."""
+    """A ``vector`` (batch, dim) of noise level and pooled text; the tokens and their mask, if any."""
 
     vector: Tensor
     text: Tensor | None
     mask: Tensor | None
 
 
-class Block(nn.Module):
-    """``h + conv(silu(film(norm(conv(silu(norm(h)))))))``: ``film`` scales and shifts the second
-    norm by the vector that the block is told."""
-
-    def __init__(
-        self, in_channels: int, channels: int, vector_dim: int, convolution: Convolution
-    ) -> None:
-        super().__init__()
-        self.norm1 = nn.GroupNorm(NUM_GROUPS, in_channels)
-        self.norm2 = nn.GroupNorm(NUM_GROUPS, channels)
-        self.conv1, self.conv2 = (
-            convolution(in_channels, channels),
-            convolution(channels, channels),
-        )
-        self.film = nn.Linear(vector_dim, 2 * channels)
-        same = in_channels == channels
-        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, channels, 1)
-
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) of ``x`` (batch, in_channels, H, W)."""
-        scale, shift = self.film(vector)[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(self.conv1(silu(self.norm1(x)))) * (1 + scale) + shift
-        return self.shortcut(x) + self.conv2(silu(h))
-
-
 class Level(nn.Module):
-    """The blocks of one resolution: on the way down they keep maps, on the way up they take them
-    (``takes``)."""
+    """The blocks of one resolution. On the way down they keep maps, on the way up they take them."""
 
     def __init__(
         self, blocks: Sequence[Block], transformers: Sequence[TransformerBlock], takes: bool
@@ -77,8 +55,7 @@ class Level(nn.Module):
         self.takes = takes
 
     def forward(self, h: Tensor, told: Told, skips: list[Tensor]) -> Tensor:
-        """A map like ``h`` (batch, C, H, W). Every residual block adds its map to ``skips``, or
-        takes the last of them."""
+        """A map (batch, C, H, W). Residual blocks add their maps to ``skips``, or take the last."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], 1) if self.takes else h, told.vector)
             skips.extend([] if self.takes else [h])
@@ -88,7 +65,7 @@ class Level(nn.Module):
         return rearrange(pixels, "b (h w) c -> b c h w", h=h.shape[2])
 
 
-class MobileUNet(nn.Module):
+class MobileUNet(Artefact):
     """Maps images (batch, \\*shape) and a noise level (batch,), told of a text, to images.
 
     Sequences have one entry per resolution, the highest first. The output is 0 at first.
@@ -145,8 +122,24 @@ class MobileUNet(nn.Module):
         )
         check_counts(self, text_dim=text_dim, patch=patch)
         check_pixels(shape, patch * 2 ** (len(levels) - 1))
-        self.text_dim, dim, cell = text_dim, 4 * channels[0], shape[0] * patch**2
+        dim, cell = 4 * channels[0], shape[0] * patch**2
         attention = partial(Attention, num_heads=num_heads, shared_kv=shared_kv, weights=weights)
+
+        self.shape, self.text_dim, self.channels = tuple(shape), text_dim, channels
+        self.depth, self.transformers = tuple(depth), tuple(transformers)
+        self.self_attention, self.cross_attention = tuple(self_attention), tuple(cross_attention)
+        self.shared_kv, self.weights, self.expansion, self.gate = (
+            shared_kv,
+            weights,
+            expansion,
+            gate,
+        )
+        self.separable, self.num_heads, self.patch, self.guided = (
+            separable,
+            num_heads,
+            patch,
+            guided,
+        )
 
         def transformer(i: int) -> TransformerBlock:
             own = attention(channels[i]) if self_attention[i] else None
@@ -156,8 +149,8 @@ class MobileUNet(nn.Module):
             )
 
         def level(i: int, takes: bool) -> Level:
-            convolution = separable_convolution if separable and i else plain_convolution
-            block = partial(Block, (1 + takes) * channels[i], channels[i], dim, convolution)
+            kind = separable_convolution if separable and i else convolution
+            block = partial(Block, (1 + takes) * channels[i], channels[i], dim, kind)
             attentive = [transformer(i) for _ in range(transformers[i])]
             return Level([block() for _ in range(depth[i])], attentive, takes)
 
@@ -165,13 +158,13 @@ class MobileUNet(nn.Module):
         self.guidance = (
             nn.Sequential(nn.Linear(1, dim), nn.SiLU(), nn.Linear(dim, dim)) if guided else None
         )
-        self.enter = nn.Sequential(nn.PixelUnshuffle(patch), plain_convolution(cell, channels[0]))
+        self.enter = nn.Sequential(nn.PixelUnshuffle(patch), convolution(cell, channels[0]))
         self.down = nn.ModuleList(level(i, takes=False) for i in levels)
         self.up = nn.ModuleList(level(i, takes=True) for i in levels)
         pairs = list(pairwise(channels))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairs)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in pairs)
-        last = zeroed(nn.Conv2d(channels[0], cell, 3, padding=1))
+        last = zeroed(convolution(channels[0], cell))
         self.leave = nn.Sequential(
             nn.GroupNorm(NUM_GROUPS, channels[0]), nn.SiLU(), last, nn.PixelShuffle(patch)
         )
@@ -203,7 +196,7 @@ class MobileUNet(nn.Module):
         mask: Tensor | None,
         guidance: Tensor | None,
     ) -> Told:
-        """What the blocks are told of a noise level (batch,), a text and a guidance weight."""
+        """What the blocks are told; arguments are those of ``forward``."""
         vector = self.noise(noise_level)
         if text is not None:
             check_text(text, mask, self.text_dim)
@@ -231,35 +224,10 @@ class MobileUNet(nn.Module):
         return h
 
 
-def plain_convolution(in_channels: int, channels: int) -> nn.Module:
-    """A 3x3 convolution."""
-    return nn.Conv2d(in_channels, channels, 3, padding=1)
-
-
 def separable_convolution(in_channels: int, channels: int) -> nn.Module:
     """A 3x3 convolution of every channel alone, and a 1x1 convolution of all of them."""
     alone = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels)
     return nn.Sequential(alone, nn.Conv2d(in_channels, channels, 1))
-
-
-def pool(text: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean (batch, dim) of the tokens (batch, m, dim) that ``mask`` (batch, m) shows."""
-    if mask is None:
-        return text.mean(1)
-    shown = mask[:, :, None].to(text.dtype)
-    return (text * shown).sum(1) / shown.sum(1).clamp(min=1)
-
-
-def check_text(text: Tensor, mask: Tensor | None, dim: int) -> None:
-    """Raise ``ValueError`` unless ``text`` is (batch, m, dim), and ``mask`` (batch, m) of truth
-    values."""
-    if text.ndim != 3 or text.shape[2] != dim:
-        raise ValueError(f"text must have shape (batch, m, {dim}), got {tuple(text.shape)}")
-    if mask is not None and (mask.shape != text.shape[:2] or mask.dtype != torch.bool):
-        raise ValueError(
-            f"mask must hold truth values of shape {tuple(text.shape[:2])}, got {mask.dtype} of "
-            f"shape {tuple(mask.shape)}"
-        )
 
 
 def check_channels(channels: Sequence[int], num_heads: int) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ folded into cells of ``patch x patch``, so that no map exists at full resolution
 time of a usual U-Net goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,27 +20,42 @@ from latent_ebm.networks.conditioning import Conditioning, check_pixels
 from samplers.checks import check_counts
 
 NUM_GROUPS = 8
+Convolution = Callable[[int, int], nn.Module]  # in_channels, out_channels
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size of a map."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
 class Block(nn.Module):
     """Residual block (batch, in, H, W), condition (batch, dim) -> (batch, out, H, W), at first the
     shortcut alone.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        condition_dim: Dimension of the condition.
+        convolution: Makes the two convolutions.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, condition_dim: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        condition_dim: int,
+        convolution: Convolution = convolution,
+    ) -> None:
         super().__init__()
-        self.norm1, self.norm2 = (
-            nn.GroupNorm(NUM_GROUPS, in_channels),
-            nn.GroupNorm(NUM_GROUPS, out_channels),
-        )
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.norm1 = nn.GroupNorm(NUM_GROUPS, in_channels)
+        self.norm2 = nn.GroupNorm(NUM_GROUPS, out_channels)
+        self.conv1 = convolution(in_channels, out_channels)
+        self.conv2 = convolution(out_channels, out_channels)
+        zeroed([*self.conv2.modules()][-1])
         self.film = nn.Linear(condition_dim, 2 * out_channels)
-        self.shortcut = (
-            nn.Identity()
-            if in_channels == out_channels
-            else nn.Conv2d(in_channels, out_channels, 1)
-        )
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
         self.activation = nn.SiLU()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -49,7 +65,7 @@ class Block(nn.Module):
         return self.shortcut(x) + self.conv2(self.activation(h))
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: Layer) -> Layer:
     """``layer`` with weights and biases 0."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -84,15 +100,13 @@ class UNet(Artefact):
         self.patch, self.depth = patch, depth
         dim, cell = 4 * channels, shape[0] * patch**2
         self.condition = Conditioning(dim, num_classes)
-        self.enter = nn.Sequential(
-            nn.PixelUnshuffle(patch), nn.Conv2d(cell, channels, 3, padding=1)
-        )
+        self.enter = nn.Sequential(nn.PixelUnshuffle(patch), convolution(cell, channels))
         self.down = blocks(channels, channels, depth, dim)
         self.shrink = nn.Conv2d(channels, 2 * channels, 4, 2, 1)
         self.middle = blocks(2 * channels, 2 * channels, 2 * depth, dim)
         self.grow = nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1)
         self.up = blocks(2 * channels, channels, depth, dim)
-        last = zeroed(nn.Conv2d(channels, cell, 3, padding=1))
+        last = zeroed(convolution(channels, cell))
         self.leave = nn.Sequential(
             nn.GroupNorm(NUM_GROUPS, channels), nn.SiLU(), last, nn.PixelShuffle(patch)
         )

@@ -54,6 +54,7 @@ from latent_ebm.networks import (
     DenoiserMLP,
     EnergyMLP,
     Fourier,
+    MobileUNet,
     PlacedEncoder,
     ResidualEncoder,
     UNet,
@@ -188,6 +189,10 @@ ROWS: dict[type, Row] = {
     UNet: Row(
         lambda: UNet((1, 8, 8), 8, 3, patch=1, depth=1),
         lambda net: net(draws(5, 1, 8, 8), draws(5), torch.tensor([0, 1, 2, -1, 0])),
+    ),
+    MobileUNet: Row(
+        lambda: MobileUNet((3, 8, 8), 6, (8, 16), (1, 2), (1, 1), (True, False), (False, True)),
+        lambda net: net(draws(5, 3, 8, 8), draws(5), draws(5, 4, 6), torch.ones(5, 4).bool()),
     ),
     Conditioning: Row(lambda: Conditioning(8, 3), of(5)),
     FeatureClassifier: Row(lambda: FeatureClassifier((1, 8, 8), 3, 2), of(5, 1, 8, 8)),

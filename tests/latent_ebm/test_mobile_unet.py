@@ -35,8 +35,10 @@ def cost(net: nn.Module) -> tuple[int, int]:
 
 
 def wake(net: nn.Module) -> nn.Module:
-    """``net`` with a last convolution that is not zero."""
-    nn.init.normal_(net.leave[2].weight, std=0.3)
+    """``net`` without weights that are zero at first."""
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
     return net
 
 
