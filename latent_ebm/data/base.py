@@ -197,9 +197,13 @@ class DataModule(LightningDataModule, ABC):
         seed = self.seed + int(
             os.environ.get("PL_GLOBAL_SEED", "0")
         )  # as Lightning seeds distributed samplers
-        order = DistributedSampler(self.train, processes, rank, seed=seed)
+        order = self.order(processes, rank, seed)
         whole = len(self.train) // processes >= self.batch_size
         return ResumableLoader(**self.loading(self.train), sampler=order, drop_last=whole)
+
+    def order(self, processes: int, rank: int, seed: int) -> DistributedSampler[Batch]:
+        """The order of the training rows, for the process ``rank`` of all ``processes``."""
+        return DistributedSampler(self.train, processes, rank, seed=seed)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(**self.loading(self.val))
