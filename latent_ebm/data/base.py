@@ -201,7 +201,7 @@ class DataModule(LightningDataModule, ABC):
         whole = len(self.train) // processes >= self.batch_size
         return ResumableLoader(**self.loading(self.train), sampler=order, drop_last=whole)
 
-    def order(self, processes: int, rank: int, seed: int) -> DistributedSampler[Batch]:
+    def order(self, processes: int, rank: int, seed: int) -> DistributedSampler[int]:
         """The order of the training rows, for the process ``rank`` of all ``processes``."""
         return DistributedSampler(self.train, processes, rank, seed=seed)
 

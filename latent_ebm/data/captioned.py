@@ -13,40 +13,39 @@ from torch.utils.data import DistributedSampler
 
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.data.base import TensorSet
-from latent_ebm.text import Tokenizer, WordTokenizer
-from latent_ebm.text.tokenizer import split_words
+from latent_ebm.text import Tokenizer
 
 
 class CaptionedSet(TensorSet):
-    """Rows whose batches carry ``tokens`` (n, L) of a caption; the null is the empty caption.
+    """Rows whose batches carry the ``tokens`` (n, L) of a caption; the null is the empty caption.
 
-    ``epoch`` is that of the training loader. Without a tokenizer batches carry labels.
+    ``epoch`` is that of the training loader.
     """
 
+    tokenizer: Tokenizer
     epoch = 0
-    tokenizer: Tokenizer | None = None
 
     @abstractmethod
+    def rows(self, index: Sequence[int]) -> tuple[Tensor, list[str]]:
+        """Pictures (k, 3, side, side) and captions of the rows at ``index`` in this epoch."""
+
     def captions(self, index: Sequence[int]) -> list[str]:
         """Captions of the rows at ``index`` in this epoch."""
-
-    def tell(self, index: Sequence[int]) -> Condition:
-        """What is known of the rows at ``index`` in this epoch."""
-        if self.tokenizer is None:
-            return self.condition.rows(torch.as_tensor(index))
-        ids = self.tokenizer([*self.captions(index), ""])
-        return Condition({"tokens": ids[:-1]}, {"tokens": ids[-1]})
+        return self.rows(index)[1]
 
     def __getitem__(self, index: int) -> Batch:
-        batch = self.__getitems__([range(len(self))[index]])
-        return Batch(batch.x[0], batch.condition.rows(0), torch.tensor(range(len(self))[index]))
+        row = range(len(self))[index]
+        batch = self.__getitems__([row])
+        return Batch(batch.x[0], batch.condition.rows(0), torch.tensor(row))
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        index = torch.as_tensor(indices)
-        return Batch(self.x[index], self.tell(indices), index)
+        x, captions = self.rows(indices)
+        tokens = self.tokenizer([*captions, ""])
+        condition = Condition({"tokens": tokens[:-1]}, {"tokens": tokens[-1]})
+        return Batch(x, condition, torch.as_tensor(indices))
 
 
-class EpochOrder(DistributedSampler[Batch]):
+class EpochOrder(DistributedSampler[int]):
     """The order of the rows in an epoch, which tells the rows what epoch it is.
 
     Args:
@@ -58,7 +57,12 @@ class EpochOrder(DistributedSampler[Batch]):
     """
 
     def __init__(
-        self, rows: CaptionedSet, processes: int, rank: int, seed: int, weights: Tensor | None
+        self,
+        rows: CaptionedSet,
+        processes: int,
+        rank: int,
+        seed: int,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__(rows, processes, rank, seed=seed)
         self.rows, self.weights = rows, weights
@@ -73,8 +77,3 @@ class EpochOrder(DistributedSampler[Batch]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         drawn = torch.multinomial(self.weights, self.total_size, True, generator=generator)
         return iter(drawn[self.rank :: self.num_replicas].tolist())
-
-
-def vocabulary(captions: Sequence[str]) -> WordTokenizer:
-    """The tokenizer of all words of ``captions``, as long as the longest of these."""
-    return WordTokenizer.count(captions, max_words=max(len(split_words(c)) for c in captions))

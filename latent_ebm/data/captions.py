@@ -55,6 +55,9 @@ KINDS = {  # what a picture shows, by its subgroup or the beginning of it, else 
     "objects": "an object",
     "symbols": "a symbol",
     "flags": "a flag",
+    "round": "a round shape",
+    "angular": "an angular shape",
+    "pointed": "a pointed shape",
 }
 TEMPLATES = (
     "a small picture: {name}",
@@ -162,7 +165,7 @@ def kind_of(glyphs: Glyphs, i: int) -> str:
     """What glyph ``i`` shows, by its subgroup, else by its group, else the group itself."""
     subgroup, group = glyphs.subgroup[i], glyphs.group[i]
     known = KINDS.get(subgroup) or KINDS.get(subgroup.split("-")[0]) or KINDS.get(group)
-    return known or f"{group} shape"
+    return known or group
 
 
 def open_captions(glyphs: Glyphs) -> dict[str, Tensor]:

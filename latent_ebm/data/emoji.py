@@ -9,34 +9,26 @@ the same ``label``, and a picture of either is a right answer.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from latent_ebm.conditions import Batch
 from latent_ebm.data.base import DataModule, Pair, make_generator
-from latent_ebm.data.captioned import CaptionedSet, EpochOrder, vocabulary
+from latent_ebm.data.captioned import CaptionedSet, EpochOrder
 from latent_ebm.data.captions import Captions
-from latent_ebm.data.emoji_font import draw_font, find_font
-from latent_ebm.data.emoji_pack import find_pack, read_pack, read_splits
+from latent_ebm.data.emoji_pack import read_splits
+from latent_ebm.data.glyph_sources import check_source, find_source, read_glyphs
 from latent_ebm.data.glyphs import Glyphs, check_side
-from latent_ebm.data.shapes import draw_shapes
-from latent_ebm.text import Tokenizer
+from latent_ebm.text import Tokenizer, WordTokenizer
+from latent_ebm.text.tokenizer import split_words
 from samplers.checks import check_counts, check_kind, check_numbers
 
-SOURCES = ("pack", "font", "shapes")
 COMPOSITIONS, SUBJECTS = "composition_held_out", "subject_held_out"
 PER_BASE, MIN_FAMILY = 2, 4  # compositions held out of a base; glyphs of a base that can lose them
 SUBJECT_SHARE = 0.1  # of the bases
-
-
-def read_glyphs(source: str, path: str | None, styles: Sequence[str], side: int) -> Glyphs:
-    """The glyphs of a source: "pack" (a folder), "font" (a file) or "shapes" (no file)."""
-    if source == "pack":
-        return read_pack(path, styles, side)
-    return draw_font(path, side) if source == "font" else draw_shapes(side)
 
 
 def draw_splits(glyphs: Glyphs, seed: int) -> dict[str, frozenset[str]]:
@@ -84,16 +76,17 @@ class EmojiSet(CaptionedSet):
         self.glyphs, self.rule, self.tokenizer = glyphs, rule, tokenizer
         self.seed, self.part = seed, part
 
-    def captions(self, index: Sequence[int]) -> list[str]:
+    def rows(self, index: Sequence[int]) -> tuple[Tensor, list[str]]:
         generator = make_generator(self.seed, self.part, self.epoch)
-        return self.rule.write(self.glyphs, index, generator)
+        captions = self.rule.write(self.glyphs, index, generator)
+        return self.x[torch.as_tensor(index)], captions
 
 
 class Emoji(DataModule):
     """Emoji (3, side, side) in [-1, 1] on a background; batches carry the ``tokens`` of a caption.
 
-    After ``setup`` there are ``glyphs``, all of them; ``splits``, hexcodes by name; and
-    ``tokenizer``. ``train.glyphs``, ``val.glyphs`` and ``test.glyphs`` know the names of rows.
+    ``train.glyphs``, ``val.glyphs`` and ``test.glyphs`` know the names of the rows; ``tokenizer``
+    is there after ``setup``.
 
     Args:
         source: "pack", "font" or "shapes": see ``emoji_pack``, ``emoji_font`` and ``shapes``.
@@ -118,8 +111,6 @@ class Emoji(DataModule):
     train: EmojiSet
     val: EmojiSet
     test: EmojiSet
-    glyphs: Glyphs
-    splits: dict[str, frozenset[str]]
 
     def __init__(
         self,
@@ -137,8 +128,7 @@ class Emoji(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        if source not in SOURCES:
-            raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+        check_source(source)
         if isinstance(held_out, str) or not held_out:
             raise ValueError(f"held_out must be a list of splits, got {held_out!r}")
         if len(background) != 3:
@@ -158,9 +148,19 @@ class Emoji(DataModule):
 
     @property
     def files(self) -> list[Path]:
-        if self.source == "shapes":
-            return []
-        return [find_pack(self.path) if self.source == "pack" else Path(find_font(self.path))]
+        return find_source(self.source, self.path)
+
+    @cached_property
+    def glyphs(self) -> Glyphs:
+        """All glyphs of the source."""
+        return read_glyphs(self.source, self.path, self.styles, self.side)
+
+    @cached_property
+    def splits(self) -> dict[str, frozenset[str]]:
+        """Hexcodes by split."""
+        if self.source == "pack":
+            return read_splits(self.path)
+        return draw_splits(self.glyphs, self.seed)
 
     def load(self) -> tuple[Pair, Pair, Pair]:
         x, art = self.glyphs.on(self.background), self.glyphs.art
@@ -170,26 +170,26 @@ class Emoji(DataModule):
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "test"):
             return
-        self.glyphs = read_glyphs(self.source, self.path, self.styles, self.side)
-        self.splits = (
-            read_splits(self.path)
-            if self.source == "pack"
-            else draw_splits(self.glyphs, self.seed)
-        )
-        self.tokenizer = self.tokenizer or vocabulary(self.rule.all(self.glyphs))
-        parts = enumerate(zip(self.load(), self.split_rows(), strict=True))
+        self.tokenizer = tokenizer = self.tokenizer or self._vocabulary()
+        x, art = self.glyphs.on(self.background), self.glyphs.art
         self.train, self.val, self.test = (
             EmojiSet(
                 self.glyphs.take(rows.tolist()),
-                *pair,
-                rule=self.rule,
-                tokenizer=self.tokenizer,
-                seed=self.seed,
-                part=part,
+                x[rows],
+                art[rows],
+                self.rule,
+                tokenizer,
+                self.seed,
+                part,
             )
-            for part, (pair, rows) in parts
+            for part, rows in enumerate(self.split_rows())
         )
         super().setup(stage)
+
+    def _vocabulary(self) -> WordTokenizer:
+        """The tokenizer of the words of all captions, as long as the longest of these."""
+        texts = self.rule.all(self.glyphs)
+        return WordTokenizer.count(texts, max_words=max(len(split_words(t)) for t in texts))
 
     def split_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Positions among ``glyphs`` of training, validation and test glyphs.
@@ -226,7 +226,7 @@ class Emoji(DataModule):
             )
         return chosen
 
-    def order(self, processes: int, rank: int, seed: int) -> DistributedSampler[Batch]:
+    def order(self, processes: int, rank: int, seed: int) -> DistributedSampler[int]:
         power = self.family_power
         weights = None if power is None else self.train.glyphs.weights(power)
         return EpochOrder(self.train, processes, rank, seed, weights)

@@ -160,7 +160,9 @@ def decode(content: bytes, path: Path, code: str, side: int) -> Image.Image:
 
 def glyphs_of(pictures: Sequence[Image.Image], rows: Sequence[Row], style: str) -> Glyphs:
     """Pictures and their rows as ``Glyphs``."""
-    columns = {name: [row[name] for row in rows] for name in FIELDS if name not in ("name", "tags")}
+    columns = {
+        name: [row[name] for row in rows] for name in FIELDS if name not in ("name", "tags")
+    }
     return Glyphs(
         as_images(pictures),
         names=[row["name"] for row in rows],

@@ -83,6 +83,14 @@ class Glyphs:
         columns = {name: [getattr(self, name)[i] for i in index] for name in COLUMNS}
         return Glyphs(self.images[torch.as_tensor(index, dtype=torch.int64)], **columns)
 
+    def of_groups(self, groups: Sequence[str]) -> "Glyphs":
+        """The glyphs of ``groups``. Raises ``ValueError`` for a group without glyphs."""
+        known = sorted(set(self.group))
+        if isinstance(groups, str) or not groups or (unknown := set(groups) - set(known)):
+            wrong = repr(groups if isinstance(groups, str) or not groups else min(unknown))
+            raise ValueError(f"groups must be some of {', '.join(known)}, got {wrong}")
+        return self.take([i for i, group in enumerate(self.group) if group in groups])
+
     def resize(self, side: int) -> "Glyphs":
         """The same at ``side`` x ``side`` pixels, each the average of the pixels it covers."""
         check_side("resize", side)

@@ -40,9 +40,7 @@ def heart() -> Polygon:
     """The curve x = 16 sin(a)^3, y = 13 cos(a) - 5 cos(2a) - 2 cos(3a) - cos(4a)."""
     angles = [2 * pi * k / 60 for k in range(60)]
     heights = [13 * cos(a) - 5 * cos(2 * a) - 2 * cos(3 * a) - cos(4 * a) for a in angles]
-    return [
-        (0.5 + sin(a) ** 3 / 2, 0.46 - h / 32) for a, h in zip(angles, heights, strict=True)
-    ]
+    return [(0.5 + sin(a) ** 3 / 2, 0.46 - h / 32) for a, h in zip(angles, heights, strict=True)]
 
 
 def moon() -> Polygon:
@@ -94,11 +92,13 @@ def draw_shapes(side: int = 64) -> Glyphs:
             for (_, colour, hollow), more in zip(cells, words, strict=True)
         ],
         group=[SHAPES[shape][0] for shape, _, _ in cells],
-        subgroup=[shape for shape, _, _ in cells],
+        subgroup=[f"{SHAPES[shape][0]}-{shape}" for shape, _, _ in cells],
         tone=[colour for _, colour, _ in cells],
         gender=[""] * len(cells),
         base=bases,
-        hexcode=[f"{base} {c}".replace(" ", "-") for base, (_, c, _) in zip(bases, cells, strict=True)],
+        hexcode=[
+            f"{base} {c}".replace(" ", "-") for base, (_, c, _) in zip(bases, cells, strict=True)
+        ],
         style=[STYLE] * len(cells),
     )
 
