@@ -166,7 +166,12 @@ def glyphs_of(pictures: Sequence[Image.Image], rows: Sequence[Row], style: str) 
     return Glyphs(
         as_images(pictures),
         names=[row["name"] for row in rows],
-        keywords=[tuple(filter(None, row["tags"].split("|"))) for row in rows],
+        keywords=[keywords_of(row["tags"]) for row in rows],
         style=[style] * len(rows),
         **columns,
     )
+
+
+def keywords_of(tags: str) -> tuple[str, ...]:
+    """The keywords of a cell; those without a letter or digit, such as ``*``, are no captions."""
+    return tuple(tag for tag in tags.split("|") if any(map(str.isalnum, tag)))

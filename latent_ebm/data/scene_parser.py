@@ -7,10 +7,8 @@ its mask. How much better than the background a glyph explains a patch is
     gain = |d|^2 - |d - t|^2 = 2 <d, t> - |t|^2,
 
 for all places and glyphs one matrix product. At the true place of a clean picture the gain is
-|t|^2, and the score min(1, gain / |t|^2) is 1. Small glyphs can fit into large ones with a score of 1, and
-large ones can cover parts of several with a high gain. What is taken is therefore the glyph of the
-highest gain x score^2; boxes that overlap it are ruled out, and so on until none is left with
-``min_score``.
+|d|^2, and no other glyph does as well there. The best one is taken, boxes that overlap it are
+ruled out, and so on until no glyph explains ``min_score`` of its own energy |t|^2.
 """
 
 import torch
@@ -33,7 +31,6 @@ from samplers.checks import check_numbers
 
 LARGEST, SMALLEST = SIZES[-1], SIZES[0]
 TOLERANCE = 0.05  # of a background: the distance of colours in [0, 1]
-LEAST = 1e-6  # energy of a glyph, which may be invisible
 
 
 class SceneParser:
@@ -72,7 +69,7 @@ class SceneParser:
         found = [divmod(k, len(PALETTE)) for k in nearest(x, drops.flatten(0, 1)).tolist()]
         templates = {b: self._templates(b, x) for b in {b for _, b in found}}
         return [
-            Scene(self._objects(self._worth(image - drops[t, b], templates[b])), b, t)
+            Scene(self._objects(self._gain(image - drops[t, b], templates[b])), b, t)
             for image, (t, b) in zip(x, found, strict=True)
         ]
 
@@ -81,35 +78,34 @@ class SceneParser:
         pictures, alpha = self.templates.to(x).split([3, 1], 1)
         return (pictures - alpha * palette().to(x)[background].view(3, 1, 1)).flatten(1)
 
-    def _worth(self, difference: Tensor, templates: Tensor) -> Tensor:
-        """The worth (tops, lefts, sizes, glyphs) of every glyph in every place, 0 if too low."""
+    def _gain(self, difference: Tensor, templates: Tensor) -> Tensor:
+        """The gain (tops, lefts, sizes, glyphs) of every glyph in every place, 0 if too low."""
         margin = LARGEST - SMALLEST
         patches = unfold(pad(difference, (0, margin) * 2)[None], LARGEST)[0].T
-        energy = templates.square().sum(1).clamp(min=LEAST)
+        energy = templates.square().sum(1)
         gain = torch.addmm(-energy, patches, templates.T, alpha=2)
-        score = (gain / energy).clamp(max=1)
-        worth = torch.where(score < self.min_score, 0.0, gain * score.square())
+        gain[gain < self.min_score * energy] = 0
         num = self.scenery.side - SMALLEST + 1
-        worth = worth.view(num, num, len(SIZES), -1)
+        gain = gain.view(num, num, len(SIZES), -1)
         for k, size in enumerate(SIZES):  # boxes that leave the picture
             inside = self.scenery.side - size + 1
-            worth[inside:, :, k] = worth[:, inside:, k] = 0
-        return worth
+            gain[inside:, :, k] = gain[:, inside:, k] = 0
+        return gain
 
-    def _objects(self, worth: Tensor) -> tuple[Placed, ...]:
-        """Objects of the highest worth that do not overlap; ``worth`` is written over."""
+    def _objects(self, gain: Tensor) -> tuple[Placed, ...]:
+        """Objects of the highest gain that do not overlap; ``gain`` is written over."""
         objects: list[Placed] = []
         while len(objects) < self.max_num:
-            best = worth.argmax()
-            top, left, k, glyph = (int(i) for i in torch.unravel_index(best, worth.shape))
-            if worth[top, left, k, glyph] <= 0:
+            best = gain.argmax()
+            top, left, k, glyph = (int(i) for i in torch.unravel_index(best, gain.shape))
+            if gain[top, left, k, glyph] <= 0:
                 break
             objects.append(Placed(glyph, SIZES[k], left, top))
             for other, size in enumerate(SIZES):
                 rows, columns = (
                     slice(max(0, corner - size + 1), corner + SIZES[k]) for corner in (top, left)
                 )
-                worth[rows, columns, other] = 0
+                gain[rows, columns, other] = 0
         return in_order(objects)
 
 
