@@ -3,8 +3,8 @@
 A full name determines the picture, so that a regression on the text is as good as a diffusion
 model. *Open* captions ("food", "a face", a keyword, or a name without its style) have several
 right pictures. *Synthetic* captions say more, by template. *Wrong* captions belong to another
-glyph; their share is known, so that what they do to a model can be measured (captions of both kinds
-for one image: Imagen 3, arXiv:2408.07009).
+glyph; their share is known, so that what they do to a model can be measured (captions of both
+kinds for one image: Imagen 3, arXiv:2408.07009).
 """
 
 from collections import defaultdict

@@ -75,8 +75,8 @@ def draw_font(
     Args:
         font: The file of the font; null: Noto Color Emoji, if it is installed.
         side: Pixels of a side, 4 to 256.
-        names: What to draw and what it is called, such as ``{"🧑‍🎨": "artist"}``, in place of
-            single characters with their names in Unicode.
+        names: What to draw and what it is called, such as ``{"🦊": "fox"}``; null: single
+            characters, and people in five tones, with their names in Unicode.
 
     Raises:
         FileNotFoundError: If there is no font.

@@ -1,7 +1,7 @@
 """Emoji in files: a folder with pictures in several styles, their names, and which are held out.
 
-- ``emoji_rows.csv``: one row per emoji with its names, keywords (``tags``, joined by ``|``), group,
-  subgroup, tone, gender and base.
+- ``emoji_rows.csv``: one row per emoji with its name, keywords (``tags``, joined by ``|``),
+  group, subgroup, tone, gender and base.
 - ``emoji_<style>_64.npz``: ``png``, the bytes of all PNG files end to end; ``offset`` (n + 1),
   where each begins; ``row`` (n,), the line of each in the table; ``hexcode`` (n,).
 - ``emoji_splits.json``: lists of hexcodes by the name of their split.

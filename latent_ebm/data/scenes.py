@@ -184,7 +184,7 @@ class Scenes(DataModule):
 
 
 def check_prompts(prompts: Sequence[str], max_num: int) -> None:
-    """Raise ``ValueError`` unless ``prompts`` are known and one fits at most ``max_num`` objects."""
+    """Raise ``ValueError`` unless ``prompts`` are known and one fits ``max_num`` objects."""
     known = ", ".join(ALL_PROMPTS)
     if unknown := [prompt for prompt in prompts if prompt not in ALL_PROMPTS]:
         raise ValueError(f"prompts must be some of {known}, got {unknown[0]!r}")

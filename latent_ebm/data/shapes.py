@@ -1,8 +1,8 @@
 """Drawn shapes in colours: glyphs that need no file and no font.
 
 Twelve shapes, filled or hollow, in eight colours: 192 glyphs such as "red circle" and "hollow blue
-star". A shape is a polygon in the unit square, drawn four times too large and averaged. Its base is
-the shape, filled or hollow; its tone is the colour.
+star". A shape is a polygon in the unit square, drawn four times too large and averaged. Its base
+is the shape, filled or hollow; its tone is the colour.
 """
 
 from math import cos, pi, sin

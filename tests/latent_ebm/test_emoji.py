@@ -111,7 +111,7 @@ def test_pictures_are_composed_by_opacity() -> None:
 def test_resized_pictures_are_averages_of_what_is_seen() -> None:
     """Half transparent: the average on a background is the background's average of the pixels."""
     pixels = torch.from_numpy(picture(3)).permute(2, 0, 1)[None].float() / 255
-    glyphs = Glyphs(pixels, *[["a"]] * 1, [("b",)], *[["c"]] * 7)
+    glyphs = Glyphs(pixels, ["a"], [("b",)], *[["c"]] * 7)
     for background in (torch.zeros(3), torch.ones(3)):
         large = glyphs.on(background)
         mean = large.view(1, 3, 16, 4, 16, 4).mean((3, 5))
