@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from latent_ebm.artefacts import Artefact
+from latent_ebm.conditions import Condition
+from latent_ebm.networks.conditional import Conditional, of_chains
 from samplers.checks import check_numbers
 from samplers.run_checks import is_readable
 
@@ -20,10 +22,21 @@ class Likelihood(Artefact, ABC):
     """
 
     @abstractmethod
-    def forward(self, z: Tensor) -> Distribution:
+    def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
         """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` is one number per row, its
-        ``mean`` an image.
+        ``mean`` an image. ``condition`` is that of a decoder that is told one.
         """
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the decoder is told a condition, see ``given``."""
+        return False
+
+    def given(self, condition: Condition) -> "Likelihood":
+        """``p(x|z, c)``, chain ``c`` of the condition's row ``c % rows``; this likelihood itself
+        if it is not conditional.
+        """
+        return GivenLikelihood(self, condition) if self.is_conditional else self
 
     def check(self, x: Tensor) -> None:
         """Raise ``ValueError`` if an entry of ``x`` is not finite, or lies where ``p(x|z)`` has no
@@ -79,8 +92,13 @@ class GaussianLikelihood(Likelihood):
         """Whether ``scale`` is trained."""
         return isinstance(self.log_scale, nn.Parameter)
 
-    def forward(self, z: Tensor) -> Distribution:
-        return per_row(Normal(self.decoder(z), self.log_scale.exp(), validate_args=False))
+    @property
+    def is_conditional(self) -> bool:
+        return isinstance(self.decoder, Conditional)
+
+    def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
+        mean = self.decoder(z, **condition)
+        return per_row(Normal(mean, self.log_scale.exp(), validate_args=False))
 
 
 class BernoulliLikelihood(Likelihood):
@@ -92,8 +110,12 @@ class BernoulliLikelihood(Likelihood):
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, z: Tensor) -> Distribution:
-        return per_row(Bernoulli(logits=self.decoder(z), validate_args=False))
+    @property
+    def is_conditional(self) -> bool:
+        return isinstance(self.decoder, Conditional)
+
+    def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
+        return per_row(Bernoulli(logits=self.decoder(z, **condition), validate_args=False))
 
     def check(self, x: Tensor) -> None:
         super().check(x)
@@ -133,13 +155,31 @@ class Masked(Likelihood):
         if is_readable(x):
             self.likelihood.check(x[self.mask.expand_as(x)])
 
-    def forward(self, z: Tensor) -> Distribution:
+    @property
+    def is_conditional(self) -> bool:
+        return self.likelihood.is_conditional
+
+    def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
         from pyro.distributions import MaskedDistribution
 
-        dense = self.likelihood(z)
+        dense = self.likelihood(z, **condition)
         if not isinstance(dense, Independent):
             raise ValueError(
                 "likelihood must give a torch Independent distribution to mask, got "
                 f"{type(dense).__name__}"
             )
         return per_row(MaskedDistribution(dense.base_dist, self.mask))  # pyright: ignore[reportArgumentType]
+
+
+class GivenLikelihood(Likelihood):
+    """``p(x|z, c)`` of a ``likelihood`` whose decoder is told the ``condition`` c."""
+
+    def __init__(self, likelihood: Likelihood, condition: Condition) -> None:
+        super().__init__()
+        self.likelihood, self.condition = likelihood, condition
+
+    def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
+        return self.likelihood(z, **of_chains(self.condition, len(z)), **condition)
+
+    def check(self, x: Tensor) -> None:
+        self.likelihood.check(x)

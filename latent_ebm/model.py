@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.artefacts import Artefact
+from latent_ebm.conditions import Condition
 from latent_ebm.likelihoods import Likelihood
 from latent_ebm.priors import Prior
 from samplers import Given, Sum
@@ -72,6 +73,23 @@ class LatentModel(Artefact):
         check_kind(self, Prior, prior=prior)
         check_kind(self, Likelihood, likelihood=likelihood)
         self.prior, self.likelihood = prior, likelihood
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the prior or the likelihood is told a condition."""
+        return self.prior.is_conditional or self.likelihood.is_conditional
+
+    def given(self, condition: Condition) -> "LatentModel":
+        """``p(x, z|c) = p(z|c) p(x|z, c)``: a view of this model with the same parameters, whose
+        row ``i`` has row ``i % rows`` of the condition.
+
+        Sampling, posteriors, losses and bounds take it as any model. The prior's constant depends
+        on the condition, so that energies of different conditions cannot be compared. Of the empty
+        condition it is the model itself, to which everything is unknown.
+        """
+        if not condition:
+            return self
+        return LatentModel(self.prior.given(condition), self.likelihood.given(condition))
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
         """``log p(z) + log p(x|z)`` (batch,), up to the prior's constant. Raises ``ValueError`` on

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
+from latent_ebm.conditions import Condition
+from latent_ebm.networks.conditional import Conditional, Told
 from latent_ebm.networks.energy import stacked
 from samplers import Density, Sampler, Sum, log_z_bracket
 from samplers.checks import check_counts, check_kind, check_numbers
@@ -43,6 +45,17 @@ class Prior(Artefact, Density, ABC):
     def tilt(self, z: Tensor) -> Tensor:
         """Learned part (batch,) of the log-density: ``log_density(z) - base.log_density(z)``."""
         return self.log_density(z) - self.base.log_density(z)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether this prior depends on a condition, see ``given``."""
+        return False
+
+    def given(self, condition: Condition) -> "Prior":
+        """``p(z|c)``, chain ``c`` of the condition's row ``c % rows``; this prior itself if it is
+        not conditional. Its constant ``log_z`` depends on the condition.
+        """
+        return self
 
     def log_z_bracket(
         self,
@@ -113,7 +126,8 @@ class EnergyPrior(Prior, Sum):
     """``p(z) = p_0(z) exp(-E(z)) / Z`` (Pang et al. 2020, arXiv:2006.08205), ``E = network``.
 
     ``network`` maps z (batch, dim) to energies (batch,), low where latents of data lie; ``base``
-    is a normalised prior; ``sampler`` draws from the product, started at the base.
+    is a normalised prior; ``sampler`` draws from the product, started at the base. A network that
+    is ``Conditional`` makes a prior ``p(z|c)``, see ``given``.
     """
 
     def __init__(self, network: nn.Module, base: Prior, sampler: Sampler) -> None:
@@ -124,6 +138,15 @@ class EnergyPrior(Prior, Sum):
 
     def log_density(self, z: Tensor) -> Tensor:
         return self.base.log_density(z) + self.tilt(z)
+
+    @property
+    def is_conditional(self) -> bool:
+        return isinstance(self.network, Conditional)
+
+    def given(self, condition: Condition) -> "Prior":
+        if not self.is_conditional:
+            return self
+        return EnergyPrior(Told(self.network, condition), self.base, self.sampler)
 
     def tilt(self, z: Tensor) -> Tensor:
         energy = self.network(z)

@@ -5,17 +5,21 @@ the losses at the samples (M). Samples are constants, prior and likelihood share
 the losses are summed under one optimiser.
 """
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import BatchLike, Condition, check_unconditional
+from latent_ebm.conditions import Batch, BatchLike, Condition, Conditioner, conditioner_or_none
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.metrics import reconstruction_mse
 from latent_ebm.model import EnergyTerms, LatentModel
 from latent_ebm.posteriors import MCMCPosterior, Posterior
-from latent_ebm.priors import EnergyPrior
+from latent_ebm.priors import Prior, RatioPrior
 from samplers import HMC, MALA, LogDensity, Sampler
 from samplers.checks import check_kind, check_numbers
+
+BLOCK = 500  # rows that are decoded at once
 
 
 def acceptance(
@@ -33,13 +37,37 @@ def acceptance(
     return {f"acceptance/{name}": info.accept_prob.mean()}
 
 
-def energies(prior: EnergyPrior, z_data: Tensor, z_model: Tensor) -> dict[str, Tensor]:
+def energies(prior: Prior, z_data: Tensor, z_model: Tensor) -> dict[str, Tensor]:
     """Mean energies of posterior and prior draws (batch, dim)."""
     with torch.no_grad():
         return {
-            f"energy/{name}": prior.network(z).mean()
+            f"energy/{name}": -prior.tilt(z).mean()
             for name, z in {"data": z_data, "model": z_model}.items()
         }
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A prior that a ``sampler`` draws from, in chains that may start anywhere."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """What moves the chains."""
+        ...
+
+
+def is_trainable(module: nn.Module) -> bool:
+    """Whether ``module`` has a parameter to train."""
+    return any(p.requires_grad for p in module.parameters())
+
+
+def check_no_stages(rule: object, model: LatentModel) -> None:
+    """Raise ``ValueError`` for a prior that learns in stages, under a ``rule`` without stages."""
+    if isinstance(model.prior, RatioPrior):
+        raise ValueError(
+            f"{type(rule).__name__}: model.prior must learn without stages, got a RatioPrior, "
+            "which MultiStageRatio trains"
+        )
 
 
 class LatentRule(LearningRule):
@@ -50,7 +78,11 @@ class LatentRule(LearningRule):
         inference: Draws latents of held-out data, and those of ``predict_step``.
         optimizer: Makes the optimiser from groups of parameters.
         prior_lr: The learning rate of what learns the prior, if it differs.
+        conditioner: Tells a conditional prior or likelihood what is known of a row.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For a conditional model without a ``conditioner``, or the reverse.
     """
 
     def __init__(
@@ -60,23 +92,32 @@ class LatentRule(LearningRule):
         optimizer: OptimizerCallable,
         *,
         prior_lr: float | None = None,
+        conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
         check_kind(self, LatentModel, model=model)
         check_numbers(self, "non-negative", prior_lr=0 if prior_lr is None else prior_lr)
+        if model.is_conditional != (conditioner is not None):
+            what = "given for a " if model.is_conditional else "left out for an un"
+            raise ValueError(f"conditioner must be {what}conditional model, got {conditioner}")
         self.model, self.inference, self.prior_lr = model, inference, prior_lr
+        self.conditioner = conditioner_or_none(conditioner)
 
     @property
     def learner(self) -> nn.Module:
         """What learns the prior: its parameters take the rate ``prior_lr``."""
         return self.model.prior
 
-    def watch_posterior(self, posterior: Posterior, x: Tensor, z: Tensor) -> dict[str, Tensor]:
-        """The acceptance of posterior chains at x (batch, \\*event) and z (batch, dim)."""
+    def watch_posterior(
+        self, posterior: Posterior, model: LatentModel, x: Tensor, z: Tensor
+    ) -> dict[str, Tensor]:
+        """The acceptance of posterior chains of ``model`` at x (batch, \\*event) and z (batch,
+        dim).
+        """
         if not isinstance(posterior, MCMCPosterior):
             return {}
-        return acceptance("posterior", posterior.sampler, self.model.log_posterior(x), z)
+        return acceptance("posterior", posterior.sampler, model.log_posterior(x), z)
 
     def generate(
         self,
@@ -85,38 +126,40 @@ class LatentRule(LearningRule):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Prior draws ``z`` (num, dim) and ``x = E[x|z]``."""
-        check_unconditional(condition)
-        z = self.model.prior.sample(num, generator=generator)
-        return {"x": torch.cat([self.model.decode(part) for part in z.split(500)]), "z": z}
+        """Prior draws ``z`` (num, dim), ``x = E[x|z]``, and the ``condition`` if there is one."""
+        told = self.conditioner.request(num, condition)
+        z = self.model.given(told).prior.sample(num, generator=generator)
+        parts = [slice(start, start + BLOCK) for start in range(0, max(num, 1), BLOCK)]
+        x = [self.model.given(told.rows(part)).decode(z[part]) for part in parts]
+        return {"x": torch.cat(x), "z": z, **(condition or {})}
 
-    def held_out_latents(self, x: Tensor, index: Tensor | None, dataloader_idx: int) -> Tensor:
-        """Latents (batch, dim) of rows x (batch, \\*event) of a validation set."""
-        return self.inference.sample(self.model, x)
+    def told(self, batch: Batch) -> LatentModel:
+        """The model given what is known of the rows of ``batch``."""
+        return self.model.given(self.conditioner(batch.condition))
+
+    def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
+        """Latents (rows, dim) of the rows of a validation set."""
+        return self.inference.sample(model, batch.x)
 
     def validation_step(self, batch: BatchLike, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Log held-out metrics, and return the latents that they are of, for callbacks."""
-        x, _, index = self.unpack(batch)
-        z = self.held_out_latents(x, index, dataloader_idx)
-        self.log_held_out("val", self.metrics_at(x, z), batch, dataloader_idx)
+        rows = self.unpack(batch)
+        model = self.told(rows)
+        z = self.held_out_latents(model, rows, dataloader_idx)
+        self.log_held_out("val", metrics_at(model, rows.x, z), batch, dataloader_idx)
         return z
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
-        x = self.unpack(batch).x
-        return self.metrics_at(x, self.inference.sample(self.model, x))
-
-    def metrics_at(self, x: Tensor, z: Tensor) -> dict[str, Tensor]:
-        """Reconstruction error and mean energy of x (batch, \\*event) at latents z (batch,
-        dim).
-        """
-        joint = self.model.energy_terms(x, z).joint.mean()
-        error = joint.new_tensor(reconstruction_mse(x, self.model.decode(z)))
-        return {"reconstruction_mse": error, "joint": joint}
+        rows = self.unpack(batch)
+        model = self.told(rows)
+        return metrics_at(model, rows.x, self.inference.sample(model, rows.x))
 
     def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> EnergyTerms:
-        """Energy terms (batch,) at inferred latents."""
-        x = self.unpack(batch).x
-        return self.model.energy_terms(x, self.inference.sample(self.model, x))
+        """Energy terms (batch,) at inferred latents; of rows x alone the condition is unknown."""
+        rows = self.unpack(batch)
+        unknown = self.conditioner.unknown(len(rows.x))
+        model = self.told(rows) if rows.condition else self.model.given(unknown)
+        return model.energy_terms(rows.x, self.inference.sample(model, rows.x))
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         prior = [p for p in self.learner.parameters() if p.requires_grad]
@@ -126,3 +169,10 @@ class LatentRule(LearningRule):
             {"params": prior} if self.prior_lr is None else {"params": prior, "lr": self.prior_lr}
         )
         return [self.optimizer([g for g in (group, {"params": rest}) if g["params"]])]
+
+
+def metrics_at(model: LatentModel, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+    """Reconstruction error and mean energy of x (batch, \\*event) at latents z (batch, dim)."""
+    joint = model.energy_terms(x, z).joint.mean()
+    error = joint.new_tensor(reconstruction_mse(x, model.decode(z)))
+    return {"reconstruction_mse": error, "joint": joint}

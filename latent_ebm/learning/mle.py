@@ -8,13 +8,20 @@ from typing import Literal
 
 from torch import Tensor
 
-from latent_ebm.conditions import BatchLike
+from latent_ebm.conditions import BatchLike, Conditioner
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
-from latent_ebm.learning.latent import LatentRule, acceptance, energies
+from latent_ebm.learning.latent import (
+    LatentRule,
+    Sampled,
+    acceptance,
+    check_no_stages,
+    energies,
+    is_trainable,
+)
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import contrastive, negative_log_likelihood
 from latent_ebm.posteriors import Posterior
-from latent_ebm.priors import EnergyPrior
+from latent_ebm.priors import Prior
 from samplers import PersistentChains
 
 
@@ -32,7 +39,12 @@ class ShortRunMLE(LatentRule):
             draws (contrastive divergence), or continue ``PersistentChains``.
         inference: Draws latents of held-out data; the posterior, if left out.
         prior_lr: The learning rate of the prior, if it differs.
+        conditioner: Tells a conditional prior or likelihood what is known of a row.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For a ratio prior, ``prior_chains`` that the prior cannot run, or a
+            ``conditioner`` that does not fit the model.
     """
 
     def __init__(
@@ -43,42 +55,71 @@ class ShortRunMLE(LatentRule):
         prior_chains: PersistentChains | Literal["cold", "warm"] = "cold",
         inference: Posterior | None = None,
         prior_lr: float | None = None,
+        conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(
-            model, inference or posterior, optimizer, prior_lr=prior_lr, scheduler=scheduler
+            model,
+            inference or posterior,
+            optimizer,
+            prior_lr=prior_lr,
+            conditioner=conditioner,
+            scheduler=scheduler,
         )
-        if not isinstance(prior_chains, PersistentChains) and prior_chains not in ("cold", "warm"):
-            raise ValueError(
-                f'prior_chains must be "cold", "warm" or PersistentChains, got {prior_chains!r}'
-            )
+        check_no_stages(self, model)
+        check_chains(prior_chains, model.prior)
         self.posterior, self.prior_chains = posterior, prior_chains
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        x, _, index = self.unpack(batch)
-        z_data = self.posterior.sample(self.model, x, index=index)
-        losses = {"likelihood": negative_log_likelihood(self.model.likelihood(z_data), x)}
-        if isinstance(self.model.prior, EnergyPrior):
-            z_model = self.sample_prior(self.model.prior, z_data)
-            losses["prior"] = contrastive(self.model.prior, z_data, z_model)
-            self.drawn = (x, z_data, z_model)
+        rows = self.unpack(batch)
+        model = self.told(rows)
+        z_data = self.posterior.sample(model, rows.x, index=rows.index)
+        losses = {"likelihood": negative_log_likelihood(model.likelihood(z_data), rows.x)}
+        if is_trainable(model.prior):
+            z_model = self.sample_prior(model.prior, z_data)
+            losses["prior"] = contrastive(model.prior, z_data, z_model)
+            self.drawn = (model, rows.x, z_data, z_model)
         return losses
 
     def watch(self) -> dict[str, Tensor]:
-        prior = self.model.prior
-        if not isinstance(prior, EnergyPrior):
+        if not is_trainable(self.model.prior):
             return {}
-        x, z_data, z_model = self.drawn
-        chains = acceptance("prior", prior.sampler, prior, z_model) | self.watch_posterior(
-            self.posterior, x, z_data
+        model, x, z_data, z_model = self.drawn
+        prior = model.prior
+        chains = (
+            acceptance("prior", prior.sampler, prior, z_model)
+            if isinstance(prior, Sampled)
+            else {}
         )
-        return energies(prior, z_data, z_model) | chains
+        return (
+            energies(prior, z_data, z_model)
+            | chains
+            | self.watch_posterior(self.posterior, model, x, z_data)
+        )
 
-    def sample_prior(self, prior: EnergyPrior, z_data: Tensor) -> Tensor:
+    def sample_prior(self, prior: Prior, z_data: Tensor) -> Tensor:
         """Negative samples z- (batch, dim), as many as ``z_data``."""
+        if self.prior_chains == "cold" or not isinstance(prior, Sampled):
+            return prior.sample(len(z_data))
         if isinstance(self.prior_chains, PersistentChains):
             index = self.prior_chains.pick(len(z_data))
             return self.prior_chains.advance(prior.sampler, prior, index)
-        if self.prior_chains == "warm":
-            return prior.sampler.sample(prior, z_data)
-        return prior.sample(len(z_data))
+        return prior.sampler.sample(prior, z_data)
+
+
+def check_chains(prior_chains: object, prior: Prior) -> None:
+    """Raise ``ValueError`` for ``prior_chains`` of no known kind, or that ``prior`` cannot run."""
+    persistent = isinstance(prior_chains, PersistentChains)
+    if not persistent and prior_chains not in ("cold", "warm"):
+        raise ValueError(
+            f'prior_chains must be "cold", "warm" or PersistentChains, got {prior_chains!r}'
+        )
+    if prior_chains != "cold" and is_trainable(prior) and not isinstance(prior, Sampled):
+        raise ValueError(
+            f'prior_chains must be "cold" for a prior without a sampler, got {prior_chains!r}'
+        )
+    if persistent and prior.is_conditional:
+        raise ValueError(
+            'prior_chains must be "cold" or "warm" for a conditional prior, as a chain would go '
+            "from one condition to another, got PersistentChains"
+        )

@@ -9,7 +9,7 @@ stages closed so far.
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
-from latent_ebm.conditions import BatchLike
+from latent_ebm.conditions import Batch, BatchLike, Conditioner
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.latent import LatentRule, acceptance
 from latent_ebm.learning.stages import RatioStages
@@ -36,10 +36,12 @@ class MultiStageRatio(LatentRule):
         validation: Draws latents of the validation set, on which it is decided when a stage is
             closed; ``inference``, if left out. Its draws should be as close to the posterior as
             those of training: a chain for each datum is a cheap way.
+        conditioner: Tells a conditional likelihood what is known of a row.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For another prior, or a negative ``prior_lr``.
+        ValueError: For another prior, a negative ``prior_lr``, or a ``conditioner`` that does not
+            fit the model.
     """
 
     def __init__(
@@ -52,10 +54,16 @@ class MultiStageRatio(LatentRule):
         prior_lr: float | None = None,
         train_likelihood: bool = True,
         validation: Posterior | None = None,
+        conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(
-            model, inference or posterior, optimizer, prior_lr=prior_lr, scheduler=scheduler
+            model,
+            inference or posterior,
+            optimizer,
+            prior_lr=prior_lr,
+            conditioner=conditioner,
+            scheduler=scheduler,
         )
         self.validation, self.stages = validation, stages
         self.posterior, self.train_likelihood = posterior.requires_grad_(False), train_likelihood
@@ -67,26 +75,27 @@ class MultiStageRatio(LatentRule):
         return self.stages.ratio
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        x, _, index = self.unpack(batch)
-        z_data = self.posterior.sample(self.model, x, index=index)
+        rows = self.unpack(batch)
+        model = self.told(rows)
+        z_data = self.posterior.sample(model, rows.x, index=rows.index)
         losses = {"ratio": self.trigger.loss(z_data)}
-        self.drawn = (x, z_data)
+        self.drawn = (model, rows.x, z_data)
         if self.train_likelihood:
-            losses["likelihood"] = negative_log_likelihood(self.model.likelihood(z_data), x)
+            losses["likelihood"] = negative_log_likelihood(model.likelihood(z_data), rows.x)
         return losses
 
     def watch(self) -> dict[str, Tensor]:
-        x, z_data = self.drawn
+        model, x, z_data = self.drawn
         prior, pool = self.trigger.prior, self.stages.pool.particles[: len(x)]
         return acceptance("prior", prior.sampler, prior, pool) | self.watch_posterior(
-            self.posterior, x, z_data
+            self.posterior, model, x, z_data
         )
 
-    def held_out_latents(self, x: Tensor, index: Tensor | None, dataloader_idx: int) -> Tensor:
+    def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
         """Those of ``validation``, whose chains are of the data of the first loader."""
         if self.validation is None or dataloader_idx > 0:
-            return super().held_out_latents(x, index, dataloader_idx)
-        return self.validation.sample(self.model, x, index=index)
+            return super().held_out_latents(model, batch, dataloader_idx)
+        return self.validation.sample(model, batch.x, index=batch.index)
 
     def configure_callbacks(self) -> list[Callback]:
         return [self.trigger]

@@ -10,15 +10,14 @@ VAE is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
-from latent_ebm.conditions import BatchLike
+from latent_ebm.conditions import Batch, BatchLike, Conditioner
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
-from latent_ebm.learning.latent import LatentRule, energies
+from latent_ebm.learning.latent import LatentRule, check_no_stages, energies, is_trainable
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.trigger import StageTrigger
 from latent_ebm.model import LatentModel
 from latent_ebm.objectives import divergence, negative_log_likelihood
 from latent_ebm.posteriors import AmortizedPosterior, WarmStart
-from latent_ebm.priors import EnergyPrior
 from samplers import Sampler
 
 
@@ -37,7 +36,12 @@ class Variational(LatentRule):
         refine: Carries held-out latents on from the encoder's mean; if left out they are draws of
             the encoder.
         prior_lr: The learning rate of the prior, if it differs.
+        conditioner: Tells a conditional prior or likelihood what is known of a row.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For a ratio prior without ``stages``, ``stages`` of another prior, or a
+            ``conditioner`` that does not fit the model.
     """
 
     def __init__(
@@ -48,10 +52,20 @@ class Variational(LatentRule):
         stages: RatioStages | None = None,
         refine: Sampler | None = None,
         prior_lr: float | None = None,
+        conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         inference = posterior if refine is None else WarmStart(posterior, refine)
-        super().__init__(model, inference, optimizer, prior_lr=prior_lr, scheduler=scheduler)
+        super().__init__(
+            model,
+            inference,
+            optimizer,
+            prior_lr=prior_lr,
+            conditioner=conditioner,
+            scheduler=scheduler,
+        )
+        if stages is None:
+            check_no_stages(self, model)
         self.posterior, self.stages = posterior, stages
         self.trigger = None if stages is None else StageTrigger(model, stages)
 
@@ -60,29 +74,29 @@ class Variational(LatentRule):
         return self.model.prior if self.stages is None else self.stages.ratio
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        x = self.unpack(batch).x
-        self.model.likelihood.check(x)
-        prior, q = self.model.prior, self.posterior(x)
+        rows = self.unpack(batch)
+        model, x = self.told(rows), rows.x
+        model.likelihood.check(x)
+        q = self.posterior(x)
         z = q.rsample()
         losses = {
-            "likelihood": negative_log_likelihood(self.model.likelihood(z), x),
-            "divergence": divergence(q, prior, z),
+            "likelihood": negative_log_likelihood(model.likelihood(z), x),
+            "divergence": divergence(q, model.prior, z),
         }
-        if isinstance(prior, EnergyPrior):
-            z_model = prior.sample(len(x))
-            losses["prior"] = prior.log_density(z_model).mean()
-            self.drawn = (z.detach(), z_model)
+        if is_trainable(model.prior):
+            z_model = model.prior.sample(len(x))
+            losses["prior"] = model.prior.log_density(z_model).mean()
+            self.drawn = (model.prior, z.detach(), z_model)
         if self.trigger is not None:
             losses["ratio"] = self.trigger.loss(z.detach())
         return losses
 
     def watch(self) -> dict[str, Tensor]:
-        prior = self.model.prior
-        return energies(prior, *self.drawn) if isinstance(prior, EnergyPrior) else {}
+        return energies(*self.drawn) if is_trainable(self.model.prior) else {}
 
-    def held_out_latents(self, x: Tensor, index: Tensor | None, dataloader_idx: int) -> Tensor:
+    def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
         """Draws of the encoder, as in training, on which stages are checked too."""
-        return self.posterior.sample(self.model, x)
+        return self.posterior.sample(model, batch.x)
 
     def configure_callbacks(self) -> list[Callback]:
         return [] if self.trigger is None else [self.trigger]

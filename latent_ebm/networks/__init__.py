@@ -1,6 +1,7 @@
 """Plain networks: shapes in, tensors out, no losses."""
 
 from latent_ebm.networks.adversarial import Critic, Fourier, WithLatent, WithTime
+from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.convnet import ConvDecoder, ConvEncoder
 from latent_ebm.networks.denoiser_mlp import DenoiserMLP
 from latent_ebm.networks.energy import EnergyMLP
@@ -11,6 +12,8 @@ from latent_ebm.networks.unet import UNet
 
 __all__ = [
     "MLP",
+    "ClassEnergy",
+    "Conditional",
     "ConvDecoder",
     "ConvEncoder",
     "Critic",
@@ -21,6 +24,7 @@ __all__ = [
     "PlacedEncoder",
     "ResidualEncoder",
     "UNet",
+    "WithClass",
     "WithLatent",
     "WithTime",
 ]
