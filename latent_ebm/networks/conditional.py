@@ -27,7 +27,8 @@ class Conditional(Artefact):
 class ClassEnergy(Conditional):
     """``E(z, y) = -f_y(z)``, and ``-log sum_y exp(f_y(z))`` where the class y is unknown.
 
-    Source: arXiv:2108.11556.
+    How much each class weighs in that sum is learnt from rows of unknown class alone. Source:
+    arXiv:2108.11556.
 
     Args:
         dim: The dimension of z.
