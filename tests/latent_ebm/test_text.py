@@ -335,6 +335,8 @@ def test_a_text_model_of_transformers_is_loaded(pipeline: Path) -> None:
     assert told["mask"].tolist() == (ids != 0).tolist()
     model = CLIPTextModel.from_pretrained(pipeline / "text_encoder").eval()
     torch.testing.assert_close(told["text"][0, :5], model(ids[:1, :5]).last_hidden_state[0])
+    unseen = model(ids, attention_mask=(ids != 0).long()).last_hidden_state
+    torch.testing.assert_close(told["text"], unseen)
     assert not any(p.requires_grad for p in encoder.parameters())
     assert not encoder.train().training
 
