@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 from latent_ebm.cli import main
 
@@ -46,10 +48,19 @@ def train_on_your_table(names: dict[str, Any]) -> None:
     assert names["rows"][:, -1].mean() > 300  # units of the table: proline is 750 on average
 
 
+def conditions(names: dict[str, Any]) -> None:
+    digits = load_digits()
+    judge = LogisticRegression(max_iter=2000).fit(digits.data / 8 - 1, digits.target)
+    found = judge.predict(names["images"].flatten(1).numpy())
+    assert (found == names["labels"].numpy()).mean() > 0.7
+    assert (judge.predict(names["images_of_3"].flatten(1).numpy()) == 3).mean() > 0.7
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "student": student,
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
+    "conditions": conditions,
     "train_on_your_table": train_on_your_table,
 }
 
