@@ -6,6 +6,7 @@ of them by a single call. It replays the same kernels on the same memory, so sha
 what the kernels read there (parameters, buffers, random state) may change in between.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -13,8 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from samplers.base import Info, Sampler, State
-from samplers.checks import check_kind
+from samplers.base import ChainState, Info, Sampler, Wrapper
 from samplers.densities import Given, LogDensity
 from samplers.run_checks import check_finite
 
@@ -37,7 +37,7 @@ class Graph(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Captured(Sampler):
+class Captured(Wrapper):
     """Run ``sample`` of ``sampler`` as one CUDA graph, with the same result as without.
 
     The first call for a log-density and shape runs the chain as it is, the second records it, and
@@ -51,36 +51,22 @@ class Captured(Sampler):
     devices than CUDA's. Recordings are not copied or saved with the sampler.
     """
 
-    sampler: Sampler
     graphs: WeakKeyDictionary[Any, dict[Any, Graph | None]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
 
-    def __post_init__(self) -> None:
-        check_kind(self, Sampler, sampler=self.sampler)
-
     @property
-    def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps of ``sampler``."""
-        return self.sampler.num_steps
+    def has_rsample(self) -> bool:
+        return self.sampler.has_rsample
 
-    def init(
+    def run(
         self,
         log_density: LogDensity,
         position: Tensor,
         *,
         generator: torch.Generator | None = None,
-    ) -> State:
-        return self.sampler.init(log_density, position, generator=generator)
-
-    def step(
-        self,
-        log_density: LogDensity,
-        state: State,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> tuple[State, Info]:
-        return self.sampler.step(log_density, state, generator=generator)
+    ) -> Iterator[tuple[ChainState, Info]]:
+        return self.sampler.run(log_density, position, generator=generator)
 
     def rsample(
         self,

@@ -19,7 +19,7 @@ Grathwohl et al. 2019, arXiv:1810.01367.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class PointDensity(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GradientFlow(Sampler):
+class GradientFlow(Sampler[State]):
     """``dx/dt = grad log p(x)`` over the time ``horizon``, with the density along the flow.
 
     ``method`` is "dopri5" or another of torchdiffeq's: fixed-step methods ("euler", "midpoint",
@@ -65,17 +65,25 @@ class GradientFlow(Sampler):
 
     horizon: float
     method: str = "dopri5"
-    num_steps: int = None  # pyright: ignore[reportAssignmentType]
+    num_steps: int = 0
     rtol: float | None = None
     atol: float | None = None
     exact_dim: int = 64
     num_probes: int = 1
     adjoint: bool = False
-    has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fields(self, horizon="positive")
         check_flow(self)
+        object.__setattr__(self, "num_steps", self.num_steps or 1)
+
+    @property
+    def has_rsample(self) -> bool:
+        return True
+
+    @property
+    def noise_level(self) -> float:
+        return 0.0
 
     @torch.no_grad()
     def step(

@@ -12,7 +12,7 @@ from samplers.densities import LogDensity, as_density
 
 
 @dataclass(frozen=True)
-class HMC(Sampler):
+class HMC(Sampler[State]):
     """Hamiltonian Monte Carlo with unit mass (Neal 2011, arXiv:1206.1901); leaves ``p`` exactly
     invariant.
 

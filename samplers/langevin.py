@@ -11,7 +11,7 @@ Papers on latent energy priors write ``z <- z + s^2/2 grad + s noise``: their ``
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from samplers.run_checks import check_end, check_position, check_start, is_reada
 
 
 @dataclass(frozen=True)
-class Langevin(Sampler):
+class Langevin(Sampler[State]):
     """Unadjusted Langevin: ``x <- x + step_size * grad log p + sqrt(2 * step_size * temperature) *
     noise``.
 
@@ -38,7 +38,6 @@ class Langevin(Sampler):
     step_size: float
     num_steps: int
     temperature: float = 1.0
-    has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fields(self, step_size="positive", num_steps="count", temperature="non-negative")
@@ -47,6 +46,14 @@ class Langevin(Sampler):
     def noise_scale(self) -> float:
         """Standard deviation of the noise of one step."""
         return math.sqrt(2 * self.step_size * self.temperature)
+
+    @property
+    def noise_level(self) -> float:
+        return self.noise_scale * math.sqrt(self.num_steps)
+
+    @property
+    def has_rsample(self) -> bool:
+        return True
 
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
@@ -97,7 +104,7 @@ class Langevin(Sampler):
 
 
 @dataclass(frozen=True)
-class MALA(Sampler):
+class MALA(Sampler[State]):
     """Metropolis-adjusted Langevin: the Langevin step as a proposal, accepted so that ``p`` is
     exactly invariant.
 
@@ -139,7 +146,7 @@ class KineticState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class UnderdampedLangevin(Sampler):
+class UnderdampedLangevin(Sampler[KineticState]):
     """Underdamped (kinetic) Langevin ``dx = v dt, dv = (grad log p - friction v) dt + sqrt(2
     friction) dW``.
 
@@ -154,12 +161,15 @@ class UnderdampedLangevin(Sampler):
     step_size: float
     friction: float
     num_steps: int
-    has_rsample: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_fields(self, step_size="positive", friction="positive", num_steps="count")
 
-    def init(  # pyright: ignore[reportIncompatibleMethodOverride]
+    @property
+    def has_rsample(self) -> bool:
+        return True
+
+    def init(
         self,
         log_density: LogDensity,
         position: Tensor,
@@ -169,7 +179,7 @@ class UnderdampedLangevin(Sampler):
         momentum = normal_like(position, generator)
         return KineticState(position, *evaluate(log_density, position), momentum)
 
-    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(
         self,
         log_density: LogDensity,
         state: KineticState,

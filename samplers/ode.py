@@ -44,16 +44,16 @@ class Flow(Protocol):
 
 
 def check_flow(flow: Flow) -> None:
-    """Raise ``ValueError`` for an unknown method or a non-positive number; adaptive methods get
-    one part by default.
+    """Raise ``ValueError`` for an unknown method or a non-positive number. ``num_steps`` may be
+    left out, as 0, where the method is adaptive.
     """
     if flow.method not in {**FIXED_STEP, **ADAPTIVE}:
         raise ValueError(
             f"method must be one of {', '.join({**FIXED_STEP, **ADAPTIVE})}, got {flow.method!r}"
         )
-    if flow.num_steps is None and flow.method in ADAPTIVE:
-        object.__setattr__(flow, "num_steps", 1)
-    check_fields(flow, num_steps="count", exact_dim="count", num_probes="count")
+    if flow.num_steps or flow.method in FIXED_STEP:
+        check_fields(flow, num_steps="count")
+    check_fields(flow, exact_dim="count", num_probes="count")
     for name in ("rtol", "atol"):
         if getattr(flow, name) is not None:
             check_fields(flow, **{name: "positive"})

@@ -9,22 +9,21 @@ unadjusted chain, and a Metropolis test accepts by densities that are a little o
 
 import platform
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.base import Info, Sampler, State
-from samplers.checks import check_kind
+from samplers.base import ChainState, Info, Wrapper
 from samplers.densities import LogDensity
 from samplers.run_checks import check_position
 
 
 @dataclass(frozen=True)
-class LowPrecision(Sampler):
+class LowPrecision(Wrapper):
     """Run ``sampler`` under ``torch.autocast``, with matrix products and convolutions in
     ``dtype``.
 
@@ -33,20 +32,14 @@ class LowPrecision(Sampler):
     ``dtype``.
     """
 
-    sampler: Sampler
     dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
-        check_kind(self, Sampler, sampler=self.sampler)
+        super().__post_init__()
         if self.dtype not in ("bfloat16", "float16"):
             raise ValueError(f'dtype must be "bfloat16" or "float16", got {self.dtype!r}')
 
-    @property
-    def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps of ``sampler``."""
-        return self.sampler.num_steps
-
-    def autocast(self, x: Tensor) -> AbstractContextManager[Any]:
+    def autocast(self, x: Tensor) -> AbstractContextManager[object]:
         """The context in which log-densities of ``x`` are evaluated; none on the meta device,
         which knows none.
         """
@@ -62,15 +55,34 @@ class LowPrecision(Sampler):
         position: Tensor,
         *,
         generator: torch.Generator | None = None,
-    ) -> State:
+    ) -> ChainState:
         with self.autocast(position):
             return self.sampler.init(log_density, position, generator=generator)
 
     def step(
-        self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
-    ) -> tuple[State, Info]:
+        self,
+        log_density: LogDensity,
+        state: ChainState,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[ChainState, Info]:
         with self.autocast(state.position):
             return self.sampler.step(log_density, state, generator=generator)
+
+    def run(
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[tuple[ChainState, Info]]:
+        run = self.sampler.run(log_density, position, generator=generator)
+        while True:
+            with self.autocast(position):  # not where the caller is between two steps
+                reached = next(run, None)
+            if reached is None:
+                return
+            yield reached
 
     def sample(
         self,

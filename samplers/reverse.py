@@ -268,7 +268,7 @@ class ProbabilityFlow(ReverseSampler):
     """
 
     schedule: Schedule
-    num_steps: int = None  # pyright: ignore[reportAssignmentType]
+    num_steps: int = 0
     method: str = "dopri5"
     grid: str = "log_snr"
     rtol: float | None = None
@@ -278,6 +278,7 @@ class ProbabilityFlow(ReverseSampler):
 
     def __post_init__(self) -> None:
         check_flow(self)
+        object.__setattr__(self, "num_steps", self.num_steps or 1)
         super().__post_init__()
 
     def step(

@@ -62,17 +62,18 @@ def check_start(x: Tensor, log_density: Tensor, grad: Tensor) -> None:
     check_finite("gradient of log_density at the start", grad)
 
 
-def check_end(sampler: object, x: Tensor, log_density: Tensor, info: object = None) -> None:
+def check_end(
+    sampler: object, x: Tensor, log_density: Tensor, log_ratio: Tensor | None = None
+) -> None:
     """Check the end of a run, once: positions, their densities, and those of the last proposals.
 
-    Raises ``FloatingPointError`` if a chain diverged, or if ``info.log_ratio`` (chains,) is NaN
-    for most chains.
+    Raises ``FloatingPointError`` if a chain diverged, or if the ``log_ratio`` (chains,) of the
+    last Metropolis test is NaN for most chains.
     """
     check_finite("position", x, f"a chain of {sampler} diverged: use a smaller step_size")
     check_finite(
         "log_density", log_density, f"a chain of {sampler} went where it is NaN or infinite"
     )
-    log_ratio: Tensor | None = getattr(info, "log_ratio", None)
     undefined = 0 if log_ratio is None or not is_readable(x) else int(log_ratio.isnan().sum())
     if undefined > len(x) / 2:
         raise FloatingPointError(

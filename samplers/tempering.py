@@ -8,6 +8,7 @@ runs. ``ParallelTempering`` keeps one replica per rung and exchanges neighbours 
 ``p^beta`` invariant, hence ``p`` itself for the replica at ``beta = 1``.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,32 +18,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from samplers.base import Info, Sampler, State
-from samplers.checks import check_kind, check_numbers, is_a, plain
+from samplers.base import ChainState, Info, Sampler, State, Wrapper
+from samplers.checks import check_numbers, is_a, plain
 from samplers.densities import LogDensity, Sum, Terms, Weight, as_density, per_chain
 from samplers.run_checks import check_end, check_finite, check_position, check_start
 
 
-def check_ladder(sampler: "Annealed | ParallelTempering") -> None:
-    """Raise ``ValueError`` unless ``ladder`` increases strictly from a positive number to 1; keep
-    it as plain numbers.
+def as_ladder(owner: Sampler, ladder: Iterable[float]) -> tuple[float, ...]:
+    """``ladder`` as plain numbers. Raises ``ValueError`` unless these increase strictly from above
+    0 to 1.
     """
-    check_kind(sampler, Sampler, sampler=sampler.sampler)
-    ladder = (
-        tuple(map(plain, sampler.ladder))
-        if isinstance(sampler.ladder, Iterable)
-        else (sampler.ladder,)
-    )
-    steps = (
-        list(pairwise((0.0, *ladder, 1.0)))
-        if all(is_a(Real, beta) for beta in ladder)
-        else [(0.0, 0.0)]
-    )
-    if not all(a < b for a, b in steps[:-1]) or steps[-1][0] != 1:
+    betas = tuple(map(plain, ladder)) if isinstance(ladder, Iterable) else ()
+    numbers = all(is_a(Real, beta) for beta in betas)
+    if not (numbers and betas[-1:] == (1,) and all(a < b for a, b in pairwise((0.0, *betas)))):
         raise ValueError(
-            f"{type(sampler).__name__}: ladder must increase from above 0 to 1, got {ladder!r}"
+            f"{type(owner).__name__}: ladder must increase from above 0 to 1, got {betas or ladder!r}"
         )
-    object.__setattr__(sampler, "ladder", ladder)
+    return betas
 
 
 class Tempered(Sum):
@@ -62,7 +54,7 @@ class Tempered(Sum):
 
 
 @dataclass(frozen=True)
-class Annealed(Sampler):
+class Annealed(Wrapper):
     """Run ``sampler`` on ``p^beta`` for every ``beta`` of ``ladder`` in turn, each from where the
     last one ended.
 
@@ -72,31 +64,17 @@ class Annealed(Sampler):
     ``ValueError`` unless the ladder increases from above 0 to 1.
     """
 
-    sampler: Sampler
     ladder: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        check_ladder(self)
+        super().__post_init__()
+        ladder = as_ladder(self, self.ladder)
+        object.__setattr__(self, "ladder", ladder)
+        object.__setattr__(self, "num_steps", len(ladder) * self.sampler.num_steps)
 
     @property
-    def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps over all rungs."""
-        return len(self.ladder) * self.sampler.num_steps
-
-    def init(
-        self,
-        log_density: LogDensity,
-        position: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> State:
-        return self.sampler.init(log_density, position, generator=generator)
-
-    def step(
-        self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
-    ) -> tuple[State, Info]:
-        """A step at the last rung, ``beta = 1``."""
-        return self.sampler.step(log_density, state, generator=generator)
+    def noise_level(self) -> float:
+        return math.sqrt(len(self.ladder)) * self.sampler.noise_level
 
     def run(
         self,
@@ -104,7 +82,7 @@ class Annealed(Sampler):
         position: Tensor,
         *,
         generator: torch.Generator | None = None,
-    ) -> Iterator[tuple[State, Info]]:
+    ) -> Iterator[tuple[ChainState, Info]]:
         for beta in self.ladder:
             for state, info in self.sampler.run(
                 Tempered(log_density, beta), position, generator=generator
@@ -138,21 +116,8 @@ class TemperingState(NamedTuple):
     sweep: int
 
 
-class TemperingInfo(NamedTuple):
-    """``Info`` of the cold chain's own move; ``swap_prob`` and ``swapped`` (rungs - 1, chains) of
-    neighbours.
-    """
-
-    accept_prob: Tensor
-    accepted: Tensor
-    noise: Tensor | None
-    swap_prob: Tensor
-    swapped: Tensor
-    log_ratio: Tensor | None = None
-
-
 @dataclass(frozen=True)
-class ParallelTempering(Sampler):
+class ParallelTempering(Wrapper[TemperingState]):
     """Replica exchange (Geyer 1991), even and odd pairs in turn (Syed et al. 2022,
     arXiv:1905.02939).
 
@@ -166,21 +131,24 @@ class ParallelTempering(Sampler):
     funnel in three dimensions (ladder .25, .6, 1; ``MALA(.05)``) the mean of its axis was off by
     .09 standard deviations after 30 steps, .06 after 300 and .01 after 3,000, but from exact draws
     at every rung by nothing that 20,000 chains show. Raises ``ValueError`` unless the ladder
-    increases from above 0 to 1.
+    increases from above 0 to 1, and for a ``sampler`` with a ladder of its own.
     """
 
-    sampler: Sampler
     ladder: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        check_ladder(self)
+        super().__post_init__()
+        object.__setattr__(self, "ladder", as_ladder(self, self.ladder))
+        inner = self.sampler
+        while isinstance(inner, Wrapper):
+            if isinstance(inner, Annealed | ParallelTempering):
+                raise ValueError(
+                    "ParallelTempering: sampler must have no ladder of its own, which would be "
+                    f"lost, got {self.sampler}"
+                )
+            inner = inner.sampler
 
-    @property
-    def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Steps of every replica, each followed by a swap."""
-        return self.sampler.num_steps
-
-    def init(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def init(
         self,
         log_density: LogDensity,
         position: Tensor,
@@ -192,13 +160,13 @@ class ParallelTempering(Sampler):
         replicas = self.sampler.init(Tempered(log_density, self._beta(x)), x, generator=generator)
         return cold_chain(replicas, len(position), 0)
 
-    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(
         self,
         log_density: LogDensity,
         state: TemperingState,
         *,
         generator: torch.Generator | None = None,
-    ) -> tuple[TemperingState, TemperingInfo]:
+    ) -> tuple[TemperingState, Info]:
         chains, beta = len(state.position), self._beta(state.replicas.position)
         replicas, info = self.sampler.step(
             Tempered(log_density, beta), state.replicas, generator=generator
@@ -209,18 +177,18 @@ class ParallelTempering(Sampler):
         noise, log_ratio = (
             None if a is None else a[-chains:] for a in (info.noise, info.log_ratio)
         )
-        cold = TemperingInfo(
-            info.accept_prob[-chains:], info.accepted[-chains:], noise, prob, swapped, log_ratio
+        cold = Info(
+            info.accept_prob[-chains:], info.accepted[-chains:], noise, log_ratio, prob, swapped
         )
         return cold_chain(replicas, chains, state.sweep + 1), cold
 
-    def run(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def run(
         self,
         log_density: LogDensity,
         position: Tensor,
         *,
         generator: torch.Generator | None = None,
-    ) -> Iterator[tuple[TemperingState, TemperingInfo]]:
+    ) -> Iterator[tuple[TemperingState, Info]]:
         """As ``Sampler.run``; raises ``FloatingPointError`` at the end if any replica diverged."""
         check_position(position)
         log_density = as_density(log_density).settled()
@@ -232,7 +200,7 @@ class ParallelTempering(Sampler):
         check_finite(
             "replicas", state.replicas.position, f"{self} diverged: use a smaller step_size"
         )
-        check_end(self, *state[:2], info)
+        check_end(self, state.position, state.log_density, info and info.log_ratio)
 
     def _beta(self, x: Tensor) -> Tensor:
         """Inverse temperature of every row of ``x`` (rungs * chains, \\*event)."""

@@ -17,7 +17,7 @@ from latent_ebm.networks import EnergyMLP
 from samplers import DDIM, Ancestral, Captured, Gaussian, Heun, Langevin, LowPrecision, VPCosine
 from tests.latent_ebm.test_learning import RULES, data
 from tests.noise import SharedNoise
-from tests.samplers.table import FLOW, TABLE, Row, seeded
+from tests.samplers.table import TABLE, Row, seeded
 
 DEVICE = torch.get_default_device()
 EXACT = {"device": "cpu", "dtype": torch.float64}
@@ -86,7 +86,7 @@ def test_a_step_in_deterministic_mode_is_the_same_twice(
     assert torch.equal(step(rule, **TESTED), step(rule, **TESTED))
 
 
-@pytest.mark.parametrize("row", [*TABLE, FLOW], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_a_chain_is_that_of_float64_on_the_cpu(row: Row) -> None:
     def chain(**place: torch.dtype | torch.device | str) -> Tensor:
         target = Gaussian(

@@ -16,7 +16,7 @@ from latent_ebm.metrics import reconstruction_mse
 from latent_ebm.model import EnergyTerms, LatentModel
 from latent_ebm.posteriors import MCMCPosterior, Posterior
 from latent_ebm.priors import Prior, RatioPrior
-from samplers import HMC, MALA, LogDensity, Sampler
+from samplers import LogDensity, Sampler
 from samplers.checks import check_kind, check_numbers
 
 BLOCK = 500  # rows that are decoded at once
@@ -30,7 +30,7 @@ def acceptance(
 
     The step has noise of its own, so that to look at it does not change a training.
     """
-    if not isinstance(sampler, (MALA, HMC)):
+    if not sampler.is_adjusted:
         return {}
     generator = torch.Generator(z.device).manual_seed(0)
     _, info = sampler.step(log_density, sampler.init(log_density, z), generator=generator)

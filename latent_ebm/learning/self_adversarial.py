@@ -130,8 +130,7 @@ class SelfAdversarial(LearningRule):
         the base.
         """
         sampler = self.ebm.sampler
-        noise = getattr(sampler, "noise_scale", 0.0) * sampler.num_steps**0.5
-        figures = {"noise": x.new_tensor(noise)}
+        figures = {"noise": x.new_tensor(sampler.noise_level)}
         if isinstance(sampler, GradientFlow):
             log_prob0 = self.ebm.base.log_density(x0)
             generated, log_prob = sampler.flow(self.ebm, x0, log_prob0)

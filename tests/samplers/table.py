@@ -19,6 +19,7 @@ from samplers import (
     State,
     UnderdampedLangevin,
 )
+from samplers.base import Wrapper
 from samplers.langevin import KineticState
 
 Z_MAX = 4.8  # two-sided p-value 1.6e-6 of one number
@@ -88,34 +89,23 @@ def baoab_law(sampler: UnderdampedLangevin, target: Gaussian) -> Tensor:
     ).view(2 * dim, -1)
 
 
-def exact_start(sampler: Sampler, target: Gaussian, num: int, generator: torch.Generator) -> State:
-    return sampler.init(target, target.sample(num, generator=generator), generator=generator)
+def law_start(row: "Row", target: Gaussian, num: int, generator: torch.Generator) -> Any:
+    """A state at draws of the row's law."""
+    x = Gaussian(target.mean, row.law(row.sampler, target)).sample(num, generator=generator)
+    return row.sampler.init(target, x, generator=generator)
 
 
-def langevin_start(
-    sampler: Langevin, target: Gaussian, num: int, generator: torch.Generator
-) -> State:
-    return sampler.init(
-        target,
-        Gaussian(target.mean, langevin_law(sampler, target)).sample(num, generator=generator),
-    )
-
-
-def baoab_start(
-    sampler: UnderdampedLangevin, target: Gaussian, num: int, generator: torch.Generator
-) -> Any:
+def baoab_start(row: "Row", target: Gaussian, num: int, generator: torch.Generator) -> Any:
     mean = torch.cat([target.mean, torch.zeros_like(target.mean)])
-    joint = Gaussian(mean, baoab_law(sampler, target)).sample(num, generator=generator)
+    joint = Gaussian(mean, baoab_law(row.sampler, target)).sample(num, generator=generator)
     position, momentum = joint.split(len(target.mean), 1)
     return KineticState(position, *target.value_and_grad(position), momentum)
 
 
-def tempering_start(
-    sampler: ParallelTempering, target: Gaussian, num: int, generator: torch.Generator
-) -> Any:
+def tempering_start(row: "Row", target: Gaussian, num: int, generator: torch.Generator) -> Any:
     """Every replica at its own exact law, ``covariance / beta``."""
-    state = sampler.init(target, target.sample(num, generator=generator), generator=generator)
-    laws = [Gaussian(target.mean, target.covariance / beta) for beta in sampler.ladder]
+    state: Any = law_start(row, target, num, generator)
+    laws = [Gaussian(target.mean, target.covariance / beta) for beta in row.sampler.ladder]
     x = torch.cat([law.sample(num, generator=generator) for law in laws])
     value, grad = (
         torch.cat(ends)
@@ -136,36 +126,44 @@ def exact_law(sampler: Sampler, target: Gaussian) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """A sampler with steps as large as it bears on ``correlated_gaussian``, its stationary law and
-    a draw from it.
+    """A sampler, with steps as large as it bears on ``correlated_gaussian``.
+
+    ``law`` (sampler, target) -> the covariance of the stationary law of its positions: the
+    target's, unless the sampler is unadjusted; None if it has none, and obeys the contract only.
+    ``start`` (row, target, num, generator) -> a state at that law. A sampler of ``transient`` law
+    reaches it, but does not keep it step by step.
     """
 
     name: str
-    sampler: Sampler
-    law: Callable[..., Tensor] = exact_law
-    start: Callable[..., Any] = exact_start  # a state of the sampler's own kind
+    sampler: Any  # of its own class
+    law: Callable[..., Tensor] | None = exact_law
+    start: Callable[..., Any] = law_start
+    transient: bool = False
     mixing_steps: int = 200
 
     def long(self) -> Sampler:
         """The sampler with enough steps to forget where it started."""
-        inner = getattr(self.sampler, "sampler", None)
-        if inner is None:
-            return replace(self.sampler, num_steps=self.mixing_steps)  # pyright: ignore[reportArgumentType]
-        return replace(self.sampler, sampler=replace(inner, num_steps=self.mixing_steps))  # pyright: ignore
+        return lengthened(self.sampler, self.mixing_steps)
+
+
+def lengthened(sampler: Any, num_steps: int) -> Sampler:
+    """``sampler`` with ``num_steps``, of the innermost one if it is a wrapper."""
+    if isinstance(sampler, Wrapper):
+        return replace(sampler, sampler=lengthened(sampler.sampler, num_steps))
+    return replace(sampler, num_steps=num_steps)
 
 
 LADDER = (0.1, 0.3, 1.0)
 
 TABLE = [
-    Row("langevin", Langevin(0.2, 6), langevin_law, langevin_start),
-    Row("langevin_hot", Langevin(0.2, 6, temperature=2.0), langevin_law, langevin_start),
+    Row("langevin", Langevin(0.2, 6), langevin_law),
+    Row("langevin_hot", Langevin(0.2, 6, temperature=2.0), langevin_law),
     Row("mala", MALA(0.3, 6)),
     Row("underdamped", UnderdampedLangevin(0.8, 1.0, 6), start=baoab_start),
     Row("hmc", HMC(0.7, 3, 6)),
     Row("tempering_mala", ParallelTempering(MALA(0.3, 6), LADDER), start=tempering_start),
     Row("tempering_hmc", ParallelTempering(HMC(0.7, 3, 6), LADDER), start=tempering_start),
-    Row("annealed", Annealed(MALA(0.3, 6), LADDER)),
+    Row("annealed", Annealed(MALA(0.3, 6), LADDER), transient=True),
+    Row("gradient_flow", GradientFlow(1.0, "rk4", 6), law=None),
 ]
-FLOW = Row(
-    "gradient_flow", GradientFlow(1.0, "rk4", 6)
-)  # no stationary law: it obeys the contract only
+CHAINS = [row for row in TABLE if row.law is not None]

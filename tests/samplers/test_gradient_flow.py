@@ -287,7 +287,7 @@ def test_meta_tensors_pass() -> None:
     [
         (lambda: GradientFlow(0.0), "horizon must be finite and positive, got 0.0"),
         (lambda: GradientFlow(1.0, "rk45"), "method must be one of euler, .*, got 'rk45'"),
-        (lambda: GradientFlow(1.0, "rk4"), "num_steps must be an integer >= 1, got None"),
+        (lambda: GradientFlow(1.0, "rk4"), "num_steps must be an integer >= 1, got 0"),
         (lambda: GradientFlow(1.0, "rk4", 0), "num_steps must be an integer >= 1, got 0"),
         (lambda: GradientFlow(1.0, rtol=0.0), "rtol must be finite and positive, got 0.0"),
         (lambda: GradientFlow(1.0, atol=-1.0), "atol must be finite and positive, got -1.0"),

@@ -19,7 +19,6 @@ from samplers import (
     Banana,
     Gaussian,
     GaussianMixture,
-    Langevin,
     ParallelTempering,
     Sampler,
     State,
@@ -29,8 +28,8 @@ from samplers import (
 )
 from samplers.tempering import cold_chain
 from tests.samplers.table import (
+    CHAINS,
     LADDER,
-    TABLE,
     Z_MAX,
     Row,
     baoab_law,
@@ -48,13 +47,13 @@ def how_many(sampler: Sampler) -> int:
     return NUM // 3 if isinstance(sampler, ParallelTempering) else NUM
 
 
-invariant = [row for row in TABLE if row.name != "annealed"]
+invariant = [row for row in CHAINS if not row.transient]
 
 
 @pytest.mark.parametrize("row", invariant, ids=lambda row: row.name)
 def test_invariance(row: Row) -> None:
     target, generator = correlated_gaussian(), seeded(7)
-    state = row.start(row.sampler, target, how_many(row.sampler), generator)
+    state = row.start(row, target, how_many(row.sampler), generator)
     law = row.law(row.sampler, target)
     assert moment_z(state.position, target.mean, law) < Z_MAX
     prob = []
@@ -62,13 +61,13 @@ def test_invariance(row: Row) -> None:
         state, info = row.sampler.step(target, state, generator=generator)
         prob.append(info.accept_prob.mean())
     assert moment_z(state.position, target.mean, law) < Z_MAX
-    if not isinstance(row.sampler, Langevin | UnderdampedLangevin):
+    if row.sampler.is_adjusted:
         assert torch.stack(prob).mean() < 0.9, (
             "steps must be large for the Metropolis test to matter"
         )
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", CHAINS, ids=lambda row: row.name)
 def test_mixing(row: Row) -> None:
     target = correlated_gaussian()
     start = target.mean + torch.tensor([[12.0, -12.0]]).double().expand(5_000, 2)
@@ -83,8 +82,8 @@ def test_underdamped_joint_law() -> None:
     target, sampler, generator = correlated_gaussian(), UnderdampedLangevin(0.8, 1.0, 6), seeded(9)
     law = baoab_law(sampler, target)
     torch.testing.assert_close(law[:2, :2], target.covariance)
-    (row,) = (row for row in TABLE if row.name == "underdamped")
-    state = row.start(sampler, target, NUM, generator)
+    (row,) = (row for row in CHAINS if row.name == "underdamped")
+    state = row.start(row, target, NUM, generator)
     for _ in range(sampler.num_steps):
         state, _ = sampler.step(target, state, generator=generator)
     joint = torch.cat([state.position, state.momentum], 1)

@@ -16,10 +16,10 @@ from samplers import (
     UnderdampedLangevin,
     value_and_grad,
 )
-from tests.samplers.table import FLOW, TABLE, Row, seeded
+from tests.samplers.table import CHAINS, TABLE, Row, seeded
 
-CHAINS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-EVERY = pytest.mark.parametrize("row", [*TABLE, FLOW], ids=lambda row: row.name)
+chains = pytest.mark.parametrize("row", CHAINS, ids=lambda row: row.name)
+every = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 
 
 def standard(x: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def start(**entries: float) -> Tensor:
     return x
 
 
-@CHAINS
+@chains
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_start_that_is_not_finite(row: Row, bad: float) -> None:
     for call in (row.sampler.sample, lambda *args: list(row.sampler.run(*args))):
@@ -47,7 +47,7 @@ def test_a_start_that_is_not_finite(row: Row, bad: float) -> None:
             call(standard, start(x=bad))
 
 
-@CHAINS
+@chains
 def test_a_start_outside_the_support(row: Row) -> None:
     message = (
         r"position must lie inside the support at the start: log_density is -inf at \d of \d+ "
@@ -57,7 +57,7 @@ def test_a_start_outside_the_support(row: Row) -> None:
         row.sampler.sample(half, start(x=-2.0))
 
 
-@CHAINS
+@chains
 @pytest.mark.parametrize(
     ("log_density", "message"),
     [
@@ -93,7 +93,7 @@ class Decaying:
         return standard(x) + (0.0 if self.calls >= 0 else self.value)
 
 
-@CHAINS
+@chains
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_density_that_is_lost_on_the_way(row: Row, value: float) -> None:
     with pytest.raises(FloatingPointError, match=r"log_density .*must be finite"):
@@ -113,7 +113,7 @@ def test_single_proposals_without_a_density_are_rejections() -> None:
     )
 
 
-@EVERY
+@every
 @pytest.mark.parametrize(
     "x",
     [torch.zeros(4, 2, dtype=torch.long), torch.zeros(4), torch.tensor(1.0), [[0.0, 0.0]]],
@@ -126,14 +126,14 @@ def test_positions_of_another_kind(row: Row, x: Tensor) -> None:
         row.sampler.sample(standard, x)
 
 
-@EVERY
+@every
 def test_no_chains_are_no_error(row: Row) -> None:
     assert row.sampler.sample(standard, torch.zeros(0, 3)).shape == (0, 3)
     if row.sampler.has_rsample:
         assert row.sampler.rsample(standard, torch.zeros(0, 3)).shape == (0, 3)
 
 
-@EVERY
+@every
 def test_detached_densities(row: Row) -> None:
     bias = torch.zeros(1, requires_grad=True)
     for detached in (

@@ -337,7 +337,7 @@ def test_meta_tensors_pass(make) -> None:
         ),
         (
             lambda: ProbabilityFlow(VE(), method="rk4"),
-            "num_steps must be an integer >= 1, got None",
+            "num_steps must be an integer >= 1, got 0",
         ),
         (lambda: ProbabilityFlow(VE(), rtol=0.0), "rtol must be finite and positive, got 0.0"),
         (
