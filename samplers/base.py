@@ -260,3 +260,13 @@ class Wrapper(Sampler[S]):
         self, log_density: LogDensity, state: S, *, generator: torch.Generator | None = None
     ) -> tuple[S, Info]:
         return self.sampler.step(log_density, state, generator=generator)
+
+    @abstractmethod
+    def run(
+        self,
+        log_density: LogDensity,
+        position: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[tuple[S, Info]]:
+        """As ``Sampler.run``, by the ``run`` or the steps of ``sampler``."""
