@@ -20,8 +20,10 @@ import yaml
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from latent_ebm.artefacts import load
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import FACTORIES, OURS, PARTS, Allowed
+from latent_ebm.artefacts.folders import CONFIG, read_record, tensor_paths
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
@@ -125,12 +127,14 @@ def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> D
 
 
 def load_denoiser(checkpoint: str) -> Denoiser:
-    """The denoiser of a checkpoint of ``Denoising``: the teacher that the YAML file of a distiller
-    names.
+    """The denoiser of a checkpoint of ``Denoising``, or in a folder that ``save`` wrote: the
+    teacher that the YAML file of a distiller names.
 
     In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for
-    another rule's checkpoint.
+    what holds no denoiser.
     """
+    if Path(checkpoint).is_dir():
+        return denoiser_in(checkpoint)
     return denoiser_of(load_rule(checkpoint)[0], checkpoint)
 
 
@@ -138,9 +142,18 @@ def load_nested(checkpoint: str) -> Denoiser:
     """As ``load_denoiser``, for a checkpoint that another checkpoint names: it may not name a
     third.
     """
-    return denoiser_of(
-        load_parts(checkpoint, Allowed(OURS, TEACHER_LOADERS, KINDS))[0], checkpoint
-    )
+    if Path(checkpoint).is_dir():
+        return denoiser_in(checkpoint)
+    allowed = Allowed(OURS, TEACHER_LOADERS, KINDS)
+    return denoiser_of(load_parts(checkpoint, allowed)[0], checkpoint)
+
+
+def denoiser_in(folder: str) -> Denoiser:
+    """The denoiser that ``save`` wrote to ``folder``."""
+    found = load(folder)
+    if not isinstance(found, Denoiser):
+        raise ValueError(f"{folder} must hold a denoiser, got a {type(found).__name__}")
+    return found.train()
 
 
 def apart(load: Callable[..., Denoiser]) -> Callable[..., Denoiser]:
@@ -171,7 +184,7 @@ def denoiser_of(rule: LearningRule, checkpoint: str) -> Denoiser:
     return rule.denoiser.train()
 
 
-def inline_denoisers(config: Any) -> Any:
+def inline_denoisers(config: object) -> object:
     """``config``, plain dicts, lists and scalars, with the denoiser's own configuration for every
     ``load_denoiser``.
 
@@ -183,9 +196,24 @@ def inline_denoisers(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     if config.get("class_path") == DENOISER_LOADER:
-        path = config["init_args"]["checkpoint"]
-        return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
+        return denoiser_config(Path(config["init_args"]["checkpoint"]))
     return {name: inline_denoisers(value) for name, value in config.items()}
+
+
+def denoiser_config(path: Path) -> object:
+    """The configuration of the denoiser of a checkpoint or in a folder that ``save`` wrote.
+
+    Raises ``ValueError`` for a folder with tensors as arguments, which no text can hold.
+    """
+    if not path.is_dir():
+        return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
+    tree = read_record(path / CONFIG)["object"]
+    if name := next(tensor_paths(tree), None):
+        raise ValueError(
+            f"{path} must hold a denoiser whose arguments are numbers to be a teacher in a YAML "
+            f"file, got a tensor {name}"
+        )
+    return tree
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -1,28 +1,58 @@
-"""``latent-ebm export``: trained networks as files for programs without this library."""
+"""``latent-ebm export``: what a checkpoint has trained, without the training.
+
+Three forms: a folder that ``latent_ebm.load`` reads, and for programs that do not have this
+library an ONNX file or a folder of ``diffusers``. Where a training averages its weights, the
+averages are written: they are the weights of its checkpoints.
+"""
 
 import argparse
 from pathlib import Path
 
 from torch import nn
 
+from latent_ebm import save
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
 from latent_ebm.export import export_diffusers, export_onnx
-from latent_ebm.learning import Denoising
+from latent_ebm.learning import Autoencoding, Denoising, ScoreMatching, SelfAdversarial, VICReg
+from latent_ebm.learning.adversarial import AdversarialRule
 from latent_ebm.learning.base import LearningRule
+from latent_ebm.learning.latent import LatentRule
+
+TRAINED: dict[type[LearningRule], str] = {  # the attribute that holds what a rule trains
+    LatentRule: "model",
+    Denoising: "denoiser",
+    ScoreDistiller: "student",
+    Progressive: "student",
+    AdversarialRule: "generator",
+    SelfAdversarial: "ebm",
+    ScoreMatching: "ebm",
+    VICReg: "encoder",
+    Autoencoding: "autoencoder",
+}
 
 
 def run_export(args: argparse.Namespace) -> None:
-    """A one-step student to a file ``.onnx``, or a denoiser to a folder of ``diffusers``."""
-    if not Path(args.out).suffix:
-        check_new(check_folder(args.out))
-        rule, _ = load_rule(args.checkpoint, args.trust)
-        with applied(args.checkpoint):
-            export_diffusers(denoiser(rule), args.out)
-        print(f"unet and scheduler: {args.out}")
+    """Write what a checkpoint has trained in the form that ``args`` ask for."""
+    if Path(args.out).suffix:
+        write_onnx(args)
         return
+    check_new(check_folder(args.out))
+    rule, _ = load_rule(args.checkpoint, args.trust)
+    with applied(args.checkpoint):
+        if args.diffusers:
+            export_diffusers(denoiser(rule), args.out)
+            print(f"unet and scheduler: {args.out}")
+        else:
+            found = trained(rule)
+            save(found, args.out)
+            print(f"{type(found).__name__}, to be read by latent_ebm.load: {args.out}")
+
+
+def write_onnx(args: argparse.Namespace) -> None:
+    """A one-step student as a file ``.onnx``."""
     out = check_output(args.out, (".onnx",))
     check_apart([out], [args.checkpoint])
     rule, _ = load_rule(args.checkpoint, args.trust)
@@ -30,6 +60,17 @@ def run_export(args: argparse.Namespace) -> None:
     with applied(args.checkpoint):
         export_onnx(student, latent_shape, out)
     print(f"input z (batch, {', '.join(map(str, latent_shape))}), output x: {out}")
+
+
+def trained(rule: LearningRule) -> nn.Module:
+    """What ``rule`` has trained. Raises ``ValueError`` if this is not known."""
+    for kind, name in TRAINED.items():
+        if isinstance(rule, kind):
+            return getattr(rule, name)
+    raise ValueError(
+        f"the checkpoint must be of a rule of this library to be exported, got "
+        f"{type(rule).__name__}: save its parts with latent_ebm.save"
+    )
 
 
 def one_step(rule: LearningRule) -> tuple[nn.Module, tuple[int, ...]]:
@@ -48,10 +89,9 @@ def one_step(rule: LearningRule) -> tuple[nn.Module, tuple[int, ...]]:
 
 def denoiser(rule: LearningRule) -> nn.Module:
     """The denoiser that ``rule`` has trained. Raises ``ValueError`` if there is none."""
-    for kind, name in ((Denoising, "denoiser"), (Progressive, "student"), (UFOGen, "generator")):
-        if isinstance(rule, kind):
-            return getattr(rule, name)
-    raise ValueError(
-        "the checkpoint must hold a denoiser to be written to a folder without suffix, got "
-        f"{type(rule).__name__}"
-    )
+    if not isinstance(rule, Denoising | Progressive | UFOGen):
+        raise ValueError(
+            "the checkpoint must hold a denoiser to be written for diffusers, got "
+            f"{type(rule).__name__}"
+        )
+    return trained(rule)

@@ -2,6 +2,7 @@
 refuses.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from latent_ebm import load
 from latent_ebm.cli import main
 from latent_ebm.cli.checkpoints import load_denoiser, load_rule, read_checkpoint
 from latent_ebm.conditions import Condition
@@ -137,10 +139,14 @@ def test_a_student_holds_the_teacher_that_it_named(
         ),
         (["export", "teacher/last.ckpt", "--out", "a.onnx"], ["one-step student", "Denoising"]),
         (
-            ["export", "teacher/last.ckpt", "--out", "folder"],
+            ["export", "teacher/last.ckpt", "--diffusers", "--out", "folder"],
             ["model of diffusers", "DenoiserMLP"],
         ),
-        (["export", "run/last.ckpt", "--out", "folder"], ["must hold a denoiser", "ShortRunMLE"]),
+        (
+            ["export", "run/last.ckpt", "--diffusers", "--out", "folder"],
+            ["must hold a denoiser", "ShortRunMLE"],
+        ),
+        (["export", "run/last.ckpt", "--out", "teacher"], ["--out must be a new folder"]),
         (["export", "student/last.ckpt", "--out", "a.bin"], ["--out must end with .onnx"]),
     ],
     ids=lambda value: "-".join(value[:2] + value[-1:]).replace("/", "_") if len(value) > 2 else "",
@@ -149,12 +155,54 @@ def test_refused(args: list[str], words: list[str], capsys: pytest.CaptureFixtur
     assert main(args) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words), line
-    assert not Path(args[-1]).exists()
+    assert not Path(args[-1]).exists() or args[-1] == "teacher"
 
 
 def test_a_teacher_must_be_a_denoiser() -> None:
     with pytest.raises(ValueError, match=r"run/last\.ckpt must hold a denoiser.*ShortRunMLE"):
         load_denoiser("run/last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("teacher", "denoiser"), ("student", "student"), ("ufogen", "generator"), ("run", "model")],
+)
+def test_what_was_trained_is_exported_as_a_folder(name: str, part: str, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    assert main(["export", f"{name}/last.ckpt", "--out", str(folder)]) == 0
+    trained, loaded = getattr(load_rule(f"{name}/last.ckpt")[0], part), load(folder)
+    assert type(loaded) is type(trained)
+    for key, value in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+
+
+def test_a_folder_serves_as_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the checkpoint that it was exported from; the student's own needs neither."""
+    assert (
+        main(["export", "teacher/last.ckpt", "--out", str(tmp_path / "teacher" / "last.ckpt")])
+        == 1
+    )
+    assert main(["export", "teacher/last.ckpt", "--out", str(tmp_path / "exported")]) == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "exported").rename(tmp_path / "teacher" / "last.ckpt")
+    assert load_denoiser("teacher/last.ckpt").training
+    run(tmp_path, "student", student())
+    shutil.rmtree("teacher")
+    assert sample("student/last.ckpt")["x"].shape == (5, 2)
+
+
+def test_averaged_weights_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = make_config("mle", epochs=1)
+    average = part("lightning.pytorch.callbacks.EMAWeightAveraging", decay=0.5)
+    config["trainer"]["callbacks"].append(average)
+    assert fit(config, tmp_path) == 0
+    assert main(["export", "run/last.ckpt", "--out", "model"]) == 0
+    checkpoint, name = torch.load("run/last.ckpt"), "prior.network.layers.0.weight"
+    mine = load("model").state_dict()[name]
+    assert torch.equal(mine, checkpoint["state_dict"][f"model.{name}"])
+    assert not torch.equal(mine, checkpoint["current_model_state"][f"model.{name}"])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter itself

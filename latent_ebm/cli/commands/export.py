@@ -1,4 +1,4 @@
-"""``latent-ebm export``: a trained network for other programs."""
+"""``latent-ebm export``: what a checkpoint has trained, without the training."""
 
 import argparse
 
@@ -6,14 +6,20 @@ from latent_ebm.cli.commands.options import Commands, add_checkpoint_command
 
 
 def add(commands: Commands) -> None:
-    text = "write a trained network for programs that do not have this library"
+    text = "write what a checkpoint has trained, for latent_ebm.load or for other programs"
     command = add_checkpoint_command(commands, "export", text)
     command.add_argument(
         "--out",
         required=True,
         metavar="PATH",
-        help="a file .onnx for a one-step student, which maps noise z to x; or a new folder for "
-        "a diffusion model of the library diffusers",
+        help="a new folder, which latent_ebm.load reads; or a file .onnx for a one-step student, "
+        "which maps noise z to x, for programs that do not have this library",
+    )
+    command.add_argument(
+        "--diffusers",
+        action="store_true",
+        help="write the folder for the library diffusers; for diffusion models whose network is "
+        "one of diffusers",
     )
     command.set_defaults(run=run)
 
