@@ -22,7 +22,15 @@ from samplers.schedules import Schedule
 
 OURS = ("latent_ebm", "samplers")
 TORCH = {"torch.nn": nn, "torch.optim": torch.optim, "torch.optim.lr_scheduler": lr_scheduler}
-PARTS = (nn.Module, Sampler, ReverseSampler, Schedule)  # what models are made of
+
+
+class Described:
+    """A class that is no module and yet can be a part of a saved one: its constructor only keeps
+    its arguments, as attributes of the same name.
+    """
+
+
+PARTS = (nn.Module, Sampler, ReverseSampler, Schedule, Described)  # what models are made of
 FACTORIES = (Optimizer, lr_scheduler.LRScheduler)  # parameters take these classes, not objects
 COPIERS = (  # these make as many copies of a layer as a number says
     nn.Transformer,

@@ -122,12 +122,23 @@ def load(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()
         ValueError: The folder is damaged, of another version, names another class, or its
             configuration and its tensors do not fit each other.
     """
-    path = Path(folder).expanduser() / CONFIG
+    module = read(folder, classes)
+    with reading(config_path(folder), WHAT):
+        return module.restored() if isinstance(module, Artefact) else module
+
+
+def read(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()) -> nn.Module:
+    """The module that ``save`` wrote, which may hold the state of something else."""
+    path = config_path(folder)
     record = read_record(path)
     with reading(path, WHAT):
         tensors = read_weights(path.parent, record["weights"])
-        module = rebuild(record["object"], tensors, tuple(classes), f"{path}: object")
-    return module.restored() if isinstance(module, Artefact) else module
+        return rebuild(record["object"], tensors, tuple(classes), f"{path}: object")
+
+
+def config_path(folder: str | os.PathLike[str]) -> Path:
+    """The configuration in a folder that ``save`` wrote."""
+    return Path(folder).expanduser() / CONFIG
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array
-from torch import nn
+from torch import from_numpy, nn
 from tqdm import tqdm
 
+from latent_ebm.artefacts.folders import config_path
+from latent_ebm.artefacts.folders import read as read_module
 from latent_ebm.cli.tables import Table
 from latent_ebm.detection import (
     ConformalCalibrator,
@@ -25,7 +27,7 @@ from latent_ebm.detection import (
     LatentEBMDetector,
 )
 from latent_ebm.detection.checks import Energy
-from latent_ebm.detection.files import FILE_NAME, load_detector, save_detector
+from latent_ebm.detection.files import load_detector, save_detector
 from latent_ebm.detection.findings import Findings, order_warnings, shift_warnings
 from latent_ebm.detection.selection import exact, rows_to_hold_out
 from latent_ebm.foreign import reading
@@ -149,6 +151,8 @@ def load_encoder(path: str) -> nn.Module:
     """The encoder of a checkpoint. Raises ``ValueError`` if it has none."""
     from latent_ebm.cli.checkpoints import load_rule
 
+    if Path(path).is_dir():
+        return read_module(path)
     rule, _ = load_rule(path)
     encoder = getattr(rule, "encoder", None)
     if not isinstance(encoder, nn.Module):
@@ -165,7 +169,9 @@ def load(folder: str, alpha: float) -> Trained:
     with reading(folder, "a detector as detect --save wrote it"):
         if "normal_scores" not in kept:
             raise ValueError("it was saved in Python, without scores of held-out normal rows")
-        trained = Trained(detector, np.array(kept.pop("normal_scores"), dtype=np.float64), **kept)
+        trained = Trained(
+            detector, np.asarray(kept.pop("normal_scores"), dtype=np.float64), **kept
+        )
         check_array(trained.normal_scores, ensure_2d=False)
         check_notes(trained)
     check_alpha(alpha, len(trained.normal_scores))
@@ -186,13 +192,14 @@ def check_notes(trained: Trained) -> None:
 
 def save(trained: Trained, folder: Path) -> None:
     """Write the detector, and all that is needed to use it, to ``folder``."""
-    notes = {**trained._asdict(), "normal_scores": trained.normal_scores.tolist()}
-    save_detector(notes.pop("detector"), folder, notes)
+    notes = {**trained._asdict(), "normal_scores": from_numpy(trained.normal_scores)}
+    del notes["detector"]
+    save_detector(trained.detector, folder, notes)
 
 
 def is_saved(path: str) -> bool:
     """Whether ``path`` is a folder with a detector in it."""
-    return (Path(path).expanduser() / FILE_NAME).is_file()
+    return config_path(path).is_file()
 
 
 def check_alpha(alpha: float, num: int) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latent_ebm.artefacts.folders import check_place
 from latent_ebm.cli.calibrated import Fitting, Trained, is_saved, judge, load, save, say, train
 from latent_ebm.cli.errors import WrongUsage
 from latent_ebm.cli.files import check_apart, check_folder, check_output, real
 from latent_ebm.cli.tables import Table, check_alike, read_table
-from latent_ebm.detection.files import FILE_NAME
 from latent_ebm.detection.findings import Findings
 from latent_ebm.detection.report import make_report
 from latent_ebm.files import Reader
@@ -139,12 +139,10 @@ def check_save(name: str, others: Sequence[Path]) -> Path:
     result.
     """
     folder = check_folder(name, "--save")
-    if folder.is_dir() and any(
-        not path.name.startswith((FILE_NAME, f".{FILE_NAME}.")) for path in folder.iterdir()
-    ):
-        raise ValueError(
-            f"--save must name a new or empty folder or one of a saved detector, got {name!r}"
-        )
+    try:
+        check_place(folder)
+    except FileExistsError as error:
+        raise ValueError(f"--save must name another folder: {error}") from error
     if any(real(folder) == real(path).parent for path in others):
         raise ValueError(
             f"--save must name a folder of its own, got {name!r}, where other results go"

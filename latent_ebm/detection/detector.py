@@ -21,6 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Described
 from latent_ebm.detection import fitting, parts
 from latent_ebm.detection.checks import LIMIT, Energy, check_magnitude, check_parameters
 from latent_ebm.kernels import NeighbourPrior
@@ -45,7 +46,7 @@ class Explanation(NamedTuple):
     reconstruction: np.ndarray
 
 
-class LatentEBMDetector(OutlierMixin, BaseEstimator):
+class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
     """Scores rows by the energy of a latent model; up is normal, as everywhere in scikit-learn.
 
     Scores are deterministic: they are computed in float64 and rounded to 24 significant bits,
@@ -184,8 +185,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator):
         return Explanation(flat[0], raw - flat[1], flat[1])
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to ``folder`` as ``detector.safetensors``, in one step. No
-        pickle.
+        """Write the fitted detector to ``folder``, from where ``latent_ebm.load`` returns it too;
+        see ``latent_ebm.save``.
         """
         from latent_ebm.detection.files import save_detector
 

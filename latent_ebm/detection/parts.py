@@ -13,10 +13,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import Artefact
 from latent_ebm.kernels import KernelPrior, NeighbourPrior
 from latent_ebm.likelihoods import GaussianLikelihood
 from latent_ebm.model import LatentModel
-from latent_ebm.networks import MLP, EnergyMLP, PlacedEncoder
+from latent_ebm.networks import MLP, PlacedEncoder
 from latent_ebm.posteriors import AmortizedPosterior
 from latent_ebm.priors import RatioPrior
 from samplers import MALA
@@ -28,7 +29,7 @@ BLOCK = 128  # rows that are scored at once
 FRAME = 32  # pixels a side that the encoder sees at most: its settings were chosen on images of 28
 
 
-class View(nn.Module):
+class View(Artefact):
     """``features`` of rows, the mean of their ``posterior`` as code, ``likelihood`` of features,
     and ``prior`` of codes.
     """
@@ -96,7 +97,7 @@ class View(nn.Module):
         )
 
 
-class Components(nn.Module):
+class Components(Artefact):
     """Principal components of images, and the norm of what these leave over: (n, \\*event) -> (n,
     num + 1).
     """
@@ -106,6 +107,7 @@ class Components(nn.Module):
 
     def __init__(self, num_pixels: int, num: int) -> None:
         super().__init__()
+        self.num_pixels, self.num = num_pixels, num
         self.register_buffer("mean", torch.zeros(num_pixels))
         self.register_buffer("axes", torch.zeros(num, num_pixels))
 
@@ -145,10 +147,9 @@ def blank_features(image_shape: Sequence[int] | None, num: int, channels: int) -
     return [Components(math.prod(image_shape), num), encoder]
 
 
-def ratio_prior(kernels: KernelPrior, num_stages: int = 0) -> RatioPrior:
-    """Kernels, so many blank stages, and their chains."""
-    stages = [EnergyMLP(kernels.exemplars.shape[1], HIDDEN, "silu") for _ in range(num_stages)]
-    return RatioPrior(kernels, stages, chains(kernels))
+def ratio_prior(kernels: KernelPrior) -> RatioPrior:
+    """Kernels without stages, and their chains."""
+    return RatioPrior(kernels, [], chains(kernels))
 
 
 def neighbour_prior(kernels: KernelPrior, log_heights: Tensor) -> NeighbourPrior:

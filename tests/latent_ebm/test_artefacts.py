@@ -238,7 +238,7 @@ def public_classes() -> set[type]:
         cls
         for cls in classes | subclasses(Artefact)
         if cls.__module__.startswith("latent_ebm.")
-        and not cls.__module__.startswith("latent_ebm.learning.")
+        and not cls.__module__.startswith(("latent_ebm.learning.", "latent_ebm.detection."))
         and not issubclass(cls, LightningModule)
         and not inspect.isabstract(cls)
     } - {Artefact}

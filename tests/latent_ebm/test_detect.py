@@ -284,7 +284,10 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
         (["train.csv", *ARGS[:2], "--out", "/proc/scores.csv"], ["cannot write", "/proc"]),
         (["train.csv", *ARGS[:2], "--out", "train.csv"], ["train.csv", "must not be written to"]),
         (["train.csv", *ARGS[:2], "--out", "link.csv"], ["link.csv", "must not be written to"]),
-        (["train.csv", *ARGS, "--save", "empty/.."], ["--save must name a new or empty folder"]),
+        (
+            ["train.csv", *ARGS, "--save", "empty/.."],
+            ["--save must name another folder", "empty or one of"],
+        ),
         (
             ["train.csv", *ARGS[:2], "--out", "kept/scores.csv", "--save", "kept"],
             ["--save must name a folder of its own"],
@@ -316,7 +319,7 @@ def small_detector(energy: str, **settings: object) -> LatentEBMDetector:
             ["image_shape", "H and W at least 8", "(1, 4, 4)"],
         ),
         (["broken", "--score", "grey", *ARGS[2:]], ["a.png must hold a plain image"]),
-        (["other", *ARGS], ["other", "a detector as this version saves it"]),
+        (["other", *ARGS], ["other", "format 1, got format None"]),
     ],
     ids=lambda value: "-".join([value[0], *value[-1:]]).replace("/", "_").replace(" ", "_"),
 )
@@ -349,7 +352,7 @@ def make_bad_files() -> None:
     Image.new("L", (8, 8)).save("mixed/a.png")
     Image.new("L", (9, 9)).save("mixed/b.png")
     Path("broken/a.png").write_bytes(Path("grey/000.png").read_bytes()[:60])
-    Path("other/detector.safetensors").write_text("{}")
+    Path("other/config.json").write_text("{}")
     LatentEBMDetector().fit(rows).save("plain")
 
 

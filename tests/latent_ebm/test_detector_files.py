@@ -1,8 +1,9 @@
-"""A saved detector is one file: the same detector, or a sentence; the old one or the new one,
-never a mixture.
+"""A saved detector is a saved object: the same detector, or a sentence; the old one or the new
+one, never a mixture.
 """
 
 import copy
+import hashlib
 import json
 import os
 import time
@@ -14,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from sklearn.exceptions import NotFittedError
 
+from latent_ebm import load
+from latent_ebm.artefacts.folders import CONFIG, fingerprint
 from latent_ebm.cli import main
-from latent_ebm.detection import LatentEBMDetector, files
-from latent_ebm.detection.files import FILE_NAME, load_detector, save_detector
+from latent_ebm.detection import LatentEBMDetector
+from latent_ebm.detection.files import load_detector, save_detector
 from latent_ebm.detection.parts import HIDDEN
 from latent_ebm.networks import EnergyMLP
 
@@ -62,8 +64,9 @@ def test_a_loaded_detector_is_the_saved_one(kind: str, tmp_path: Path) -> None:
         prior: Any = detector.views_[0].prior
         prior.append(EnergyMLP(7, HIDDEN, "silu").double().requires_grad_(False), 0.5, 0.1)
     detector.save(tmp_path / "new" / "detector")
-    assert os.listdir(tmp_path / "new" / "detector") == [FILE_NAME]
-    twin = LatentEBMDetector.load(tmp_path / "new" / "detector")
+    twin = load(tmp_path / "new" / "detector")
+    assert type(twin) is LatentEBMDetector
+    assert_same(LatentEBMDetector.load(tmp_path / "new" / "detector"), detector, X[:2])
     assert twin.get_params() == detector.get_params()
     assert vars(twin).keys() == vars(detector).keys()
     assert_array_equal(twin.score_samples(X), detector.score_samples(X))
@@ -96,34 +99,31 @@ class Killed(BaseException):
     pass
 
 
-def kill(*_: object) -> None:
+def kill(*_: object, **__: object) -> None:
     raise Killed
 
 
-def write_half(path: Path, content: bytes) -> None:
+def write_half(path: Path, content: bytes | str, **_: object) -> None:
     with path.open("wb") as file:
-        file.write(content[: len(content) // 2])
-    raise Killed
-
-
-def replace_then_kill(source: Path, target: Path) -> None:
-    os.rename(source, target)
+        file.write((content if isinstance(content, bytes) else content.encode())[:50])
     raise Killed
 
 
 KILL_POINTS: dict[str, tuple[Any, str, Callable[..., None]]] = {
     "before writing": (Path, "write_bytes", kill),
-    "while writing": (Path, "write_bytes", write_half),
+    "while writing the weights": (Path, "write_bytes", write_half),
     "before renaming": (os, "replace", kill),
-    "after renaming": (os, "replace", replace_then_kill),
+    "between the files": (Path, "write_text", kill),
+    "while writing the configuration": (Path, "write_text", write_half),
 }
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["over another", "into a new folder"])
 @pytest.mark.parametrize("point", KILL_POINTS)
-def test_a_kill_leaves_the_old_detector_or_the_new_one(
+def test_a_kill_leaves_the_old_detector_or_none(
     point: str, first: bool, tmp_path: Path, old: LatentEBMDetector, new: LatentEBMDetector
 ) -> None:
+    """The scores it was calibrated with are never those of another fit."""
     if not first:
         save_detector(old, tmp_path, {"scores": "old"})
     with pytest.MonkeyPatch.context() as patch:
@@ -132,9 +132,7 @@ def test_a_kill_leaves_the_old_detector_or_the_new_one(
         patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process does not clean up
         with pytest.raises(Killed):
             save_detector(new, tmp_path, {"scores": "new"})
-    if point == "after renaming":
-        assert_is(tmp_path, new, "new")
-    elif first:
+    if first:
         with pytest.raises(FileNotFoundError):
             LatentEBMDetector.load(tmp_path)
     else:
@@ -146,18 +144,15 @@ def test_a_kill_leaves_the_old_detector_or_the_new_one(
 def test_a_leftover_does_not_stop_the_command_and_goes_in_time(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
-    for name, age in (
-        ("old", 4000),
-        ("new", 0),
-    ):  # the new one may be another's, still being written
-        draft = kept / f".{FILE_NAME}.{name}.tmp"
+    drafts = [kept / f".config.json.{digit * 16}.tmp" for digit in "01"]
+    for draft, age in zip(drafts, (4000, 0), strict=True):  # the new one may be another's
         draft.write_bytes(b"half")
         os.utime(draft, (time.time() - age,) * 2)
     np.save(tmp_path / "x.npy", rows(40))
     train, out = str(tmp_path / "x.npy"), str(tmp_path / "out.csv")
     assert main(["detect", train, "--score", train, "--out", out, "--save", str(kept)]) == 0
     assert load_detector(LatentEBMDetector, kept)[1]["columns"]
-    assert sorted(os.listdir(kept)) == [f".{FILE_NAME}.new.tmp", FILE_NAME]
+    assert [draft.exists() for draft in drafts] == [False, True]
 
 
 def assert_is(folder: Path, detector: LatentEBMDetector, scores: str) -> None:
@@ -166,21 +161,8 @@ def assert_is(folder: Path, detector: LatentEBMDetector, scores: str) -> None:
     assert notes == {"scores": scores}
 
 
-def test_two_saves_at_once_do_not_mix(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: LatentEBMDetector, new: LatentEBMDetector
-) -> None:
-    replace = os.replace
-
-    def after_another(source: Path, target: Path) -> None:
-        monkeypatch.setattr(os, "replace", replace)
-        save_detector(new, tmp_path, {"scores": "new"})
-        assert_is(tmp_path, new, "new")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", after_another)
-    save_detector(old, tmp_path, {"scores": "old"})
-    assert_is(tmp_path, old, "old")
-    assert os.listdir(tmp_path) == [FILE_NAME]
+def assert_same(twin: LatentEBMDetector, detector: LatentEBMDetector, x: np.ndarray) -> None:
+    assert_array_equal(twin.score_samples(x), detector.score_samples(x))
 
 
 def test_a_failed_write_leaves_the_old_one_alone(
@@ -189,7 +171,7 @@ def test_a_failed_write_leaves_the_old_one_alone(
     save_detector(old, tmp_path, {"scores": "old"})
     broken = copy.deepcopy(new)
     broken.offset_ = float("nan")
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(ValueError, match="offset_ must be finite to be saved, got nan"):
         broken.save(tmp_path)
 
     def fail(self: Path, content: bytes) -> None:
@@ -199,119 +181,82 @@ def test_a_failed_write_leaves_the_old_one_alone(
     with pytest.raises(OSError, match="disk full"):
         new.save(tmp_path)
     assert_is(tmp_path, old, "old")
-    assert os.listdir(tmp_path) == [FILE_NAME]
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:3000])
-
-
-def cut_header(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
-
-
-def edit_text(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"latent_dim", b"latent_din"))
+def test_a_model_is_no_detector(tmp_path: Path) -> None:
+    EnergyMLP(2, [3]).save(tmp_path)
+    with pytest.raises(ValueError, match="must be a LatentEBMDetector, got a EnergyMLP"):
+        LatentEBMDetector.load(tmp_path)
 
 
 def remake(
-    change: Callable[[dict[str, Any], dict[str, torch.Tensor]], Any], honest: bool = True
+    change: Callable[[dict[str, Any], dict[str, torch.Tensor]], object],
 ) -> Callable[[Path], None]:
-    """Write the file again with a changed record, or tensors, and (if ``honest``) the hash that
-    belongs to it.
+    """Write the files again with changed arguments and tensors, and the hashes that belong to
+    them.
     """
 
-    def spoil(path: Path) -> None:
-        with safe_open(path, "pt") as file:
-            record = json.loads(file.metadata()[files.KEY])
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        kept = record.pop("sha256")
-        change(record, tensors)
-        record["sha256"] = files.fingerprint(record, tensors) if honest else kept
-        path.write_bytes(save(tensors, {files.KEY: json.dumps(record)}))
+    def spoil(folder: Path) -> None:
+        record = json.loads((folder / CONFIG).read_text())
+        tensors = load_file(folder / record["weights"]["file"])
+        change(record["object"]["init_args"], tensors)
+        content = save(tensors)
+        digest = hashlib.sha256(content).hexdigest()
+        record["weights"] = {"file": f"weights-{digest[:16]}.safetensors", "sha256": digest}
+        (folder / record["weights"]["file"]).write_bytes(content)
+        del record["sha256"]
+        text = json.dumps({**record, "sha256": fingerprint(record)})
+        (folder / CONFIG).write_text(text)
 
     return spoil
 
 
 HUGE = {"image_shape": [1, 10**6, 10**6], "latent_dim": 10**9}
 SPOILS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "missing": (lambda path: path.unlink(), "saved detector"),
-    "empty": (lambda path: path.write_bytes(b""), "detector as this version saves it"),
-    "text": (
-        lambda path: path.write_text("not a detector, not at all"),
-        "detector as this version saves it",
-    ),
-    "cut": (cut, "detector as this version saves it"),
-    "cut header": (cut_header, "detector as this version saves it"),
-    "flipped": (flip, "it is damaged"),
-    "edited text": (edit_text, "it is damaged"),
-    "other tensors": (
-        lambda path: path.write_bytes(save({"a": torch.zeros(2)})),
-        "must be of format",
-    ),
-    "not JSON": (
-        lambda path: path.write_bytes(save({"a": torch.zeros(2)}, {files.KEY: "{"})),
-        "detector as this version",
-    ),
-    "list": (
-        lambda path: path.write_bytes(save({"a": torch.zeros(2)}, {files.KEY: "[]"})),
-        "must be of format",
-    ),
     "edited offset": (
-        remake(lambda r, t: r["numbers"].update(offset_=3.0), honest=False),
-        "it is damaged",
+        lambda folder: (folder / CONFIG).write_text(
+            (folder / CONFIG).read_text().replace('"offset_": -', '"offset_": ')
+        ),
+        "damaged or edited",
     ),
-    "offset NaN": (
-        remake(lambda r, t: r["numbers"].update(offset_=float("nan"))),
-        "must be finite, got NaN",
-    ),
-    "offset 1e999": (
-        remake(lambda r, t: r["numbers"].update(offset_=float("inf"))),
-        "must be finite, got Infinity",
-    ),
-    "offset text": (
-        remake(lambda r, t: r["numbers"].update(offset_="x")),
-        "offset_ must be a finite number",
-    ),
-    "no offset": (remake(lambda r, t: r["numbers"].clear()), "no 'offset_'"),
-    "other format": (remake(lambda r, t: r.update(format="other 7")), "must be of format"),
-    "other class": (
-        remake(lambda r, t: r.update({"class": "Forest"})),
-        "must hold a LatentEBMDetector, got a Forest",
-    ),
-    "other parameters": (remake(lambda r, t: r.update(parameters={"depth": 3})), "depth"),
+    "offset text": (remake(lambda r, t: r["numbers"].update(offset_="x")), "finite number"),
+    "no offset": (remake(lambda r, t: r["numbers"].clear()), "no attribute 'offset_'"),
+    "other parameters": (remake(lambda r, t: r["detector"]["init_args"].update(depth=3)), "depth"),
     "parameters that are none": (
-        remake(lambda r, t: r.update(parameters=3)),
-        "detector as this version",
+        remake(lambda r, t: r.update(detector=3)),
+        "detector must be Described",
     ),
-    "huge sizes": (remake(lambda r, t: r["parameters"].update(HUGE)), "detector as this version"),
+    "huge sizes": (
+        remake(lambda r, t: r["detector"]["init_args"].update(HUGE)),
+        "that this version can load",
+    ),
     "NaN weights": (
-        remake(lambda r, t: t["views_.0.prior.base.exemplars"].fill_(torch.nan)),
-        "scores must be finite",
+        remake(lambda r, t: t["views.0.prior.base.exemplars"].fill_(torch.nan)),
+        "got NaN",
     ),
     "a method": (
         remake(lambda r, t: r["numbers"].update(get_params=1)),
         "names that end with _, got 'get_params'",
     ),
-    "fewer tensors": (remake(lambda r, t: t.pop("scaler_.mean_")), "detector as this version"),
+    "a part of a part": (
+        remake(lambda r, t: r["numbers"].update({"scaler_.mean_.x_": 1})),
+        "names that end with _",
+    ),
+    "fewer tensors": (remake(lambda r, t: t.pop("arrays.scaler_.mean_")), "stored tensors"),
+    "views that are none": (remake(lambda r, t: r.update(views=[])), "is none of its conf"),
 }
 
 
 @pytest.mark.parametrize("name", SPOILS)
-def test_files_that_hold_no_detector(name: str, tmp_path: Path, old: LatentEBMDetector) -> None:
+def test_folders_that_hold_no_detector(name: str, tmp_path: Path, old: LatentEBMDetector) -> None:
     old.save(tmp_path)
     spoil, message = SPOILS[name]
-    spoil(tmp_path / FILE_NAME)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        LatentEBMDetector.load(tmp_path)
-    assert str(tmp_path / FILE_NAME) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    spoil(tmp_path)
+    for read in (load, LatentEBMDetector.load):
+        with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+            read(tmp_path)
+        assert str(tmp_path / CONFIG) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
