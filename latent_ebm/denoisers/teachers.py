@@ -178,8 +178,9 @@ def scheduler_parts(config: dict[str, Any]) -> dict[str, Any]:
     if name.startswith("EDM"):
         return edm_parts(config, "edm" if prediction == "epsilon" else PREDICTIONS[prediction])
     schedule = VPDiscrete(
-        num, *(config.get(key) for key in ("beta_start", "beta_end", "beta_schedule"))
-    )  # pyright: ignore
+        num,
+        *(config.get(key) for key in ("beta_start", "beta_end", "beta_schedule")),  # pyright: ignore[reportArgumentType]
+    )
     return {
         "schedule": schedule,
         "prediction": PREDICTIONS[prediction],

@@ -116,7 +116,7 @@ class ClassifierFree(Denoiser):
         ValueError: For a ``weight`` that is not finite, or a ``null`` without names.
     """
 
-    def __init__(self, denoiser: Denoiser, weight: float, null: Condition) -> None:
+    def __init__(self, denoiser: Denoiser, weight: float, null: Mapping[str, Tensor]) -> None:
         super().__init__()
         check_numbers(self, "finite", weight=weight)
         if not null:
@@ -126,6 +126,10 @@ class ClassifierFree(Denoiser):
         for name, value in null.items():
             self.register_buffer(f"null_{name}", value)
 
+    @property
+    def null(self) -> dict[str, Tensor]:
+        """What stands for no condition, by name."""
+        return {name: self.get_buffer(f"null_{name}") for name in self.names}
+
     def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        null = {name: self.get_buffer(f"null_{name}") for name in self.names}
-        return classifier_free(self.denoiser, x_t, t, condition, null, self.weight)
+        return classifier_free(self.denoiser, x_t, t, condition, self.null, self.weight)

@@ -173,7 +173,10 @@ ROWS: dict[type, Row] = {
     LatentModel: Row(model, lambda model: model.sample(4, generator=stream())),
     GaussianMixtureDenoiser: Row(full_mixture, use_denoiser),
     Preconditioned: Row(denoiser, use_denoiser),
-    ClassifierFree: Row(lambda: ClassifierFree(denoiser(), 2.0), use_denoiser),
+    ClassifierFree: Row(
+        lambda: ClassifierFree(denoiser(), 2.0, label_condition(torch.tensor([-1]))),
+        lambda guided: guided(draws(5, 2), torch.tensor(0.4), label=torch.tensor([0, 1, 2, 0, 1])),
+    ),
     LinearDenoiser: Row(lambda: LinearDenoiser(nn.Linear(2, 2), NOISE), use_denoiser),
     OneStep: Row(lambda: OneStep(denoiser(), -5.0), of(5, 2)),
     DenoiserCritic: Row(
