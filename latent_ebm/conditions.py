@@ -15,20 +15,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latent_ebm.artefacts import Artefact
+from latent_ebm.artefacts import Artefact, Described
 from samplers.checks import check_counts, check_numbers
 from samplers.run_checks import is_readable
 
 UNKNOWN = -1  # the label of a row whose class is not known
 
 
-class Condition(Mapping[str, Tensor]):
+class Condition(Mapping[str, Tensor], Described):
     """Named tensors with one entry per row; ``network(x, level, **condition)`` hands them on.
 
     ``Condition()`` is the empty condition: it has no names, and fits any number of rows.
 
     Args:
-        values: The tensor (rows, \\*entry) of every name.
+        tensors: The tensor (rows, \\*entry) of every name.
         null: The entry (\\*entry) of every name that means "unknown". A name without one can be
             neither dropped nor made unknown.
 
@@ -38,9 +38,9 @@ class Condition(Mapping[str, Tensor]):
     """
 
     def __init__(
-        self, values: Mapping[str, Tensor] | None = None, null: Mapping[str, Tensor] | None = None
+        self, tensors: Mapping[str, Tensor] | None = None, null: Mapping[str, Tensor] | None = None
     ) -> None:
-        self.tensors, self.null = dict(values or {}), dict(null or {})
+        self.tensors, self.null = dict(tensors or {}), dict(null or {})
         rows = {name: value.shape[:1] for name, value in self.items()}
         if len(set(rows.values())) > 1 or () in rows.values():
             got = ", ".join(f"{name} {tuple(value.shape)}" for name, value in self.items())

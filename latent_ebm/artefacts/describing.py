@@ -26,7 +26,7 @@ def describe(value: object, place: str, tensors: dict[str, Tensor]) -> Node:
 
     Raises ``ValueError`` for what no configuration can hold, such as a function.
     """
-    if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
+    if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{place} must be finite to be saved, got {value}")

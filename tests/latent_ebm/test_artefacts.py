@@ -46,6 +46,7 @@ from latent_ebm.distillation.ufogen import DenoiserCritic
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.kernels import KernelPrior, NeighbourPrior
 from latent_ebm.learning import ShortRunMLE
+from latent_ebm.likelihoods import GivenLikelihood
 from latent_ebm.networks import (
     MLP,
     ConvDecoder,
@@ -62,6 +63,7 @@ from latent_ebm.networks import (
     WithTime,
 )
 from latent_ebm.networks.classifier import FeatureClassifier
+from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
 from latent_ebm.text import SubwordTokenizer, TextConditioner, TextTransformer, WordTokenizer
 from latent_ebm.text.pretrained import PretrainedTextEncoder
@@ -223,6 +225,21 @@ ROWS: dict[type, Row] = {
         lambda: ClassLabels(3), lambda tell: tell(label_condition(torch.tensor([0, 2])))["label"]
     ),
     Unconditional: Row(Unconditional, lambda tell: torch.tensor(len(tell.unknown(3)))),
+    ClassEnergy: Row(
+        lambda: ClassEnergy(2, 3, [4], "tanh"),
+        lambda energy: energy(draws(5, 2), torch.tensor([0, 1, 2, -1, 0])),
+    ),
+    WithClass: Row(
+        lambda: WithClass(MLP(4, 3, [4]), 3, 2),
+        lambda net: net(draws(5, 2), torch.tensor([0, 1, 2, -1, 0])),
+    ),
+    GivenLikelihood: Row(
+        lambda: GivenLikelihood(
+            GaussianLikelihood(WithClass(MLP(4, 3, [4]), 3, 2), 0.3),
+            label_condition(torch.tensor([0, 1, 2, -1, 0])),
+        ),
+        use_likelihood,
+    ),
     Fourier: Row(lambda: Fourier(MLP(10, 2, [4]), num=2, lowest=1.0), of(5, 2)),
 }
 
@@ -244,7 +261,7 @@ def public_classes() -> set[type]:
         and not cls.__module__.startswith(("latent_ebm.learning.", "latent_ebm.detection."))
         and not issubclass(cls, LightningModule)
         and not inspect.isabstract(cls)
-    } - {Artefact}
+    } - {Artefact, Conditional}  # bases
 
 
 def test_every_public_class_has_a_row() -> None:
