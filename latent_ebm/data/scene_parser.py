@@ -1,14 +1,14 @@
 r"""Reads a picture back into its scene: which glyphs, where, how large, on which background.
 
 The background is the one that most pixels agree with. With the background b taken away, a
-picture is d = x - b and a glyph with opacity a and colour c is t = a (c - b), which is 0 outside
-its mask. How much better than the background a glyph explains a patch is
+picture is ``d = x - b`` and a glyph with opacity a and colour c is ``t = a (c - b)``, which is 0
+outside its mask. How much better than the background a glyph explains a patch is ::
 
     gain = |d|^2 - |d - t|^2 = 2 <d, t> - |t|^2,
 
 for all places and glyphs one matrix product. At the true place of a clean picture the gain is
-|d|^2, and no other glyph does as well there. The best one is taken, boxes that overlap it are
-ruled out, and so on until no glyph explains ``min_score`` of its own energy |t|^2.
+``|d|^2``, and no other glyph does as well there. The best one is taken, boxes that overlap it are
+ruled out, and so on until no glyph explains ``min_score`` of its own energy ``|t|^2``.
 """
 
 import torch
