@@ -19,8 +19,8 @@ LIGHTNING = {
     "predict": "a table of energy terms of the test set of a YAML file, beside the checkpoint",
 }
 DEBUG = "LATENT_EBM_DEBUG"
-EPILOG = f"""A command writes its results when everything is computed. They replace an older file of the
-same name, but never a file that the command reads.
+EPILOG = f"""A command writes its results when everything is computed. They replace an
+older file of the same name, but never a file that the command reads.
 
 The YAML file of fit, validate, test and predict is a program: the classes and functions that it
 names are imported and run. A checkpoint is not a program: nothing in it is run.

@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,9 +62,7 @@ def sample(
     print(f"{num} samples: {out}")
 
 
-def generation_options(
-    rule: LearningRule, options: Mapping[str, float | None]
-) -> dict[str, float]:
+def generation_options(rule: LearningRule, options: Mapping[str, float | None]) -> dict[str, Any]:
     """Those of ``options`` that are given. Raises ``ValueError`` for one that ``rule.generate``
     does not take.
     """

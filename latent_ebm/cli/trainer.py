@@ -32,21 +32,22 @@ DEFAULTS = {
         "init_args": {"save_dir": "runs"},
     },
 }
-FIT = """Train the model of a YAML file. A run never writes over another: where its folders (dirpath of
-the checkpoints, folder of the logger) hold one already, it goes on from a checkpoint of that run,
---ckpt_path FILE, or is refused."""
-PREDICT = """Write a table of what the rule of a YAML file says of every row of the test set, energy terms for a latent model:
-NAME-predictions.csv beside the checkpoint NAME.ckpt of --ckpt_path, or predictions.csv here without one."""
+FIT = """Train the model of a YAML file. A run never overwrites another run: if the folder of
+its checkpoints (dirpath) or of its logger holds one already, it either continues from a
+checkpoint of that run, --ckpt_path FILE, or is refused."""
+PREDICT = """Write a table of what the rule of a YAML file says about every row of the test set;
+for a latent model, the terms of the energy. The table is NAME-predictions.csv beside the
+checkpoint NAME.ckpt of --ckpt_path, or predictions.csv here without one."""
 PROGRAM = (
-    "A YAML file is a program: what it names is imported and run. Read one from a stranger "
-    "before you run it."
+    "A YAML file is a program: the classes and functions that it names are imported and run. Read "
+    "a file from someone else before you run it."
 )
 NOISE = (
     ".*does not have many workers.*",  # the data lie in memory
     ".*number of training batches.*is smaller than the logging interval.*",
     ".*exists and is not empty.*",  # a resumed run writes where the first one did
     ".*is not the same as the strategy's.*",
-    ".*no pre-optimization state was saved.*",  # a checkpoint holds the weights after the step, as it should
+    ".*no pre-optimization state was saved.*",  # checkpoints hold the weights after the step
     ".*isinstance.treespec, LeafSpec.*",  # Lightning with a recent torch
 )
 

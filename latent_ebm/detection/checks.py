@@ -1,37 +1,46 @@
 """What ``LatentEBMDetector`` asks of its parameters and rows."""
 
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
 from torch import nn
 
 from samplers.checks import check_counts, is_a
 
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
 ENERGIES = get_args(Energy)
-MIN_SIDE = 8  # pixels, of images whose features are learnt
-LIMIT = 1e100  # of magnitudes whose squares, and quotients of these, are finite
+MIN_SIDE = 8  # pixels, of images whose features are learned
+MIN_IMAGES = 10  # to learn features from
+LIMIT = 1e100  # largest magnitude: its square, and quotients of squares, are still finite
 
 
-def check_parameters(detector: Any) -> None:
+def validated(estimator: BaseEstimator, X: ArrayLike, **rules: Any) -> NDArray[np.float64]:
+    """X as scikit-learn checks it for ``estimator``, with the ``rules`` of ``validate_data``."""
+    data: Any = X  # for which scikit-learn's function declares no type
+    return np.asarray(validate_data(estimator, data, **{"dtype": np.float64, **rules}))
+
+
+def check_parameters(detector: BaseEstimator) -> None:
     """Raise ``ValueError`` naming the parameter, its rule and its value."""
-    check_counts(
-        detector,
-        latent_dim=detector.latent_dim,
-        max_steps=detector.max_steps,
-        channels=detector.channels,
-    )
-    check_counts(detector, 0, max_stages=detector.max_stages)
-    check_counts(detector, 2, max_exemplars=detector.max_exemplars)
-    encoder, shape, trim = detector.encoder, detector.image_shape, detector.trim
+    given = detector.get_params(deep=False)
+    counts = {name: given[name] for name in ("latent_dim", "max_steps", "channels")}
+    check_counts(detector, **counts)
+    check_counts(detector, 0, max_stages=given["max_stages"])
+    check_counts(detector, 2, max_exemplars=given["max_exemplars"])
+    energy, encoder, shape = given["energy"], given["encoder"], given["image_shape"]
+    trim = given["trim"]
     rules = {
         "energy": (
-            isinstance(detector.energy, str) and detector.energy in ENERGIES,
+            isinstance(energy, str) and energy in ENERGIES,
             f"one of {', '.join(ENERGIES)}",
         ),
-        "contamination": (_is_fraction(detector.contamination), '"auto" or a number in (0, .5]'),
+        "contamination": (_is_fraction(given["contamination"]), '"auto" or a number in (0, .5]'),
         "trim": (is_a(Real, trim) and 0 <= trim < 0.5, "a number in [0, .5)"),
         "image_shape": (
             shape is None or _is_shape(shape),
@@ -41,14 +50,39 @@ def check_parameters(detector: Any) -> None:
     }
     for name, (valid, rule) in rules.items():
         if not valid:
-            raise ValueError(f"{name} must be {rule}, got {getattr(detector, name)!r}")
+            raise ValueError(f"{name} must be {rule}, got {given[name]!r}")
     if encoder is not None and shape is None:
         raise ValueError(
             f"encoder must be None where image_shape is, got a {type(encoder).__name__}"
         )
-    if detector.energy == "reconstruction" and shape is not None:
+    if energy == "reconstruction" and shape is not None:
         raise ValueError(
             'energy must not be "reconstruction" for images, whose codes leave next to nothing out'
+        )
+
+
+def check_columns(
+    X: np.ndarray, energy: Energy, latent_dim: int, image_shape: Sequence[int] | None
+) -> None:
+    """Raise ``ValueError`` for numbers too large, too few columns, or rows that are not images of
+    ``image_shape``.
+    """
+    check_magnitude(X)
+    if image_shape is None:
+        if energy == "reconstruction" and latent_dim >= X.shape[1]:
+            raise ValueError(
+                f'energy must not be "reconstruction" for {X.shape[1]} columns, of which codes '
+                f"of latent_dim = {latent_dim} numbers leave nothing out"
+            )
+        return
+    if math.prod(image_shape) != X.shape[1]:
+        raise ValueError(
+            f"X must hold images of image_shape {tuple(image_shape)}, got rows of "
+            f"{X.shape[1]} numbers"
+        )
+    if len(X) < MIN_IMAGES:
+        raise ValueError(
+            f"X must hold at least {MIN_IMAGES} images to learn features from, got {len(X)}"
         )
 
 
@@ -62,7 +96,7 @@ def check_magnitude(X: np.ndarray) -> None:
         )
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: object) -> bool:
     if not (isinstance(value, Sequence) and len(value) == 3):
         return False
     return all(
@@ -72,4 +106,6 @@ def _is_shape(value: Any) -> bool:
 
 
 def _is_fraction(value: Any) -> bool:
-    return value == "auto" if isinstance(value, str) else is_a(Real, value) and 0 < value <= 0.5
+    if isinstance(value, str):
+        return value == "auto"
+    return is_a(Real, value) and 0 < value <= 0.5

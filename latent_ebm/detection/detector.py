@@ -1,86 +1,84 @@
 r"""Anomaly detection by the energy of a latent model, for users of scikit-learn.
 
-``LatentEBMDetector`` learns where normal rows lie and scores new ones by ``log p(x, z)`` at their
-code, up when normal. What is fitted is in ``detector_model``, and how in ``detector_fitting``; no
-label and no anomaly is needed. A threshold with a guarantee is ``ConformalCalibrator``'s.
-Protocols and figures: ``experiments/RESULTS.md``.
+``LatentEBMDetector`` learns from rows that are normal for the most part, without labels. It scores
+a row by ``log p(x, z)`` at its code z: high is normal. ``parts`` says what is fitted and
+``fitting`` how. ``ConformalCalibrator`` turns scores into p-values and into a threshold with a
+guarantee. Protocols and results: ``experiments/RESULTS.md``.
 """
 
 import copy
-import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Described
 from latent_ebm.detection import fitting, parts
-from latent_ebm.detection.checks import LIMIT, Energy, check_magnitude, check_parameters
-from latent_ebm.kernels import NeighbourPrior
-from samplers import value_and_grad
+from latent_ebm.detection.checks import (
+    LIMIT,
+    Energy,
+    check_columns,
+    check_magnitude,
+    check_parameters,
+    validated,
+)
+from latent_ebm.detection.explanation import Explanation, normal_rows, path_gradient
 
 TERMS = {
     "joint": ("reconstruction", "prior"),
     "reconstruction": ("reconstruction",),
     "prior": ("prior",),
 }
-NUM_ELBO_DRAWS, NUM_PATH_POINTS, NUM_MODE_STEPS = 16, 16, 20
+NUM_ELBO_DRAWS = 16
 MAX_FENCED = 5000  # rows whose leave-one-out scores set the automatic threshold
 
 
-class Explanation(NamedTuple):
-    """Why rows score as they do, all (n, d) in the units of X: see
-    ``LatentEBMDetector.explain``.
-    """
-
-    contribution: np.ndarray
-    residual: np.ndarray
-    reconstruction: np.ndarray
-
-
 class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
-    """Scores rows by the energy of a latent model; up is normal, as everywhere in scikit-learn.
+    """Scores rows by the energy of a latent model; high is normal, as everywhere in scikit-learn.
 
-    Scores are deterministic: they are computed in float64 and rounded to 24 significant bits,
-    because lower bits of a matrix product depend on the number of rows. So the score of a row does
-    not depend on the rows that are scored with it.
+    The scores are deterministic, and the score of a row does not depend on the rows that are
+    scored with it: it is computed in float64 and rounded to 24 significant bits, because lower
+    bits depend on the number of rows in a matrix product.
 
     Args:
-        energy: What the score is made of: "joint" (``log p(x|z) + log p(z)``); "prior" or
-            "reconstruction", one of its two terms ("reconstruction" only for tables, and with
-            ``latent_dim`` below their number of columns); or "elbo".
-        contamination: "auto": a row is an outlier below the lower Tukey fence of leave-one-out
-            training scores. A number in (0, 0.5]: the share of training rows that ``predict``
-            calls outliers, exactly.
-        image_shape: None for tables. (C, H, W) for rows that are flat images, with H and W from 8
-            on: features are learnt from them, and at least 10 images are needed.
-        latent_dim: The largest number of entries of a code, and of learnt features of an image.
-        max_stages: The largest number of ratio stages that tilt the kernels of a table. Stages are
-            added only while held-out rows ask for it. They cost many times the rest of the fit,
-            and on the tables of ADBench they gain nothing on average.
-        max_exemplars: The largest number of training rows, drawn at random, that carry a kernel.
-            The time of scoring is proportional to it.
-        trim: A share in [0, 0.5) of the rows that carry kernels: those that fit the others least
-            are left out in a second fit.
-        max_steps: The largest number of training steps for the features of images, which are
-            learnt from averages over at most 32 x 32 pixels. Fits to images agree bit for bit only
-            on the same number of threads, because the order of sums in a convolution depends on
-            it.
-        channels: The width of the network of these features.
-        encoder: A network of images (n, C, H, W) in [-1, 1]. Its frozen features, flattened to
-            (n, d), replace the learnt ones. A detector with an encoder cannot be saved.
-        warm_start: Continue from the standardisation and the networks of the last fit.
-        random_state: As in scikit-learn.
-        verbose: Show a progress bar.
+        energy: what the score is made of. "joint" (``log p(x|z) + log p(z)``) has two terms:
+            "reconstruction", how far a row is from what the model can express, and "prior", how
+            rare its code is. Either is a choice of its own, "reconstruction" only for tables with
+            more columns than ``latent_dim``. "elbo" is the evidence lower bound.
+        contamination: a fraction in (0, .5]: ``predict`` calls exactly this part of the training
+            rows outliers. "auto": rows below the lower Tukey fence (first quartile minus 1.5
+            interquartile ranges) of the training scores, each computed without its own row.
+        image_shape: (C, H, W) if the rows are flattened images; at least 10 of them, H and W at
+            least 8. Features are then learned from them. None for tables.
+        latent_dim: largest number of entries in a code, and of learned features of an image.
+        max_stages: largest number of density ratios that refine the kernels of a table. They are
+            added only while held-out rows profit. They take many times as long as the rest of
+            the fit, and gain nothing on average on the tables of ADBench: the default is none.
+        max_exemplars: largest number of training rows that carry a kernel, drawn at random. The
+            time of scoring is proportional to it.
+        trim: fraction in [0, .5) of the training rows, those that fit the others least, that is
+            left out in a second fit.
+        max_steps: largest number of training steps for the features of images.
+        channels: width of the network that learns features of images. It sees at most 32 x 32
+            averages over pixels. Convolutions add up in another order with another number of
+            threads, so fits to images agree bit for bit only with the same number.
+        encoder: a network of images (n, C, H, W) in [-1, 1]; its frozen features, flattened to
+            (n, d), replace learned ones. A detector with an encoder cannot be saved.
+        warm_start: start from the standardisation and the networks of the last fit.
+        random_state: as in scikit-learn.
+        verbose: show a progress bar.
     """
+
+    energy: Energy
 
     def __init__(
         self,
@@ -112,15 +110,15 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
-        """Learn from rows X (n >= 2, d), normal ones for the most part. ``y`` is ignored."""
+    def fit(self, X: ArrayLike, y: object = None) -> "LatentEBMDetector":
+        """Learn from rows X (n >= 2, d), most of which are normal. ``y`` is ignored."""
         check_parameters(self)
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        self._check_columns(X)
+        rows = validated(self, X, ensure_min_samples=2)
+        check_columns(rows, self.energy, self.latent_dim, self.image_shape)
         again = self.warm_start and hasattr(self, "views_")
         if not again:
-            self.scaler_ = self._make_scaler(X)
-        x = self._standardise(X)
+            self.scaler_ = self._make_scaler(rows)
+        x = self._standardise(rows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
             self._fit_model(x, again)
@@ -132,61 +130,61 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         self.offset_ = self._threshold(x)
         return self
 
-    def partial_fit(self, X: Any, y: Any = None) -> "LatentEBMDetector":
-        """Add rows to those that carry a kernel; standardisation, codes and stages stay. The first
-        call fits.
+    def partial_fit(self, X: ArrayLike, y: object = None) -> "LatentEBMDetector":
+        """Add rows X (n, d) to those that carry a kernel. The first call is a ``fit``; later ones
+        keep its standardisation, codes and stages.
 
-        Above ``max_exemplars`` rows a random part of old and new ones stays.
+        Of more than ``max_exemplars`` old and new rows, a random part is kept.
         """
         if not hasattr(self, "views_"):
             return self.fit(X)
         check_parameters(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        x = torch.cat([self.rows_, self._standardise(X)])
+        new = self._standardise(validated(self, X, reset=False))
+        x = torch.cat([self.rows_, new])
         order = torch.as_tensor(check_random_state(self.random_state).permutation(len(x)))
         self.rows_ = x[order[: self.max_exemplars]]
         self._place_kernels()
         self.offset_ = self._threshold(x)
         return self
 
-    def score_samples(self, X: Any) -> np.ndarray:
-        """``log p`` (n,) of rows X (n, d) in nats, up to a constant, by the ``energy`` asked for;
-        high is normal.
+    def score_samples(self, X: ArrayLike) -> np.ndarray:
+        """Scores (n,) of rows X (n, d): minus the chosen ``energy``, in nats up to a constant.
+        High is normal.
         """
         return self._scores(self._validated(X))
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """``score_samples`` above the threshold (n,): negative for outliers."""
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """+1 (n,) for inliers, -1 for outliers."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def explain(self, X: Any) -> Explanation:
+    def explain(self, X: ArrayLike) -> Explanation:
         """Why rows X (n, d) score as they do.
 
-        ``reconstruction`` is the model's own normal row beside each: its code, climbed up the
-        kernels and decoded; of an image, the training one nearest in pixels. ``contribution`` is
-        the gradient of the energy, averaged over the straight path between the two, times their
-        distance: per feature, in nats. Its sum over features is the row's excess of energy, for
-        images up to the jumps where other neighbours begin to count. ``residual`` is X minus its
-        reconstruction. Source of the path: arXiv:1703.01365.
+        ``reconstruction`` is a normal row beside each row: for tables, its code moved up to the
+        nearest mode of the kernels and decoded; for images, the nearest training image.
+        ``contribution`` says, per feature and in nats, what the differences between the two rows
+        add to the energy: the gradient of the energy, averaged over the straight path between
+        them, times the difference (arXiv:1703.01365). The contributions of a row sum to its
+        excess of energy; for images, up to jumps where other neighbours begin to count.
+        ``residual`` is X minus the reconstruction.
         """
         x = self._validated(X)
-        end = parts.in_blocks(self._normal, x)
-        ends = zip(x.split(parts.BLOCK), end.split(parts.BLOCK), strict=True)
-        contribution = torch.cat([self._path_gradient(*pair) for pair in ends]) * (x - end)
-        flat = (
-            contribution.flatten(1).numpy(),
-            self.scaler_.inverse_transform(end.flatten(1).numpy()),
+        normal = parts.in_blocks(lambda part: normal_rows(self.views_[0], self.rows_, part), x)
+        pairs = zip(normal.split(parts.BLOCK), x.split(parts.BLOCK), strict=True)
+        gradient = torch.cat([path_gradient(self._energy, *pair) for pair in pairs])
+        contribution = (gradient * (x - normal)).flatten(1).numpy()
+        raw, reconstruction = (
+            self.scaler_.inverse_transform(rows.flatten(1).numpy()) for rows in (x, normal)
         )
-        raw = self.scaler_.inverse_transform(x.flatten(1).numpy())
-        return Explanation(flat[0], raw - flat[1], flat[1])
+        return Explanation(contribution, raw - reconstruction, reconstruction)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to ``folder``, from where ``latent_ebm.load`` returns it too;
-        see ``latent_ebm.save``.
+        """Write the fitted detector to ``folder``; ``load`` and ``latent_ebm.load`` read it. See
+        ``latent_ebm.save``.
         """
         from latent_ebm.detection.files import save_detector
 
@@ -201,27 +199,24 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "LatentEBMDetector":
         """The detector that ``save`` wrote. Raises ``FileNotFoundError`` or ``ValueError`` for a
-        folder that holds none.
+        folder without one.
         """
         from latent_ebm.detection.files import load_detector
 
         return load_detector(cls, folder)[0]
 
     def _fit_model(self, x: Tensor, again: bool) -> None:
-        """Views and their priors from standardised rows."""
+        """Fit the views and their priors to standardised rows."""
         if float((x - x[0]).abs().max()) < 1 / LIMIT:
-            few = "at least two different rows, besides what trim leaves out"
             raise ValueError(
-                f"X must hold {few}, got copies of one, or rows that differ by less than "
-                f"{1 / LIMIT:.0e}"
+                "X must hold at least two different rows, besides those that trim leaves out, "
+                f"got copies of one row, or rows that differ by less than {1 / LIMIT:.0e}"
             )
         if not again:
             self.views_ = self._fit_views(x[torch.randperm(len(x))])
         x = x[torch.randperm(len(x))]
         if self.image_shape is None:
-            with (
-                warnings.catch_warnings()
-            ):  # held-out rows, not the chains, decide whether a stage is any good
+            with warnings.catch_warnings():  # held-out rows decide whether a stage is any good
                 warnings.filterwarnings("ignore", ".*never moved", UserWarning)
                 fitting.fit_stages(self.views_[0], x, self.max_exemplars, self.max_stages)
         self.rows_ = x[: self.max_exemplars]
@@ -232,20 +227,20 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         self.elbo_noise_ = torch.randn(NUM_ELBO_DRAWS, width, dtype=torch.float64)
 
     def _fit_views(self, x: Tensor) -> tuple[parts.View, ...]:
-        features = parts.blank_features(self.image_shape, int(self.latent_dim), int(self.channels))
-        if self.image_shape is not None:
-            fitting.fit_components(cast(parts.Components, features[0]), x.flatten(1))
-            if self.encoder is None:
-                fitting.fit_features(
-                    cast(nn.Sequential, features[1]), x.float(), int(self.max_steps), self.verbose
-                )
-            else:
-                features[1] = nn.Sequential(copy.deepcopy(self.encoder), nn.Flatten())
-            features[1].double().eval()
-        return tuple(fitting.fit_linear(part, x, int(self.latent_dim)) for part in features)
+        dim = int(self.latent_dim)
+        if self.image_shape is None:
+            return (fitting.fit_linear(nn.Identity(), x, dim),)
+        components, learned = parts.image_features(self.image_shape, dim, int(self.channels))
+        fitting.fit_components(components, x.flatten(1))
+        if self.encoder is None:
+            fitting.fit_features(learned, x.float(), dim, int(self.max_steps), self.verbose)
+        else:
+            learned = nn.Sequential(copy.deepcopy(self.encoder), nn.Flatten())
+        learned.double().eval()
+        return tuple(fitting.fit_linear(part, x, dim) for part in (components, learned))
 
     def _place_kernels(self) -> None:
-        """Kernels of every view at the codes of ``rows_``."""
+        """Put the kernels of every view at the codes of ``rows_``."""
         for view in self.views_:
             fitting.place_kernels(view, self.rows_, local=self.image_shape is not None)
 
@@ -262,7 +257,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         return float(low - 1.5 * (high - low))
 
     def _leave_one_out_scores(self, num: int) -> np.ndarray:
-        """Scores of the first ``num`` rows that carry kernels, each without its own."""
+        """Scores of the first ``num`` rows that carry a kernel, each without its own kernel."""
         rows = self.rows_[:num]
         with torch.no_grad():
             energy = self._energy(rows)
@@ -271,34 +266,14 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
             return -energy.numpy()
 
     def _energy(self, x: Tensor) -> Tensor:
-        """The energy (n,) that is asked for, of standardised rows."""
+        """The chosen energy (n,) of standardised rows."""
         if self.energy == "elbo":
             return parts.negative_elbo(self.views_, x, self.elbo_noise_)
         return parts.energy(self.views_, x, TERMS[self.energy])
 
-    def _path_gradient(self, x: Tensor, end: Tensor) -> Tensor:
-        """Gradient of the energy (n, \\*event), averaged over the straight path from ``end`` to
-        ``x``.
-        """
-        ticks = (torch.arange(NUM_PATH_POINTS, dtype=x.dtype) + 0.5) / NUM_PATH_POINTS
-        return torch.stack(
-            [value_and_grad(self._energy, end + t * (x - end))[1] for t in ticks]
-        ).mean(0)
-
-    @torch.no_grad()
-    def _normal(self, x: Tensor) -> Tensor:
-        """The model's own normal row beside each of ``x`` (n, \\*event)."""
-        view = self.views_[0]
-        z = view.encode(x)
-        if self.image_shape is not None:
-            return self.rows_[cast(NeighbourPrior, view.kernels).closeness(z).argmax(1)]
-        for _ in range(NUM_MODE_STEPS):
-            z = view.kernels.base.mean_shift(z)
-        return view.likelihood(z).mean
-
     def _make_scaler(self, X: np.ndarray) -> StandardScaler:
-        """Columns of a table to mean 0 and deviation 1 (constant ones keep their unit), images to
-        [-1, 1] as a whole.
+        """A scaler to mean 0 and standard deviation 1 for each column of a table (constant columns
+        keep their unit), and to [-1, 1] for all pixels of images together.
         """
         scaler = StandardScaler().fit(X)
         if self.image_shape is not None:
@@ -307,41 +282,18 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
             scaler.scale_ = np.full(X.shape[1], (high - low) / 2 or 1.0)
         return scaler
 
-    def _validated(self, X: Any) -> Tensor:
+    def _validated(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
-        return self._standardise(validate_data(self, X, dtype=np.float64, reset=False))
+        return self._standardise(validated(self, X, reset=False))
 
-    def _standardise(self, X: Any) -> Tensor:
+    def _standardise(self, X: np.ndarray) -> Tensor:
         check_magnitude(X)
         x = torch.as_tensor(np.ascontiguousarray(self.scaler_.transform(X)))
         check_magnitude(x.numpy())
         return x if self.image_shape is None else x.view(-1, *self.image_shape)
 
-    def _check_columns(self, X: np.ndarray) -> None:
-        """Raise ``ValueError`` for numbers too large, too few columns, or rows that are no images
-        of ``image_shape``.
-        """
-        check_magnitude(X)
-        if self.image_shape is None:
-            if self.energy == "reconstruction" and self.latent_dim >= X.shape[1]:
-                raise ValueError(
-                    f'energy must not be "reconstruction" for {X.shape[1]} columns, of which '
-                    "codes of latent_dim = "
-                    f"{self.latent_dim} numbers leave nothing out"
-                )
-            return
-        if math.prod(self.image_shape) != X.shape[1]:
-            raise ValueError(
-                f"X must hold images of image_shape {tuple(self.image_shape)}, got rows of "
-                f"{X.shape[1]} numbers"
-            )
-        if len(X) < 10:
-            raise ValueError(
-                f"X must hold at least 10 images to learn features from, got {len(X)}"
-            )
-
 
 def rounded(x: np.ndarray) -> np.ndarray:
-    """``x`` to 24 significant binary digits, at any magnitude."""
+    """``x`` rounded to 24 significant bits, at any magnitude."""
     mantissa, exponent = np.frexp(x)
     return np.ldexp(np.round(mantissa * 2.0**24) / 2.0**24, exponent)

@@ -1,12 +1,12 @@
-"""Signs that the promise of conformal p-values may not hold, as tests with a known rate of false
+"""Tests for signs that the promise of conformal p-values may not hold, with a known rate of false
 alarms.
 
-P-values promise something of rows that are *exchangeable* with the held-out normal ones: their
-order must tell nothing, as that of draws from one source does. Two things are seen in the data
-themselves. ``order_p_value`` asks whether normal rows that lie near each other in their file are
-alike, as those of one person, machine or week are: new rows will be of others. ``shift_p_value``
-asks whether more of the new rows score low than chance and a few unusual rows explain. Held-out
-rows that were drawn at random need no test against the training rows.
+P-values are a promise about rows that are *exchangeable* with the held-out normal rows: like draws
+from one source, in an order that tells nothing. Two kinds of violation can be seen in the data.
+``order_p_value`` tests whether normal rows that lie close together in their file are alike, as
+rows of one person, machine or week are; new rows will come from others. ``shift_p_value`` tests
+whether more of the new rows score low than chance and a few unusual rows explain. Held-out rows
+that were drawn at random need no test against the training rows.
 """
 
 import math
@@ -26,13 +26,13 @@ FALSE_ALARMS = 0.01  # rate of each warning where all is well
 
 
 def order_p_value(x: NDArray[np.float64], seed: int = 0) -> float:
-    """The probability that rows x (n >= 2, d) in random order are as alike to their file's
-    neighbours as they are.
+    """The probability that rows x (n >= 2, d) in a random order are as similar to the rows
+    beside them as they are in this order.
 
-    A permutation test, exact if the order tells nothing. Its statistic is the mean of ``log(1 +
-    gap)`` over rows, the gap being the distance in the file between a row and its nearest
-    neighbour in ranks of the columns. A thousand rows and columns at most, drawn at random, are
-    looked at.
+    It is a permutation test, exact if the order tells nothing. Its statistic is the mean of
+    ``log(1 + gap)`` over rows; the gap is the distance in the file between a row and the row most
+    similar to it, by ranks of the columns. Of more than a thousand rows or columns, a thousand are
+    drawn at random.
     """
     x = check_array(x, ensure_min_samples=2)
     rng = np.random.default_rng(seed)
@@ -53,10 +53,10 @@ def shift_p_value(p_values: NDArray[np.float64], num_held_out: int) -> float:
     """The probability of so many low conformal ``p_values`` (m,) if all rows but a tenth are
     normal.
 
-    Among M normal rows the number of those below the k-th of n held-out scores is beta-binomial
-    with parameters (M, k, n + 1 - k); the tenth may score anyhow. Three quantiles k / (n + 1) are
-    looked at, and paid for by Bonferroni's rule. Where the promise holds, the result is at most t
-    with probability t at most.
+    Among M normal rows, the number of those below the k-th of n held-out scores is beta-binomial
+    with parameters (M, k, n + 1 - k); the other tenth may score anything. The test combines three
+    quantiles k / (n + 1) by Bonferroni's rule. If the promise holds, the result is at most t with
+    probability at most t.
     """
     check_counts("shift_p_value", num_held_out=num_held_out)
     p_values = check_array(p_values, ensure_2d=False)

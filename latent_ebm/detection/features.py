@@ -1,7 +1,7 @@
-r"""One frozen encoder for every task: its features, for the simple detectors of scikit-learn.
+r"""The features of one frozen encoder, for scikit-learn's detectors and for every task.
 
-An encoder that was trained without labels on some images describes others well enough that a
-nearest neighbour or a Gaussian in its feature space finds anomalies there (Xiao, Yan, Amit 2021,
+An encoder that was trained without labels on some images describes other images well enough for
+nearest neighbours or a Gaussian to find anomalies in its feature space (Xiao, Yan, Amit 2021,
 arXiv:2105.09270). ``FrozenFeatures`` is the first step of such a pipeline::
 
     make_pipeline(FrozenFeatures(encoder), LocalOutlierFactor(novelty=True)).fit(images)
@@ -13,25 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils import Tags
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from latent_ebm.detection.checks import validated
 from latent_ebm.writing import atomic_path
 from samplers.checks import check_counts
 
 Pooling = Literal["avg", "max", "none"]
+PRECISIONS = [np.float64, np.float32]
 
 
 @contextmanager
 def evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, without gradients; afterwards every module is in the mode
-    it was in.
+    """Evaluation mode and no gradients inside the block; afterwards every module has its old
+    mode.
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -44,25 +47,24 @@ def evaluation(network: nn.Module) -> Iterator[None]:
 
 
 class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Rows X (n, \\*event) to the features (n, d), in float64, that ``encoder`` has for them.
-    Nothing is learnt.
+    """Maps rows X (n, \\*event) to the features (n, d), in float64, that ``encoder`` computes.
+    Nothing is learned.
 
     Args:
-        encoder: Any ``nn.Module`` from (n, \\*event) to a tensor, on any device and of any
-            precision. If it expects inputs of another size or range, put a module that makes them
-            before it, in an ``nn.Sequential``.
-        layer: The name of the module whose output is taken, as in ``encoder.named_modules()``;
-            None: the encoder's own output.
-        pooling: How positions of maps (n, d, H, W) or tokens (n, positions, d) are joined: "avg",
-            "max", or "none" (flattened).
-        normalize: Divide features by their Euclidean norm; those of norm zero stay.
-        batch_size: The number of rows at once. The last batch is filled up, so that features do
-            not depend on the other rows.
-        cache_dir: A folder that keeps the features of every X seen, by a hash of weights, settings
-            and X; None: keep none.
+        encoder: any ``nn.Module``, (n, \\*event) -> tensor, on any device, of any precision. Put a
+            module that resizes or rescales its inputs before it, in an ``nn.Sequential``.
+        layer: name of the module whose output is used, as in ``encoder.named_modules()``; None:
+            the output of the encoder.
+        pooling: over the positions of maps (n, d, H, W) or of tokens (n, positions, d): "avg",
+            "max", or "none", which flattens them.
+        normalize: divide features by their Euclidean norm, unless it is zero.
+        batch_size: number of rows that are encoded together. The last batch is filled up, so that
+            the features of a row do not depend on the other rows.
+        cache_dir: folder that keeps the features of every X, under a hash of weights, settings and
+            X; None: keep none.
 
-    Raises:
-        ValueError: For an unknown ``layer`` or ``pooling``, or features that are not finite.
+    Raises ``ValueError`` for an unknown ``layer`` or ``pooling``, and for features that are not
+    finite.
     """
 
     def __init__(
@@ -81,26 +83,26 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.batch_size = batch_size
         self.cache_dir = cache_dir
 
-    def fit(self, X: Any, y: Any = None) -> "FrozenFeatures":
+    def fit(self, X: ArrayLike, y: object = None) -> "FrozenFeatures":
         """Check the parameters against the first row of X. ``y`` is ignored."""
-        X = validate_data(self, X, allow_nd=True, dtype=[np.float64, np.float32])
-        self._n_features_out = self._features(X[:1]).shape[1]
-        self._shape = X.shape[1:]
+        rows = validated(self, X, allow_nd=True, dtype=PRECISIONS)
+        self._n_features_out = self._features(rows[:1]).shape[1]
+        self._shape = rows.shape[1:]
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Features (n, d) of rows X (n, \\*event)."""
-        X = validate_data(self, X, reset=False, allow_nd=True, dtype=[np.float64, np.float32])
-        if X.shape[1:] != getattr(self, "_shape", X.shape[1:]):
+        rows = validated(self, X, reset=False, allow_nd=True, dtype=PRECISIONS)
+        if rows.shape[1:] != getattr(self, "_shape", rows.shape[1:]):
             raise ValueError(
-                f"X must hold rows of shape {self._shape} as in fit, got {X.shape[1:]}"
+                f"X must hold rows of shape {self._shape} as in fit, got {rows.shape[1:]}"
             )
         if self.cache_dir is None:
-            return self._features(X)
-        path = Path(self.cache_dir) / f"{self._key(X)}.npy"
+            return self._features(rows)
+        path = Path(self.cache_dir) / f"{self._key(rows)}.npy"
         if not path.exists():
             with atomic_path(path) as draft, draft.open("wb") as file:
-                np.save(file, self._features(X), allow_pickle=False)
+                np.save(file, self._features(rows), allow_pickle=False)
         return np.load(path, allow_pickle=False)
 
     def _features(self, X: np.ndarray) -> np.ndarray:
@@ -124,22 +126,20 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return (normalize(features, dim=1) if self.normalize else features).numpy()
 
     def _batch(self, rows: np.ndarray) -> Tensor:
-        """Pooled features (k, d) in float64 of k <= ``batch_size`` rows, computed at the full
-        batch size.
+        """Pooled features (k, d) in float64 of k <= ``batch_size`` rows, computed as a full
+        batch.
         """
         x = torch.tensor(rows).to(_like(self.encoder))
         filled = torch.cat([x, x.new_zeros(self.batch_size - len(x), *x.shape[1:])])
         return self._pool(self._output(filled)[: len(x)]).double().cpu()
 
     def _output(self, x: Tensor) -> Tensor:
-        """What the layer says of ``x``; a module that is called more than once is taken at its
-        last call.
-        """
+        """The output of the layer for ``x``, at its last call if it is called more than once."""
         modules = dict(self.encoder.named_modules())
         if self.layer is not None and self.layer not in modules:
             names = ", ".join(filter(None, modules)) or "None, as the encoder has no parts"
             raise ValueError(f"layer must be one of {names}, got {self.layer!r}")
-        outputs: list[Any] = []
+        outputs: list[object] = []
         hook = modules[self.layer or ""].register_forward_hook(
             lambda module, inputs, output: outputs.append(output)
         )
@@ -166,7 +166,7 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return output.mean(positions) if self.pooling == "avg" else output.amax(positions)
 
     def _key(self, X: np.ndarray) -> str:
-        """A hash of all that features depend on."""
+        """A hash of everything that the features depend on."""
         settings = (
             self.layer,
             self.pooling,
@@ -182,7 +182,7 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         digest.update(np.ascontiguousarray(X).tobytes())
         return digest.hexdigest()
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags

@@ -1,5 +1,5 @@
-"""What a calibrated detector says of new rows, how few of them it could select, and what speaks
-against it.
+"""What a calibrated detector says about new rows, how many of them it can select at least, and
+signs that its promises do not hold.
 """
 
 from typing import NamedTuple
@@ -12,13 +12,18 @@ from latent_ebm.detection.selection import rows_to_hold_out, smallest_selection
 
 
 class Findings(NamedTuple):
-    """What a calibrated detector says of n new rows.
+    """What a calibrated detector says about n new rows.
 
-    ``scores`` (n,), low is unusual; ``p_values`` (n,); ``selected`` (n,), true for those that
-    stand out while at most a fraction ``alpha`` of them is expected to be a false alarm;
-    ``normal_scores`` (m,) of the held-out normal rows that the p-values compare with;
-    ``threshold``: a fraction ``alpha`` of normal rows scores below it; ``warnings``: sentences on
-    why the promises may not hold; ``num_folds``: of cross-conformal p-values, or None.
+    Args:
+        scores: (n,), low is unusual.
+        p_values: (n,), small is unusual.
+        selected: (n,), true for rows that stand out. At most a fraction ``alpha`` of them is
+            expected to be a false alarm.
+        normal_scores: scores (m,) of the held-out normal rows that the p-values compare with.
+        threshold: a fraction ``alpha`` of normal rows scores below it.
+        alpha: the level.
+        warnings: sentences on why the promises may not hold.
+        num_folds: number of folds of cross-conformal p-values, or None.
     """
 
     scores: NDArray[np.float64]
@@ -37,42 +42,40 @@ class Findings(NamedTuple):
 
     @property
     def smallest(self) -> int:
-        """How many rows are selected at least, if any is: so many must lie beyond every normal
+        """The smallest number of rows that can be selected: so many must lie beyond every normal
         row.
         """
         return smallest_selection(len(self.scores), len(self.normal_scores) + 1, self.alpha)
 
     @property
     def enough(self) -> int:
-        """How many normal rows must be held out for a single new row to be selected."""
+        """How many normal rows must be held out so that a single new row can be selected."""
         return rows_to_hold_out(len(self.scores), self.alpha)
 
     @property
     def by_chance(self) -> float:
-        """How many of as many normal rows lie beyond the held-out ones on average."""
+        """How many rows would lie beyond every held-out row on average if all were normal."""
         return len(self.scores) / (len(self.normal_scores) + 1)
 
 
 def order_warnings(x: NDArray[np.float64], noun: str) -> list[str]:
-    """A warning if the order of the normal rows x (n, d), called ``noun``, tells something about
-    them.
+    """A warning if normal rows x (n, d), called ``noun``, are more alike when they lie close
+    together.
     """
     p = order_p_value(x)
     if p > FALSE_ALARMS:
         return []
     return [
-        f"The order of the normal {noun} is not a random one: neighbours in it are more alike "
-        "than chance would have it "
-        f"(p = {p:.2g}). If it runs through days, machines or people, {noun} of other ones get "
-        "smaller p-values than "
-        f"promised. The promises hold if normal and new {noun} were drawn at random from the "
-        "same ones."
+        f"The order of the normal {noun} is not random: {noun} that lie close together are more "
+        f"alike than by chance (p = {p:.2g}). If they come from several days, machines or people, "
+        f"then {noun} from other days, machines or people get smaller p-values than promised. The "
+        f"promises hold if normal and new {noun} were drawn at random from the same source."
     ]
 
 
 def shift_warnings(findings: Findings, noun: str) -> list[str]:
-    """A warning if more of the new rows score low than chance and a tenth of unusual ones
-    explain.
+    """A warning if more of the new rows score low than by chance and with a tenth of unusual
+    rows.
     """
     p = shift_p_value(findings.p_values, len(findings.normal_scores))
     if p > FALSE_ALARMS:
@@ -80,9 +83,7 @@ def shift_warnings(findings: Findings, noun: str) -> list[str]:
     num, low, half = len(findings.scores), *((findings.p_values <= q).sum() for q in (0.1, 0.5))
     return [
         f"Of the {num} new {noun}, {low} score in the lowest tenth of the normal {noun} and "
-        f"{half} in the lower half: more "
-        f"than chance explains if at most a tenth of them is unusual (p = {p:.2g}). Unless you "
-        "expect so many unusual "
-        f"{noun}, the new ones come from another source than the normal ones, and the promises "
-        "on false alarms do not hold."
+        f"{half} in the lower half: more than by chance if at most a tenth of them is unusual "
+        f"(p = {p:.2g}). Unless you expect so many unusual {noun}, the new ones come from another "
+        "source than the normal ones, and the promises on false alarms do not hold."
     ]

@@ -1,18 +1,20 @@
-r"""How the views of a detector are learnt: features, linear codes, kernels, ratio stages.
+r"""How the views of a detector are learned: features, linear codes, kernels, ratio stages.
 
-A table has one view, the rows themselves: kernels at the codes of training rows, of the one
-bandwidth that maximises the leave-one-out likelihood, tilted, if asked for, by as many ratio
-stages as held-out codes say are worth adding (arXiv:2209.08739). An image has two: principal
-components of its pixels with what these leave over, and features that a small encoder has learnt
-from the images at hand, without labels, to be alike in random views of one image
-(arXiv:2105.04906, 2105.09270); pixels say how much ink there is, and density in them prefers what
-is plain. Their kernels are as wide as the gaps between neighbours, as images of one kind lie
-closer than those of another. Nothing is selected with an anomaly in view; how many neighbours
-count, and ``TEMPERING``, were chosen on held-out digits other than those that are reported.
+A table has one view, the rows themselves. Its kernels stand at the codes of training rows and have
+one bandwidth, which maximises the leave-one-out likelihood. If asked for, ratio stages refine
+them, as many as held-out codes say are worth adding (arXiv:2209.08739).
+
+An image has two views: the principal components of its pixels with the norm of the rest, and
+features that a small encoder learns from the training images without labels, by making random
+crops and turns of an image alike (arXiv:2105.04906, 2105.09270). Pixels alone are not enough: they
+mostly say how much ink there is, and their density prefers plain images. The kernels are as wide
+as the gaps between neighbours, because images of one kind lie closer together than those of
+another. No setting was chosen by looking at anomalies that are reported: the number of neighbours
+and ``TEMPERING`` come from other held-out digits.
 """
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -34,27 +36,27 @@ from latent_ebm.kernels import (
     leave_one_out_bandwidth,
     local_bandwidths,
 )
-from latent_ebm.networks import MLP, EnergyMLP
+from latent_ebm.networks import EnergyMLP
 from latent_ebm.priors import RatioPrior
 
 if TYPE_CHECKING:
     from latent_ebm.learning import RatioStages
 
 MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
-TEMPERING = 0.15  # kernels are 1 / h^(tempering dim) high: 0 only compares gaps, 1 is as high as the density
-STAGE_EXEMPLARS = (
-    5000  # kernels at most while stages are learnt, whose chains see them all at every step
-)
+# Kernels are 1 / h^(TEMPERING dim) high: 0 compares gaps alone, 1 is the height of the density.
+TEMPERING = 0.15
+STAGE_EXEMPLARS = 5000  # most kernels while stages are learned: their chains see all at each step
 
 
-def fit_features(features: nn.Sequential, x: Tensor, max_steps: int, progress: bool) -> None:
-    """Train the encoder of images ``x`` (n, C, H, W) in [-1, 1], in random order; its loss on a
-    tenth stops it early.
+def fit_features(
+    features: nn.Sequential, x: Tensor, num: int, max_steps: int, progress: bool
+) -> None:
+    """Train the encoder, of ``num`` features, on images ``x`` (n, C, H, W) in [-1, 1] in random
+    order; its loss on a tenth of them stops it early.
     """
     from latent_ebm.learning import Augment, VICReg, fit_rows  # loads Lightning: seconds
 
     frame, encoder = features
-    num = encoder.head[-1].out_features  # pyright: ignore
     head = nn.Sequential(
         nn.Linear(num, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256)
     )
@@ -66,7 +68,7 @@ def fit_features(features: nn.Sequential, x: Tensor, max_steps: int, progress: b
 
 
 def fit_components(components: Components, x: Tensor) -> None:
-    """Find the principal axes of rows x (n, d), zeros where there are no more."""
+    """Find the principal axes of rows x (n, d); missing ones are zeros."""
     mean, axes, _ = principal(x, len(components.axes))
     components.to(x).mean.copy_(mean)
     components.axes.zero_()[: len(axes)] = axes
@@ -74,8 +76,8 @@ def fit_components(components: Components, x: Tensor) -> None:
 
 @torch.no_grad()
 def fit_linear(features: nn.Module, x: Tensor, max_dim: int) -> View:
-    """Code principal components of the ``features`` of rows x (n, \\*event), as many as they have
-    up to ``max_dim``; noise is what these leave over, and the prior is still to be fitted.
+    """A view whose codes are the principal components, at most ``max_dim``, of the ``features`` of
+    rows x (n, \\*event). The noise is what they leave over; the prior is not fitted yet.
     """
     y = in_blocks(features, x)
     mean, axes, left = principal(y, max_dim)
@@ -105,13 +107,14 @@ def principal(x: Tensor, max_dim: int) -> tuple[Tensor, Tensor, float]:
 
 
 def layer(network: nn.Module) -> nn.Linear:
-    """The one layer of a linear network."""
-    return cast(nn.Linear, cast(MLP, network).layers[0])
+    """The only layer of a linear network."""
+    (found,) = (part for part in network.modules() if isinstance(part, nn.Linear))
+    return found
 
 
 @torch.no_grad()
 def widen(view: View) -> None:
-    """Let the noise of a view be at least as wide as its kernels, and its posterior as wide as its
+    """Make the noise of a view at least as wide as its kernels, and its posterior as wide as its
     noise.
     """
     log_scale = max(float(view.likelihood.log_scale), math.log(typical_width(view.kernels.base)))
@@ -121,17 +124,16 @@ def widen(view: View) -> None:
 
 
 def place_kernels(view: View, rows: Tensor, *, local: bool) -> None:
-    """Put kernels at the codes of ``rows`` (n, \\*event): ``local`` ones, or of one width under
-    the stages that are there.
+    """Put kernels at the codes of ``rows`` (n, \\*event): ``local`` ones, or kernels of one width
+    under the stages that the view has.
     """
     z = in_blocks(view.encode, rows)
-    if local:
-        view.prior = local_kernels(z)
-    else:
-        old, view.prior = cast(RatioPrior, view.prior), equal_kernels(z)
+    prior = local_kernels(z) if local else equal_kernels(z)
+    if isinstance(view.prior, RatioPrior) and isinstance(prior, RatioPrior):
+        old = view.prior
         for stage, weight, step in zip(old.stages, old.weights, old.log_z_steps, strict=True):
-            view.prior.append(stage, float(weight), float(step))
-    view.prior.requires_grad_(False)
+            prior.append(stage, float(weight), float(step))
+    view.prior = prior.requires_grad_(False)
 
 
 def equal_kernels(exemplars: Tensor) -> RatioPrior:
@@ -140,16 +142,16 @@ def equal_kernels(exemplars: Tensor) -> RatioPrior:
 
 
 def local_kernels(exemplars: Tensor) -> NeighbourPrior:
-    """Kernels as wide as the gaps around them, and so high that the energy is little else than a
-    distance in such units.
+    """Kernels as wide as the gaps around them, and of such heights that the energy is nearly a
+    distance in units of these gaps.
     """
     h, dim = local_bandwidths(exemplars, NUM_NEIGHBOURS)
     return neighbour_prior(KernelPrior(exemplars, h), -TEMPERING * dim * h.log())
 
 
 def fit_stages(view: View, rows: Tensor, max_exemplars: int, max_stages: int) -> None:
-    """Learn the stages that held-out ones of ``rows`` (n, d) in random order ask for; uses the
-    global random state.
+    """Learn ratio stages from ``rows`` (n, d) in random order, as many as held-out rows profit
+    from. Draws from the global random state.
     """
     z = in_blocks(view.encode, rows)
     enough = len(z) >= MIN_ROWS and max_stages > 0
@@ -161,9 +163,9 @@ def fit_stages(view: View, rows: Tensor, max_exemplars: int, max_stages: int) ->
 
 
 def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
-    """Stages, learnt where they can be: on kernels at some rows against others, a fifth held out.
+    """Stages learned on kernels at some rows against other rows; a fifth of all is held out.
 
-    A classifier between rows and kernels *at the same rows* would learn that rows are where
+    A classifier between rows and kernels *at the same rows* would only learn that rows are where
     kernels are.
     """
     from latent_ebm.learning import RatioStages  # loads Lightning: seconds
@@ -172,9 +174,8 @@ def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
     num = min(max_exemplars, STAGE_EXEMPLARS)
     z_held, z_data, exemplars = z[:held], z[held:half], z[half:][:num]
     prior = equal_kernels(exemplars)
-    noise = 2 / math.sqrt(
-        held
-    )  # about two standard errors of the held-out gain of a logit of unit spread
+    # About two standard errors of the held-out gain, for a logit of unit spread.
+    noise = 2 / math.sqrt(held)
     ratio = EnergyMLP(z.shape[1], HIDDEN, "silu")
     stages = RatioStages(ratio, z.shape[1], 2000, max_stages=max_stages, tolerance=noise).to(z)
     stages.start(prior)
@@ -186,7 +187,7 @@ def learn_stages(z: Tensor, max_exemplars: int, max_stages: int) -> RatioPrior:
 def train_stage(
     stages: "RatioStages", prior: RatioPrior, z_data: Tensor, z_held: Tensor, max_checks: int = 30
 ) -> bool:
-    """Train the open stage until its held-out loss stops falling; whether it is worth adding."""
+    """Train the open stage until its held-out loss stops falling. Returns whether to add it."""
     optimizer = torch.optim.AdamW(stages.ratio.parameters(), lr=1e-3, weight_decay=0.01)
     for _ in range(max_checks):
         for _ in range(25):

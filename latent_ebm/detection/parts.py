@@ -1,14 +1,13 @@
-r"""The latent model inside ``LatentEBMDetector``: one, or for images two, *views* of a row, whose
-energies add up.
+r"""The latent model inside ``LatentEBMDetector``: one *view* of a row of a table, or two views of
+an image, whose energies add up.
 
-A view has *features* x of rows, *codes* z, which are the principal components of these and which a
-linear decoder inverts, and a kernel prior at the codes of training rows. Its joint energy is
-``-log p(x|z) - log p(z)``. How views are learnt is in ``detector_fitting``.
+A view has *features* x of rows; *codes* z, the principal components of the features, which a
+linear decoder maps back; and a prior of kernels at the codes of training rows. Its joint energy is
+``-log p(x|z) - log p(z)``. ``fitting`` says how views are learned.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +22,15 @@ from latent_ebm.priors import RatioPrior
 from samplers import MALA
 
 HIDDEN = (64, 64)  # of a ratio stage
-NUM_NEIGHBOURS = 20  # that decide on an image, as in LOF
+NUM_NEIGHBOURS = 20  # nearest kernels that count for an image, as in LOF
 KernelsPrior = RatioPrior | NeighbourPrior
-BLOCK = 128  # rows that are scored at once
-FRAME = 32  # pixels a side that the encoder sees at most: its settings were chosen on images of 28
+BLOCK = 128  # rows that are scored together
+FRAME = 32  # largest side, in pixels, that the encoder sees: it was tuned on images of 28
 
 
 class View(Artefact):
-    """``features`` of rows, the mean of their ``posterior`` as code, ``likelihood`` of features,
-    and ``prior`` of codes.
+    """One view of rows: their ``features``, the ``posterior`` whose mean is the code, the
+    ``likelihood`` of features given a code, and the ``prior`` of codes.
     """
 
     prior: KernelsPrior
@@ -44,28 +43,25 @@ class View(Artefact):
         prior: KernelsPrior,
     ) -> None:
         super().__init__()
-        self.features, self.posterior, self.likelihood, self.prior = (
-            features,
-            posterior,
-            likelihood,
-            prior,
-        )
+        self.features, self.posterior = features, posterior
+        self.likelihood, self.prior = likelihood, prior
 
     @property
     def kernels(self) -> KernelPrior | NeighbourPrior:
         """The prior without its stages."""
-        return (
-            cast(KernelPrior, self.prior.base)
-            if isinstance(self.prior, RatioPrior)
-            else self.prior
-        )
+        if isinstance(self.prior, NeighbourPrior):
+            return self.prior
+        base = self.prior.base
+        if not isinstance(base, KernelPrior):
+            raise ValueError(f"prior must have a KernelPrior as base, got {type(base).__name__}")
+        return base
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (n, latent_dim) of rows x (n, \\*event)."""
         return self.posterior(self.features(x)).mean
 
     def energy(self, x: Tensor, terms: Collection[str]) -> Tensor:
-        """Sum (n,) of the named ``terms``, "reconstruction" or "prior", of the energy of x (n,
+        """Sum (n,) of the ``terms`` of the energy, "reconstruction" or "prior", of x (n,
         \\*event) at its codes.
         """
         x = self.features(x)
@@ -77,8 +73,8 @@ class View(Artefact):
         return torch.stack([energies[term]() for term in terms]).sum(0)
 
     def negative_elbo(self, x: Tensor, noise: Tensor) -> Tensor:
-        """``E_q[log q(z|x) - log p(x, z)]`` (n,) with the same ``noise`` (k, max_dim) for every
-        row.
+        """``E_q[log q(z|x) - log p(x, z)]`` (n,), estimated with the same ``noise`` (k, max_dim)
+        for every row.
         """
         x = self.features(x)
         q, model = self.posterior(x), LatentModel(self.prior, self.likelihood)
@@ -86,7 +82,7 @@ class View(Artefact):
         return torch.stack([q.log_prob(z) - model.log_joint(x, z) for z in draws]).mean(0)
 
     def own_part(self, num: int) -> Tensor:
-        """By how much each of the first ``num`` exemplars' own kernels raise the log-density
+        """How much the own kernel of each of the first ``num`` exemplars adds to the log-density
         (num,) there.
         """
         return torch.cat(
@@ -98,9 +94,7 @@ class View(Artefact):
 
 
 class Components(Artefact):
-    """Principal components of images, and the norm of what these leave over: (n, \\*event) -> (n,
-    num + 1).
-    """
+    """Principal components of images and the norm of the rest: (n, \\*event) -> (n, num + 1)."""
 
     mean: Tensor
     axes: Tensor
@@ -114,37 +108,31 @@ class Components(Artefact):
     def forward(self, x: Tensor) -> Tensor:
         u = x.flatten(1) - self.mean
         components = u @ self.axes.mT
-        return torch.cat(
-            [
-                components,
-                torch.linalg.vector_norm(u - components @ self.axes, dim=1, keepdim=True),
-            ],
-            1,
-        )
+        rest = torch.linalg.vector_norm(u - components @ self.axes, dim=1, keepdim=True)
+        return torch.cat([components, rest], 1)
 
 
 def linear(features: nn.Module, num: int, dim: int, prior: KernelsPrior) -> View:
-    """A view with linear encoder and decoder, not yet fitted, between ``num`` features and codes
-    of ``dim`` numbers.
+    """A view with a linear encoder and decoder, not yet fitted, between ``num`` features and codes
+    of ``dim`` entries.
     """
     posterior = AmortizedPosterior(MLP(num, 2 * dim, ()))
     return View(features, posterior, GaussianLikelihood(MLP(dim, num, ()), 1.0), prior)
 
 
-def blank_features(image_shape: Sequence[int] | None, num: int, channels: int) -> list[nn.Module]:
-    """What maps rows to the features of every view: a table's rows are its features; an image has
-    ``num`` principal components of its pixels beside what they leave over, and ``num`` numbers
-    that an encoder gives, which sees averages over its pixels if these are more than ``FRAME`` a
-    side.
+def image_features(
+    image_shape: Sequence[int], num: int, channels: int
+) -> tuple[Components, nn.Sequential]:
+    """The features of the two views of an image, not yet fitted.
+
+    The first view has ``num`` principal components of the pixels and the norm of the rest. The
+    second has ``num`` features of an encoder; it sees averages over pixels where an image has more
+    than ``FRAME`` of them per side.
     """
-    if image_shape is None:
-        return [nn.Identity()]
     in_channels, height, width = image_shape
-    frame = nn.AdaptiveAvgPool2d(
-        (min(height, FRAME), min(width, FRAME))
-    )  # does nothing to a smaller image
+    frame = nn.AdaptiveAvgPool2d((min(height, FRAME), min(width, FRAME)))  # leaves smaller ones
     encoder = nn.Sequential(frame, PlacedEncoder(in_channels, num, channels))
-    return [Components(math.prod(image_shape), num), encoder]
+    return Components(math.prod(image_shape), num), encoder
 
 
 def ratio_prior(kernels: KernelPrior) -> RatioPrior:
@@ -170,7 +158,7 @@ def typical_width(kernels: KernelPrior) -> float:
 
 
 def energy(views: Iterable[View], x: Tensor, terms: Collection[str]) -> Tensor:
-    """Sum (n,) of the named ``terms`` over ``views`` of x (n, \\*event)."""
+    """Sum (n,) of the ``terms`` of the energy over ``views`` of x (n, \\*event)."""
     return torch.stack(
         [in_blocks(lambda part, view=view: view.energy(part, terms), x) for view in views]
     ).sum(0)
@@ -184,11 +172,10 @@ def negative_elbo(views: Iterable[View], x: Tensor, noise: Tensor) -> Tensor:
 
 
 def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function`` of rows x (n, \\*event), evaluated on blocks of one size, the last one filled
-    up with its last row.
+    """``function`` of rows x (n, \\*event), evaluated on blocks of one size; copies of the last
+    row fill the last block.
 
-    So the result of a row does not depend, not even in its last bit, on how many rows come with
-    it.
+    So the result of a row does not depend on the number of rows, not even in its last bit.
     """
     out = []
     for part in x.split(BLOCK):

@@ -1,17 +1,18 @@
-"""A page about the unusual rows that a detector found, for a reader who has never met a density.
+"""A page about the unusual rows that a detector found, for a reader who has never heard of a
+density.
 
-One HTML file that needs nothing but itself: figures and images lie inside it, no script runs and
-nothing is fetched. All text that comes from the data (names of columns, files, rows) is escaped.
+The page is one HTML file with all figures and images inside; it runs no script and fetches
+nothing. All text that comes from the data (names of columns, files, rows) is escaped.
 """
 
 import base64
 import io
 from collections.abc import Sequence
 from importlib import metadata, resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from latent_ebm.detection.detector import LatentEBMDetector
@@ -33,15 +34,22 @@ def make_report(
     findings: Findings,
     columns: Sequence[str],
     rows: Sequence[str],
-    facts: dict[str, Any],
+    facts: dict[str, object],
     num_shown: int = 8,
 ) -> str:
     """The page, as HTML.
 
-    Arguments: the fitted ``detector``; rows ``x`` (n, d) and what was found in them; names of the
-    d ``columns`` and of the n ``rows``; ``facts`` to print beside the detector's own, name to
-    value; how many of the most unusual rows to explain. Raises ``ValueError`` for names of another
-    number.
+    Args:
+        detector: the fitted detector.
+        x: new rows (n, d).
+        findings: what was found in them.
+        columns: names of the d columns.
+        rows: names of the n rows.
+        facts: what else to print, value by name, beside facts about the detector.
+        num_shown: how many of the most unusual rows to explain.
+
+    Raises:
+        ValueError: there is another number of names or findings.
     """
     for name, names, size in (("columns", columns, x.shape[1]), ("rows", rows, len(x))):
         if len(names) != size:
@@ -79,8 +87,8 @@ def make_report(
     )
 
 
-def template() -> Any:
-    """The template of the page; it escapes what it is given."""
+def template() -> Template:
+    """The template of the page; it escapes every text."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -92,12 +100,12 @@ def template() -> Any:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """So many significant digits at most, with a true minus sign."""
+    """``value`` to at most ``digits`` significant digits, with a true minus sign."""
     return f"{value:.{digits}g}".replace("-", "−")
 
 
-def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]:
-    """Particulars of the detector: its parameters and what the fit made of them."""
+def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, object]:
+    """Facts about the detector: its parameters and the sizes that the fit chose."""
     dims = [view.kernels.base.exemplars.shape[1] for view in detector.views_]
     fitted = {
         "Normal rows held out for p-values": len(findings.normal_scores),
@@ -115,7 +123,7 @@ def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, Any]
 
 def table_cards(
     detector: LatentEBMDetector, x: NDArray[np.float64], columns: Sequence[str]
-) -> list[dict[str, list[dict[str, Any]]]]:
+) -> list[dict[str, list[dict[str, object]]]]:
     """For each row of ``x``, the features that raise its energy most."""
     why = detector.explain(x)
     cards = []
@@ -142,8 +150,8 @@ def table_cards(
 def image_cards(
     detector: LatentEBMDetector, x: NDArray[np.float64], columns: Sequence[str]
 ) -> list[dict[str, list[tuple[str, str]]]]:
-    """For each flat image of ``x``: it, the model's normal image beside it, and where the two
-    differ in energy.
+    """For each flattened image of ``x``: the image, the model's normal image beside it, and where
+    the two differ in energy.
     """
     why = detector.explain(x)
     shape = (len(x), *(int(size) for size in detector.image_shape or ()))
@@ -231,7 +239,7 @@ def scores_figure(findings: Findings, noun: str) -> "Figure":
 
 
 def score_range(findings: Findings) -> tuple[float, float]:
-    """From where to where scores are drawn: no further below the normal rows than twice their own
+    """The range of scores that is drawn. It extends below the normal rows by at most twice their
     range.
     """
     normal = findings.normal_scores
@@ -266,8 +274,8 @@ def p_values_figure(findings: Findings, noun: str) -> "Figure":
 
 @styled
 def selection_figure(findings: Findings, noun: str) -> "Figure":
-    """The sorted p-values against the line of Benjamini and Hochberg, up to the last of which
-    below it rows are selected.
+    """The sorted p-values and the line of Benjamini and Hochberg: rows are selected up to the last
+    p-value below it.
     """
     figure, (axes,) = new_figure(1, PANEL)
     p, num = np.sort(findings.p_values), len(findings.p_values)

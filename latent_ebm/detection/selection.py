@@ -1,9 +1,9 @@
 """Which of many conformal p-values are small enough, decided in whole numbers.
 
 A conformal p-value is ``count / size``: the ``count`` is one plus the number of held-out rows that
-look at least as unusual, the ``size`` one plus the number of all held-out rows. Rows are often
-*exactly* at the bar, where a rounding error would decide; so counts are compared with rational
-bars, and every decision is that of exact arithmetic.
+look at least as unusual, and the ``size`` is one plus the number of all held-out rows. A p-value
+is often *exactly* at its limit, where a rounding error would decide. So counts are compared with
+limits that are fractions, and every decision is exact.
 """
 
 from fractions import Fraction
@@ -20,9 +20,10 @@ MAX_DENOMINATOR, SCALE = 10**7, 10**80
 
 
 def exact(level: float) -> Fraction:
-    """The fraction that ``level`` stands for: .1 is 1/10, though no binary number is.
+    """The fraction that ``level`` stands for: 1/10 for .1, which no binary number equals.
 
-    It has a denominator up to ten million and rounds to ``level``; else it is the binary number.
+    It is the fraction with a denominator up to ten million that rounds to ``level``, or else the
+    binary number itself.
     """
     level = float(level)  # numpy's float32 is no float to Fraction
     near = Fraction(level).limit_denominator(MAX_DENOMINATOR)
@@ -36,8 +37,7 @@ def check_level(name: str, level: float, size: int) -> None:
     if not (isinstance(level, Real) and not isinstance(level, bool) and 1 / size <= level < 1):
         raise ValueError(
             f"{name} must lie in [{1 / size:.3g}, 1), got {level!r}: no p-value is below 1 / (n "
-            "+ 1) with the n = "
-            f"{size - 1} rows held out; more of them allow a smaller {name}"
+            f"+ 1) with the n = {size - 1} rows held out; more of them allow a smaller {name}"
         )
 
 
@@ -47,10 +47,10 @@ def select(
     """Which (m,) of the p-values ``counts / size`` (m,), tested together, are selected by
     ``method``.
 
-    The k smallest p-values are selected by the largest k with ``p_(k) <= level k / m`` ("bh",
-    Benjamini and Hochberg 1995) or ``<= level k / (m (1 + 1/2 + ... + 1/m))`` ("by", Benjamini and
-    Yekutieli 2001); each p-value alone by ``p <= level / m`` ("bonferroni") or ``p <= level``
-    ("none"). Raises ``ValueError`` for another method.
+    "bh" (Benjamini and Hochberg 1995) selects the k smallest p-values, with the largest k such
+    that ``p_(k) <= level k / m``; "by" (Benjamini and Yekutieli 2001) such that ``p_(k) <= level k
+    / (m (1 + 1/2 + ... + 1/m))``. "bonferroni" selects each p-value with ``p <= level / m``, and
+    "none" each with ``p <= level``. Raises ``ValueError`` for another method.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -64,12 +64,12 @@ def select(
 
 
 def smallest_selection(num: int, size: int, level: float) -> int:
-    """How many of ``num`` rows "bh" selects at least, if it selects any."""
+    """The smallest number of ``num`` rows that "bh" selects, if it selects any."""
     return ceil(num / (exact(level) * size))
 
 
 def rows_to_hold_out(num: int, level: float) -> int:
-    """How many held-out rows let "bh" select a single one of ``num`` rows."""
+    """How many rows must be held out so that "bh" can select a single one of ``num`` rows."""
     return ceil(num / exact(level)) - 1
 
 

@@ -1,23 +1,21 @@
-r"""The score of a detector as an ONNX file: rows in, ``score_samples`` out, with standardisation,
-kernels and stages inside.
+r"""The score of a detector as an ONNX file: rows in, ``score_samples`` out. Standardisation,
+kernels and stages are inside.
 
-The score of a row is deterministic, as its code is the mean that the encoder gives, so that no
-sampler needs to be exported. All is computed in float64, as the detector does, but for the
-features of images: ONNX Runtime has no convolutions in float64. Whether the file agrees with the
-detector is checked when it is written.
+A row's code is the mean that the encoder gives, so the score is deterministic and needs no
+sampler. All is computed in float64, as in the detector, except the features of images: ONNX
+Runtime has no convolutions in float64. A file that is written is compared with the detector.
 """
 
 import os
-from collections.abc import Iterable
 from copy import deepcopy
 from importlib.util import find_spec
-from typing import cast
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from latent_ebm.detection.checks import Energy
 from latent_ebm.detection.detector import LatentEBMDetector
 from latent_ebm.detection.parts import View
 from latent_ebm.export.onnx import write_onnx
@@ -34,45 +32,53 @@ class Score(nn.Module):
 
     location: Tensor
     spread: Tensor
-    noise: Tensor
 
     def __init__(self, detector: LatentEBMDetector) -> None:
         super().__init__()
         num = detector.rows_[0].numel()
         self.register_buffer("location", torch.as_tensor(detector.scaler_.mean_))
         self.register_buffer("spread", torch.as_tensor(detector.scaler_.scale_))
-        self.register_buffer("noise", detector.elbo_noise_)
         self.shape = (num,) if detector.image_shape is None else tuple(detector.image_shape)
         self.dtype = torch.float64 if detector.image_shape is None else torch.float32
-        self.energy, self.views = detector.energy, nn.ModuleList(deepcopy(detector.views_))
-        for view in cast(Iterable[View], self.views):
-            view.features.to(self.dtype)
+        self.parts = nn.ModuleList(
+            ViewScore(view, detector.energy, detector.elbo_noise_, self.dtype)
+            for view in detector.views_
+        )
 
     def forward(self, rows: Tensor) -> Tensor:
         images = ((rows - self.location) / self.spread).unflatten(1, self.shape)
-        return torch.stack(
-            [self.score(cast(View, view), images.to(self.dtype)) for view in self.views]
-        ).sum(0)
+        return torch.stack([part(images.to(self.dtype)) for part in self.parts]).sum(0)
 
-    def score(self, view: View, images: Tensor) -> Tensor:
-        """The part (n,) of a ``view``."""
-        x = view.features(images).double()
-        q = view.posterior(x)
+
+class ViewScore(nn.Module):
+    """The part of a score that one ``view`` adds: rows (n, \\*event) in ``dtype`` -> (n,) in
+    float64.
+    """
+
+    noise: Tensor
+
+    def __init__(self, view: View, energy: Energy, noise: Tensor, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.view, self.energy = deepcopy(view), energy
+        self.view.features.to(dtype)
+        self.register_buffer("noise", noise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.view.features(images).double()
+        q = self.view.posterior(x)
         if self.energy == "elbo":
             z = q.mean + q.stddev * self.noise[:, : q.mean.shape[1]].unsqueeze(1)
             copies = x.expand(len(self.noise), *x.shape).flatten(0, 1)
-            joint = self.log_joint(view, copies, z.flatten(0, 1)).unflatten(
-                0, (len(self.noise), -1)
-            )
+            joint = self.log_joint(copies, z.flatten(0, 1)).unflatten(0, (len(self.noise), -1))
             return (joint - q.log_prob(z)).mean(0)
-        return self.log_joint(view, x, q.mean)
+        return self.log_joint(x, q.mean)
 
-    def log_joint(self, view: View, x: Tensor, z: Tensor) -> Tensor:
-        """Those terms (n,) of ``log p(x|z) + log p(z)`` that the detector counts."""
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """The terms (n,) of ``log p(x|z) + log p(z)`` that the detector counts."""
         if self.energy == "prior":
-            return view.prior(z)
-        conditional = view.likelihood(z).log_prob(x)
-        return conditional if self.energy == "reconstruction" else conditional + view.prior(z)
+            return self.view.prior(z)
+        conditional = self.view.likelihood(z).log_prob(x)
+        return conditional if self.energy == "reconstruction" else conditional + self.view.prior(z)
 
 
 def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> None:

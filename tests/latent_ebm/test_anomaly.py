@@ -258,7 +258,7 @@ def test_trimming_leaves_out_the_least_likely_part() -> None:
     kept = quick(trim=0.1).fit(X)
     assert len(kept.rows_) == 90
     assert np.abs(kept.scaler_.inverse_transform(kept.rows_.numpy())).max() < 40
-    with pytest.raises(ValueError, match="besides what trim leaves out"):
+    with pytest.raises(ValueError, match="besides those that trim leaves out"):
         quick(trim=0.2).fit(np.concatenate([np.zeros((90, 4)), rows(10, 4)]))
 
 

@@ -243,7 +243,9 @@ def test_conditional_rules_train_test_predict_and_generate(
     run = trainer(tmp_path, max_epochs=1, log_every_n_steps=1, enable_checkpointing=False)
     run.fit(rule, rows, rows)
     moved = {name for name, p in trained.items() if not torch.equal(p, before[name])}
-    constants = {"model.prior.network.logits.layers.1.bias"}  # of classes, which are as often in z-
+    constants = {
+        "model.prior.network.logits.layers.1.bias"
+    }  # of classes, which are as often in z-
     assert moved == set(trained) - constants
     (metrics,) = trainer(tmp_path).test(rule, rows, verbose=False)
     assert all(map(math.isfinite, metrics.values()))

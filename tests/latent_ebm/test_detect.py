@@ -153,10 +153,10 @@ def test_normal_rows_in_a_telling_order_are_warned_of(capsys: pytest.CaptureFixt
     write_csv("train.csv", drifting)
     assert main(["detect", "train.csv", *ARGS, "--save", "kept"]) == 0
     assert (
-        "latent-ebm: warning: The order of the normal rows is not a random one"
+        "latent-ebm: warning: The order of the normal rows is not random"
         in capsys.readouterr().err
     )
-    assert "The order of the normal rows is not a random one" in Path("report.html").read_text()
+    assert "The order of the normal rows is not random" in Path("report.html").read_text()
     assert main(["detect", "kept", *ARGS]) == 0
     assert "warning: The order of the normal rows" in capsys.readouterr().err
 

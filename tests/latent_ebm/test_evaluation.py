@@ -21,14 +21,13 @@ from latent_ebm import (
     RatioPrior,
 )
 from latent_ebm.evaluation import evaluate, evaluation_figures, nll_bracket, prior_log_z
-from latent_ebm.evaluation.held_out import (
+from latent_ebm.evaluation.batches import decode, infer
+from latent_ebm.evaluation.held_out import sample_quality
+from latent_ebm.evaluation.prior_chains import (
     chain_diagnostics,
-    decode,
-    infer,
     lengthened,
     long_run,
     long_run_draws,
-    sample_quality,
     tilt_means,
 )
 from latent_ebm.networks import MLP, ConvDecoder, EnergyMLP

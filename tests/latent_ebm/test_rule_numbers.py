@@ -133,4 +133,4 @@ def test_the_command_line_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--model.help=latent_ebm.learning.ShortRunMLE"]) == 0
     assert "Draws z+ in training." in capsys.readouterr().out
     assert main(["fit", "--help"]) == 0
-    assert "A run never writes over another" in " ".join(capsys.readouterr().out.split())
+    assert "A run never overwrites another run" in " ".join(capsys.readouterr().out.split())

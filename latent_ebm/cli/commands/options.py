@@ -15,7 +15,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def add_command(
     commands: Commands, name: str, text: str, more: str = ""
 ) -> argparse.ArgumentParser:
-    """A new sub-command ``name``, which ``text`` describes in a list; its own help adds ``more``."""
+    """A new sub-command ``name``. ``text`` describes it in a list; its own help adds ``more``."""
     description = f"{text[0].upper()}{text[1:]}. {more}".strip()
     return commands.add_parser(name, help=text, description=description)
 
