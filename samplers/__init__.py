@@ -1,11 +1,10 @@
 """Draws from a log-density or a denoiser; knows no model."""
 
 from samplers.base import Info, Sampler, State
-from samplers.captured import Captured
+from samplers.captured import Captured, Given
 from samplers.chains import PersistentChains
 from samplers.densities import (
     Density,
-    Given,
     LogDensity,
     Score,
     Sum,

@@ -6,23 +6,35 @@ of them by a single call. It replays the same kernels on the same memory, so sha
 what the kernels read there (parameters, buffers, random state) may change in between.
 """
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from samplers.base import ChainState, Info, Sampler, Wrapper
-from samplers.densities import Given, LogDensity
+from samplers.densities import Density, LogDensity
 from samplers.run_checks import check_finite
+
+
+class Given(Density):
+    """A log-density given ``data``: one of a ``family`` that stays while the data change."""
+
+    def __init__(self, family: object, data: Tensor) -> None:
+        self.family, self.data = family, data
+
+    @abstractmethod
+    def given(self, data: Tensor) -> "Given":
+        """The log-density of the same family given other ``data``."""
 
 
 class Graph(NamedTuple):
     """A recorded chain: it reads ``start`` (chains, \\*event) and ``data``, and writes ``end``."""
 
-    graph: Any  # torch.cuda.CUDAGraph, which builds of torch for the CPU lack
+    graph: "torch.cuda.CUDAGraph"  # which builds of torch for the CPU lack
     start: Tensor
     data: Tensor | None
     end: Tensor
@@ -51,7 +63,7 @@ class Captured(Wrapper):
     devices than CUDA's. Recordings are not copied or saved with the sampler.
     """
 
-    graphs: WeakKeyDictionary[Any, dict[Any, Graph | None]] = field(
+    graphs: WeakKeyDictionary[object, dict[Hashable, Graph | None]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
 
@@ -119,7 +131,7 @@ class Captured(Wrapper):
         return Captured, (self.sampler,)
 
 
-def layout(x: Tensor | None) -> tuple[Any, ...]:
+def layout(x: Tensor | None) -> Hashable:
     """What a recording takes for granted of a tensor."""
     return () if x is None else (x.shape, x.dtype, x.device)
 
@@ -129,7 +141,7 @@ def precision() -> torch.dtype | None:
     return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
 
 
-def addresses(family: Any) -> tuple[int, ...]:
+def addresses(family: object) -> tuple[int, ...]:
     """Where the parameters and buffers of a module lie in memory; nothing for other functions."""
     if not isinstance(family, nn.Module):
         return ()

@@ -187,17 +187,6 @@ class Total(Sum):
         return self._terms
 
 
-class Given(Density):
-    """A log-density given ``data``: one of a ``family`` that stays while the data change."""
-
-    def __init__(self, family: object, data: Tensor) -> None:
-        self.family, self.data = family, data
-
-    @abstractmethod
-    def given(self, data: Tensor) -> "Given":
-        """The log-density of the same family given other ``data``."""
-
-
 class Score(ABC):
     """A target known by its score ``grad log p`` alone, as in diffusion models, for samplers that
     need no value: ``Langevin``, ``UnderdampedLangevin``, ``GradientFlow``.

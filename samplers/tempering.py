@@ -32,7 +32,8 @@ def as_ladder(owner: Sampler, ladder: Iterable[float]) -> tuple[float, ...]:
     numbers = all(is_a(Real, beta) for beta in betas)
     if not (numbers and betas[-1:] == (1,) and all(a < b for a, b in pairwise((0.0, *betas)))):
         raise ValueError(
-            f"{type(owner).__name__}: ladder must increase from above 0 to 1, got {betas or ladder!r}"
+            f"{type(owner).__name__}: ladder must increase from above 0 to 1, got "
+            f"{betas or ladder!r}"
         )
     return betas
 
