@@ -69,6 +69,10 @@ SUMS = {
     "minus": (WRITTEN - NETWORK, lambda x: WRITTEN(x) - NETWORK(x)),
     "times": (0.3 * GAUSSIAN, lambda x: 0.3 * GAUSSIAN(x)),
     "per chain": (BETA * WRITTEN, lambda x: BETA * WRITTEN(x)),
+    "plus per chain": (
+        NETWORK + BETA * WRITTEN,
+        lambda x: NETWORK(x) + BETA * WRITTEN(x),
+    ),
     "plus a function": (GAUSSIAN + quartic, lambda x: GAUSSIAN(x) + quartic(x)),
     "a function plus": (quartic + NETWORK, lambda x: quartic(x) + NETWORK(x)),
     "a function minus": (quartic - WRITTEN, lambda x: quartic(x) - WRITTEN(x)),
