@@ -5,6 +5,7 @@ Teachers are Gaussian mixtures, whose denoiser is known in closed form at every 
 
 import itertools
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -360,3 +361,19 @@ def test_bad_arguments(make, message: str) -> None:
 def test_divergence_is_reported() -> None:
     with pytest.raises(FloatingPointError, match="a sample of DDIM diverged"):
         DDIM(VE(), 3).sample(lambda x, t: x / 0, torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_run_yields_every_step_and_sample_is_its_last(name):
+    """Each x is one step from the one before; the times lead from 1 to 0."""
+    schedule = VPCosine()
+    sampler, x_T = replace(SAMPLERS[name](schedule), num_steps=5), torch.randn(3, 2).double()
+    denoise = GaussianMixtureDenoiser([1.0], torch.zeros(1, 2).double(), [0.5], schedule)
+    states = list(sampler.run(denoise, x_T, generator=seeded(1)))
+    assert [float(t) for t, _, _ in states] == sampler.times(x_T)[:-1].tolist()
+    assert [float(s) for _, s, _ in states] == sampler.times(x_T)[1:].tolist()
+    x, generator = x_T, seeded(1)
+    for t, s, x_s in states:
+        x = sampler.step(denoise, x, t, s, generator=generator)
+        torch.testing.assert_close(x_s, x)
+    assert torch.equal(states[-1][2], sampler.sample(denoise, x_T, generator=seeded(1)))
