@@ -81,9 +81,10 @@ def section() -> str:
     )
     return f"""## Anomalies in tables: `python -m experiments.adbench`
 
-{len(sets)} sets of ADBench (arXiv:2206.09426), one-class: half of the normal rows train, the rest and all anomalies test. No
-set is enlarged by resampling, which would put copies of training rows into the test set. Every detector runs at its
-defaults on standardised columns, but for `latent EBM`, which has up to four ratio stages where the default is none
+{len(sets)} sets of ADBench (arXiv:2206.09426), one-class: half of the normal rows train, the rest
+and all anomalies test. No set is enlarged by resampling, which would put copies of training rows
+into the test set. Every detector runs at its defaults on standardised columns, but for
+`latent EBM`, which has up to four ratio stages where the default is none
 (`latent EBM, no stages`). Rank and wins go by AUROC, averaged over seeds.
 
 {table(head, rows)}

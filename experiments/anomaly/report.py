@@ -56,11 +56,13 @@ def section() -> str:
     ]
     return f"""## One digit held out: `python -m experiments.anomaly`
 
-`LatentEBMDetector` at its defaults learns features without labels from the images without the digit, 1,000 steps, and puts
-local kernels at all training images, in principal components of pixels with what these leave over, and in features; both
-energies add up. Its kernels (20 neighbours, tempering .15) were chosen with the digits 2, 3, 7 and 9 held out, never with
-those below. In the rows of a variational model, one with a multi-stage ratio prior is trained on the same images; latents of
-test images start at the encoder's mean and descend the joint energy without noise. All other detectors see 50 principal
-components of all training images, at the defaults of scikit-learn and PyOD.
+`LatentEBMDetector` at its defaults learns features without labels from the images without the
+digit, 1,000 steps, and puts local kernels at all training images, in principal components of
+pixels with what these leave over, and in features; both energies add up. Its kernels (20
+neighbours, tempering .15) were chosen with the digits 2, 3, 7 and 9 held out, never with those
+below. In the rows of a variational model, one with a multi-stage ratio prior is trained on the
+same images; latents of test images start at the encoder's mean and descend the joint energy
+without noise. All other detectors see 50 principal components of all training images, at the
+defaults of scikit-learn and PyOD.
 
 {table(head, rows)}"""

@@ -75,13 +75,14 @@ def section() -> str:
     ]
     return f"""## Conformal error rates: `python -m experiments.calibration`
 
-Rates of false positives (%), in brackets how far they are from the nominal rate in standard errors, over {len(first)} fit(s)
-of the detector with {first[0]["splits"]} random splits of other normal rows each, half to calibrate and half to test.
-FDP, ± its standard error: the part of normal rows among those that Benjamini-Hochberg selects from the tested ones and all
-anomalies; power: the part of anomalies it finds.
+Rates of false positives (%), in brackets how far they are from the nominal rate in standard
+errors, over {len(first)} fit(s) of the detector with {first[0]["splits"]} random splits of other
+normal rows each, half to calibrate and half to test. FDP, ± its standard error: the part of normal
+rows among those that Benjamini-Hochberg selects from the tested ones and all anomalies; power: the
+part of anomalies it finds.
 
-{table(head, rows)}
-The rates are those of an average split. A single one, with its thousands of held-out rows, is off by the shaded range.
+{table(head, rows)} The rates are those of an average split. A single one, with its thousands of
+held-out rows, is off by the shaded range.
 
 ![Coverage](figures/calibration-coverage.png)
 """

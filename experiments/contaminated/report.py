@@ -25,8 +25,8 @@ def section() -> str:
         rows.append([name, *(spread(values) for values in means)])
     return f"""## Anomalies among the training rows: `python -m experiments.contaminated`
 
-The same sets, unsupervised: a random 70 per cent of all rows train, anomalies among them, the rest test. `trim` leaves that
-fraction of the rows, those that fit the others least, out of a second fit. Means over sets, in per cent; the detector without
-ratio stages.
+The same sets, unsupervised: a random 70 per cent of all rows train, anomalies among them, the rest
+test. `trim` leaves that fraction of the rows, those that fit the others least, out of a second
+fit. Means over sets, in per cent; the detector without ratio stages.
 
 {table(["detector", "AUROC", "AUPRC"], rows)}"""

@@ -90,25 +90,28 @@ def section() -> str:
     }
     return f"""## Few steps and every mode: `python -m experiments.diffusion_gan`
 
-25 Gaussians of scale .12 on a grid of spacing 1.2; networks of two hidden layers of 128 units on Fourier features. A batch is
-one update of a diffusion model, and one of critic and generator each. A mode is covered if a tenth of its due samples or more
-lie within 3 deviations of its centre; KL is that of the histogram of modes to the uniform one. Of the data 99 % lie within
-3 deviations and all within 4; of points spread evenly, 28 % and 50 %. The critic of the diffusion GAN learns twice as fast as
-its generator; that of the plain GAN does not, which then covers fewer modes. At the end, with all that each was given:
+25 Gaussians of scale .12 on a grid of spacing 1.2; networks of two hidden layers of 128 units on
+Fourier features. A batch is one update of a diffusion model, and one of critic and generator each.
+A mode is covered if a tenth of its due samples or more lie within 3 deviations of its centre; KL
+is that of the histogram of modes to the uniform one. Of the data 99 % lie within 3 deviations and
+all within 4; of points spread evenly, 28 % and 50 %. The critic of the diffusion GAN learns twice
+as fast as its generator; that of the plain GAN does not, which then covers fewer modes. At the
+end, with all that each was given:
 
-{compared(runs, lambda seed, run: {**run, "updates": run["curve"][-1]["updates"]})}
-Modes can also be too narrow. The root mean square distance of samples within 3 deviations from their centre, in that of the
-data, is {"; ".join(widths)}.
+{compared(runs, lambda seed, run: {**run, "updates": run["curve"][-1]["updates"]})} Modes can also
+be too narrow. The root mean square distance of samples within 3 deviations from their centre, in
+that of the data, is {"; ".join(widths)}.
 
 At equal numbers of updates:
 
 {compared(runs, lambda seed, run: last(run, "updates", least(seed, "updates")))}
 At equal CPU time:
 
-{compared(runs, lambda seed, run: last(run, "seconds", least(seed, "seconds")))}
-The diffusion model as a teacher, at few steps. Progressive distillation took {cost["progressive"]} CPU seconds for all of
-its students, each of which starts from the last; UFOGen took {cost["UFOGen"]} for three, of 1, 2 and 4 steps, each from the
-teacher. Of one step, UFOGen is a plain GAN that starts from a denoiser.
+{compared(runs, lambda seed, run: last(run, "seconds", least(seed, "seconds")))} The diffusion
+model as a teacher, at few steps. Progressive distillation took {cost["progressive"]} CPU seconds
+for all of its students, each of which starts from the last; UFOGen took {cost["UFOGen"]} for
+three, of 1, 2 and 4 steps, each from the teacher. Of one step, UFOGen is a plain GAN that starts
+from a denoiser.
 
 {few(runs)}
 ![Samples](figures/diffusion_gan.png)

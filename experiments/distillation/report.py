@@ -190,25 +190,26 @@ def section() -> str:
     if not all(of(runs, 0.0, rule) for rule in COLOURS):
         return ""
     save(draw(runs), "distillation")
-    return f"""## K moves a one-step student from reverse KL to maximum likelihood: `python -m experiments.distillation`
+    return f"""## K moves a one-step student from reverse KL to maximum likelihood: \
+`python -m experiments.distillation`
 
-The teacher is a mixture of two Gaussians, the student affine, and both denoisers are exact, so that the E-step of EM
-Distillation (arXiv:2405.16852) is all that differs. Students start at a standard deviation of .3 unless said; {UPDATES:,}
-updates of 512 rows. Rows with more updates make as many calls of the denoisers as K = 16.
+The teacher is a mixture of two Gaussians, the student affine, and both denoisers are exact, so
+that the E-step of EM Distillation (arXiv:2405.16852) is all that differs. Students start at a
+standard deviation of .3 unless said; {UPDATES:,} updates of 512 rows. Rows with more updates make
+as many calls of the denoisers as K = 16.
 
 ![K](figures/distillation.png)
 
 {verdict(runs)}
 
-{affine(runs)}
-The separation needs noise that never merges the modes: from log-SNR -3 on every K covers both. The less noise there is, the
-longer a chain must be: from log-SNR 1 on K = 16 gives a mode up as well, even by a student that starts at the best standard
-deviation, and K = 64 does not.
+{affine(runs)} The separation needs noise that never merges the modes: from log-SNR -3 on every K
+covers both. The less noise there is, the longer a chain must be: from log-SNR 1 on K = 16 gives a
+mode up as well, even by a student that starts at the best standard deviation, and K = 64 does not.
 
-Noise cancellation (K = 16) takes the injected noise out of the gradient, here that of the student's scale. It matters as
-much as noise does: variance falls threefold from log-SNR 0 on, and a thousandfold from -6 on. The bias that it costs is 1
-to 3 per cent of the gradient of a student that is too narrow at the two largest steps of z, and within two errors of zero
-elsewhere.
+Noise cancellation (K = 16) takes the injected noise out of the gradient, here that of the
+student's scale. It matters as much as noise does: variance falls threefold from log-SNR 0 on, and
+a thousandfold from -6 on. The bias that it costs is 1 to 3 per cent of the gradient of a student
+that is too narrow at the two largest steps of z, and within two errors of zero elsewhere.
 
 {cancellation(runs)}
 {distillation_modes.section()}"""

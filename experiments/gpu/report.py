@@ -46,7 +46,8 @@ def speed_tables(speed: Found) -> str:
             "A training step of batch 100, 32x32, decoder of 64 channels, K0 prior and K1 "
             "posterior steps."
         ),
-        "distillation": "A step of EM distillation, 32x32, batch 64, three U-Nets of 64 channels, float32.",
+        "distillation": "A step of EM distillation, 32x32, batch 64, three U-Nets of 64 channels, "
+        "float32.",
     }
     for prefix, head in heads.items():
         columns = {name: row for name, row in speed.items() if name.startswith(f"{prefix}-")}
@@ -103,7 +104,8 @@ def training(train: Found) -> str:
         for name, run in train.items()
         if name != "card"
     ]
-    return f"""`train`, {card(train)}, CIFAR-10 (jpeg), one seed: seconds and steps of training, and samples (2,500)
-against as many test images in the features of a classifier that this library trains.
+    return f"""`train`, {card(train)}, CIFAR-10 (jpeg), one seed: seconds and steps of training,
+and samples (2,500) against as many test images in the features of a classifier that this library
+trains.
 
 {table(["", "seconds", "steps", "Fréchet", "precision", "recall", "coverage"], rows)}"""

@@ -30,20 +30,18 @@ def section() -> str:
     pictures = " ".join(f"![{NAMES[rule]}](figures/mnist-{rule}.png)" for rule in runs)
     return f"""## MNIST, one backbone, four priors: `python -m experiments.mnist`
 
-20,000 training images, 4 passes, 16 latents, a decoder with maps of 32 and 16 channels, sigma .3, one posterior chain per
-datum of 10 steps a pass. Samples (1,000) are compared with as many test images in the features of a classifier that this
-library trains; MSE is in [-1, 1]; NLL in nats per image, a bracket by annealed importance sampling on 10 test images.
+20,000 training images, 4 passes, 16 latents, a decoder with maps of 32 and 16 channels, sigma .3,
+one posterior chain per datum of 10 steps a pass. Samples (1,000) are compared with as many test
+images in the features of a classifier that this library trains; MSE is in [-1, 1]; NLL in nats per
+image, a bracket by annealed importance sampling on 10 test images.
 
-{columns(runs, quality)}
-{columns(runs, cost)}
-{columns(runs, steady)}
-{wall_time(runs)}
-Where the lower NLL exceeds the upper one, chains did not reach the posterior, and only the upper one holds.
+{columns(runs, quality)} {columns(runs, cost)} {columns(runs, steady)} {wall_time(runs)} Where the
+lower NLL exceeds the upper one, chains did not reach the posterior, and only the upper one holds.
 
 {pictures}
 
-Left to right: {", ".join(NAMES[rule] for rule in runs)}. A GPU user would take 64 channels, all images, 100 passes and 40
-posterior steps, as in the published experiments.
+Left to right: {", ".join(NAMES[rule] for rule in runs)}. A GPU user would take 64 channels, all
+images, 100 passes and 40 posterior steps, as in the published experiments.
 """
 
 

@@ -77,11 +77,13 @@ def section() -> str:
         save(draw_samples(stored, teachers, runs), "mnist_diffusion-samples")
     return f"""## A diffusion model of MNIST in one step: `python -m experiments.mnist_diffusion`
 
-The teacher is a U-Net of 90,000 parameters in pixel space, trained by this library for a few minutes of one core; its rows
-are DDIM. Samples (2,000) are compared with as many test images in the features of a classifier that this library trains; the
-KL of classes is that of the classifier's verdicts on samples from those on test images. Students had the same CPU
-time, and are sampled with averaged weights. All start from the teacher but the diffusion GAN of four steps, `ddgan-4`, which
-starts from nothing; like `ufogen` it sees data, which the others do not. The latent EBM is `experiments/mnist/ratio.yaml`.
+The teacher is a U-Net of 90,000 parameters in pixel space, trained by this library for a few
+minutes of one core; its rows are DDIM. Samples (2,000) are compared with as many test images in
+the features of a classifier that this library trains; the KL of classes is that of the
+classifier's verdicts on samples from those on test images. Students had the same CPU time, and are
+sampled with averaged weights. All start from the teacher but the diffusion GAN of four steps,
+`ddgan-4`, which starts from nothing; like `ufogen` it sees data, which the others do not. The
+latent EBM is `experiments/mnist/ratio.yaml`.
 
 {table(["sampler", "updates", *COLUMNS.values()], rows)}
 {verdict(stored, runs)}
@@ -89,7 +91,8 @@ starts from nothing; like `ufogen` it sees data, which the others do not. The la
 {equal_updates(runs)}
 ![Samples](figures/mnist_diffusion-samples.png)
 
-Features of a classifier pass over the grain of UFOGen's samples: what it makes in one step its critic sees under noise only.
+Features of a classifier pass over the grain of UFOGen's samples: what it makes in one step its
+critic sees under noise only.
 """
 
 

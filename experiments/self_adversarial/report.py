@@ -62,8 +62,8 @@ CLAIMS: dict[str, Callable[[Seed], bool]] = {
     "(iv) horizons from .1 to 1: (iii) for each": lambda s: all(
         unlike_density(s[v]) for v in HORIZONS
     ),
-    "(iv) noise changes nothing in kind: (iii) at temperatures .25, .5 and 1, if trained": lambda s: (
-        all(unlike_density(run) for run in noisy(s))
+    "(iv) noise changes nothing in kind: (iii) at temperatures .25, .5 and 1, if trained": (
+        lambda s: all(unlike_density(run) for run in noisy(s))
     ),
     (
         "(iv) noise merely reduces quality: at the highest of these samples are worse than the "
@@ -126,14 +126,16 @@ def section() -> str:
     parts = "\n".join(measured(target, runs) for target, runs in stored.items())
     return f"""## Training an energy is self-adversarial: `python -m experiments.self_adversarial`
 
-Energies in data space (arXiv:2102.11757), trained on samples of their own gradient flow (`flow`: horizon .5, 50 Euler steps),
-and with what each row's name says changed. The six claims, in how many seeds each held:
+Energies in data space (arXiv:2102.11757), trained on samples of their own gradient flow (`flow`:
+horizon .5, 50 Euler steps), and with what each row's name says changed. The six claims, in how
+many seeds each held:
 
-{table(["claim", *stored, "verdict"], rows)}
-Slope and correlation are those of log p_T, the log-density of the generator, against -U at its own samples; a model of
-maximum likelihood has slope 1. Distances are MMD² to test data with fixed bandwidths; those of the base and of training data
-are the worst and the best to expect. Persistent chains and score matching name no generator: a long MALA chain samples for
-them. A training that diverged is left out of the mean, whose number of seeds says so.
+{table(["claim", *stored, "verdict"], rows)} Slope and correlation are those of log p_T, the
+log-density of the generator, against -U at its own samples; a model of maximum likelihood has
+slope 1. Distances are MMD² to test data with fixed bandwidths; those of the base and of training
+data are the worst and the best to expect. Persistent chains and score matching name no generator:
+a long MALA chain samples for them. A training that diverged is left out of the mean, whose number
+of seeds says so.
 
 {parts}"""
 

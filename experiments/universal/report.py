@@ -80,13 +80,16 @@ def section() -> str:
     parts = "\n".join(part(domain, runs) for domain, runs in found.items())
     return f"""## Universal features: `python -m experiments.universal`
 
-Is one frozen encoder, trained without labels on other images, as good as one trained on the task's own (arXiv:2105.09270)?
-`universal` is a residual encoder of 128 features, trained by VICReg on 24,500 images of five classes of CIFAR-10 (jpeg)
-({EPOCHS["universal"]} epochs, 764 steps), once for all tasks; `in-domain` the same encoder and rule on the {NUM_TRAIN} normal
-images of one task alone ({EPOCHS["in-domain"]} epochs, 140 steps; 560 in the row `in-domain, longer`, where there is one);
-`random` the same encoder untrained. The first two differ in how many images and steps they learnt from as well as in where:
-what the {NUM_TRAIN} images of a task can teach is measured, not a domain at equal data. Tasks: each of the other five classes
-of CIFAR-10 (jpeg) against the other four, and digits {", ".join(map(str, TASKS["MNIST"]))} of MNIST against the other nine.
-Features of encoders are L2-normalised, and heads are not tuned. AUROC in percent, means over tasks; chance is 50.
+Is one frozen encoder, trained without labels on other images, as good as one trained on the task's
+own (arXiv:2105.09270)? `universal` is a residual encoder of 128 features, trained by VICReg on
+24,500 images of five classes of CIFAR-10 (jpeg) ({EPOCHS["universal"]} epochs, 764 steps), once
+for all tasks; `in-domain` the same encoder and rule on the {NUM_TRAIN} normal images of one task
+alone ({EPOCHS["in-domain"]} epochs, 140 steps; 560 in the row `in-domain, longer`, where there is
+one); `random` the same encoder untrained. The first two differ in how many images and steps they
+learnt from as well as in where: what the {NUM_TRAIN} images of a task can teach is measured, not a
+domain at equal data. Tasks: each of the other five classes of CIFAR-10 (jpeg) against the other
+four, and digits {", ".join(map(str, TASKS["MNIST"]))} of MNIST against the other nine. Features of
+encoders are L2-normalised, and heads are not tuned. AUROC in percent, means over tasks; chance is
+50.
 
 {parts}"""
