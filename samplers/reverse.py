@@ -21,7 +21,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ from samplers.reverse_checks import check_cleaner, check_estimate, check_schedul
 from samplers.run_checks import check_finite, check_position, is_readable
 from samplers.schedules import Schedule, broadcast
 
+Flow = tuple[Tensor, ...]  # x, and the log-densities that go with it
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0
 GRIDS = ("time", "log_snr", "karras")
 RHO = 7.0
@@ -48,7 +49,7 @@ class ReverseSampler(ABC):
     arXiv:2206.00364).
     """
 
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # what dataclasses.replace asks for
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]  # what dataclasses.replace asks for
     schedule: Schedule
     num_steps: int
     grid: str
@@ -317,7 +318,8 @@ class ProbabilityFlow(ReverseSampler):
         """
         check_log_prob("log_prob_T", log_prob_T, x_T)
         velocity = with_density(self, self._field(denoise), x_T, generator)
-        return self._solve(velocity, (x_T, log_prob_T), self.times(x_T))
+        x, log_prob = self._solve(velocity, (x_T, log_prob_T), self.times(x_T))
+        return x, log_prob
 
     def log_prob(
         self,
@@ -359,7 +361,7 @@ class ProbabilityFlow(ReverseSampler):
 
         return field
 
-    def _solve(self, velocity: Callable[..., Any], state: Any, times: Tensor) -> Any:
+    def _solve(self, velocity: Callable[[Tensor, Flow], Flow], state: Flow, times: Tensor) -> Flow:
         """``(x,)`` or ``(x, log q)`` at the last of ``times``, given those at the first."""
         log_snr = self.schedule.log_snr(times)
         scale = frame_scale(self.schedule, log_snr)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from samplers.run_checks import is_readable
 from samplers.schedules import Schedule
 
 
-def check_schedule(schedule: Schedule, denoise: Callable[..., Any]) -> None:
+def check_schedule(schedule: Schedule, denoise: Callable[..., object]) -> None:
     """Raise ``ValueError`` if ``denoise``, or what it is a ``partial`` of, has another
     ``schedule``.
     """
@@ -32,7 +31,7 @@ def check_cleaner(log_snr_t: Tensor, log_snr_s: Tensor) -> None:
         )
 
 
-def check_estimate(x_0: Any, x_t: Tensor) -> None:
+def check_estimate(x_0: object, x_t: Tensor) -> None:
     """Raise ``ValueError`` unless ``x_0`` has the shape of ``x_t``, in a dtype that leaves that of
     ``x_t`` as it is.
     """

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from latent_ebm.artefacts import Artefact
+from latent_ebm.blocks import BLOCK
 from samplers.base import check_finite, is_readable, normal_like
 from samplers.checks import as_shape, check_counts
-
-ROWS = 500  # images that are encoded at once
 
 
 class Maps(NamedTuple):
@@ -109,7 +108,7 @@ class Autoencoder(Artefact, ABC):
         """
         check_images(x)
         self.latent_shape(x.shape[1:])
-        maps = torch.cat([self.maps(rows).mean for rows in x.split(ROWS)]).double()
+        maps = torch.cat([self.maps(rows).mean for rows in x.split(BLOCK)]).double()
         deviation, mean = torch.std_mean(maps, (0, 2, 3), correction=0)
         self.set_statistics(mean, deviation)
 

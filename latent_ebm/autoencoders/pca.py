@@ -12,7 +12,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from latent_ebm.autoencoders.base import ROWS, Autoencoder, Maps, check_images
+from latent_ebm.autoencoders.base import Autoencoder, Maps, check_images
+from latent_ebm.blocks import BLOCK
 from samplers.run_checks import is_readable
 
 SMALLEST = 1e-10  # share of the variance below which a direction counts as constant
@@ -79,7 +80,7 @@ def patch_moments(x: Tensor, patch: int) -> tuple[Tensor, Tensor]:
     """Mean (v,) and covariance (v, v) of the patches of images ``x`` (n, C, H, W), float64, with
     ``v = C patch^2``.
     """
-    blocks = [rearrange(pixel_unshuffle(r, patch), "b v h w -> (b h w) v") for r in x.split(ROWS)]
+    blocks = [rearrange(pixel_unshuffle(r, patch), "b v h w -> (b h w) v") for r in x.split(BLOCK)]
     num = sum(len(block) for block in blocks)
     mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / num
     centred = (block.double() - mean for block in blocks)

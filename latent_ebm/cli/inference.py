@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm import plots
+from latent_ebm.blocks import BLOCK
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output
 from latent_ebm.cli.held_out import evaluate_checkpoint, print_metrics
@@ -25,7 +26,6 @@ from latent_ebm.model import EnergyTerms
 from latent_ebm.writing import atomic_path
 from samplers.run_checks import check_finite
 
-BATCH_SIZE = 500
 SPLITS = ("train", "val", "test")
 
 
@@ -206,7 +206,7 @@ def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:
 
     def parts() -> Iterator[EnergyTerms]:
         with torch.no_grad():
-            for batch in x.split(BATCH_SIZE):
+            for batch in x.split(BLOCK):
                 yield rule.predict_step(batch)
 
     return EnergyTerms(*map(torch.cat, zip(*parts(), strict=True)))

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -77,6 +77,15 @@ def collate(batch: T) -> T:
     return batch
 
 
+class Progress(TypedDict):
+    """How far a loader has come: its sampler's ``epoch``, if it knows one, and the batches taken
+    of it.
+    """
+
+    epoch: int | None
+    taken: int
+
+
 class ResumableLoader(DataLoader[Batch]):
     """A loader that can go on in the middle of an epoch: Lightning keeps its state in checkpoints.
 
@@ -85,7 +94,7 @@ class ResumableLoader(DataLoader[Batch]):
     """
 
     taken = 0
-    resumed: dict[str, Any] | None = None
+    resumed: Progress | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The batches of an epoch, without those taken before a checkpoint in the middle of it."""
@@ -103,10 +112,10 @@ class ResumableLoader(DataLoader[Batch]):
         """The sampler's epoch; None for a sampler that knows none, which starts anew."""
         return getattr(self.sampler, "epoch", None)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Progress:
         return {"epoch": self.epoch, "taken": self.taken}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Progress) -> None:
         self.resumed = None if state["epoch"] is None else state
 
 
@@ -172,7 +181,7 @@ class DataModule(LightningDataModule, ABC):
         """Images as a model makes them, in [-1, 1]."""
         return x
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """What a model needs of its training data to read and write others, for checkpoints."""
         return {"range": self.range, "names": self.names} if self.range else {}
 

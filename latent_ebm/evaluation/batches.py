@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
+from latent_ebm.blocks import BLOCK
 from latent_ebm.model import LatentModel
 from latent_ebm.posteriors import Posterior
-
-BATCH = 500
 
 
 def infer(
@@ -18,11 +17,11 @@ def infer(
 ) -> Tensor:
     """Latents (n, dim) that ``inference`` draws for ``x`` (n, \\*event), in batches."""
     return torch.cat(
-        [inference.sample(model, batch, generator=generator) for batch in x.split(BATCH)]
+        [inference.sample(model, batch, generator=generator) for batch in x.split(BLOCK)]
     )
 
 
 @torch.no_grad()
 def decode(model: LatentModel, z: Tensor) -> Tensor:
     """``E[x|z]`` (n, \\*event) of ``z`` (n, dim), in batches."""
-    return torch.cat([model.decode(batch) for batch in z.split(BATCH)])
+    return torch.cat([model.decode(batch) for batch in z.split(BLOCK)])

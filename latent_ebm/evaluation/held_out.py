@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from latent_ebm.evaluation.batches import BATCH, decode, infer
+from latent_ebm.blocks import BLOCK
+from latent_ebm.evaluation.batches import decode, infer
 from latent_ebm.evaluation.likelihood_bounds import nll_bracket, prior_log_z
 from latent_ebm.evaluation.prior_chains import (
     MULTIPLES,
@@ -146,7 +147,7 @@ def held_out_nll(
             log_z=log_z,
             generator=generator,
         )
-        for rows in x.split(BATCH // 10)
+        for rows in x.split(BLOCK // 10)
     ]
     lower, upper = (torch.cat(bound) for bound in zip(*pairs, strict=True))
     error = (upper.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan

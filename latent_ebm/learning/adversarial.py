@@ -4,15 +4,16 @@ a noise schedule.
 Where a step is large, ``p(x_0 | x_t)`` has many modes, and no denoiser, which is its mean, can
 draw from it. A generator can, if a critic tells its draws from the data. ``x_k`` is the data under
 the noise of time k / T; its ends are exact, ``x_0`` is the data and ``x_T`` is noise alone, so
-that generation starts from the law that the generator was trained on.
+that generation starts from the distribution that the generator was trained on.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
@@ -172,7 +173,7 @@ class AdversarialRule(LearningRule):
         if due:
             self.log_losses(seen)
 
-    def move(self, optimizer: Any, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def move(self, optimizer: LightningOptimizer, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """A step down the sum of ``losses``, which are returned as constants."""
         optimizer.zero_grad()
         self.manual_backward(total_loss(losses))

@@ -4,6 +4,7 @@ that survive a kill.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -144,7 +145,7 @@ class LearningRule(LightningModule, ABC):
             named, batch_size=rows, sync_dist=True, prog_bar=True, add_dataloader_idx=False
         )
 
-    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> Any:
+    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> object:
         """Raises ``ValueError``: most rules say nothing of a row of data."""
         raise ValueError(
             f"{type(self).__name__} has nothing to predict of a row: draw samples, with "
@@ -152,7 +153,7 @@ class LearningRule(LightningModule, ABC):
         )
 
     @classmethod
-    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+    def load_from_checkpoint(cls, *args: object, **kwargs: object) -> NoReturn:
         """Raises ``NotImplementedError``: the parts of a rule are not in its own arguments."""
         raise NotImplementedError(
             f"{cls.__name__} cannot be built from a checkpoint alone: use "
@@ -165,7 +166,9 @@ class LearningRule(LightningModule, ABC):
         """The optimisers, one for each of ``PARTS``."""
         return [self.optimizer([p for p in self.parameters() if p.requires_grad])]
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(
+        self,
+    ) -> Optimizer | list[Optimizer] | tuple[list[Optimizer], list[LRScheduler]]:
         """What Lightning asks for: an optimiser, or several, and their schedulers if there are
         any.
         """
@@ -242,7 +245,7 @@ class LearningRule(LightningModule, ABC):
     def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
         self._resumed_in_batch = False
 
-    def _random_modules(self) -> list[tuple[str, Any]]:
+    def _random_modules(self) -> list[tuple[str, ModuleType]]:
         """The modules that hold random streams: torch for the CPU, and that of the accelerator in
         use.
         """

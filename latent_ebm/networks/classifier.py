@@ -8,7 +8,6 @@ digits, where an ImageNet network is out of its domain.
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,19 +128,33 @@ def fit_classifier(
 
 
 def frozen_classifier(
-    x: Tensor, label: Tensor, num_classes: int, channels: int = 16, **options: Any
+    x: Tensor,
+    label: Tensor,
+    num_classes: int,
+    channels: int = 16,
+    *,
+    epochs: int = 2,
+    batch_size: int = 128,
+    progress: bool = True,
 ) -> FeatureClassifier:
-    """A classifier of images x (n, C, H, W) by ``label`` (n,), trained with the ``options`` of
-    ``fit_classifier``.
+    """A classifier of images x (n, C, H, W) by ``label`` (n,), trained by ``fit_classifier``.
 
-    Weights and order come from a seed of its own, so that whatever it judges is seen in the same
-    space.
+    Weights and order come from a fixed seed of its own, so that all that it judges is seen in the
+    same space.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         num_channels, height, width = x.shape[1:]
         network = FeatureClassifier((num_channels, height, width), num_classes, channels).to(x)
-    fit_classifier(network, x, label, generator=torch.Generator().manual_seed(0), **options)
+    fit_classifier(
+        network,
+        x,
+        label,
+        epochs=epochs,
+        batch_size=batch_size,
+        progress=progress,
+        generator=torch.Generator().manual_seed(0),
+    )
     return network.eval().requires_grad_(False)
 
 
