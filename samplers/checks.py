@@ -9,9 +9,9 @@ import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import TypeGuard
 
-RULES: dict[str, Callable[[Any], bool]] = {
+RULES: dict[str, Callable[[float], bool]] = {
     "finite": lambda v: True,
     "finite and positive": lambda v: v > 0,
     "finite and non-negative": lambda v: v >= 0,
@@ -22,7 +22,7 @@ RULES: dict[str, Callable[[Any], bool]] = {
 SHORT = {"positive": "finite and positive", "non-negative": "finite and non-negative"}
 
 
-def check_numbers(owner: object, rule: str, /, **numbers: Any) -> None:
+def check_numbers(owner: object, rule: str, /, **numbers: object) -> None:
     """Raise ``ValueError`` unless every one of ``numbers`` obeys ``rule``.
 
     The rules are "finite", "positive", "non-negative", "in (0, 1)", "in (0, 1]" and "in [0, 1]";
@@ -33,7 +33,7 @@ def check_numbers(owner: object, rule: str, /, **numbers: Any) -> None:
         check_number(owner, name, rule, value)
 
 
-def check_counts(owner: object, /, least: int = 1, **counts: Any) -> None:
+def check_counts(owner: object, /, least: int = 1, **counts: object) -> None:
     """Raise ``ValueError`` unless every one of ``counts`` is an integer of at least ``least``."""
     for name, value in counts.items():
         check_count(owner, name, least, value)
@@ -52,7 +52,7 @@ def check_fields(owner: object, /, **rules: str) -> None:
         object.__setattr__(owner, name, plain(value))
 
 
-def as_shape(owner: object, /, **shapes: Any) -> tuple[int, ...]:
+def as_shape(owner: object, /, **shapes: object) -> tuple[int, ...]:
     """The one shape given by name, an integer >= 1 or a sequence of these, as a tuple. Raises
     ``ValueError`` for others.
     """
@@ -60,39 +60,46 @@ def as_shape(owner: object, /, **shapes: Any) -> tuple[int, ...]:
     sizes = shape if isinstance(shape, Sequence) and not isinstance(shape, str) else [shape]
     for size in sizes:
         check_count(owner, name, 1, size)
-    return tuple(map(int, sizes))
+    return tuple(size for size in map(plain, sizes) if is_whole(size))
 
 
-def check_kind(owner: object, kind: type, /, **values: Any) -> None:
+def check_kind(owner: object, kind: type, /, **values: object) -> None:
     """Raise ``ValueError`` unless every one of ``values`` is an instance of ``kind``."""
     for name, value in values.items():
         if not isinstance(value, kind):
             raise ValueError(sentence(owner, name, f"a {kind.__name__}", value))
 
 
-def check_number(owner: object, name: str, rule: str, value: Any) -> None:
+def check_number(owner: object, name: str, rule: str, value: object) -> None:
     number, rule = plain(value), SHORT.get(rule, rule)
-    if not (is_a(Real, number) and abs(number) <= sys.float_info.max and RULES[rule](number)):
+    if not (is_real(number) and abs(number) <= sys.float_info.max and RULES[rule](number)):
         raise ValueError(sentence(owner, name, rule, value))
 
 
-def check_count(owner: object, name: str, least: int, value: Any) -> None:
+def check_count(owner: object, name: str, least: int, value: object) -> None:
     number = plain(value)
-    if not (is_a(Integral, number) and number >= least):
+    if not (is_whole(number) and number >= least):
         raise ValueError(sentence(owner, name, f"an integer >= {least}", value))
 
 
-def is_a(kind: type, number: Any) -> bool:
-    return isinstance(number, kind) and not isinstance(number, bool)
+def is_real(number: object) -> TypeGuard[float]:
+    """Whether ``number`` is a real number, and no truth value."""
+    return isinstance(number, Real) and not isinstance(number, bool)
 
 
-def plain(value: Any) -> Any:
+def is_whole(number: object) -> TypeGuard[int]:
+    """Whether ``number`` is an integer, and no truth value."""
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
+def plain(value: object) -> object:
     """``value`` as Python has it, if it is a number of numpy or a tensor without axes."""
+    item = getattr(value, "item", None)
     known = getattr(value, "ndim", None) == 0 and not getattr(value, "is_meta", False)
-    return value.item() if known else value
+    return item() if known and callable(item) else value
 
 
-def sentence(owner: object, name: str, rule: str, value: Any) -> str:
+def sentence(owner: object, name: str, rule: str, value: object) -> str:
     """``Owner: name must be rule, got value``; a long value is cut."""
     title = owner if isinstance(owner, str) else type(owner).__name__
     return f"{title}: {name} must be {rule}, got {reprlib.repr(value)}"

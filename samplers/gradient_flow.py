@@ -19,7 +19,7 @@ Grathwohl et al. 2019, arXiv:1810.01367.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from samplers.base import Info, Sampler, State
 from samplers.checks import check_fields
 from samplers.densities import LogDensity, Recorded, as_density, as_target
 from samplers.derivatives import jacobian_products, unit_vectors, value_and_divergence
-from samplers.ode import check_flow, check_log_prob, random_signs, solve
+from samplers.ode import Velocity, check_flow, check_log_prob, random_signs, solve
 from samplers.run_checks import check_finite, check_position
 
 
@@ -133,14 +133,9 @@ class GradientFlow(Sampler[State]):
         """
         check_log_prob("log_prob0", log_prob0, x0)
         velocity = self._augmented(log_density, x0, generator)
-        return solve(
-            self,
-            velocity,
-            (x0, log_prob0),
-            self._ends(x0),
-            self.num_steps,
-            self._adjoint(log_density),
-        )
+        start, adjoint = (x0, log_prob0), self._adjoint(log_density)
+        x, log_prob = solve(self, velocity, start, self._ends(x0), self.num_steps, adjoint)
+        return x, log_prob
 
     def euler_flow(
         self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor
@@ -206,11 +201,11 @@ class GradientFlow(Sampler[State]):
 
     def _augmented(
         self, log_density: LogDensity, x: Tensor, generator: torch.Generator | None
-    ) -> Callable[..., Any]:
+    ) -> Velocity:
         """The velocity of ``(x, log q)``."""
         signs = random_signs(self, x, generator)
 
-        def velocity(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def velocity(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             grad, laplacian = score_and_laplacian(log_density, state[0], signs)
             return grad, -laplacian
 
@@ -221,7 +216,7 @@ class GradientFlow(Sampler[State]):
         ends = self._ends(x) * (num_steps / self.num_steps)
         gradient = as_target(log_density).settled().workspace(x)
 
-        def velocity(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
+        def velocity(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (gradient(state[0]),)  # copied by the solver, which joins the parts of a state
 
         return solve(self, velocity, (x,), ends, num_steps, self._adjoint(log_density))[0]

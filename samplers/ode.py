@@ -9,7 +9,7 @@ Grathwohl et al. 2019, arXiv:1810.01367.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ from samplers.run_checks import check_finite
 # Methods of torchdiffeq by name, with their order.
 FIXED_STEP = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
 ADAPTIVE = {"adaptive_heun": 2, "fehlberg2": 2, "bosh3": 3, "dopri5": 5, "dopri8": 8}
+
+
+# (t, state) -> its derivative, both tuples of tensors (batch, ...)
+Velocity = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 class Flow(Protocol):
@@ -69,12 +73,12 @@ def check_log_prob(name: str, log_prob: Tensor, x: Tensor) -> None:
 
 def solve(
     flow: Flow,
-    velocity: Callable[..., Any],
-    state: Any,
+    velocity: Velocity,
+    state: tuple[Tensor, ...],
     ends: Tensor,
     num_steps: int,
     adjoint: nn.Module | None = None,
-) -> Any:
+) -> tuple[Tensor, ...]:
     """``state``, a tuple of tensors, carried by ``velocity(t, state)`` from time ``ends[0]`` to
     ``ends[1]``.
 
@@ -92,7 +96,7 @@ def solve(
             a + (ends[1] - ends[0]) * b
             for a, b in zip(state, velocity(ends[0], state), strict=True)
         )
-    integrate: Callable[..., Any] = odeint
+    integrate = odeint
     if adjoint is not None and torch.is_grad_enabled():
         integrate = partial(
             odeint_adjoint,
@@ -120,7 +124,7 @@ def solve(
     return end
 
 
-def check_departure(velocity: Callable[..., Any], state: Any, ends: Tensor) -> None:
+def check_departure(velocity: Velocity, state: tuple[Tensor, ...], ends: Tensor) -> None:
     """Raise ``ValueError`` if the start of a lost path is not finite, ``FloatingPointError`` if
     its velocity there is not.
     """
@@ -132,7 +136,7 @@ def check_departure(velocity: Callable[..., Any], state: Any, ends: Tensor) -> N
         check_finite("velocity at the start", a.detach())
 
 
-def steps(flow: Flow, ends: Tensor, num_steps: int) -> tuple[Tensor, dict[str, Any]]:
+def steps(flow: Flow, ends: Tensor, num_steps: int) -> tuple[Tensor, dict[str, object]]:
     """Times at which the path is asked for, and the options by which torchdiffeq steps as
     ``solve`` promises.
     """
@@ -163,13 +167,13 @@ def with_density(
     field: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
     generator: torch.Generator | None,
-) -> Callable[..., tuple[Tensor, Tensor]]:
+) -> Velocity:
     """The velocity of ``(x, log q)`` (batch, \\*event) and (batch,), where ``field(t, x)`` is that
     of x.
     """
     signs = random_signs(flow, x, generator)
 
-    def velocity(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def velocity(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         value, divergence = value_and_divergence(partial(field, t), state[0], signs)
         return value, -divergence
 

@@ -9,7 +9,6 @@ its weights sum to one. Tensors live where the arguments lived.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from samplers.densities import Density
 from samplers.run_checks import is_readable
 
 
-def as_tensor(value: Any) -> Tensor:
+def as_tensor(value: object) -> Tensor:
     """``value`` as a tensor; one that is a tensor already stays where it is.
 
     ``torch.as_tensor`` would move it to the default device.
@@ -27,7 +26,7 @@ def as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.as_tensor(value)
 
 
-def as_floating(**values: Any) -> Tensor:
+def as_floating(**values: object) -> Tensor:
     """The one value given by name as a floating tensor. Raises ``ValueError`` unless its numbers
     are real and finite.
     """

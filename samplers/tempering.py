@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from samplers.base import ChainState, Info, Sampler, State, Wrapper
-from samplers.checks import check_numbers, is_a, plain
+from samplers.checks import check_numbers, is_real, plain
 from samplers.densities import LogDensity, Sum, Terms, Weight, as_density, per_chain
 from samplers.run_checks import check_end, check_finite, check_position, check_start
 
@@ -29,13 +28,14 @@ def as_ladder(owner: Sampler, ladder: Iterable[float]) -> tuple[float, ...]:
     0 to 1.
     """
     betas = tuple(map(plain, ladder)) if isinstance(ladder, Iterable) else ()
-    numbers = all(is_a(Real, beta) for beta in betas)
-    if not (numbers and betas[-1:] == (1,) and all(a < b for a, b in pairwise((0.0, *betas)))):
+    numbers = tuple(filter(is_real, betas))
+    rises = all(a < b for a, b in pairwise((0.0, *numbers)))
+    if numbers != betas or numbers[-1:] != (1,) or not rises:
         raise ValueError(
             f"{type(owner).__name__}: ladder must increase from above 0 to 1, got "
             f"{betas or ladder!r}"
         )
-    return betas
+    return numbers
 
 
 class Tempered(Sum):
@@ -46,9 +46,11 @@ class Tempered(Sum):
     """
 
     def __init__(self, log_density: LogDensity, beta: Weight) -> None:
-        if not (isinstance(beta, Tensor) and beta.ndim):
-            check_numbers(self, "non-negative", beta=beta)
-        self.log_density, self.beta = as_density(log_density), plain(beta)
+        number = plain(beta)  # of a tensor without axes too
+        if not isinstance(number, Tensor):
+            check_numbers(self, "non-negative", beta=number)
+        self.log_density = as_density(log_density)
+        self.beta = number if is_real(number) else beta
 
     def terms(self) -> Terms:
         return ((self.beta, self.log_density),)

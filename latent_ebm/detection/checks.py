@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from samplers.checks import check_counts, is_a
+from samplers.checks import check_counts, is_real, is_whole
 
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
 ENERGIES = get_args(Energy)
@@ -41,7 +40,7 @@ def check_parameters(detector: BaseEstimator) -> None:
             f"one of {', '.join(ENERGIES)}",
         ),
         "contamination": (_is_fraction(given["contamination"]), '"auto" or a number in (0, .5]'),
-        "trim": (is_a(Real, trim) and 0 <= trim < 0.5, "a number in [0, .5)"),
+        "trim": (is_real(trim) and 0 <= trim < 0.5, "a number in [0, .5)"),
         "image_shape": (
             shape is None or _is_shape(shape),
             f"None or (C, H, W), H and W at least {MIN_SIDE}",
@@ -100,7 +99,7 @@ def _is_shape(value: object) -> bool:
     if not (isinstance(value, Sequence) and len(value) == 3):
         return False
     return all(
-        is_a(Integral, n) and n >= least
+        is_whole(n) and n >= least
         for n, least in zip(value, (1, MIN_SIDE, MIN_SIDE), strict=True)
     )
 
@@ -108,4 +107,4 @@ def _is_shape(value: object) -> bool:
 def _is_fraction(value: Any) -> bool:
     if isinstance(value, str):
         return value == "auto"
-    return is_a(Real, value) and 0 < value <= 0.5
+    return is_real(value) and 0 < value <= 0.5
