@@ -10,7 +10,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import Batch, BatchLike, Condition, Conditioner, conditioner_or_none
+from latent_ebm.conditions import (
+    Batch,
+    BatchLike,
+    Condition,
+    Conditioner,
+    conditioner_or_none,
+)
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.metrics import reconstruction_mse
 from latent_ebm.model import EnergyTerms, LatentModel
@@ -79,6 +85,8 @@ class LatentRule(LearningRule):
         optimizer: Makes the optimiser from groups of parameters.
         prior_lr: The learning rate of what learns the prior, if it differs.
         conditioner: Tells a conditional prior or likelihood what is known of a row.
+        dropout: The share of rows of which they are told nothing in training, so that
+            the model without a condition is learnt too.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -93,16 +101,18 @@ class LatentRule(LearningRule):
         *,
         prior_lr: float | None = None,
         conditioner: Conditioner | None = None,
+        dropout: float = 0.1,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
         check_kind(self, LatentModel, model=model)
         check_numbers(self, "non-negative", prior_lr=0 if prior_lr is None else prior_lr)
+        check_numbers(self, "in [0, 1]", dropout=dropout)
         if model.is_conditional != (conditioner is not None):
             what = "given for a " if model.is_conditional else "left out for an un"
             raise ValueError(f"conditioner must be {what}conditional model, got {conditioner}")
         self.model, self.inference, self.prior_lr = model, inference, prior_lr
-        self.conditioner = conditioner_or_none(conditioner)
+        self.conditioner, self.dropout = conditioner_or_none(conditioner), dropout
 
     @property
     def learner(self) -> nn.Module:
@@ -136,6 +146,11 @@ class LatentRule(LearningRule):
     def told(self, batch: Batch) -> LatentModel:
         """The model given what is known of the rows of ``batch``."""
         return self.model.given(self.conditioner(batch.condition))
+
+    def told_in_training(self, batch: Batch) -> LatentModel:
+        """As ``told``, but nothing is known of a share ``dropout`` of the rows."""
+        told = self.conditioner(batch.condition)
+        return self.model.given(told.drop(self.dropout) if self.dropout else told)
 
     def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
         """Latents (rows, dim) of the rows of a validation set."""

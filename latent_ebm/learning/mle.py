@@ -40,6 +40,8 @@ class ShortRunMLE(LatentRule):
         inference: Draws latents of held-out data; the posterior, if left out.
         prior_lr: The learning rate of the prior, if it differs.
         conditioner: Tells a conditional prior or likelihood what is known of a row.
+        dropout: The share of rows of which they are told nothing in training, so that the
+            model without a condition is learnt too.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -56,6 +58,7 @@ class ShortRunMLE(LatentRule):
         inference: Posterior | None = None,
         prior_lr: float | None = None,
         conditioner: Conditioner | None = None,
+        dropout: float = 0.1,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(
@@ -64,6 +67,7 @@ class ShortRunMLE(LatentRule):
             optimizer,
             prior_lr=prior_lr,
             conditioner=conditioner,
+            dropout=dropout,
             scheduler=scheduler,
         )
         check_no_stages(self, model)
@@ -72,7 +76,7 @@ class ShortRunMLE(LatentRule):
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         rows = self.unpack(batch)
-        model = self.told(rows)
+        model = self.told_in_training(rows)
         z_data = self.posterior.sample(model, rows.x, index=rows.index)
         losses = {"likelihood": negative_log_likelihood(model.likelihood(z_data), rows.x)}
         if is_trainable(model.prior):

@@ -37,6 +37,8 @@ class MultiStageRatio(LatentRule):
             closed; ``inference``, if left out. Its draws should be as close to the posterior as
             those of training: a chain for each datum is a cheap way.
         conditioner: Tells a conditional likelihood what is known of a row.
+        dropout: The share of rows of which it is told nothing in training, so that the
+            model without a condition is learnt too.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -55,6 +57,7 @@ class MultiStageRatio(LatentRule):
         train_likelihood: bool = True,
         validation: Posterior | None = None,
         conditioner: Conditioner | None = None,
+        dropout: float = 0.1,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(
@@ -63,6 +66,7 @@ class MultiStageRatio(LatentRule):
             optimizer,
             prior_lr=prior_lr,
             conditioner=conditioner,
+            dropout=dropout,
             scheduler=scheduler,
         )
         self.validation, self.stages = validation, stages
@@ -76,7 +80,7 @@ class MultiStageRatio(LatentRule):
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         rows = self.unpack(batch)
-        model = self.told(rows)
+        model = self.told_in_training(rows)
         z_data = self.posterior.sample(model, rows.x, index=rows.index)
         losses = {"ratio": self.trigger.loss(z_data)}
         self.drawn = (model, rows.x, z_data)

@@ -37,6 +37,8 @@ class Variational(LatentRule):
             the encoder.
         prior_lr: The learning rate of the prior, if it differs.
         conditioner: Tells a conditional prior or likelihood what is known of a row.
+        dropout: The share of rows of which they are told nothing in training, so that the
+            model without a condition is learnt too.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -53,6 +55,7 @@ class Variational(LatentRule):
         refine: Sampler | None = None,
         prior_lr: float | None = None,
         conditioner: Conditioner | None = None,
+        dropout: float = 0.1,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         inference = posterior if refine is None else WarmStart(posterior, refine)
@@ -62,6 +65,7 @@ class Variational(LatentRule):
             optimizer,
             prior_lr=prior_lr,
             conditioner=conditioner,
+            dropout=dropout,
             scheduler=scheduler,
         )
         if stages is None:
@@ -75,7 +79,7 @@ class Variational(LatentRule):
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         rows = self.unpack(batch)
-        model, x = self.told(rows), rows.x
+        model, x = self.told_in_training(rows), rows.x
         model.likelihood.check(x)
         q = self.posterior(x)
         z = q.rsample()
