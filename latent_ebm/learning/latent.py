@@ -39,7 +39,8 @@ def acceptance(
     if not sampler.is_adjusted:
         return {}
     generator = torch.Generator(z.device).manual_seed(0)
-    _, info = sampler.step(log_density, sampler.init(log_density, z), generator=generator)
+    state = sampler.init(log_density, z, generator=generator)
+    _, info = sampler.step(log_density, state, generator=generator)
     return {f"acceptance/{name}": info.accept_prob.mean()}
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from torch.utils.data import DataLoader
 
+from latent_ebm import GaussianPrior
 from latent_ebm.learning import (
     MultiStageRatio,
     ScoreMatching,
@@ -20,7 +21,17 @@ from latent_ebm.learning import (
 )
 from latent_ebm.learning.adversarial import AdversarialRule
 from latent_ebm.learning.base import LearningRule
-from latent_ebm.learning.latent import LatentRule
+from latent_ebm.learning.latent import LatentRule, acceptance
+from samplers import (
+    HMC,
+    MALA,
+    Annealed,
+    Langevin,
+    LowPrecision,
+    ParallelTempering,
+    Sampler,
+    UnderdampedLangevin,
+)
 from tests.latent_ebm.test_learning import RULES, loader, mle, ratio, trainer
 
 KINDS = [
@@ -156,6 +167,31 @@ def test_what_is_logged(name: str, tmp_path: Path) -> None:
     if isinstance(rule, MultiStageRatio):
         assert 0 < run.logged_metrics["acceptance/prior"] <= 1
     assert all(math.isfinite(value) for value in run.logged_metrics.values())
+
+
+@pytest.mark.filterwarnings("ignore:this .* has no units for")
+@pytest.mark.parametrize(
+    ("sampler", "adjusted"),
+    [
+        (MALA(0.5, 3), True),
+        (HMC(0.5, 2, 3), True),
+        (LowPrecision(MALA(0.5, 3)), True),
+        (Annealed(MALA(0.5, 3), (0.5, 1.0)), True),
+        (ParallelTempering(MALA(0.5, 3), (0.5, 1.0)), True),
+        (Langevin(0.5, 3), False),
+        (UnderdampedLangevin(0.5, 1.0, 3), False),
+        (Annealed(Langevin(0.5, 3), (0.5, 1.0)), False),
+    ],
+    ids=repr,
+)
+def test_acceptance_is_logged_of_all_that_accept_or_reject(
+    sampler: Sampler, adjusted: bool
+) -> None:
+    z, before = torch.randn(500, 2), torch.get_rng_state()
+    found = acceptance("prior", sampler, GaussianPrior(2), z)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert set(found) == ({"acceptance/prior"} if adjusted else set())
+    assert all(0.5 < value < 1 for value in found.values())
 
 
 def test_logging_leaves_the_training_as_it_is(tmp_path: Path) -> None:
