@@ -1,4 +1,4 @@
-r"""Attention over sets of vectors, and the transformer block that text-to-image U-Nets are made of.
+r"""Attention over sets of vectors, and the transformer block of text-to-image U-Nets.
 
 With queries ``q = x W_q``, keys ``k = y W_k`` and values ``v = y W_v``, attention returns
 ``a(q k^T / sqrt(d)) v``, where d is the dimension of a head and ``y = x`` (self-attention) or a

@@ -37,7 +37,7 @@ from samplers.checks import as_shape, check_counts
 
 
 class Told(NamedTuple):
-    """A ``vector`` (batch, dim) of noise level and pooled text; the tokens and their mask, if any."""
+    """A vector (batch, dim) of noise level and pooled text; the tokens and their mask, or None."""
 
     vector: Tensor
     text: Tensor | None
@@ -45,7 +45,7 @@ class Told(NamedTuple):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution. On the way down they keep maps, on the way up they take them."""
+    """The blocks of one resolution, which keep maps on the way down and take them on the way up."""
 
     def __init__(
         self, blocks: Sequence[Block], transformers: Sequence[TransformerBlock], takes: bool
@@ -55,7 +55,7 @@ class Level(nn.Module):
         self.takes = takes
 
     def forward(self, h: Tensor, told: Told, skips: list[Tensor]) -> Tensor:
-        """A map (batch, C, H, W). Residual blocks add their maps to ``skips``, or take the last."""
+        """A map like ``h`` (batch, C, H, W). Residual blocks add to ``skips``, or take the last."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], 1) if self.takes else h, told.vector)
             skips.extend([] if self.takes else [h])
