@@ -45,7 +45,7 @@ class Told(NamedTuple):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, which keep maps on the way down and take them on the way up."""
+    """Blocks of one resolution, which keep maps on the way down and take them on the way up."""
 
     def __init__(
         self, blocks: Sequence[Block], transformers: Sequence[TransformerBlock], takes: bool
@@ -55,7 +55,7 @@ class Level(nn.Module):
         self.takes = takes
 
     def forward(self, h: Tensor, told: Told, skips: list[Tensor]) -> Tensor:
-        """A map like ``h`` (batch, C, H, W). Residual blocks add to ``skips``, or take the last."""
+        """A map like ``h`` (batch, C, H, W). Blocks add their maps to ``skips``, or take them."""
         for block in self.blocks:
             h = block(torch.cat([h, skips.pop()], 1) if self.takes else h, told.vector)
             skips.extend([] if self.takes else [h])
