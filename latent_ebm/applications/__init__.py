@@ -1,5 +1,8 @@
-"""Names by their first path; they live in ``detection``, ``evaluation`` and ``plots``."""
+"""Uses of trained models; what lives in ``detection``, ``evaluation`` and ``plots`` is named here
+too, by its first path.
+"""
 
+from latent_ebm.applications.text_to_image import TextToImage
 from latent_ebm.detection import (
     ConformalCalibrator,
     CrossConformalCalibrator,
@@ -16,6 +19,7 @@ __all__ = [
     "Explanation",
     "FrozenFeatures",
     "LatentEBMDetector",
+    "TextToImage",
     "evaluate",
     "evaluation_figures",
     "image_grid",

@@ -1,0 +1,121 @@
+r"""Text to image: prompts in, images out, by a denoiser that is told what a text says.
+
+All parts are those of the library: a conditioner turns prompts into what the denoiser is told, a
+reverse sampler leads from noise to images, and an autoencoder, if there is one, decodes latents.
+A student of few steps is the same object with another denoiser and a sampler of fewer steps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from latent_ebm.artefacts import Artefact
+from latent_ebm.autoencoders import Autoencoder
+from latent_ebm.conditions import Condition
+from latent_ebm.denoisers import Denoiser, generate
+from latent_ebm.guidance import ClassifierFree
+from latent_ebm.text import TextConditioner
+from samplers.checks import as_shape, check_counts, check_kind, check_numbers
+from samplers.reverse import ReverseSampler
+
+
+class TextToImage(Artefact):
+    """Draws images for prompts.
+
+    Args:
+        conditioner: Turns prompts into what the denoiser is told.
+        denoiser: Trained together with ``conditioner``.
+        sampler: Leads from noise to images, on the schedule of the denoiser.
+        shape: Shape (C, H, W) of an image.
+        guidance: Weight of classifier-free guidance unless ``generate`` is given another one; 1 for
+            none, as for a student that has learnt it.
+        autoencoder: Decodes what the denoiser draws. None for a denoiser of images.
+
+    Raises:
+        ValueError: If the sampler has another schedule than the denoiser, or the autoencoder makes
+            images of another shape.
+    """
+
+    def __init__(
+        self,
+        conditioner: TextConditioner,
+        denoiser: Denoiser,
+        sampler: ReverseSampler,
+        shape: Sequence[int],
+        guidance: float = 1.0,
+        autoencoder: Autoencoder | None = None,
+    ) -> None:
+        super().__init__()
+        check_kind(self, TextConditioner, conditioner=conditioner)
+        check_kind(self, Denoiser, denoiser=denoiser)
+        check_numbers(self, "finite", guidance=guidance)
+        if sampler.schedule != denoiser.schedule:
+            raise ValueError(
+                f"sampler must have the schedule {denoiser.schedule} of denoiser, got "
+                f"{sampler.schedule}"
+            )
+        self.conditioner, self.denoiser, self.sampler = conditioner, denoiser, sampler
+        self.shape, self.guidance = as_shape(self, shape=tuple(shape)), guidance
+        self.autoencoder = autoencoder
+        self.latent_shape = self.shape if autoencoder is None else autoencoder.latent_shape(shape)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        num: int = 1,
+        guidance: float | None = None,
+        num_steps: int | None = None,
+        negative: str | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Images (len(prompts) * num, C, H, W) in [-1, 1], ``num`` in a row for every prompt.
+
+        Args:
+            prompts: What to draw.
+            num: Number of images per prompt.
+            guidance: Weight of classifier-free guidance. None: that of this object.
+            num_steps: Number of steps of the sampler. None: that of this object.
+            negative: What not to draw, in place of the empty prompt. It has no part in a guidance
+                of 1.
+            generator: The random stream.
+
+        Raises:
+            ValueError: If the tokenizer refuses a prompt, or a negative prompt meets a guidance of
+                1.
+        """
+        check_prompts(prompts)
+        check_counts(self, num=num)
+        weight = self.guidance if guidance is None else guidance
+        steps = self.sampler.num_steps if num_steps is None else num_steps
+        told = self.conditioner.encode(prompts)
+        told = told.rows(torch.arange(len(prompts)).repeat_interleave(num))
+        denoiser = self.guided(told, weight, negative)
+        sampler = replace(self.sampler, num_steps=steps)
+        shape, count = self.latent_shape, len(prompts) * num
+        z = generate(denoiser, sampler, shape, count, told, generator=generator)
+        x = z if self.autoencoder is None else self.autoencoder.decode(z)
+        return x.clamp(-1, 1)
+
+    def guided(self, told: Condition, weight: float, negative: str | None) -> Denoiser:
+        """The denoiser, guided with ``weight`` away from ``negative`` or the empty prompt."""
+        check_numbers(self, "finite", guidance=weight)
+        if weight == 1:
+            if negative is not None:
+                raise ValueError(
+                    f"guidance must not be 1 with a negative prompt, got {negative!r}"
+                )
+            return self.denoiser
+        null = told.rows(slice(1)).unknown()
+        if negative is not None:
+            null = self.conditioner.encode([negative])
+        return ClassifierFree(self.denoiser, weight, null)
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless ``prompts`` are a list of one text or more."""
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError(f"prompts must be a list of one text or more, got {prompts!r}")

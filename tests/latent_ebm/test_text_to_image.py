@@ -1,0 +1,139 @@
+"""Prompts in, images out: what is asked is what the denoiser is told, and a folder keeps it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from latent_ebm import load
+from latent_ebm.applications import TextToImage
+from latent_ebm.artefacts import Artefact
+from latent_ebm.autoencoders import PatchPCA
+from latent_ebm.denoisers import Denoiser, Preconditioned
+from latent_ebm.networks import MobileUNet
+from latent_ebm.text import TextConditioner, TextTransformer, WordTokenizer
+from samplers import DDIM, VPCosine
+
+SCHEDULE = VPCosine()
+WORDS = WordTokenizer(["red", "green", "blue"], max_words=3)
+
+
+class Exact(Denoiser):
+    """The exact denoiser of one image per prompt: the mean of the text's vectors, whatever x_t."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule = SCHEDULE
+
+    def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        text, mask = condition["text"], condition["mask"]
+        mean = (text * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        return mean.view_as(x_t).clone()
+
+
+def conditioner(dim: int) -> TextConditioner:
+    torch.manual_seed(0)
+    return TextConditioner(TextTransformer(WORDS, dim=dim).requires_grad_(False))
+
+
+def exact(**changes: float) -> TextToImage:
+    return TextToImage(conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 2, 2), **changes)
+
+
+def answer(model: TextToImage, prompt: str) -> Tensor:
+    """What the exact denoiser says of a prompt."""
+    told = model.conditioner.encode([prompt])
+    return model.denoiser(torch.zeros(1, 3, 2, 2), torch.ones(()), **told)[0]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_prompt_gets_its_own_images_in_a_row() -> None:
+    model = exact()
+    x = model.generate(["red", "green blue"], num=3, generator=generator())
+    assert x.shape == (6, 3, 2, 2)
+    for row, prompt in enumerate(["red"] * 3 + ["green blue"] * 3):
+        torch.testing.assert_close(x[row], answer(model, prompt).clamp(-1, 1), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("negative", "null"), [(None, ""), ("green", "green")])
+def test_guidance_leads_away_from_the_null_or_the_negative(negative: str, null: str) -> None:
+    model = exact()
+    x = model.generate(["red"], guidance=1.2, negative=negative, generator=generator())
+    expected = answer(model, null) + 1.2 * (answer(model, "red") - answer(model, null))
+    torch.testing.assert_close(x[0], expected.clamp(-1, 1), atol=0.05, rtol=0)
+
+
+def tiny() -> TextToImage:
+    torch.manual_seed(0)
+    network = MobileUNet((4, 4, 4), 8, (8,), (1,), (1,), (True,), (True,))
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    pictures = torch.rand(20, 3, 8, 8) * 2 - 1
+    autoencoder = PatchPCA(channels=4, patch=2).fit(pictures)
+    return TextToImage(
+        conditioner(8),
+        Preconditioned(network, SCHEDULE),
+        DDIM(SCHEDULE, 3),
+        (3, 8, 8),
+        guidance=1.5,
+        autoencoder=autoencoder,
+    )
+
+
+def test_a_folder_keeps_it_to_the_bit(tmp_path: Path) -> None:
+    model = tiny().eval()
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert isinstance(again, TextToImage)
+    assert isinstance(again, Artefact)
+    x, y = (m.generate(["red", ""], num=2, generator=generator()) for m in (model, again))
+    assert x.shape == (4, 3, 8, 8)
+    assert torch.equal(x, y)
+
+
+def test_steps_guidance_and_seed_matter() -> None:
+    model = tiny()
+    x = model.generate(["red"], generator=generator())
+    others = [
+        model.generate(["red"], num_steps=2, generator=generator()),
+        model.generate(["red"], guidance=1.0, generator=generator()),
+        model.generate(["red"], negative="blue", generator=generator()),
+        model.generate(["red"], generator=generator(1)),
+        model.generate(["blue"], generator=generator()),
+    ]
+    assert all(not torch.equal(x, other) for other in others)
+    assert torch.equal(x, model.generate(["red"], generator=generator()))
+
+
+WRONG = [
+    ({"prompts": "red"}, "prompts must be a list of one text or more, got 'red'"),
+    ({"prompts": []}, "prompts must be a list of one text or more"),
+    ({"prompts": ["red"], "num": 0}, "num must be an integer >= 1"),
+    ({"prompts": ["red"], "num_steps": 0}, "num_steps must be an integer >= 1"),
+    ({"prompts": ["red"], "guidance": float("nan")}, "guidance must be finite"),
+    (
+        {"prompts": ["red"], "guidance": 1, "negative": "blue"},
+        "guidance must not be 1 with a negative prompt",
+    ),
+    ({"prompts": ["red red red red"]}, "at most 3"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_wrong_requests_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        exact().generate(**arguments)
+
+
+def test_parts_must_fit() -> None:
+    with pytest.raises(ValueError, match="sampler must have the schedule"):
+        TextToImage(conditioner(12), Exact(), DDIM(VPCosine(-5.0), 2), (3, 2, 2))
+    with pytest.raises(ValueError, match="sides that are multiples of 2"):
+        TextToImage(
+            conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 3, 3), autoencoder=tiny().autoencoder
+        )
