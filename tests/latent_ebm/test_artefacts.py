@@ -33,6 +33,7 @@ from latent_ebm import (
     load,
     save,
 )
+from latent_ebm.applications import TextToImage
 from latent_ebm.artefacts import Artefact
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import OURS, Allowed

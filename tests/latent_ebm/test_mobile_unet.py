@@ -130,6 +130,18 @@ def test_output_is_zero_at_first_and_depends_on_all_it_is_told() -> None:
     assert all((out - other).abs().max() > 1e-3 for other in others)
 
 
+def test_a_text_map_paints_the_text() -> None:
+    torch.manual_seed(0)
+    net = wake(network(text_map=True, cross_attention=(False,) * 3))
+    nn.init.zeros_(net.pooled.weight)  # the map is the only way left
+    x, level = torch.randn(2, 3, 16, 16), torch.zeros(2)
+    text, mask = torch.randn(2, 5, 12), torch.arange(5).expand(2, 5) < 3
+    out = net(x, level, text, mask)
+    assert (out - net(x, level, text + 1, mask)).abs().max() > 1e-3
+    torch.testing.assert_close(out, net(x, level, text[:, [2, 1, 0]]), rtol=1e-4, atol=1e-5)
+    assert network(text_map=False).paint is None
+
+
 def test_padding_and_other_rows_do_not_matter() -> None:
     torch.manual_seed(0)
     net = wake(network(weights="softmax")).double()
@@ -165,7 +177,7 @@ def test_wrong_conditions_are_refused() -> None:
         net(x, level, torch.randn(2, 5, 11))
     with pytest.raises(ValueError, match="mask must hold truth values"):
         net(x, level, torch.randn(2, 5, 12), torch.ones(2, 5))
-    with pytest.raises(ValueError, match="guidance must be given to a guided network"):
+    with pytest.raises(ValueError, match="guidance must be given to guided networks"):
         net(x, level, guidance=torch.ones(2))
 
 
