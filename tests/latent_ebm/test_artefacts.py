@@ -68,7 +68,7 @@ from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
 from latent_ebm.text import SubwordTokenizer, TextConditioner, TextTransformer, WordTokenizer
 from latent_ebm.text.pretrained import PretrainedTextEncoder
-from samplers import MALA, Langevin, PersistentChains, Sampler, VPCosine, VPLinear
+from samplers import DDIM, MALA, Langevin, PersistentChains, Sampler, VPCosine, VPLinear
 from samplers.reverse import ReverseSampler
 from samplers.schedules import Schedule
 
@@ -217,6 +217,16 @@ ROWS: dict[type, Row] = {
         lambda: ConvAutoencoder(2, 2, 1, 8, 1, 16, 1, random=True), of(5, 1, 8, 8)
     ),
     TextTransformer: Row(text_encoder, lambda encode: encode(encode.tokenizer(["a cat", ""]))),
+    TextToImage: Row(
+        lambda: TextToImage(
+            TextConditioner(text_encoder()),
+            Preconditioned(MobileUNet((3, 8, 8), 8, (8,), (1,), (1,), (True,), (True,)), NOISE),
+            DDIM(NOISE, 2),
+            (3, 8, 8),
+            guidance=2.0,
+        ),
+        lambda m: m.generate(["a cat", ""], generator=torch.Generator().manual_seed(0)),
+    ),
     TextConditioner: Row(
         lambda: TextConditioner(text_encoder()),
         lambda tell: tuple(tell.encode(["a cat"]).values()),
