@@ -37,8 +37,8 @@ def contrastive(
 
 
 def noise_contrastive(logit_data: Tensor, logit_model: Tensor) -> Tensor:
-    """``-E_data[log sig(f)] - E_model[log(1 - sig(f))]`` for logits (batch,) at samples of either
-    law.
+    """``-E_data[log sig(f)] - E_model[log(1 - sig(f))]`` for logits (batch,) at samples of
+    either distribution.
 
     Its minimum over f is ``2 log 2 - 2 JSD(data, model)``, reached at the log-ratio ``f = log
     q_data / p_model``. Source: Gutmann & Hyvarinen 2012; Xiao & Han 2022, arXiv:2209.08739.
@@ -91,8 +91,8 @@ def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tens
 def denoising_score_matching(
     log_density: Callable[[Tensor], Tensor], x: Tensor, noise: float
 ) -> Tensor:
-    """``E|s grad log p(x + s eps) + eps|^2 / 2``, s = ``noise``: least where p is the law of data
-    blurred by N(0, s^2).
+    """``E|s grad log p(x + s eps) + eps|^2 / 2``, s = ``noise``: least where p is the
+    distribution of data blurred by N(0, s^2).
 
     ``log_density`` maps (batch, \\*event) to (batch,), unnormalised, twice differentiable. Source:
     Vincent 2011.
@@ -148,8 +148,8 @@ def score_difference(x: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
 
 
 def nearest_neighbour_entropy(x: Tensor) -> Tensor:
-    """``dim E[log min_j |x_i - x_j|]``: the entropy of the law of x (batch, dim) in nats, up to a
-    constant.
+    """``dim E[log min_j |x_i - x_j|]``: the entropy of the distribution of x (batch, dim) in
+    nats, up to a constant.
 
     Differentiable; coinciding rows count as 1e-6 apart. Raises ``ValueError`` for fewer than two
     rows. Source: Kozachenko & Leonenko 1987; as a loss Du et al. 2021, arXiv:2012.01316.

@@ -1,8 +1,8 @@
 """Rules for the numbers that constructors and functions take, and one sentence for a number that
 breaks its rule.
 
-Numbers of numpy and tensors without axes are numbers. Truth values are not, nor are texts that
-read like a number.
+Scalars of numpy and tensors without axes count as numbers. Truth values do not, nor do strings
+that read like a number.
 """
 
 import reprlib
@@ -40,8 +40,8 @@ def check_counts(owner: object, /, least: int = 1, **counts: object) -> None:
 
 
 def check_fields(owner: object, /, **rules: str) -> None:
-    """Check the fields of a dataclass, each by its rule, "count" among these, and keep them as
-    plain Python numbers.
+    """Check each of the named fields of a dataclass by its rule, such as "positive" or "count",
+    and keep it as a plain Python number.
     """
     for name, rule in rules.items():
         value = getattr(owner, name)

@@ -150,8 +150,8 @@ def acceptance(infos: Iterable[Info]) -> Tensor:
 def kernel_stein_discrepancy(
     log_density: LogDensity, x: Tensor, *, scale: float = 1.0, exponent: float = -0.5
 ) -> Tensor:
-    """Distance (scalar, >= 0) of draws ``x`` (n, \\*event) from the law whose log-density is
-    given; V-statistic.
+    """Distance (scalar, >= 0) of draws ``x`` (n, \\*event) from the distribution with the
+    given log-density; V-statistic.
 
     Square root of the mean over all pairs, the diagonal included, of the Stein kernel of the
     inverse multiquadric ``(scale^2 + |x - y|^2)^exponent``, which detects non-convergence for ``-1

@@ -33,8 +33,8 @@ from samplers.run_checks import check_finite, check_position
 
 
 class PointDensity(NamedTuple):
-    """Of given points: ``log_prob`` (chains,), where they came from, ``x0``, and ``|F(x0) - x|``
-    (chains,).
+    """The density at given points x: its logarithm ``log_prob`` (chains,), the starts ``x0``
+    whose paths end at x, and ``round_trip_error`` = ``|F(x0) - x|`` (chains,).
     """
 
     log_prob: Tensor
@@ -46,18 +46,19 @@ class PointDensity(NamedTuple):
 class GradientFlow(Sampler[State]):
     """``dx/dt = grad log p(x)`` over the time ``horizon``, with the density along the flow.
 
-    ``method`` is "dopri5" or another of torchdiffeq's: fixed-step methods ("euler", "midpoint",
-    "heun2", "heun3", "rk4") take ``num_steps`` steps; adaptive ones hold the error of a step of
-    every chain below ``atol + rtol |x|``, and end in time at each of ``num_steps`` (default 1)
-    equal parts of the horizon. Tolerances are 1e-9 in float64 and 1e-5 in lower precision unless
-    given; all chains of a call share the steps of the one that needs most.
+    ``method`` is a solver of torchdiffeq. Fixed-step methods ("euler", "midpoint", "heun2",
+    "heun3", "rk4") take ``num_steps`` steps. Adaptive methods such as "dopri5" keep the error of
+    each step of each chain below ``atol + rtol |x|``; the horizon then has ``num_steps`` equal
+    parts, one if it is left out (0), and a step ends where each part ends. Tolerances default to
+    1e-9 in float64 and to 1e-5 in lower precision. All chains of a call share the steps of the
+    chain that needs most.
 
-    The trace is exact up to ``exact_dim`` numbers an event, at the cost of that many
-    Hessian-vector products a step, and Hutchinson's above it: the mean of ``v^T H v`` over
-    ``num_probes`` vectors of random signs, drawn once a flow, unbiased with variance ``2 sum_{i !=
-    j} H_ij^2 / num_probes``. ``adjoint`` makes gradients through ``rsample`` and ``flow`` by
-    integrating backwards, in memory that does not grow with the steps; the log-density must then
-    be an ``nn.Module``.
+    For events of up to ``exact_dim`` entries the trace is exact, at the cost of that many
+    Hessian-vector products per step. For larger ones it is Hutchinson's estimate, the mean of
+    ``v^T H v`` over ``num_probes`` vectors of random signs, which are drawn once per flow; it is
+    unbiased, with variance ``2 sum_{i != j} H_ij^2 / num_probes``. With ``adjoint``, gradients
+    through ``rsample`` and ``flow`` come from backward integration, in memory that does not grow
+    with the number of steps; the log-density must then be an ``nn.Module``.
 
     Raises ``ValueError`` for a non-positive ``horizon`` or count, an unknown ``method``, or a
     fixed-step one without ``num_steps``.
@@ -144,15 +145,15 @@ class GradientFlow(Sampler[State]):
         horizon / num_steps``.
 
         Their log-determinants are exact, ``sum_i log(1 + eta lambda_i)`` over the eigenvalues of
-        H. Raises ``ValueError`` if ``eta |H| >= 1`` at a point of a path, where the map need not
-        be invertible, or for more than ``exact_dim`` numbers an event.
+        H. Raises ``ValueError`` if ``eta |H| >= 1`` at a point of a path, where the map may not
+        be invertible, or if an event has more than ``exact_dim`` entries.
         """
         check_log_prob("log_prob0", log_prob0, x0)
         check_position(x0, "x0")
         dim = x0.shape[1:].numel()
         if dim > self.exact_dim:
             raise ValueError(
-                f"x0 must have at most exact_dim = {self.exact_dim} numbers an event, got {dim}"
+                f"x0 must have at most exact_dim = {self.exact_dim} entries per event, got {dim}"
             )
         x, log_prob, eta = x0, log_prob0, self.horizon / self.num_steps
         for k in range(self.num_steps):
@@ -181,8 +182,8 @@ class GradientFlow(Sampler[State]):
         """Density of the flow's result at given points ``x`` (chains, \\*event), by integrating
         backwards.
 
-        ``base_log_prob`` is ``log q_0``. Look at ``round_trip_error``: a long flow contracts, and
-        its inverse loses the digits. Raises ``FloatingPointError`` if a path leaves to infinity,
+        ``base_log_prob`` is ``log q_0``. Look at ``round_trip_error``: a long flow contracts, so
+        that its inverse loses digits. Raises ``FloatingPointError`` if a path leaves to infinity,
         as from points that no start reaches.
         """
         velocity, start = self._augmented(log_density, x, generator), (x, x.new_zeros(len(x)))
@@ -259,8 +260,8 @@ def score_and_laplacian(
 
 
 def score_and_hessian(log_density: LogDensity, x: Tensor) -> tuple[Tensor, Tensor]:
-    """``grad log p`` (chains, \\*event) and its Hessian H (chains, dim, dim), ``dim`` numbers an
-    event.
+    """``grad log p`` (chains, \\*event) and its Hessian H (chains, dim, dim), for events
+    of ``dim`` entries.
     """
     grad, products = jacobian_products(score(log_density), x, unit_vectors(x))
     return grad, products.flatten(2).transpose(0, 1)

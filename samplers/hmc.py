@@ -1,5 +1,5 @@
-"""Hamiltonian Monte Carlo: a Gaussian momentum, a leapfrog trajectory, a Metropolis test of its
-energy error.
+"""Hamiltonian Monte Carlo: a Gaussian momentum, a leapfrog trajectory, and a Metropolis test of
+the energy error.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ class HMC(Sampler[State]):
     """Hamiltonian Monte Carlo with unit mass (Neal 2011, arXiv:1206.1901); leaves ``p`` exactly
     invariant.
 
-    ``step_size`` is the leapfrog time step: a proposal travels a time ``num_leapfrog *
-    step_size``. With ``num_leapfrog=1`` it is MALA with step size ``step_size**2 / 2``.
+    ``step_size`` is the time of one leapfrog step, so that a proposal travels for a time
+    ``num_leapfrog * step_size``. With ``num_leapfrog=1`` this is MALA with a step size of
+    ``step_size**2 / 2``.
 
     Raises ``ValueError`` for a non-positive ``step_size``, ``num_leapfrog`` or ``num_steps``.
     """

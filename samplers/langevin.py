@@ -1,8 +1,8 @@
 r"""Langevin dynamics: unadjusted, Metropolis-adjusted and underdamped.
 
-The overdamped diffusion ``dx = grad log p(x) dt + sqrt(2) dW`` has ``p`` as its stationary law.
-Its Euler step is biased by O(step_size); MALA removes the bias by a Metropolis test; the
-underdamped diffusion carries a momentum.
+The overdamped diffusion ``dx = grad log p(x) dt + sqrt(2) dW`` has ``p`` as its stationary
+distribution. Its Euler step has a bias of O(step_size), which the Metropolis test of MALA removes.
+The underdamped diffusion carries a momentum.
 
 Step size convention: ``x <- x + step_size * grad + sqrt(2 * step_size * temperature) * noise``.
 Papers on latent energy priors write ``z <- z + s^2/2 grad + s noise``: their ``s`` is ``step_size
@@ -71,11 +71,11 @@ class Langevin(Sampler[State]):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """As ``Sampler.sample``, with one gradient a step (none at the last position) in memory
-        allocated once.
+        """As ``Sampler.sample``, in memory that is allocated once, with one gradient per step and
+        none at the last position.
 
-        Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats a
-        dimension: a step too large for its target need not end in infinity.
+        Also raises ``FloatingPointError`` if the mean log-density falls by more than 10 nats per
+        dimension, because a chain whose steps are too large need not reach infinity.
         """
         check_position(position)
         target, x = as_target(log_density).settled(), position.clone()
@@ -105,8 +105,8 @@ class Langevin(Sampler[State]):
 
 @dataclass(frozen=True)
 class MALA(Sampler[State]):
-    """Metropolis-adjusted Langevin: the Langevin step as a proposal, accepted so that ``p`` is
-    exactly invariant.
+    """Metropolis-adjusted Langevin: a Metropolis test accepts or rejects each Langevin step, so
+    that ``p`` is exactly invariant.
 
     Source: Roberts & Tweedie 1996. Raises ``ValueError`` for a non-positive ``step_size`` or
     ``num_steps``.
@@ -150,10 +150,10 @@ class UnderdampedLangevin(Sampler[KineticState]):
     """Underdamped (kinetic) Langevin ``dx = v dt, dv = (grad log p - friction v) dt + sqrt(2
     friction) dW``.
 
-    Integrated by the BAOAB splitting (Leimkuhler & Matthews 2013) with time step ``step_size`` (in
-    units of ``t``, not of the Langevin step): one gradient a step; on a Gaussian target the
-    stationary law of the position is exact for every stable step, ``step_size * sqrt(a) < 2`` for
-    the largest precision ``a``. Momenta start from N(0, I).
+    The BAOAB splitting (Leimkuhler & Matthews 2013) integrates it with one gradient per step.
+    ``step_size`` is a step of the time ``t``, not a step size of ``Langevin``. On a Gaussian
+    target the stationary distribution of the position is exact for every stable step, that is
+    ``step_size * sqrt(a) < 2`` for the largest precision ``a``. Momenta start from N(0, I).
 
     Raises ``ValueError`` for a non-positive ``step_size``, ``friction`` or ``num_steps``.
     """

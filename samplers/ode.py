@@ -28,9 +28,9 @@ Velocity = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 class Flow(Protocol):
-    """Fixed-step methods take ``num_steps`` steps, adaptive ones hold the error of a step of every
-    row below ``atol + rtol |x|``. The trace is exact up to ``exact_dim`` numbers an event, and
-    Hutchinson's with ``num_probes`` vectors above it.
+    """Fixed-step methods take ``num_steps`` steps; adaptive ones keep the error of each step of
+    each row below ``atol + rtol |x|``. The trace is exact for events of up to ``exact_dim``
+    entries, and Hutchinson's estimate with ``num_probes`` vectors above.
     """
 
     @property
@@ -82,9 +82,10 @@ def solve(
     """``state``, a tuple of tensors, carried by ``velocity(t, state)`` from time ``ends[0]`` to
     ``ends[1]``.
 
-    Fixed-step methods take ``num_steps`` steps, adaptive ones end in time at each of so many equal
-    parts. Gradients are integrated backwards if the module ``adjoint`` is given, whose parameters
-    they reach. Raises ``FloatingPointError`` if a path leaves to infinity.
+    Fixed-step methods take ``num_steps`` steps; adaptive ones take as many as they need in each
+    of ``num_steps`` equal parts. With a module ``adjoint``, gradients in its parameters and in the
+    state come from backward integration. Raises ``FloatingPointError`` if a path leaves to
+    infinity.
     """
     from torchdiffeq import odeint, odeint_adjoint
 
@@ -130,7 +131,7 @@ def check_departure(velocity: Velocity, state: tuple[Tensor, ...], ends: Tensor)
     """
     if bad := sum(int((~a.isfinite()).sum()) for a in state):
         raise ValueError(
-            f"x and its log-density must be finite at the start: {bad} of their numbers are not"
+            f"x and its log-density must be finite at the start: {bad} of their entries are not"
         )
     for a in velocity(ends[0], state):
         check_finite("velocity at the start", a.detach())

@@ -1,10 +1,10 @@
 r"""Matrix products in low precision: a wrapper of a sampler.
 
-Gradients are where a chain's time goes, and the products inside them where a gradient's goes. In
-bfloat16 they cost less than half, with three significant digits, *where the device has units for
-them*; elsewhere they are emulated, at 2 to 15 times the cost of float32. Positions, noise and sums
-stay as they are. Rounding acts as a small random error of the gradient: it biases the law of an
-unadjusted chain, and a Metropolis test accepts by densities that are a little off.
+A chain spends its time on gradients, and a gradient on matrix products. In bfloat16, which has
+three significant digits, these cost less than half *if the device has units for them*; otherwise
+they are emulated, at 2 to 15 times the cost of float32. Positions, noise and sums keep their
+precision. Rounding acts as a small random error of the gradient: it biases the distribution of
+an unadjusted chain, and a Metropolis test compares densities that are slightly wrong.
 """
 
 import platform
@@ -27,9 +27,9 @@ class LowPrecision(Wrapper):
     """Run ``sampler`` under ``torch.autocast``, with matrix products and convolutions in
     ``dtype``.
 
-    ``dtype`` is "bfloat16", or "float16" on devices that have it. Products of float64 stay as they
-    are. Warns, once, on a device without units for ``dtype``. Raises ``ValueError`` for another
-    ``dtype``.
+    ``dtype`` is "bfloat16", or "float16" on devices that have it. Products of float64 keep their
+    precision. Warns once on a device without units for ``dtype``. Raises ``ValueError`` for
+    another ``dtype``.
     """
 
     dtype: str = "bfloat16"

@@ -62,9 +62,9 @@ class Annealed(Wrapper):
     last one ended.
 
     Its ``num_steps`` are spent at every rung. States yielded by ``run`` hold the log-density of
-    their rung. A heuristic to reach the modes: the law of the result is ``p`` only in the limit of
-    many steps (importance weights that make it exact: ``annealed_importance``). Raises
-    ``ValueError`` unless the ladder increases from above 0 to 1.
+    their rung. This is a heuristic to reach the modes: the result has the distribution ``p``
+    only in the limit of many steps (``annealed_importance`` has the weights that make it exact).
+    Raises ``ValueError`` unless the ladder increases from above 0 to 1.
     """
 
     ladder: tuple[float, ...]

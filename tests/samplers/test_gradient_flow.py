@@ -180,7 +180,7 @@ def test_euler_step_that_folds_space_is_refused() -> None:
         match=r"num_steps must be large enough.* got 1\.01 in step 1 of 99 with eta = 0\.0101",
     ):
         GradientFlow(1.0, "euler", 99).euler_flow(steep, x0, log_prob0)
-    with pytest.raises(ValueError, match="at most exact_dim = 2 numbers an event, got 3"):
+    with pytest.raises(ValueError, match="at most exact_dim = 2 entries per event, got 3"):
         GradientFlow(1.0, "euler", 9, exact_dim=2).euler_flow(gaussian(), *start(4, 3))
 
 

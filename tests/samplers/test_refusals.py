@@ -159,7 +159,7 @@ def test_differentiable_runs_check_their_start(sampler: Langevin) -> None:
 @pytest.mark.parametrize("flow", [GradientFlow(0.5), GradientFlow(0.5, "rk4", 3)])
 def test_flows_tell_where_it_went_wrong(flow: GradientFlow) -> None:
     with pytest.raises(
-        ValueError, match="x and its log-density must be finite at the start: 1 of their numbers"
+        ValueError, match="x and its log-density must be finite at the start: 1 of their entries"
     ):
         flow.sample(standard, start(x=torch.nan))
     with pytest.raises(
