@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latent_ebm import plots
+from latent_ebm import LatentModel, Prior, load, plots
 from latent_ebm.blocks import BLOCK
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output
@@ -19,6 +19,7 @@ from latent_ebm.cli.held_out import evaluate_checkpoint, print_metrics
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.data import DataModule
 from latent_ebm.data.ranges import compare_ranges
+from latent_ebm.denoisers import GaussianMixtureDenoiser
 from latent_ebm.files import Reader, Rows, read_images
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
@@ -40,9 +41,14 @@ def sample(
 ) -> None:
     """Write ``num`` samples of the model of ``checkpoint`` to ``file``, .png or .npz.
 
-    ``options`` are arguments of the rule's ``generate``; those that are None are left out.
+    ``options`` are arguments of the rule's ``generate``; those that are None are left out. A folder
+    that ``save`` wrote may stand in place of the checkpoint; its samples have the units of the
+    model.
     """
     out = check_output(file, (".png", ".npz"))
+    if Path(checkpoint).is_dir():
+        sample_saved(checkpoint, out, num, options, seed)
+        return
     rule, data = load_rule(checkpoint, trust)
     check_apart([out], [checkpoint, *data.files])
     given = generation_options(rule, options)
@@ -59,6 +65,31 @@ def sample(
         arrays["x"] = data.inverse_transform(found["x"]).numpy()
         with atomic_path(out) as path, path.open("wb") as stream:
             np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]
+    print(f"{num} samples: {out}")
+
+
+def sample_saved(
+    folder: str, out: Path, num: int, options: Mapping[str, float | None], seed: int
+) -> None:
+    """Write ``num`` samples of the object in ``folder``, which must know how to draw them."""
+    for name, value in options.items():
+        if value is not None:
+            flag = f"--{name.removeprefix('num_')}"
+            raise ValueError(f"{flag} must be left out for a saved object, got {value}")
+    saved = load(folder)
+    if not isinstance(saved, LatentModel | Prior | GaussianMixtureDenoiser):
+        raise ValueError(
+            f"{folder} must hold a latent model or another object with samples of its own, got a "
+            f"{type(saved).__name__}"
+        )
+    with torch.no_grad(), applied(folder):
+        x = saved.sample(num, generator=torch.Generator().manual_seed(seed))
+    check_finite("samples x", x, f"the weights of {folder} may have diverged")
+    if out.suffix == ".png":
+        plots.save_grid(x, out)
+    else:
+        with atomic_path(out) as path, path.open("wb") as stream:
+            np.savez(stream, x=x.numpy())
     print(f"{num} samples: {out}")
 
 

@@ -192,6 +192,16 @@ def test_a_folder_serves_as_a_teacher(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sample("student/last.ckpt")["x"].shape == (5, 2)
 
 
+def test_a_saved_model_is_sampled(tmp_path: Path) -> None:
+    folder = str(tmp_path / "exported")
+    assert main(["export", "run/last.ckpt", "--out", folder]) == 0
+    wanted = load(folder).sample(5, generator=torch.Generator().manual_seed(0))
+    assert np.array_equal(sample(folder)["x"], wanted.numpy(force=True))
+    assert main(["sample", folder, "--num", "5", "--steps", "2", "--out", "x.npz"]) == 1
+    assert main(["export", "teacher/last.ckpt", "--out", f"{folder}2"]) == 0
+    assert main(["sample", f"{folder}2", "--num", "5", "--out", "x.npz"]) == 1
+
+
 def test_averaged_weights_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = make_config("mle", epochs=1)

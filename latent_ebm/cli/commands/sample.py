@@ -6,7 +6,8 @@ from latent_ebm.cli.commands.options import Commands, add_checkpoint_command, po
 
 
 def add(commands: Commands) -> None:
-    command = add_checkpoint_command(commands, "sample", "draw samples from a trained model")
+    more = "A folder that latent-ebm export wrote of a latent model may stand in place of CKPT."
+    command = add_checkpoint_command(commands, "sample", "draw samples from a trained model", more)
     command.add_argument(
         "--num", type=positive, default=64, help="number of samples (default: 64)"
     )
