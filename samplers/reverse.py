@@ -1,7 +1,7 @@
 r"""Reverse diffusion: draws of data from noise, by a denoiser ``D(x_t, t) = E[x_0 | x_t]``.
 
 A step from time t to a cleaner s < t replaces the unknown x_0 by D. Given x_0, a whole family
-of laws of x_s has the right marginal (Song, Meng, Ermon 2020, arXiv:2010.02502):
+of distributions of x_s has the right marginal (Song, Meng, Ermon 2020, arXiv:2010.02502):
 
     x_s = alpha_s x_0 + sigma_s (sqrt(1 - c^2) eps + c n),    eps = (x_t - alpha_t x_0) / sigma_t,    n ~ N(0, I);
 
@@ -44,9 +44,9 @@ class ReverseSampler(ABC):
     """Steps from t = 1 to t = 0; subclasses are frozen dataclasses of a schedule and plain
     numbers, and define ``step``.
 
-    Fields: ``schedule``, that of the denoiser; ``num_steps``; ``grid``, in which the steps are
-    equal: "time", "log_snr" or "karras", ``(sigma / alpha)^(1/7)`` (Karras et al. 2022,
-    arXiv:2206.00364).
+    Every one has the fields ``schedule``, that of the denoiser, ``num_steps``, and ``grid``, the
+    scale on which the steps are equal: "time", "log_snr" or "karras", ``(sigma / alpha)^(1/7)``
+    (Karras et al. 2022, arXiv:2206.00364).
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[object]]]  # what dataclasses.replace asks for
@@ -145,8 +145,8 @@ def bridge(
 ) -> Tensor:
     """A draw of x_s given x_0 and x_t (batch, \\*event), for times s <= t, scalars or (batch,).
 
-    With ``eta`` 1 the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; smaller, a law of
-    the same marginals with less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t /
+    With ``eta`` 1 it follows the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; a
+    smaller ``eta`` keeps the marginals and draws less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t /
     SNR_s)``. Without fresh noise s may be noisier than t. Raises ``ValueError`` for an s noisier
     than t otherwise, an ``eta`` outside [0, 1], or shapes that differ.
     """
@@ -169,8 +169,15 @@ def bridge(
 class Ancestral(ReverseSampler):
     """Draws of ``q(x_s | x_t, x_0 = D)``: the forward diffusion reversed, as in DDPM.
 
-    Exact as steps go to zero. Source: Ho et al. 2020, arXiv:2006.11239. Raises ``ValueError`` for
-    a non-positive ``num_steps`` or an unknown ``grid``.
+    Exact in the limit of small steps. Source: Ho et al. 2020, arXiv:2006.11239.
+
+    Args:
+        schedule: The noise, that of the denoiser.
+        num_steps: The number of steps.
+        grid: The scale on which the steps are equal: "time", "log_snr" or "karras".
+
+    Raises:
+        ValueError: For a non-positive ``num_steps`` or an unknown ``grid``.
     """
 
     schedule: Schedule
@@ -196,9 +203,18 @@ class DDIM(ReverseSampler):
     """The step above with ``c = eta sqrt(1 - SNR_t / SNR_s)``: deterministic at ``eta`` 0,
     ancestral at 1.
 
-    Order 1. At ``eta`` 0 ``step`` also goes to a noisier s, and so inverts itself up to the order.
-    Source: Song, Meng, Ermon 2020, arXiv:2010.02502. Raises ``ValueError`` for a non-positive
-    ``num_steps``, an ``eta`` outside [0, 1] or an unknown ``grid``.
+    It is of order 1. At ``eta`` 0 ``step`` also goes to a noisier s, and so inverts itself up to
+    its order. Source: Song, Meng, Ermon 2020, arXiv:2010.02502.
+
+    Args:
+        schedule: The noise, that of the denoiser.
+        num_steps: The number of steps.
+        eta: The share of fresh noise, in [0, 1].
+        grid: The scale on which the steps are equal: "time", "log_snr" or "karras".
+
+    Raises:
+        ValueError: For a non-positive ``num_steps``, an ``eta`` outside [0, 1] or an unknown
+            ``grid``.
     """
 
     schedule: Schedule
@@ -229,11 +245,18 @@ class Heun(ReverseSampler):
     """A DDIM step, corrected by the denoiser at its end: two denoisings a step, order 2.
 
     With ``h = log(SNR_s / SNR_t) / 2`` the flow from t to s is ``x_s = (sigma_s / sigma_t) x_t +
-    alpha_s int_0^h exp(u - h) D du`` exactly; DDIM holds D at its first value, here it runs in a
-    line from there to the last. The mean of eps over both ends, as in EDM (Karras et al. 2022,
-    arXiv:2206.00364), is of the same order but multiplies errors by ``exp(h)``, without bound
-    where steps are few. Source: Lu et al. 2022, arXiv:2211.01095. Raises ``ValueError`` for a
-    non-positive ``num_steps`` or an unknown ``grid``.
+    alpha_s int_0^h exp(u - h) D du`` exactly. DDIM keeps D at its first value; here D is linear
+    between its values at both ends. The mean of eps over both ends, as in EDM (Karras et al. 2022,
+    arXiv:2206.00364), has the same order but multiplies errors by ``exp(h)``, which has no bound
+    where steps are few. Source: Lu et al. 2022, arXiv:2211.01095.
+
+    Args:
+        schedule: The noise, that of the denoiser.
+        num_steps: The number of steps.
+        grid: The scale on which the steps are equal: "time", "log_snr" or "karras".
+
+    Raises:
+        ValueError: For a non-positive ``num_steps`` or an unknown ``grid``.
     """
 
     schedule: Schedule
@@ -262,10 +285,21 @@ class ProbabilityFlow(ReverseSampler):
     """The probability-flow equation by a solver of torchdiffeq, with the density along it.
 
     A fixed-step ``method`` takes one step, in log-SNR, from each time of ``grid`` to the next; an
-    adaptive one as many as hold the error of every row below ``atol + rtol |y|``, so that
-    ``num_steps`` = 1 (its default) will do. ``rtol``, ``atol``, ``exact_dim`` and ``num_probes``
-    are those of ``GradientFlow``. Source: Song et al. 2021, arXiv:2011.13456. Raises
-    ``ValueError`` for a non-positive number or an unknown name.
+    adaptive one takes as many as keep the error of every row below ``atol + rtol |y|``, so that
+    ``num_steps`` = 1, its default, is enough. Source: Song et al. 2021, arXiv:2011.13456.
+
+    Args:
+        schedule: The noise, that of the denoiser.
+        num_steps: The number of steps of a fixed-step method.
+        method: The solver of torchdiffeq.
+        grid: The scale on which the steps are equal: "time", "log_snr" or "karras".
+        rtol: Relative tolerance of an adaptive method.
+        atol: Absolute tolerance of an adaptive method.
+        exact_dim: The divergence is exact up to this many entries per event.
+        num_probes: The number of random probes of the divergence above ``exact_dim``.
+
+    Raises:
+        ValueError: For a non-positive number or an unknown name.
     """
 
     schedule: Schedule
@@ -329,7 +363,7 @@ class ProbabilityFlow(ReverseSampler):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Log-density (batch,) of the law at t = 0 in given points ``x_0`` (batch, \\*event), by
+        """Log-density (batch,) at t = 0 in given points ``x_0`` (batch, \\*event), by
         integrating to t = 1.
 
         ``base_log_prob`` is the normalised log-density at t = 1, by default that of ``N(0,

@@ -27,7 +27,7 @@ BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
-    """``coefficient``, a scalar or (batch,), in dtype, device and number of dimensions of ``x``
+    """``coefficient``, a scalar or (batch,), with the dtype, device and number of axes of ``x``
     (batch, \\*event).
 
     Raises ``ValueError`` for other shapes.
@@ -49,7 +49,7 @@ class Schedule(ABC):
     ``log_snr`` and ``time``.
 
     All methods map tensors of any shape to float64 tensors of that shape. Times lie in [0, 1] and
-    log-SNRs in ``log_snr_range``; what lies outside is not checked.
+    log-SNRs in ``log_snr_range``; this is not checked.
     """
 
     @abstractmethod
@@ -87,9 +87,17 @@ class VPLinear(Schedule):
     """Variance preserving, ``beta(u) = beta_min + u (beta_max - beta_min)`` and ``alpha =
     exp(-int_0^u beta / 2)``.
 
-    u runs to 1 from where the log-SNR is ``log_snr_max``, at t = 0. Source: Ho et al. 2020,
-    arXiv:2006.11239; Song et al. 2021, arXiv:2011.13456. Raises ``ValueError`` unless ``0 <
-    beta_min < beta_max``, or if ``log_snr_max`` is below the log-SNR at u = 1.
+    u is linear in t: it starts, at t = 0, where the log-SNR is ``log_snr_max``, and ends at 1.
+    Source: Ho et al. 2020, arXiv:2006.11239; Song et al. 2021, arXiv:2011.13456.
+
+    Args:
+        beta_min: The rate of noise at u = 0.
+        beta_max: The rate of noise at u = 1.
+        log_snr_max: The log-SNR at t = 0.
+
+    Raises:
+        ValueError: Unless ``0 < beta_min < beta_max``, or if ``log_snr_max`` is below the log-SNR
+            at u = 1.
     """
 
     beta_min: float = 0.1
@@ -124,8 +132,14 @@ class VPLinear(Schedule):
 class VPCosine(Schedule):
     """Variance preserving, ``alpha = cos(pi u / 2)``, ``sigma = sin(pi u / 2)``, u linear in t.
 
-    The ends of u are where the log-SNR is ``log_snr_max`` and ``log_snr_min``. Source: Nichol &
-    Dhariwal 2021, arXiv:2102.09672. Raises ``ValueError`` unless ``log_snr_min < log_snr_max``.
+    Source: Nichol & Dhariwal 2021, arXiv:2102.09672.
+
+    Args:
+        log_snr_min: The log-SNR at t = 1.
+        log_snr_max: The log-SNR at t = 0.
+
+    Raises:
+        ValueError: Unless ``log_snr_min < log_snr_max``.
     """
 
     log_snr_min: float = -15.0
@@ -152,12 +166,20 @@ class VPDiscrete(Schedule):
     """Variance preserving, from ``num_train_steps`` betas: ``alpha_i^2 = prod_{j <= i} (1 -
     beta_j)`` at ``t = i / (n - 1)``.
 
-    Between training steps the log-SNR is linear in t. ``betas`` is "linear", "scaled_linear"
-    (linear in the square root) from ``beta_start`` to ``beta_end``, or "squaredcos_cap_v2" (a
-    cosine, each beta at most .999; needs neither end): the names of ``diffusers``. Raises
-    ``ValueError`` for another name, fewer than two steps or more than a million, or ends that are
-    not ``0 < beta_start < beta_end < 1``. Source: Ho et al. 2020, arXiv:2006.11239; Nichol &
-    Dhariwal 2021, arXiv:2102.09672.
+    Between training steps the log-SNR is linear in t. Source: Ho et al. 2020, arXiv:2006.11239;
+    Nichol & Dhariwal 2021, arXiv:2102.09672.
+
+    Args:
+        num_train_steps: The number n of training steps.
+        beta_start: The first beta.
+        beta_end: The last beta.
+        betas: What lies between, by its name in ``diffusers``: "linear", "scaled_linear" (linear
+            in the square root), or "squaredcos_cap_v2" (a cosine with every beta at most .999,
+            which does not look at the ends).
+
+    Raises:
+        ValueError: For another name, fewer than two steps or more than a million, or ends that are
+            not ``0 < beta_start < beta_end < 1``.
     """
 
     num_train_steps: int = 1000
@@ -219,8 +241,14 @@ def exploding(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 class VE(Schedule):
     """Variance exploding, ``sigma = sigma_min (sigma_max / sigma_min)^t``: log-SNR linear in t.
 
-    Source: Song et al. 2021, arXiv:2011.13456. Raises ``ValueError`` unless ``0 < sigma_min <
-    sigma_max``.
+    Source: Song et al. 2021, arXiv:2011.13456.
+
+    Args:
+        sigma_min: The noise at t = 0.
+        sigma_max: The noise at t = 1.
+
+    Raises:
+        ValueError: Unless ``0 < sigma_min < sigma_max``.
     """
 
     sigma_min: float = 0.01
@@ -249,8 +277,15 @@ class Karras(Schedule):
     """Variance exploding, ``sigma^(1 / rho)`` linear in t from ``sigma_min`` to ``sigma_max``
     (EDM).
 
-    Source: Karras et al. 2022, arXiv:2206.00364. Raises ``ValueError`` unless ``0 < sigma_min <
-    sigma_max`` and ``rho > 0``.
+    Source: Karras et al. 2022, arXiv:2206.00364.
+
+    Args:
+        sigma_min: The noise at t = 0.
+        sigma_max: The noise at t = 1.
+        rho: The power: the larger, the more of the times are spent on little noise.
+
+    Raises:
+        ValueError: Unless ``0 < sigma_min < sigma_max`` and ``rho > 0``.
     """
 
     sigma_min: float = 0.002
@@ -277,9 +312,15 @@ class Karras(Schedule):
 class Rectified(Schedule):
     """``alpha = 1 - u``, ``sigma = u``, u linear in t: rectified flow, flow matching.
 
-    u is t but for its ends, where the log-SNR is ``log_snr_max`` and ``log_snr_min``: u = 1e-4 and
-    1 - 1e-4 by default. Source: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022,
-    arXiv:2210.02747. Raises ``ValueError`` unless ``log_snr_min < log_snr_max``.
+    u almost equals t: by default it runs from 1e-4 to 1 - 1e-4, so that log-SNRs are finite.
+    Source: Liu et al. 2022, arXiv:2209.03003; Lipman et al. 2022, arXiv:2210.02747.
+
+    Args:
+        log_snr_min: The log-SNR at t = 1.
+        log_snr_max: The log-SNR at t = 0.
+
+    Raises:
+        ValueError: Unless ``log_snr_min < log_snr_max``.
     """
 
     log_snr_min: float = -2 * math.log(1e4 - 1)

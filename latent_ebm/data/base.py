@@ -129,11 +129,12 @@ class DataModule(LightningDataModule, ABC):
     """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after
     ``setup``.
 
-    A subclass defines ``load``. The training loader shuffles, in an order that ``seed``, the seed
-    of ``seed_everything`` and the epoch decide, and drops an incomplete last batch if a whole one
-    remains. Loaders leave the global random state alone. Checkpoints keep the ``range`` of the
-    training rows in the units of the user's files, the least and the greatest value of every
-    column or of all pixels, and the ``names`` of the columns, if a header gives them.
+    A subclass defines ``load``. The training loader shuffles the rows; the order depends on
+    ``seed``, the seed of ``seed_everything`` and the epoch alone. It drops an incomplete last batch
+    if a whole one remains. Loaders do not touch the global random state. Checkpoints keep the
+    ``range`` of the training rows in the units of the user's files (the least and the greatest
+    value of every column, or of all pixels), and the ``names`` of the columns, if a header gives
+    them.
     """
 
     train: TensorSet
@@ -151,8 +152,8 @@ class DataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> tuple[Pair, Pair, Pair]:
-        """The training, validation and test rows, each ``(x, label)``; a function of the arguments
-        only.
+        """The training, validation and test rows, each ``(x, label)``; they depend on the
+        arguments alone.
         """
 
     def setup(self, stage: str | None = None) -> None:
@@ -164,12 +165,12 @@ class DataModule(LightningDataModule, ABC):
 
     @property
     def files(self) -> list[Path]:
-        """What is read, and so never written to."""
+        """The files that are read, which no command may write to."""
         return []
 
     def transform(self, x: Tensor) -> Tensor:
-        """Rows in the units of the user's files, as a model sees them: as they are, unless a
-        subclass knows better.
+        """Rows in the units of the user's files as a model sees them; unchanged, unless a subclass
+        says otherwise.
         """
         return x
 
@@ -237,8 +238,8 @@ class DataModule(LightningDataModule, ABC):
 
 
 class OtherData(DataModule):
-    """Stands for a data module that is not of this library, whose rows, files and units nothing is
-    known of.
+    """Stands for a data module of another library, of whose rows, files and units nothing is
+    known.
     """
 
     def __init__(self, module: LightningDataModule) -> None:

@@ -11,9 +11,10 @@ from samplers.schedules import Schedule, broadcast
 class Denoiser(Artefact, ABC):
     """``D(x_t, t) = E[x_0 | x_t]`` for ``x_t = alpha_t x_0 + sigma_t eps`` of ``schedule``.
 
-    The score of the law of x_t follows from it (Tweedie), ``grad log q(x_t) = (alpha D - x_t) /
-    sigma^2``, and so do all reverse samplers. Conditions are keyword arguments with one entry a
-    row; without them a denoiser is unconditional.
+    The score of x_t follows from it (Tweedie), ``grad log q(x_t) = (alpha D - x_t) / sigma^2``,
+    and so do all reverse samplers. Conditions are keyword arguments with one entry per row
+    (``denoiser(x_t, t, **condition)`` of a ``Condition``); without them a denoiser is
+    unconditional.
     """
 
     schedule: Schedule

@@ -21,13 +21,21 @@ class GaussianMixtureDenoiser(Denoiser):
     ``N(alpha means_k, alpha^2 C_k + sigma^2 I)``, and ``D = sum_k p(k|x_t) (means_k + alpha C_k
     (alpha^2 C_k + sigma^2 I)^-1 (x_t - alpha means_k))``.
 
-    ``weights`` (K,) positive, made to sum to one; ``means`` (K, \\*event), whose dtype and device
-    the others take; and ``scales``, of dim numbers an event: (K,) standard deviations, (K, dim) of
-    the axes, or (K, dim, dim) covariances. The condition ``label`` (batch,) holds the law to the
-    components whose entry in ``labels`` (K,) it is, by default their index; -1 is unknown. Memory
-    is that of (batch, K, dim) numbers. Raises ``ValueError`` for shapes that do not match, weights
-    or scales that are not positive, covariances that are not symmetric and positive definite, or a
-    ``label`` that is unheard of.
+    The condition ``label`` (batch,) restricts a row to the components of this label; -1 means that
+    nothing is known. A call needs memory for (batch, K, dim) entries, dim those of an event.
+
+    Args:
+        weights: Weights (K,) of the components, positive; they are made to sum to one.
+        means: Means (K, \\*event), whose dtype and device the others take.
+        scales: Standard deviations (K,), those along the axes (K, dim), or covariances (K, dim,
+            dim).
+        schedule: The noise.
+        labels: The label (K,) of every component; null: its index.
+
+    Raises:
+        ValueError: For shapes that do not match, weights or scales that are not positive,
+            covariances that are not symmetric and positive definite, or a ``label`` that no
+            component has.
     """
 
     log_weights: Tensor

@@ -9,9 +9,9 @@ network has a frame that it expects its input in, and a linear reading of its ou
     x      x_ve / sqrt(s^2 + 1)      D = F
     flow   x_ve / (s + 1)            D = (x_ve - s F) / (s + 1)
 
-with the standard deviation d of the data, ``data_scale``. "edm" and, with the sign of F turned,
-"v" have inputs and targets of unit variance at every noise level. So a network may be used in the
-frame of any schedule, not of its own only.
+with the standard deviation d of the data, ``data_scale``. "edm" and "v", which differ in the sign
+of F, have inputs and targets of unit variance at every noise level. By this table a network can be
+used in the frame of any schedule, not only its own.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,19 @@ Prediction = Literal["edm", "v", "eps", "x", "flow"]
 class Preconditioned(Denoiser):
     """``D = c_skip x_t + c_out F(c_in x_t, noise_level)`` by the table above, ``F = network``.
 
-    ``network(x, noise_level, **condition)`` maps x (batch, \\*event) to its like; ``noise_level``
-    (batch,), in dtype of x, is ``log(s) / 4``, or what ``level`` makes of the log-SNR (batch,).
-    ``prediction`` is "edm", "v", "eps", "x" or "flow"; ``data_scale`` is used by the first two.
-    Raises ``ValueError`` for another ``prediction`` or a ``data_scale`` that is not positive.
     Source: Karras et al. 2022, arXiv:2206.00364; Salimans & Ho 2022, arXiv:2202.00512; Lipman et
     al. 2022, arXiv:2210.02747.
+
+    Args:
+        network: ``network(x, noise_level, **condition)`` returns a tensor like x (batch,
+            \\*event); ``noise_level`` (batch,) has the dtype of x.
+        schedule: The noise.
+        prediction: What the network predicts: "edm", "v", "eps", "x" or "flow".
+        data_scale: The standard deviation d of the data, used by "edm" and "v".
+        level: Makes the noise level (batch,) of the log-SNR (batch,); null: ``log(s) / 4``.
+
+    Raises:
+        ValueError: For another ``prediction``, or a ``data_scale`` that is not positive.
     """
 
     def __init__(

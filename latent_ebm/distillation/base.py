@@ -55,17 +55,17 @@ class ScoreDistiller(LearningRule):
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; takes
             conditions as keywords.
         fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
             of the teacher.
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from groups of parameters.
         log_snr: Noise levels are uniform in log-SNR between these.
-        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)``
-            times.
+        weight_power: The divergence at a noise level has the weight ``(sigma / alpha)^(2
+            weight_power)``.
         fake_lr: The learning rate of ``fake``, if it differs.
-        student_every: ``fake`` moves at every step, and the student at every so many.
+        student_every: ``fake`` moves at every step, the student once in so many steps.
         conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
             fake are told, held fixed; null: they are told nothing.
         guidance: The weight of classifier-free guidance of the teacher, away from the condition's

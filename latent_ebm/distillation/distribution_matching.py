@@ -17,23 +17,23 @@ class DistributionMatching(ScoreDistiller):
     """Reverse KL, integrated over noise levels, of the student's samples to the teacher's; see
     ``ScoreDistiller``.
 
-    The part of DMD that needs no data and no discriminator. It seeks modes: what a student never
-    visits is not missed. Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et al.
+    This is the part of DMD that needs no data and no discriminator. It seeks modes: the loss does
+    not notice a mode that the student never visits. Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et al.
     2023, arXiv:2305.16213 (VSD); Yin et al. 2023, arXiv:2311.18828 (DMD).
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; takes
             conditions as keywords.
         fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
             of the teacher.
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from groups of parameters.
         log_snr: Noise levels are uniform in log-SNR between these.
-        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)``
-            times.
+        weight_power: The divergence at a noise level has the weight ``(sigma / alpha)^(2
+            weight_power)``.
         fake_lr: The learning rate of ``fake``, if it differs.
-        student_every: ``fake`` moves at every step, and the student at every so many.
+        student_every: ``fake`` moves at every step, the student once in so many steps.
         conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
             fake are told, held fixed; null: they are told nothing.
         guidance: The weight of classifier-free guidance of the teacher, away from the condition's

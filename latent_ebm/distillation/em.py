@@ -5,7 +5,7 @@ At every noise level the student ``x_t = alpha g(z) + sigma eps`` is a latent va
 decoder noise is the noise of the diffusion. Maximum likelihood under the teacher's ``q(x_t)`` is
 EM: draw latents of the teacher's samples, ``(x_t, z) ~ q(x_t) p(z | x_t)`` (E), then fit g(z) to
 ``x_t / alpha`` (M). There are no teacher samples; a short Langevin chain moves the student's own
-pairs there. In the coordinates (eps, z) the law of the pairs is ``[q / p](x_t) N(eps; 0, I) N(z;
+pairs there. In the coordinates (eps, z) the density of the pairs is ``[q / p](x_t) N(eps; 0, I) N(z;
 0, I)``, and all that a chain needs is known: with the gap ``d = D_q - D_p`` of the denoisers at
 x_t,
 
@@ -102,12 +102,13 @@ class EMDistillation(ScoreDistiller):
     """Forward KL, integrated over noise levels, of the teacher's data to the student, by EM; see
     ``ScoreDistiller``.
 
-    A ``weight_power`` of 1, the paper's, weighs squared errors in x alike at all noise levels.
+    With a ``weight_power`` of 1, as in the paper, squared errors in x have the same weight at all
+    noise levels.
     Source: Xie et al. 2024, arXiv:2405.16852.
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; gets
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; takes
             conditions as keywords.
         fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
             of the teacher.
@@ -122,10 +123,10 @@ class EMDistillation(ScoreDistiller):
             ``z_step_size``; without it a long chain's E-step is exact up to the bias of Langevin
             dynamics.
         log_snr: Noise levels are uniform in log-SNR between these.
-        weight_power: The divergence at a noise level counts ``(sigma / alpha)^(2 weight_power)``
-            times.
+        weight_power: The divergence at a noise level has the weight ``(sigma / alpha)^(2
+            weight_power)``.
         fake_lr: The learning rate of ``fake``, if it differs.
-        student_every: ``fake`` moves at every step, and the student at every so many.
+        student_every: ``fake`` moves at every step, the student once in so many steps.
         conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
             fake are told, held fixed; null: they are told nothing.
         guidance: The weight of classifier-free guidance of the teacher, away from the condition's

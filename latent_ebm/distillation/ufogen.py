@@ -3,9 +3,10 @@ arXiv:2311.09257).
 
 The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is
 noised afresh, ``x_{k-1} ~ q(x_{k-1} | x_0)``, without regard to x_k, and the critic sees x_{k-1}
-and its time alone. Laws under noise agree only where clean laws do, so that at k = T one step is a
-whole generator, in principle: a critic cannot see what the noise at k = T - 1 hides. A regression
-of G on the data keeps it near what it was where x_k says something of x_0.
+and its time alone. Noised distributions agree only where the clean ones do, so that at k = T one
+step is in principle a whole generator; in practice a critic cannot see what the noise at k = T - 1
+hides. Where x_k still tells something about x_0, a regression of G on the data keeps G near the
+teacher.
 """
 
 from collections.abc import Sequence

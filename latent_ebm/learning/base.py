@@ -23,10 +23,10 @@ SchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
 class LearningRule(LightningModule, ABC):
-    """A rule defines ``losses`` and ``generate``; training, held-out figures and resuming follow.
+    """A rule defines ``losses`` and ``generate``; training, held-out metrics and resuming follow.
 
-    A batch is a tensor x, a tuple (x, label, index), or a ``Batch``. A setting of the optimiser that is changed
-    on resuming is obeyed.
+    A batch is a tensor x, a tuple (x, label, index), or a ``Batch``. When training is resumed with
+    another setting of the optimiser, the new one counts.
 
     Args:
         optimizer: Makes the optimiser from the trainable parameters.
@@ -80,12 +80,12 @@ class LearningRule(LightningModule, ABC):
         return batch
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
-        """Figures of a held-out batch by name: the losses, unless a rule knows better ones."""
+        """Metrics of a held-out batch by name: the losses, unless a rule knows better ones."""
         with torch.no_grad():
             return self.losses(batch)
 
     def watch(self) -> dict[str, Tensor]:
-        """Further figures of the last batch by name, asked for at the steps that are logged."""
+        """Further metrics of the last batch by name, asked for at the steps that are logged."""
         return {}
 
     @property
@@ -133,14 +133,14 @@ class LearningRule(LightningModule, ABC):
         self.log_held_out("test", self.held_out(batch), batch, dataloader_idx)
 
     def log_held_out(
-        self, stage: str, figures: dict[str, Tensor], batch: BatchLike, dataloader_idx: int
+        self, stage: str, metrics: dict[str, Tensor], batch: BatchLike, dataloader_idx: int
     ) -> None:
-        """Log ``figures`` of a batch as ``stage/name``; what is of another loader than the first
-        says so.
+        """Log ``metrics`` of a batch as ``stage/name``; the names of a loader other than the first
+        end in its number.
         """
         rows = len(as_batch(batch).x)
         loader = f"/dataloader_idx_{dataloader_idx}" if dataloader_idx else ""
-        named = {f"{stage}/{name}{loader}": value for name, value in figures.items()}
+        named = {f"{stage}/{name}{loader}": value for name, value in metrics.items()}
         self.log_dict(
             named, batch_size=rows, sync_dist=True, prog_bar=True, add_dataloader_idx=False
         )
@@ -178,7 +178,7 @@ class LearningRule(LightningModule, ABC):
         schedulers = [self.scheduler(optimizer) for optimizer in optimizers]
         if any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in schedulers):
             raise ValueError(
-                "scheduler must follow the epochs, not a figure, got ReduceLROnPlateau"
+                "scheduler must follow the epochs, not a metric, got ReduceLROnPlateau"
             )
         return optimizers, schedulers
 

@@ -2,8 +2,8 @@ r"""Denoising diffusion GANs: few, large, multi-modal steps of denoising (Xiao, 
 arXiv:2112.07804).
 
 The generator guesses ``x_0 = G(x_k, t, z)``, and the guess is noised to ``x_{k-1} ~ q(x_{k-1} |
-x_k, x_0)``, a known law. The critic sees ``(x_{k-1}, t, x_k)`` and so compares the law of the
-*pair* with that of the data under noise, drawn in the same way from the true x_0: a generator that
+x_k, x_0)``, which is known. The critic sees ``(x_{k-1}, t, x_k)`` and so compares the distribution
+of the *pair* with that of noised data, drawn in the same way from the true x_0: a generator that
 has learnt every step has learnt the data. Its latent z is what makes a step multi-modal. With T =
 1, where x_k is noise alone, and a critic that does not look at it, this is a generative
 adversarial network (Goodfellow et al. 2014, arXiv:1406.2661).

@@ -10,8 +10,8 @@ from samplers.checks import check_counts, check_numbers
 
 
 def join(*channels: Tensor | None, t: Tensor) -> Tensor:
-    """Events (batch, \\_, \\*rest) that are there, one after another, and the times (batch,) as a
-    last channel.
+    """The given events (batch, \\_, \\*rest) along their channels, and the times (batch,) as a last
+    channel.
     """
     parts = [part for part in channels if part is not None]
     level = t.to(parts[0].dtype).view(-1, *[1] * (parts[0].ndim - 1))
@@ -20,9 +20,9 @@ def join(*channels: Tensor | None, t: Tensor) -> Tensor:
 
 class WithTime(Artefact):
     """``(x, t) -> network([x, t])``: x (batch, C, \\*rest) and t (batch,), which becomes a channel
-    of its own.
+    of its own. Conditions are handed on as keywords.
 
-    So a network of C + 1 channels serves as one of a denoiser, told the noise level.
+    So a network of C + 1 channels can serve as the network of a denoiser.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -38,8 +38,8 @@ class WithLatent(Artefact):
     z (batch, D, \\*rest).
 
     ``network`` maps events of C + D channels and t to events, of which the first C channels are
-    kept: ``UNet`` or ``DenoiserMLP`` of the shape (C + D, \\*rest), or ``WithTime`` of another
-    one.
+    kept: a ``UNet`` or ``DenoiserMLP`` of the shape (C + D, \\*rest), or ``WithTime`` of another
+    network. Conditions are handed on as keywords.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -54,8 +54,9 @@ class Critic(Artefact):
     """Logit (batch,) of x (batch, C, \\*rest) at t (batch,), next to the noisier ``x_k`` like x
     that it came from.
 
-    ``network`` maps events of 2 C + 1 channels, or of C + 1 if the critic is not ``paired`` and
-    passes over ``x_k``, to one number (batch, 1); the last channel holds t.
+    ``network`` maps events of 2 C + 1 channels to one number (batch, 1); the last channel holds t.
+    A critic that is not ``paired`` does not look at ``x_k``: its network maps C + 1 channels.
+    Conditions are handed on as keywords.
     """
 
     def __init__(self, network: nn.Module, paired: bool = True) -> None:
@@ -74,9 +75,16 @@ class Fourier(Artefact):
     """``network([x, sin(w_k x), cos(w_k x)])`` of x (batch, dim), so that a small perceptron can
     be sharp.
 
-    ``w_k = lowest 2^k`` for k < ``num``, entry by entry: the network takes ``(1 + 2 num) dim``
-    numbers. Raises ``ValueError`` for a ``lowest`` that is not positive. Source: Tancik et al.
-    2020, arXiv:2006.10739.
+    ``w_k = lowest 2^k`` for k < ``num``, entry by entry, so that the network takes ``(1 + 2 num)
+    dim`` entries. Source: Tancik et al. 2020, arXiv:2006.10739.
+
+    Args:
+        network: Maps the features (batch, (1 + 2 num) dim).
+        num: The number of frequencies.
+        lowest: The lowest frequency.
+
+    Raises:
+        ValueError: For a ``lowest`` that is not positive.
     """
 
     frequencies: Tensor

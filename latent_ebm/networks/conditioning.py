@@ -1,11 +1,11 @@
-r"""What a denoising network is told besides its input: how noisy it is, and of which class.
+r"""What a denoising network is told besides its input: how noisy the input is, and its class.
 
 A noise level ``c`` (batch,), ``log(sigma / alpha) / 4`` in the frame of Karras et al. 2022
 (arXiv:2206.00364), becomes sines and cosines of ``w_k c`` with frequencies from 1/4 to 16,
-geometrically spaced, and these, plus one vector a class, pass through a small perceptron. Where
-the class is unknown a vector of its own stands in: a network that saw labels dropped at random
-knows both the conditional and the marginal law, which classifier-free guidance needs (Ho &
-Salimans 2022, arXiv:2207.12598).
+geometrically spaced. To these one vector per class is added, and the sum passes through a small
+perceptron. An unknown class has a vector of its own: a network that saw labels dropped at random
+knows both the conditional and the marginal distribution, and classifier-free guidance needs both
+(Ho & Salimans 2022, arXiv:2207.12598).
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,15 @@ from samplers.checks import check_counts
 class Conditioning(Artefact):
     """Noise level (batch,) and label (batch,) -> vectors (batch, dim) for the blocks of a network.
 
-    Arguments: ``dim``, even; ``num_classes``, None for a network without labels. A label is one of
-    ``num_classes`` or -1, unknown; no label means -1 everywhere. Raises ``ValueError`` for an odd
-    ``dim``.
+    A label is one of 0 to ``num_classes`` - 1, or -1 where the class is unknown; no label means -1
+    everywhere.
+
+    Args:
+        dim: The dimension of the vectors, even.
+        num_classes: The number of classes; null: the network takes no labels.
+
+    Raises:
+        ValueError: For an odd ``dim``, or a number that is not positive.
     """
 
     frequencies: Tensor

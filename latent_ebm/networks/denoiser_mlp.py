@@ -17,10 +17,17 @@ class DenoiserMLP(Artefact):
     """Maps events (batch, \\*shape), a noise level (batch,) and a label (batch,) to events (batch,
     \\*shape).
 
-    Every hidden layer adds a linear image of the condition before its activation. Arguments:
-    ``shape`` of an event, an integer for vectors; ``hidden`` widths, at least one; ``num_classes``
-    of labels, None for none; ``activation`` (see ``make_activation``). A label of -1 means
-    unknown, and so does no label. Raises ``ValueError`` without a hidden layer.
+    Every hidden layer adds a linear map of the condition before its activation. A label of -1
+    means that the class is unknown, and so does no label.
+
+    Args:
+        shape: The shape of an event; an integer for vectors.
+        hidden: The widths of the hidden layers, at least one.
+        num_classes: The number of classes; null: the network takes no labels.
+        activation: "gelu", "leaky_relu", "silu" or "tanh".
+
+    Raises:
+        ValueError: Without a hidden layer.
     """
 
     def __init__(

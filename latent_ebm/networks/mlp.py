@@ -78,12 +78,15 @@ def make_layers(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.ModuleLi
 
 
 class MLP(Artefact):
-    """Plain perceptron ``(batch, in_dim) -> (batch, *out_shape)``, for decoders and encoders of
-    vectors.
+    """Plain perceptron ``(batch, in_dim) -> (batch, *out_shape)``, for decoders and encoders.
 
-    Arguments: ``in_dim``, ``out_shape`` (an integer or a tuple of them), ``hidden`` widths (empty:
-    an affine map), ``activation`` (see ``make_activation``). Trailing axes of the input are
-    flattened, so that images may be encoded.
+    Axes of the input after the first are flattened, so that images can be encoded.
+
+    Args:
+        in_dim: The number of entries of an input.
+        out_shape: The shape of an output; an integer for vectors.
+        hidden: The widths of the hidden layers; none: an affine map.
+        activation: "gelu", "leaky_relu", "silu" or "tanh".
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class MLP(Artefact):
         self.layers = make_layers(in_dim, hidden, math.prod(self.out_shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Output (batch, \\*out_shape) of ``x`` (batch, \\*event) with ``in_dim`` numbers an
+        """Output (batch, \\*out_shape) of ``x`` (batch, \\*event) with ``in_dim`` entries per
         event.
         """
         *hidden, last = self.layers

@@ -44,9 +44,13 @@ class ResidualEncoder(Artefact):
     """Encoder ``(batch, in_channels, H, W) -> (batch, 4 channels)`` of images of any size from 8
     on.
 
-    A convolution halves the size, three residual blocks of ``channels``, twice and four times as
-    many maps follow, the last two halving it again (``stages``), and maps are averaged. Arguments:
-    ``in_channels`` of the image; ``channels`` sets the width.
+    A convolution halves the size. Three residual blocks follow (``stages``), with ``channels``,
+    twice and four times as many maps; the last two halve the size again. Then every map is
+    averaged.
+
+    Args:
+        in_channels: The number of channels of an image.
+        channels: The number of maps of the first block.
     """
 
     def __init__(self, in_channels: int = 3, channels: int = 32) -> None:
@@ -68,12 +72,16 @@ class ResidualEncoder(Artefact):
 
 class PlacedEncoder(Artefact):
     """Encoder ``(batch, in_channels, H, W) -> (batch, out_dim)`` that knows where in the image
-    things are, sizes from 8 on.
+    things are, for sizes from 8 on.
 
     Three convolutions halve the size, their maps are averaged to 4 x 4 places, and two linear
-    layers follow: a third of the cost of ``ResidualEncoder``, and better where position matters,
-    as in images that are centred. Arguments: ``in_channels`` of the image, ``out_dim``, and
-    ``channels``, which sets the width.
+    layers follow. This costs a third of ``ResidualEncoder``, and is better where position matters,
+    as in images that are centred.
+
+    Args:
+        in_channels: The number of channels of an image.
+        out_dim: The number of features.
+        channels: The number of maps of the first convolution.
     """
 
     def __init__(self, in_channels: int, out_dim: int, channels: int = 16) -> None:

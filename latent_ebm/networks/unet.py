@@ -5,8 +5,8 @@ Residual blocks ``h + conv(silu(film(norm(conv(silu(norm(h)))))))`` at two resol
 one with twice the channels, and skips from the way down to the way up (Ronneberger et al. 2015,
 arXiv:1505.04597; Ho et al. 2020, arXiv:2006.11239). The noise level, and the label if there is
 one, scale and shift the second norm (Dhariwal & Nichol 2021, arXiv:2105.05233). Pixels are first
-folded into cells of ``patch x patch``, so that no map exists at full resolution, where most of the
-time of a usual U-Net goes.
+folded into cells of ``patch x patch``, so that no map has full resolution, where a usual U-Net
+spends most of its time.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,11 +76,17 @@ class UNet(Artefact):
     """Maps images (batch, \\*shape), a noise level (batch,) and a label (batch,) to images (batch,
     \\*shape), at first 0.
 
-    Arguments: image ``shape`` (C, H, W), whose sides are multiples of ``2 * patch``; ``channels``
-    of the maps at the higher resolution, a multiple of 8; ``num_classes`` of labels, None for
-    none; ``patch`` side of the cells, 2 for images of 28 or 32 pixels a side, 1 for 8; ``depth``
-    blocks a resolution on either way. A label of -1 means unknown, and so does no label. Raises
-    ``ValueError`` for numbers that break these rules.
+    A label of -1 means that the class is unknown, and so does no label.
+
+    Args:
+        shape: The shape (C, H, W) of an image; its sides are multiples of ``2 * patch``.
+        channels: The number of maps at the higher resolution, a multiple of 8.
+        num_classes: The number of classes; null: the network takes no labels.
+        patch: The side of the cells: 2 suits images of 28 or 32 pixels a side, 1 those of 8.
+        depth: The number of blocks per resolution, on the way down and on the way up.
+
+    Raises:
+        ValueError: For numbers that break these rules.
     """
 
     def __init__(

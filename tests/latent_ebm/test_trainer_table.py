@@ -262,7 +262,7 @@ def test_changed_settings_are_refused_under_a_scheduler(tmp_path: Path) -> None:
 def test_schedulers_that_need_a_figure_are_refused(tmp_path: Path) -> None:
     rule = mle(scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
     with pytest.raises(
-        ValueError, match="scheduler must follow the epochs, not a figure, got ReduceLROnPlateau"
+        ValueError, match="scheduler must follow the epochs, not a metric, got ReduceLROnPlateau"
     ):
         trainer(tmp_path, max_epochs=1).fit(rule, loader(), loader(10))
 
