@@ -1,11 +1,11 @@
 """What the experiments share: training from a YAML file, a clock, and results that are computed
-once.
+only once.
 
-A result is a JSON file ``outputs/<experiment>/<name>.json`` that holds the configuration it was
-computed from; it is computed again only when that changes. A table can so be completed over
-several sittings: run the same command again. Outputs stay on the machine. What the report needs of
-them, all but the arrays that pictures are drawn from, is one tracked file an experiment,
-``results/<experiment>.json``, and stands in for outputs that are not there.
+A result is a JSON file ``outputs/<experiment>/<name>.json``. It holds the configuration that it
+was computed from, and is computed again only when this changes: to complete a table over several
+sittings, run the same command again. Outputs stay on the machine. What the report needs of them,
+everything but the arrays that figures are drawn from, is tracked in one file per experiment,
+``results/<experiment>.json``, which is used where outputs are missing.
 """
 
 import json
@@ -30,10 +30,8 @@ OUTPUTS, RESULTS = HERE / "outputs", HERE / "results"
 def cached(
     name: str, config: dict[str, Any], compute: Callable[[], dict[str, Any]], fresh: bool = False
 ) -> dict[str, Any]:
-    """The result stored under ``name`` (``experiment/run``) if it came from ``config``, else that
-    of ``compute``.
-
-    ``fresh`` computes it again.
+    """The result stored under ``name`` (``experiment/run``) if it was computed from ``config``,
+    else the result of ``compute``. ``fresh`` computes it again in any case.
     """
     experiment, run = name.split("/", 1)
     stored = stored_runs(experiment).get(run)
@@ -57,8 +55,8 @@ def is_run(name: str, head: str) -> bool:
 
 
 def stored_runs(experiment: str) -> dict[str, dict[str, Any]]:
-    """``{"config": its digest, "result"}`` of every run: its output, else what is tracked of
-    it.
+    """``{"config": its digest, "result"}`` of every run, from its output or else from what is
+    tracked.
     """
     tracked, found = RESULTS / f"{experiment}.json", {}
     if tracked.exists():
@@ -70,19 +68,28 @@ def stored_runs(experiment: str) -> dict[str, dict[str, Any]]:
 
 
 def track(experiment: str) -> None:
-    """Write to ``results`` what the report needs of an experiment's outputs."""
+    """Write what the report needs of an experiment's outputs to ``results``."""
     runs = {
         name: {**run, "result": {key: v for key, v in run["result"].items() if not is_array(v)}}
         for name, run in stored_runs(experiment).items()
     }
-    lines = [f"{json.dumps(name)}: {json.dumps(run)}" for name, run in runs.items()]
+    lines = [f"{json.dumps(name)}: {json.dumps(shortened(run))}" for name, run in runs.items()]
     RESULTS.mkdir(exist_ok=True)
     with atomic_path(RESULTS / f"{experiment}.json") as draft:
         draft.write_text("{" + ",\n".join(lines) + "}\n")
 
 
+def shortened(value: Any) -> Any:
+    """``value`` with numbers of six significant digits inside lists: curves need no more."""
+    if isinstance(value, dict):
+        return {name: shortened(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.6g}"))
+    return value
+
+
 def is_array(value: Any) -> bool:
-    """Whether a value is for pictures: rows of numbers, or packed images."""
+    """Whether a value is there for figures alone: rows of numbers, or packed images."""
     if isinstance(value, list):
         return bool(value) and isinstance(value[0], list)
     return isinstance(value, str) and len(value) > 1000
@@ -103,11 +110,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class Clock(Callback):
-    """CPU seconds of training, and what ``measure(rule)`` says after every validation, itself off
-    the clock.
+    """CPU seconds of training, and what ``measure(rule)`` returns after every validation. The
+    measuring does not count.
 
-    Validation belongs to the training of a ratio prior, whose stages it decides, and is off the
-    clock for other rules.
+    Validation counts for a ratio prior, because it decides about stages, but not for other rules.
     """
 
     def __init__(self, measure: Callable[[Any], dict[str, float]] | None = None) -> None:
@@ -142,10 +148,10 @@ class Clock(Callback):
 
 
 class Budget(Clock):
-    """A clock that ends training after ``budget`` CPU seconds; meanwhile it averages the weights
-    of the rule.
+    """A clock that ends training after ``budget`` CPU seconds, and averages the weights of the
+    rule.
 
-    ``measure`` is asked about the rule with averaged weights, ``averaged``, after 25, 36, 50, 71,
+    It calls ``measure`` with ``averaged``, the rule with averaged weights, after 25, 36, 50, 71,
     ... updates.
     """
 
@@ -182,15 +188,15 @@ class Budget(Clock):
 
 
 def mean_so_far(mean: Tensor, new: Tensor, num: Tensor | int) -> Tensor:
-    """An exponential average of weights over a hundred updates, at first over a tenth of the
-    ``num`` there were.
+    """An exponential average of weights over a hundred updates; at first, over a tenth of the
+    ``num`` updates so far.
     """
     return mean.lerp(new, max(0.01, 10 / (10 + int(num))))
 
 
 def prepare(config: Path, overrides: Sequence[str] = ()) -> Any:
-    """Trainer, rule and data of a YAML file with command-line ``overrides``, without checkpoints;
-    one thread.
+    """Trainer, rule and data of a YAML file with command-line ``overrides``, on one thread and
+    without checkpoints.
     """
     from latent_ebm.cli.trainer import make_command_line
 
@@ -208,7 +214,7 @@ def prepare(config: Path, overrides: Sequence[str] = ()) -> Any:
 def train(
     config: Path, overrides: Sequence[str] = (), clock: Clock | None = None
 ) -> tuple[Any, DataModule]:
-    """Train the rule of a YAML file, ``prepare``d so, on its data."""
+    """Train the rule of a YAML file on its data, as ``prepare`` sets them up."""
     cli = prepare(config, overrides)
     cli.trainer.callbacks.append(clock or Clock())
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)

@@ -72,8 +72,9 @@ def contestants(activation: str, chains: int) -> Contestants:
         "autograd, plain loop": peers.plain_loop(prior.log_density, *settings),
         "autograd, torch.compile": peers.compiled_step(prior.log_density, *settings),
         "published loop": peers.published_loop(
-            make_prior(activation).network.requires_grad_(True), *settings
-        ),  # pyright: ignore
+            make_prior(activation).network.requires_grad_(True),  # pyright: ignore
+            *settings,
+        ),
     }
     return found | available(
         {

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latent_ebm.networks import EnergyMLP
 
@@ -121,10 +121,11 @@ def jax_prior(network: EnergyMLP) -> Callable[[Any], Any]:
     import jax  # pyright: ignore[reportMissingImports]
     from jax import numpy as jnp  # pyright: ignore[reportMissingImports]
 
+    layers = [layer for layer in network.layers if isinstance(layer, nn.Linear)]
     parts = [
         (jnp.asarray(m.weight.numpy(force=True)), jnp.asarray(m.bias.numpy(force=True)))
-        for m in network.layers
-    ]  # pyright: ignore
+        for m in layers
+    ]
     activation = {
         "gelu": lambda x: jax.nn.gelu(x, approximate=False),
         "leaky_relu": lambda x: jax.nn.leaky_relu(x, 0.2),

@@ -81,8 +81,9 @@ normal rows each, half to calibrate and half to test. FDP, ± its standard error
 rows among those that Benjamini-Hochberg selects from the tested ones and all anomalies; power: the
 part of anomalies it finds.
 
-{table(head, rows)} The rates are those of an average split. A single one, with its thousands of
-held-out rows, is off by the shaded range.
+{table(head, rows)}
+The rates are those of an average split. A single one, with its thousands of held-out rows, is off
+by the shaded range.
 
 ![Coverage](figures/calibration-coverage.png)
 """

@@ -107,11 +107,11 @@ At equal numbers of updates:
 {compared(runs, lambda seed, run: last(run, "updates", least(seed, "updates")))}
 At equal CPU time:
 
-{compared(runs, lambda seed, run: last(run, "seconds", least(seed, "seconds")))} The diffusion
-model as a teacher, at few steps. Progressive distillation took {cost["progressive"]} CPU seconds
-for all of its students, each of which starts from the last; UFOGen took {cost["UFOGen"]} for
-three, of 1, 2 and 4 steps, each from the teacher. Of one step, UFOGen is a plain GAN that starts
-from a denoiser.
+{compared(runs, lambda seed, run: last(run, "seconds", least(seed, "seconds")))}
+The diffusion model as a teacher, at few steps. Progressive distillation took {cost["progressive"]}
+CPU seconds for all of its students, each of which starts from the last; UFOGen took
+{cost["UFOGen"]} for three, of 1, 2 and 4 steps, each from the teacher. Of one step, UFOGen is a
+plain GAN that starts from a denoiser.
 
 {few(runs)}
 ![Samples](figures/diffusion_gan.png)

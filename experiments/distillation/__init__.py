@@ -1,1 +1,4 @@
-"""What the length of the E-step's chain does to a one-step student: ``run`` says how to run it."""
+"""What the length of the E-step's chain does to a one-step student.
+
+How to run it is said in ``run``.
+"""

@@ -190,8 +190,8 @@ def section() -> str:
     if not all(of(runs, 0.0, rule) for rule in COLOURS):
         return ""
     save(draw(runs), "distillation")
-    return f"""## K moves a one-step student from reverse KL to maximum likelihood: \
-`python -m experiments.distillation`
+    command = "`python -m experiments.distillation`"
+    return f"""## K moves a one-step student from reverse KL to maximum likelihood: {command}
 
 The teacher is a mixture of two Gaussians, the student affine, and both denoisers are exact, so
 that the E-step of EM Distillation (arXiv:2405.16852) is all that differs. Students start at a
@@ -202,9 +202,10 @@ as many calls of the denoisers as K = 16.
 
 {verdict(runs)}
 
-{affine(runs)} The separation needs noise that never merges the modes: from log-SNR -3 on every K
-covers both. The less noise there is, the longer a chain must be: from log-SNR 1 on K = 16 gives a
-mode up as well, even by a student that starts at the best standard deviation, and K = 64 does not.
+{affine(runs)}
+The separation needs noise that never merges the modes: from log-SNR -3 on every K covers both. The
+less noise there is, the longer a chain must be: from log-SNR 1 on K = 16 gives a mode up as well,
+even by a student that starts at the best standard deviation, and K = 64 does not.
 
 Noise cancellation (K = 16) takes the injected noise out of the gradient, here that of the
 student's scale. It matters as much as noise does: variance falls threefold from log-SNR 0 on, and

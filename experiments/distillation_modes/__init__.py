@@ -1,1 +1,4 @@
-"""Do longer E-steps keep more modes when only the teacher is exact? See ``run``."""
+"""Do longer E-steps keep more modes when only the teacher is exact?
+
+How to run it is said in ``run``.
+"""

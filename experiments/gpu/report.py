@@ -46,8 +46,9 @@ def speed_tables(speed: Found) -> str:
             "A training step of batch 100, 32x32, decoder of 64 channels, K0 prior and K1 "
             "posterior steps."
         ),
-        "distillation": "A step of EM distillation, 32x32, batch 64, three U-Nets of 64 channels, "
-        "float32.",
+        "distillation": (
+            "A step of EM distillation, 32x32, batch 64, three U-Nets of 64 channels, float32."
+        ),
     }
     for prefix, head in heads.items():
         columns = {name: row for name, row in speed.items() if name.startswith(f"{prefix}-")}

@@ -35,8 +35,12 @@ one posterior chain per datum of 10 steps a pass. Samples (1,000) are compared w
 images in the features of a classifier that this library trains; MSE is in [-1, 1]; NLL in nats per
 image, a bracket by annealed importance sampling on 10 test images.
 
-{columns(runs, quality)} {columns(runs, cost)} {columns(runs, steady)} {wall_time(runs)} Where the
-lower NLL exceeds the upper one, chains did not reach the posterior, and only the upper one holds.
+{columns(runs, quality)}
+{columns(runs, cost)}
+{columns(runs, steady)}
+{wall_time(runs)}
+Where the lower NLL exceeds the upper one, chains did not reach the posterior, and only the upper
+one holds.
 
 {pictures}
 

@@ -31,10 +31,11 @@ def section() -> str:
 Data from a two-arm pinwheel through a known decoder; the prior alone is learnt, so the best prior
 is the true one.
 
-{columns(runs, keys)} {falling(runs)} {against_mle(runs)} The two cold rows share everything but
-the noise of the prior's chain: 40 steps from the base for every batch. Such a chain is a generator
-whose log-density is not -U, so that the KL divergence of exp(-U) is large, and the posterior,
-which takes exp(-U) for the prior, is drawn to the wrong latents.
+{columns(runs, keys)}
+{falling(runs)} {against_mle(runs)} The two cold rows share everything but the noise of the prior's
+chain: 40 steps from the base for every batch. Such a chain is a generator whose log-density is not
+-U, so that the KL divergence of exp(-U) is large, and the posterior, which takes exp(-U) for the
+prior, is drawn to the wrong latents.
 
 ![KL against CPU time](figures/pinwheel-curves.png)
 

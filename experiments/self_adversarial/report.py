@@ -130,12 +130,12 @@ Energies in data space (arXiv:2102.11757), trained on samples of their own gradi
 horizon .5, 50 Euler steps), and with what each row's name says changed. The six claims, in how
 many seeds each held:
 
-{table(["claim", *stored, "verdict"], rows)} Slope and correlation are those of log p_T, the
-log-density of the generator, against -U at its own samples; a model of maximum likelihood has
-slope 1. Distances are MMD² to test data with fixed bandwidths; those of the base and of training
-data are the worst and the best to expect. Persistent chains and score matching name no generator:
-a long MALA chain samples for them. A training that diverged is left out of the mean, whose number
-of seeds says so.
+{table(["claim", *stored, "verdict"], rows)}
+Slope and correlation are those of log p_T, the log-density of the generator, against -U at its own
+samples; a model of maximum likelihood has slope 1. Distances are MMD² to test data with fixed
+bandwidths; those of the base and of training data are the worst and the best to expect. Persistent
+chains and score matching name no generator: a long MALA chain samples for them. A training that
+diverged is left out of the mean, whose number of seeds says so.
 
 {parts}"""
 
