@@ -1,7 +1,7 @@
 r"""Priors made of kernels at known latents, and how wide these should be.
 
-Kernels of one width say how dense latents lie; kernels as wide as the gaps around each say whether
-they lie there at all.
+Kernels of one width tell how densely latents lie. Kernels as wide as the gaps around each of them
+tell whether latents lie at a point at all.
 """
 
 import math
@@ -17,12 +17,12 @@ from samplers.targets import log_sum_exp
 
 
 class KernelPrior(Prior):
-    """``p(z) = mean_i N(z; z_i, h_i^2 I)``: a kernel at every one of ``exemplars`` z_i (n, dim),
-    normalised.
+    """``p(z) = mean_i N(z; z_i, h_i^2 I)``, normalised: a kernel at each of ``exemplars`` z_i
+    (n, dim).
 
     A base that already lies where latents of data lie, as in the exemplar VAE (Norouzi et al.
-    2020, arXiv:2004.04795). ``bandwidth`` is one h > 0 for all, of which
-    ``leave_one_out_bandwidth`` finds the likeliest, or has shape (n,). Raises ``ValueError`` for
+    2020, arXiv:2004.04795). ``bandwidth`` is one h > 0 for all kernels
+    (``leave_one_out_bandwidth`` finds the most likely one) or has shape (n,). Raises ``ValueError`` for
     other shapes, or a bandwidth that is not positive.
     """
 
@@ -93,8 +93,8 @@ class KernelPrior(Prior):
         )
 
     def own_part(self, start: int, end: int) -> Tensor:
-        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at
-        these.
+        """How much each of the exemplars ``start`` to ``end`` raises the log-density at itself by
+        its own kernel.
         """
         terms = self.log_kernels(self.exemplars[start:end])
         whole = terms.logsumexp(1)
@@ -134,9 +134,9 @@ class NeighbourPrior(Prior):
     exemplars nearest to z.
 
     ``base`` holds the exemplars z_i and their widths h_i, ``log_heights`` are a_i (n,), and
-    ``sampler`` draws, started at the base. Kernels from afar do not count, however wide they are:
-    where all are equally high, the energy is a distance in units of the gaps nearby, whose idea is
-    that of LOF (Breunig et al. 2000). See ``local_bandwidths``.
+    ``sampler`` draws, starting from the base. Far kernels do not count, however wide they are.
+    If all kernels are equally high, the energy is a distance in units of the gaps nearby, which
+    is the idea of LOF (Breunig et al. 2000). See ``local_bandwidths``.
     """
 
     base: KernelPrior  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -173,8 +173,8 @@ class NeighbourPrior(Prior):
         )
 
     def own_part(self, start: int, end: int) -> Tensor:
-        """By how much the own kernels of exemplars ``start`` to ``end`` raise the log-density at
-        these.
+        """How much each of the exemplars ``start`` to ``end`` raises the log-density at itself by
+        its own kernel.
         """
         z = self.base.exemplars[start:end]
         closeness = self.closeness(z)
@@ -214,8 +214,8 @@ def square_distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def distinct(rows: Tensor) -> Tensor:
-    """``rows`` (n, dim) without copies, centred; rows that differ by less than distances are
-    rounded are copies.
+    """``rows`` (n, dim) without copies, centred. Rows count as copies if they differ by less than
+    the rounding error of distances.
 
     Raises ``ValueError`` unless all are finite and two differ.
     """
@@ -235,9 +235,9 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
     """The ``h`` that maximises the likelihood of each of ``exemplars`` (n, dim) under the kernels
     at the others.
 
-    Copies of a row count once, as a row would else be explained by its copy at any h. The
-    likelihood is that of ``max_rows`` random rows, or fewer where a table of distances would hold
-    more than 16 million. Raises ``ValueError`` unless two rows differ.
+    Copies of a row count once, because otherwise its copy would explain a row at any h. The
+    likelihood is taken over ``max_rows`` random rows, or over fewer if the table of distances
+    would have more than 16 million entries. Raises ``ValueError`` unless two rows differ.
     """
     from scipy.optimize import minimize_scalar
 

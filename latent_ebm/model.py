@@ -17,8 +17,8 @@ from samplers.densities import Terms
 
 
 class EnergyTerms(NamedTuple):
-    """Terms (batch,) of the joint energy ``-log p(x, z)``, up to the prior's ``log Z``; high is
-    unusual.
+    """Terms (batch,) of the joint energy ``-log p(x, z)``, up to the prior's ``log Z``. High
+    energies are unusual.
 
     ``reconstruction`` = -log p(x|z), ``tilt`` = the learned energy of the prior, ``base`` = -log
     p_0(z).
@@ -58,7 +58,7 @@ class LogPosterior(Given, Sum):
         return self.model.log_likelihood(self.rows(z), z)
 
     def rows(self, z: Tensor) -> Tensor:
-        """The datum of every chain."""
+        """The data (chains, \\*event) of the chains at ``z`` (chains, dim)."""
         copies = max(1, len(z) // max(1, len(self.x)))
         return self.x.repeat(copies, *[1] * (self.x.ndim - 1)) if copies > 1 else self.x
 

@@ -1,8 +1,8 @@
 r"""Posteriors: ways to draw ``z`` given ``x``.
 
 Short chains on ``model.log_posterior(x)`` are *short-run inference*: a chain of 20 steps of .005
-travels a time of .1 and does not reach the posterior. It gets closer when it does not start from
-nothing: from where the chain of the same datum ended last time, or from an encoder's guess.
+travels for a time of .1 and does not reach the posterior. It gets closer if it starts where the
+chain of the same datum ended last time, or at the guess of an encoder.
 """
 
 from abc import ABC, abstractmethod

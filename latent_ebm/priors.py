@@ -2,8 +2,8 @@ r"""Priors ``p(z)`` of a latent model.
 
 An *energy prior* is a base density tilted by a network, ``p(z) ~ p_0(z) exp(-E(z))``; a *ratio
 prior* is a base density times learned density ratios, ``p_K(z) ~ p_0(z) prod_k r_k(z)``, ``r_k =
-exp(f_k)``. Both are sums inside one log-density, so a prior *is* a log-density: samplers take it
-as it is, and find its closed-form gradient where its networks offer one.
+exp(f_k)``. A prior *is* a log-density, and these two are sums of terms: samplers take a prior as
+it is, and use the closed-form gradients of its terms where these have one.
 """
 
 import math
@@ -25,7 +25,7 @@ from samplers.derivatives import check_value
 
 class Prior(Artefact, Density, ABC):
     """A log-density over latents ``z`` (batch, dim) that can be sampled. ``base`` is the
-    normalised density it tilts.
+    normalised density that it tilts, itself if it is normalised.
     """
 
     base: "Prior"
@@ -125,9 +125,9 @@ class GaussianPrior(Prior):
 class EnergyPrior(Prior, Sum):
     """``p(z) = p_0(z) exp(-E(z)) / Z`` (Pang et al. 2020, arXiv:2006.08205), ``E = network``.
 
-    ``network`` maps z (batch, dim) to energies (batch,), low where latents of data lie; ``base``
-    is a normalised prior; ``sampler`` draws from the product, started at the base. A network that
-    is ``Conditional`` makes a prior ``p(z|c)``, see ``given``.
+    ``network`` maps z (batch, dim) to energies (batch,), which are low where latents of data lie.
+    ``base`` is a normalised prior. ``sampler`` draws from the product, starting from the base. A
+    network that is ``Conditional`` makes a prior ``p(z|c)``, see ``given``.
     """
 
     def __init__(self, network: nn.Module, base: Prior, sampler: Sampler) -> None:
@@ -157,7 +157,7 @@ class EnergyPrior(Prior, Sum):
         return (1.0, self.base), (-1.0, self.network)
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draws (num, dim) by ``sampler``, cold-started at the base."""
+        """Draws (num, dim) by ``sampler``, which starts from draws of the base."""
         return self.sampler.sample(
             self, self.base.sample(num, generator=generator), generator=generator
         )
@@ -167,10 +167,10 @@ class RatioPrior(Prior, Sum):
     """``p_K(z) = p_0(z) prod_k exp(w_k f_k(z)) / Z_K`` (Xiao & Han 2022, arXiv:2209.08739), ``f_k
     = stages[k]``.
 
-    Each stage maps z (batch, dim) to a logit (batch,), an estimated log-ratio of its stage's
-    posterior to ``p_k``. ``weights`` w_k (K,) are 1 for a full ratio, and ``log_z_steps`` (K,)
-    hold ``log Z_{k+1} - log Z_k``, 0 until estimated. ``sampler`` runs at every stage in turn,
-    warm-started: the product is its own annealing path.
+    Each stage maps z (batch, dim) to a logit (batch,), which estimates the log-ratio of the
+    posterior of that stage to ``p_k``. ``weights`` w_k (K,) are 1 for a full ratio, and
+    ``log_z_steps`` (K,) hold ``log Z_{k+1} - log Z_k``, 0 until estimated. ``sampler`` runs on
+    one stage after another, starting where it ended: the product is its own annealing path.
     """
 
     weights: Tensor
@@ -229,14 +229,14 @@ class RatioPrior(Prior, Sum):
         return (1.0, self.base), *zip(self.weights, self.stages, strict=True)
 
     def settled(self) -> Density:
-        """The density with all stages in one batch of products where they have one shape: a copy,
-        which later changes miss.
+        """The density with its stages in one ``EnergyStack`` if they have the same shape: a copy,
+        which does not follow later changes.
         """
         return Total((1.0, self.base.settled()), *stacked(self.stages, self.weights))
 
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draws (num, dim): ``sampler`` is run for stage after stage, each warm-started at the
-        last.
+        """Draws (num, dim): ``sampler`` runs on one stage after another, starting where it ended
+        on the last.
         """
         z = self.base.sample(num, generator=generator)
         for k in range(len(self.stages)):

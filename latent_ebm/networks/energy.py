@@ -3,9 +3,9 @@ r"""Energy networks, which know their own gradient.
 An energy on a latent space is a scalar MLP ``E(z) = w . a(h_L) + b``, ``h_l = W_l a(h_{l-1}) +
 b_l``. Langevin dynamics asks for ``E`` and ``dE/dz`` at every step and for nothing else, so that
 the gradient is written down instead of recorded: ``delta_L = w * a'(h_L)``, ``delta_{l-1} =
-(delta_l W_l) * a'(h_{l-1})``, ``dE/dz = delta_1 W_1``. The pre-activations of the forward pass are
-used again, the gradient at the last layer is its weight row, and no graph is built. The Laplacian,
-which the density along a gradient flow needs, is written down likewise.
+(delta_l W_l) * a'(h_{l-1})``, ``dE/dz = delta_1 W_1``. The gradient uses the pre-activations
+of the forward pass again, and no graph is built. The Laplacian, which the density along a gradient
+flow needs, is written down in the same way.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +53,7 @@ class EnergyMLP(Artefact, Density):
         return self._closed_form(x).value_and_grad(x.detach())
 
     def workspace(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient (batch, dim) as a function of points shaped like ``x``, in memory that its
+        """The gradient (batch, dim) as a function of points shaped like ``x``, in memory that the
         next call writes over.
         """
         return self._closed_form(x).gradient
@@ -157,9 +157,7 @@ class EnergyStack(nn.Module, Density):
         return values.sum(0), grads.sum(0)
 
     def workspace(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient (batch, dim) as a function of points shaped like ``x``, which needs the
-        stack's parameters no more.
-        """
+        """The gradient (batch, dim) as a function of points shaped like ``x``."""
         gradients = self._closed_form(x).gradient
         return lambda x: gradients(self._copies(x)).sum(0)
 
@@ -198,9 +196,10 @@ class ClosedForm:
     ``x`` (..., batch, dim).
 
     One network and (batch, dim), or K networks, parameters stacked, and (K, batch, dim). Memory
-    for what products and activations result in is allocated once and written over by every call:
-    large blocks that are allocated at every step have their pages given back and faulted in again
-    each time. Products are of the precision that ``torch.autocast`` asks for when this is made.
+    for the results of products and activations is allocated once, and every call writes over it:
+    the pages of large blocks that are allocated anew at every step would be returned to the system
+    and faulted in again each time. Products have the precision that ``torch.autocast`` asks for
+    when this object is made.
     Raises ``ValueError`` if ``x`` is of another dtype than the networks.
     """
 
