@@ -1,13 +1,13 @@
 r"""Files from elsewhere: one place where whatever is wrong with one becomes one sentence,
-before it costs memory.
+before it costs memory::
 
-    path = check_file(path, "a saved detector")       # ~ expanded; a file, neither missing nor a folder nor a pipe
-    check_zip(path, max_bytes)                        # for .npz and the like: the sizes that its members declare
-    with reading(path, "a saved detector"):           # every error of whatever parses it: "PATH must hold ...: reason"
+    path = check_file(path, "a saved detector")  # ~ expanded; a file, no folder and no pipe
+    check_zip(path, max_bytes)  # for .npz and the like: the sizes that its members declare
+    with reading(path, "a saved detector"):  # every error that parsing raises, in one sentence
         content = parse(path)
-    record = read_json(folder / "detector.json")      # all of that for an object of JSON
-    tree = yaml.safe_load(check_yaml(text))           # text of YAML that is no larger than it looks
-    with rehearsal():                                 # a model of any size without memory, to compare with its file
+    record = read_json(folder / "detector.json")  # all of that for an object of JSON
+    tree = yaml.safe_load(check_yaml(text))  # text of YAML that is no larger than it looks
+    with rehearsal():  # a model of any size without memory, to compare with its file
         model = make(tree)
 
 Keep the block of ``reading`` to what parses: errors inside are taken for faults of the file.
@@ -34,7 +34,8 @@ PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
 MAX_JSON = 2**24  # bytes
 MAX_REASON = 200  # characters
 MAX_TEXT, MAX_WORD = 2**20, 2048  # characters of YAML, and of one value in it
-MAX_CALLS = 15_000  # of PyTorch, to make a model: some ten a layer; the largest U-Nets of diffusers take half of that
+# Calls of PyTorch to make a model: some ten per layer. The largest U-Nets of diffusers take half.
+MAX_CALLS = 15_000
 MAX_GROWTH = 10  # values of a pickle for each of its bytes
 MAX_NODES, MAX_DEPTH = (
     100_000,

@@ -3,7 +3,8 @@ r"""Reverse diffusion: draws of data from noise, by a denoiser ``D(x_t, t) = E[x
 A step from time t to a cleaner s < t replaces the unknown x_0 by D. Given x_0, a whole family
 of distributions of x_s has the right marginal (Song, Meng, Ermon 2020, arXiv:2010.02502):
 
-    x_s = alpha_s x_0 + sigma_s (sqrt(1 - c^2) eps + c n),    eps = (x_t - alpha_t x_0) / sigma_t,    n ~ N(0, I);
+    x_s = alpha_s x_0 + sigma_s (sqrt(1 - c^2) eps + c n),    eps = (x_t - alpha_t x_0) / sigma_t,
+    n ~ N(0, I);
 
 ``c^2 = 1 - SNR_t / SNR_s`` is the forward diffusion read backwards (``Ancestral``), ``c = 0``
 the deterministic *probability-flow* equation (``DDIM``; ``Heun`` and ``ProbabilityFlow`` solve
@@ -146,9 +147,10 @@ def bridge(
     """A draw of x_s given x_0 and x_t (batch, \\*event), for times s <= t, scalars or (batch,).
 
     With ``eta`` 1 it follows the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; a
-    smaller ``eta`` keeps the marginals and draws less fresh noise, down to none at 0: ``c = eta sqrt(1 - SNR_t /
-    SNR_s)``. Without fresh noise s may be noisier than t. Raises ``ValueError`` for an s noisier
-    than t otherwise, an ``eta`` outside [0, 1], or shapes that differ.
+    smaller ``eta`` keeps the marginals and draws less fresh noise, down to none at 0:
+    ``c = eta sqrt(1 - SNR_t / SNR_s)``. Without fresh noise s may be noisier than t. Raises
+    ``ValueError`` for an s noisier than t otherwise, an ``eta`` outside [0, 1], or shapes that
+    differ.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be in [0, 1], got {eta}")

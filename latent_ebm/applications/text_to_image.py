@@ -29,8 +29,8 @@ class TextToImage(Artefact):
         denoiser: Trained together with ``conditioner``.
         sampler: Leads from noise to images, on the schedule of the denoiser.
         shape: Shape (C, H, W) of an image.
-        guidance: Weight of classifier-free guidance unless ``generate`` is given another one; 1 for
-            none, as for a student that has learnt it.
+        guidance: Weight of classifier-free guidance unless ``generate`` is given another one; 1
+            for none, as for a student that has learnt it.
         autoencoder: Decodes what the denoiser draws. None for a denoiser of images.
 
     Raises:

@@ -1,8 +1,8 @@
 """Which classes a configuration may name, and by which path.
 
-A class may be named if ``torch.nn`` or ``torch.optim`` offers it, if this library or a package that
-the user trusts defines it, or if the user hands it over. It must also be of an allowed kind. The
-constructors of such classes neither read, nor write, nor run what they are given.
+A class may be named if ``torch.nn`` or ``torch.optim`` offers it, if this library or a package
+that the user trusts defines it, or if the user hands it over. It must also be of an allowed kind.
+The constructors of such classes neither read, nor write, nor run what they are given.
 """
 
 import importlib

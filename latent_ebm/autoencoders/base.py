@@ -1,9 +1,9 @@
 r"""Autoencoders: images as smaller maps, in which a diffusion model is cheaper.
 
-Latents are standardised: with the mean m and deviation s of every channel of the raw maps, measured
-on training data, ``encode(x) = (maps(x) - m) / s``, so that a schedule of noise fits whatever
-autoencoder is used (Rombach et al. 2022, arXiv:2112.10752, who divide by one number). m and s are
-buffers, and travel with the weights.
+Latents are standardised: with the mean m and deviation s of every channel of the raw maps,
+measured on training data, ``encode(x) = (maps(x) - m) / s``, so that a schedule of noise fits
+whatever autoencoder is used (Rombach et al. 2022, arXiv:2112.10752, who divide by one number). m
+and s are buffers, and travel with the weights.
 """
 
 from abc import ABC, abstractmethod

@@ -2,9 +2,9 @@ r"""The best linear autoencoder of square patches, in closed form.
 
 A patch of p x p pixels with C channels is a vector v of ``C p^2`` entries. With the covariance
 ``Sigma = E[(v - m)(v - m)^T]`` of all patches of the training images and its eigenvectors W of the
-c largest eigenvalues, ``W (v - m)`` loses least: the squared error of a patch is on average the sum
-of the other eigenvalues (Eckart & Young 1936). Patches do not overlap, so this is a convolution of
-stride p, and the latents are as many small maps as eigenvectors are kept.
+c largest eigenvalues, ``W (v - m)`` loses least: the squared error of a patch is on average the
+sum of the other eigenvalues (Eckart & Young 1936). Patches do not overlap, so this is a
+convolution of stride p, and the latents are as many small maps as eigenvectors are kept.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Autoencoders of ``diffusers`` from local folders: no network is asked, and nothing is unpickled."""
+"""Autoencoders of ``diffusers`` from local folders: no downloads, and nothing is unpickled."""
 
 import os
 from importlib import import_module

@@ -41,9 +41,9 @@ def sample(
 ) -> None:
     """Write ``num`` samples of the model of ``checkpoint`` to ``file``, .png or .npz.
 
-    ``options`` are arguments of the rule's ``generate``; those that are None are left out. A folder
-    that ``save`` wrote may stand in place of the checkpoint; its samples have the units of the
-    model.
+    ``options`` are arguments of the rule's ``generate``; those that are None are left out. A
+    folder that ``save`` wrote may stand in place of the checkpoint; its samples have the units of
+    the model.
     """
     out = check_output(file, (".png", ".npz"))
     if Path(checkpoint).is_dir():

@@ -130,9 +130,9 @@ class DataModule(LightningDataModule, ABC):
     ``setup``.
 
     A subclass defines ``load``. The training loader shuffles the rows; the order depends on
-    ``seed``, the seed of ``seed_everything`` and the epoch alone. It drops an incomplete last batch
-    if a whole one remains. Loaders do not touch the global random state. Checkpoints keep the
-    ``range`` of the training rows in the units of the user's files (the least and the greatest
+    ``seed``, the seed of ``seed_everything`` and the epoch alone. It drops an incomplete last
+    batch if a whole one remains. Loaders do not touch the global random state. Checkpoints keep
+    the ``range`` of the training rows in the units of the user's files (the least and the greatest
     value of every column, or of all pixels), and the ``names`` of the columns, if a header gives
     them.
     """

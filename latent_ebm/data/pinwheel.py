@@ -13,10 +13,10 @@ Jacobian determinant is one, and only the factor 2 changes areas::
     log p(z) = log mean_k N(u_k(z); (1, 0), diag(.3^2, .1^2)) - log 4,
     u_k(z) = R(-phi_k - .25 exp(|z| / 2)) z / 2.
 
-The usual pinwheel turns by ``exp(r)`` and has no inverse in closed form. The difference ``|u| - r``
-is about ``t^2 / 2r``, below a hundredth on average. The data are ``x = g(z) + .25 noise`` with a
-frozen random perceptron ``g`` of 2-128-128-128-2 units, ReLU, weights N(0, .2^2) and biases
-N(0, .1^2). So every learnt prior can be compared with the true one.
+The usual pinwheel turns by ``exp(r)`` and has no inverse in closed form. The difference
+``|u| - r`` is about ``t^2 / 2r``, below a hundredth on average. The data are
+``x = g(z) + .25 noise`` with a frozen random perceptron ``g`` of 2-128-128-128-2 units, ReLU,
+weights N(0, .2^2) and biases N(0, .1^2). So every learnt prior can be compared with the true one.
 """
 
 import math

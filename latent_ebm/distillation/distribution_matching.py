@@ -18,8 +18,9 @@ class DistributionMatching(ScoreDistiller):
     ``ScoreDistiller``.
 
     This is the part of DMD that needs no data and no discriminator. It seeks modes: the loss does
-    not notice a mode that the student never visits. Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et al.
-    2023, arXiv:2305.16213 (VSD); Yin et al. 2023, arXiv:2311.18828 (DMD).
+    not notice a mode that the student never visits. Source: Luo et al. 2023, arXiv:2305.18455
+    (Diff-Instruct); Wang et al. 2023, arXiv:2305.16213 (VSD); Yin et al. 2023, arXiv:2311.18828
+    (DMD).
 
     Args:
         teacher: The frozen denoiser of the data.

@@ -5,9 +5,9 @@ At every noise level the student ``x_t = alpha g(z) + sigma eps`` is a latent va
 decoder noise is the noise of the diffusion. Maximum likelihood under the teacher's ``q(x_t)`` is
 EM: draw latents of the teacher's samples, ``(x_t, z) ~ q(x_t) p(z | x_t)`` (E), then fit g(z) to
 ``x_t / alpha`` (M). There are no teacher samples; a short Langevin chain moves the student's own
-pairs there. In the coordinates (eps, z) the density of the pairs is ``[q / p](x_t) N(eps; 0, I) N(z;
-0, I)``, and all that a chain needs is known: with the gap ``d = D_q - D_p`` of the denoisers at
-x_t,
+pairs there. In the coordinates (eps, z) the density of the pairs is
+``[q / p](x_t) N(eps; 0, I) N(z; 0, I)``, and all that a chain needs is known: with the gap
+``d = D_q - D_p`` of the denoisers at x_t,
 
     grad_eps = (alpha / sigma) d - eps            grad_z = (alpha / sigma)^2 J_g(z)^T d - z .
 

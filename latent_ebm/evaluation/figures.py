@@ -29,13 +29,14 @@ def evaluation_figures(
     show: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> "dict[str, Figure]":
-    """Figures by name for a prior with a chain: ``energies`` and ``long_run``. A Gaussian prior has
-    none.
+    """Figures by name for a prior with a chain: ``energies`` and ``long_run``. A Gaussian prior
+    has none.
 
     ``energies`` shows histograms of the learned energy at posterior draws of ``train`` and
     ``test`` (n, \\*event) and at prior draws, ``num_samples`` of each. ``long_run`` shows decoded
     draws after every multiple of the chain's length: ``num_shown`` images, or ``num_samples``
-    vectors. ``show`` maps decoded x to what is drawn: images in [-1, 1], or vectors in their units.
+    vectors. ``show`` maps decoded x to what is drawn: images in [-1, 1], or vectors in their
+    units.
     """
     prior = model.prior
     if not isinstance(prior, (EnergyPrior, RatioPrior)):

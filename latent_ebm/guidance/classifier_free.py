@@ -109,8 +109,8 @@ class ClassifierFree(Denoiser):
         weight: The weight w: 1 is the denoiser's own conditional distribution; more gives samples
             that are more typical of the condition and less varied.
         null: What stands for no condition, or what samples should not be (a negative prompt): one
-            row for all, or one per row of every ``x_t``. ``condition.rows(slice(1)).unknown()`` is a condition's
-            own null.
+            row for all, or one per row of every ``x_t``. ``condition.rows(slice(1)).unknown()`` is
+            a condition's own null.
 
     Raises:
         ValueError: For a ``weight`` that is not finite, or a ``null`` without names.

@@ -96,8 +96,8 @@ class Autoencoding(LearningRule):
         return losses | self.critic_losses(x, y)
 
     def critic_losses(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Losses of the critic and of reconstructions ``y`` before it, each of which is constant in
-        the parameters of the other.
+        """Losses of the critic and of reconstructions ``y`` before it, each of which is constant
+        in the parameters of the other.
         """
         if self.critic is None:
             return {}

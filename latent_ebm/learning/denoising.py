@@ -144,7 +144,7 @@ class Denoising(LearningRule):
 def check_noise(
     noise: str, log_snr: tuple[float, float], log_snr_range: tuple[float, float]
 ) -> None:
-    """Raise ``ValueError`` unless ``noise`` is a known distribution and ``log_snr`` are its numbers."""
+    """Raise ``ValueError`` for an unknown ``noise``, or a ``log_snr`` that it cannot have."""
     if noise not in get_args(Noise):
         raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
     (first, second), (least, greatest) = log_snr, log_snr_range

@@ -17,8 +17,8 @@ def check_finite(name: str, value: Tensor) -> None:
 
 
 def as_matrix(name: str, value: Tensor, min_rows: int) -> Tensor:
-    """``value`` (n, d) in float64. Raises ``ValueError`` unless it is a real and finite matrix with
-    at least ``min_rows`` rows.
+    """``value`` (n, d) in float64. Raises ``ValueError`` unless it is a real and finite matrix
+    with at least ``min_rows`` rows.
     """
     check_kind("metrics", Tensor, **{name: value})
     if value.ndim != 2 or value.shape[1] == 0 or value.is_complex():

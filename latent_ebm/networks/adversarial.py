@@ -10,8 +10,8 @@ from samplers.checks import check_counts, check_numbers
 
 
 def join(*channels: Tensor | None, t: Tensor) -> Tensor:
-    """The given events (batch, \\_, \\*rest) along their channels, and the times (batch,) as a last
-    channel.
+    """The given events (batch, \\_, \\*rest) along their channels, and the times (batch,) as a
+    last channel.
     """
     parts = [part for part in channels if part is not None]
     level = t.to(parts[0].dtype).view(-1, *[1] * (parts[0].ndim - 1))

@@ -60,8 +60,9 @@ class Tokenizer(nn.Module, ABC):
             strict: Whether unknown words are refused.
 
         Raises:
-            ValueError: If ``prompts`` is no list of strings, or a prompt is too long, holds control
-                characters, or consists of punctuation alone; with ``strict`` for unknown words.
+            ValueError: If ``prompts`` is no list of strings, or a prompt is too long, holds
+                control characters, or consists of punctuation alone; with ``strict`` for unknown
+                words.
         """
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise ValueError(f"prompts must be a list of strings, got {reprlib.repr(prompts)}")

@@ -1,4 +1,4 @@
-"""What is saved comes back: every class of the library, to the last bit, in another process too."""
+"""What is saved comes back: every class of the library, bit for bit, in another process too."""
 
 import importlib
 import inspect

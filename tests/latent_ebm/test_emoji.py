@@ -48,7 +48,8 @@ def write_pack(folder: Path) -> dict[str, list[bytes]]:
     art in style "one" and one is missing in style "two".
     """
     people = [
-        {"name": f"{g} {job}: {t} skin tone", "base": job, "tone": t, "gender": g, "tags": f"{job}|work"}
+        {"name": f"{g} {job}: {t} skin tone", "base": job, "tone": t, "gender": g,
+         "tags": f"{job}|work"}
         for job in ("cook", "judge", "pilot") for g in ("man", "woman") for t in TONES
     ]  # fmt: skip
     animals = [{"name": n, "base": n, "tags": "pet"} for n in ("cat", "dog", "fox", "owl")]
@@ -237,12 +238,16 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (with_a_wide_picture, r"must be square with at most 256 pixels a side, got 80 x 64"),
     (cut, r"emoji_one_64.npz must hold pictures of emoji: File is not a zip file"),
     (corrupt, r"emoji_one_64.npz must hold .*: Bad CRC-32"),
-    (lambda f: replace_array(f, row=np.zeros(0)), r"must hold png, offset, row, hexcode, got no row"),
+    (lambda f: replace_array(f, row=np.zeros(0)),
+     r"must hold png, offset, row, hexcode, got no row"),
     (lambda f: replace_array(f, row=np.arange(15)), r"must hold \(bytes,\), \(n \+ 1,\), \(n,\)"),
     (lambda f: replace_array(f, row=np.arange(1, 17)), r"row of .* must lie in 0 to 15"),
-    (lambda f: replace_array(f, row=np.arange(16)[::-1].copy()), r"must agree with emoji_rows.csv"),
-    (lambda f: replace_array(f, row=np.arange(16.0)), r"must hold bytes, integers, integers and t"),
-    (lambda f: replace_array(f, offset=np.arange(17)[::-1].copy()), r"offset of .* must rise from 0"),
+    (lambda f: replace_array(f, row=np.arange(16)[::-1].copy()),
+     r"must agree with emoji_rows.csv"),
+    (lambda f: replace_array(f, row=np.arange(16.0)),
+     r"must hold bytes, integers, integers and t"),
+    (lambda f: replace_array(f, offset=np.arange(17)[::-1].copy()),
+     r"offset of .* must rise from 0"),
     (without_a_column, r"emoji_rows.csv must hold a table of emoji: it has no column tags"),
     (with_a_short_row, r"row 16 does not have one cell per column"),
     (lambda f: (f / ROWS).write_bytes(b"hexcode,\xff\xfe"), r"emoji_rows.csv must hold a table"),

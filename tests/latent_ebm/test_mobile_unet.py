@@ -19,7 +19,7 @@ LARGE = {
     "expansion": 8,
     "gate": "gelu",
     "separable": False,
-    "weights": "relu",  # FlopCounterMode counts every product of these, and not those of fused ones
+    "weights": "relu",  # FlopCounterMode counts every product of these, not those of fused ones
 }
 
 

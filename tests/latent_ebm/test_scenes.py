@@ -186,6 +186,7 @@ def placed(*corners: tuple[int, int, int]) -> Scene:
 
 
 NAMES = ["cat", "red fox", "slice of pizza"]
+ONE, TWO = ("1", "one", "a"), ("2", "two")
 CASES = [
     (placed((0, 0, 0)), "numeric-simple", {"1 cat", "one cat", "a cat"}),
     (placed((1, 0, 0), (1, 20, 20)), "numeric-simple", {"2 red foxes", "two red foxes"}),
@@ -216,8 +217,8 @@ CASES = [
     (
         placed((0, 0, 0), (0, 0, 20), (1, 12, 3)),
         "attribute-spatial",
-        {f"There are {m} cats left of {n} red fox." for m in ("2", "two") for n in ("1", "one", "a")}
-        | {f"There is {n} red fox right of {m} cats." for m in ("2", "two") for n in ("1", "one", "a")},
+        {f"There are {m} cats left of {n} red fox." for m in TWO for n in ONE}
+        | {f"There is {n} red fox right of {m} cats." for m in TWO for n in ONE},
     ),
     (
         placed((0, 0, 0), (1, 20, 20), (2, 0, 20), (2, 20, 0)),

@@ -1,5 +1,5 @@
-"""Text as a condition: ids that hide nothing, vectors that padding does not change, and a null that
-is the encoded empty prompt.
+"""Text as a condition: ids that hide nothing, vectors that padding does not change, and a null
+that is the encoded empty prompt.
 """
 
 import copy
