@@ -22,8 +22,8 @@ class KernelPrior(Prior):
 
     A base that already lies where latents of data lie, as in the exemplar VAE (Norouzi et al.
     2020, arXiv:2004.04795). ``bandwidth`` is one h > 0 for all kernels
-    (``leave_one_out_bandwidth`` finds the most likely one) or has shape (n,). Raises ``ValueError`` for
-    other shapes, or a bandwidth that is not positive.
+    (``leave_one_out_bandwidth`` finds the most likely one) or has shape (n,). Raises
+    ``ValueError`` for other shapes, or a bandwidth that is not positive.
     """
 
     exemplars: Tensor

@@ -99,8 +99,7 @@ def _is_shape(value: object) -> bool:
     if not (isinstance(value, Sequence) and len(value) == 3):
         return False
     return all(
-        is_whole(n) and n >= least
-        for n, least in zip(value, (1, MIN_SIDE, MIN_SIDE), strict=True)
+        is_whole(n) and n >= least for n, least in zip(value, (1, MIN_SIDE, MIN_SIDE), strict=True)
     )
 
 
