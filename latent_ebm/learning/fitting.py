@@ -1,7 +1,6 @@
-"""Training on rows in memory in one call, for callers that know no trainer."""
+"""Training on rows in memory with one call, for code that has no trainer of its own."""
 
 import logging
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -17,17 +16,17 @@ CHECK_EVERY = 100  # steps between two looks at the rows held out
 
 
 class Bar(Callback):
-    """A bar over at most ``num_steps`` training steps, on stderr."""
+    """Shows on stderr how many of at most ``num_steps`` training steps are done."""
 
     def __init__(self, num_steps: int) -> None:
         self.bar = tqdm(
             total=num_steps, desc="learning features, fewer steps if that is enough", unit="step"
         )
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, *args: object, **kwargs: object) -> None:
         self.bar.update()
 
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_end(self, *args: object, **kwargs: object) -> None:
         self.bar.close()
 
 
@@ -44,10 +43,20 @@ def fit_rows(
     """Train ``rule`` on rows ``x`` (n >= 4, \\*event) for at most ``max_steps`` steps, in place,
     on the CPU.
 
-    Batches are drawn with replacement. The last tenth of the rows is held out; training stops when
-    the figure ``monitor`` that the rule logs on it, as "val/joint", has not fallen for
-    ``patience`` checks. ``progress`` shows a bar over all steps, with the time that they would
-    still take. Uses the global random state.
+    Batches are drawn with replacement. The last tenth of the rows is held out. Training stops when
+    a metric on these rows has not fallen for ``patience`` checks. Uses the global random state.
+
+    Args:
+        rule: What is trained.
+        x: The rows.
+        max_steps: The largest number of training steps.
+        monitor: The name of the metric, as the rule logs it, such as "val/joint".
+        batch_size: The number of rows per step.
+        patience: See above; a check is made every 100 steps.
+        progress: Whether to show how many steps are done, and how long all would take.
+
+    Raises:
+        ValueError: For a number that is not an integer >= 1.
     """
     check_counts("fit_rows", max_steps=max_steps, batch_size=batch_size, patience=patience)
     cut = len(x) - max(2, len(x) // 10)

@@ -1,8 +1,8 @@
-r"""Learning rules of latent models: the wiring of a sampled posterior and pure losses.
+r"""What learning rules of latent models share: they draw latents and take steps on pure losses.
 
-EM by sampling: infer ``z`` from ``x`` with a posterior sampler (E), then take a gradient step of
-the losses at the samples (M). Samples are constants, prior and likelihood share no parameters, so
-the losses are summed under one optimiser.
+This is EM by sampling. The E-step infers ``z`` from ``x`` with a posterior sampler, and the M-step
+is a gradient step on the losses at these samples. Samples are constants, and prior and likelihood
+share no parameters, so one optimiser minimises the sum of the losses.
 """
 
 from typing import Protocol, runtime_checkable
@@ -31,10 +31,10 @@ BLOCK = 500  # rows that are decoded at once
 def acceptance(
     name: str, sampler: Sampler, log_density: LogDensity, z: Tensor
 ) -> dict[str, Tensor]:
-    """Mean acceptance probability of one more step from z (batch, dim), for a sampler with a
+    """Mean acceptance probability of one more step from z (batch, dim), if the sampler has a
     Metropolis test; else nothing.
 
-    The step has noise of its own, so that to look at it does not change a training.
+    The step has a random stream of its own, so that logging does not change the training.
     """
     if not sampler.is_adjusted:
         return {}

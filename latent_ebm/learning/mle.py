@@ -1,7 +1,8 @@
 r"""Maximum likelihood by short-run MCMC (Pang et al. 2020, arXiv:2006.08205).
 
-With ``z+ ~ p(z|x)`` and ``z- ~ p(z)``, the gradient of ``log p(x)`` is that of ``log p(x|z+)`` in
-the likelihood and of ``E(z-) - E(z+)`` in the energy. Both expectations come from short chains.
+Take ``z+ ~ p(z|x)`` and ``z- ~ p(z)``. The expected gradient of ``log p(x|z+)`` is that of ``log
+p(x)`` in the likelihood's parameters, and the expected gradient of ``E(z-) - E(z+)`` is that in the
+energy's. Short chains draw both latents.
 """
 
 from typing import Literal
@@ -33,12 +34,13 @@ class ShortRunMLE(LatentRule):
 
     Args:
         model: The latent model, with an energy prior or a Gaussian one.
-        posterior: Draws z+ in training.
+        posterior: Draws the latents z+ of a batch in training.
         optimizer: Makes the optimiser from groups of parameters.
-        prior_chains: The prior's chains for z- start "cold" at the base, "warm" at the posterior
-            draws (contrastive divergence), or continue ``PersistentChains``.
-        inference: Draws latents of held-out data; the posterior, if left out.
-        prior_lr: The learning rate of the prior, if it differs.
+        prior_chains: Where the prior's chains for z- start: "cold" at draws of the base, "warm" at
+            the posterior draws (contrastive divergence), or where those of ``PersistentChains``
+            ended last.
+        inference: Draws the latents of held-out data; by default ``posterior``.
+        prior_lr: The learning rate of the prior, if it differs from the optimiser's.
         conditioner: Tells a conditional prior or likelihood what is known of a row.
         dropout: The share of rows of which they are told nothing in training, so that the
             model without a condition is learnt too.

@@ -1,9 +1,9 @@
 r"""Adaptive multi-stage density-ratio estimation of a latent prior (Xiao & Han 2022,
 arXiv:2209.08739).
 
-While one classifier after another carries the prior towards the aggregate posterior (see
-``stages``), the likelihood learns all along from the posterior samples, under the product of the
-stages closed so far.
+One classifier after another carries the prior towards the aggregate posterior (see ``stages``).
+The likelihood learns from posterior samples all the while, under the prior that is the product of
+the stages closed so far.
 """
 
 from lightning.pytorch import Callback
@@ -22,20 +22,20 @@ from latent_ebm.posteriors import Posterior
 class MultiStageRatio(LatentRule):
     """Trains a ``model`` with a ``RatioPrior`` by the ``stages`` of density-ratio estimation.
 
-    Set the trainer's ``val_check_interval``: stages are closed at validations. Source:
+    Stages are closed at validations: set the trainer's ``val_check_interval``. Source:
     arXiv:2209.08739.
 
     Args:
         model: The latent model, with a ratio prior.
-        posterior: Draws z+ in training.
+        posterior: Draws the latents z+ of a batch in training.
         stages: The open stage: its classifier and its pool.
         optimizer: Makes the optimiser from groups of parameters.
-        inference: Draws latents of held-out data; the posterior, if left out.
-        prior_lr: The learning rate of the classifier, if it differs.
-        train_likelihood: False if only the prior is to learn.
-        validation: Draws latents of the validation set, on which it is decided when a stage is
-            closed; ``inference``, if left out. Its draws should be as close to the posterior as
-            those of training: a chain for each datum is a cheap way.
+        inference: Draws the latents of held-out data; by default ``posterior``.
+        prior_lr: The learning rate of the classifier, if it differs from the optimiser's.
+        train_likelihood: Whether the likelihood learns too.
+        validation: Draws the latents of the validation set, which decide when a stage is closed;
+            by default ``inference``. These draws should be as close to the posterior as those of
+            training. One persistent chain per row of the set is a cheap way.
         conditioner: Tells a conditional likelihood what is known of a row.
         dropout: The share of rows of which it is told nothing in training, so that the
             model without a condition is learnt too.

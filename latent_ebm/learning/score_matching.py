@@ -13,16 +13,16 @@ from samplers.checks import check_numbers
 
 
 class ScoreMatching(LearningRule):
-    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), so that its score is that
-    of blurred data.
+    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), so that its score becomes
+    that of the data with Gaussian noise added.
 
-    The energy's additive constant gets no gradient; in several processes use Lightning's strategy
-    "ddp_find_unused_parameters_true". Source: Vincent 2011.
+    The energy's additive constant gets no gradient: with several processes, use Lightning's
+    strategy "ddp_find_unused_parameters_true". Source: Vincent 2011.
 
     Args:
         ebm: The density of x.
         optimizer: Makes the optimiser from the trainable parameters.
-        noise: The standard deviation of the blur, in the units of x.
+        noise: The standard deviation of the noise, in the units of x.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:

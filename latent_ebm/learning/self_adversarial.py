@@ -1,12 +1,12 @@
 r"""Training an energy-based model in data space: the critic is its own generator
 (arXiv:2102.11757).
 
-``p(x) = p_0(x) exp(-E(x)) / Z`` with ``U = -log p`` and a short-run sampler that carries ``x_0 ~
-p_0`` to ``F(x_0)``. A step on ``E_data[U] - E[U(F(x_0))]`` with ``F`` held fixed raises the energy
-where the sampler goes and lowers it where the data are: the step of a Wasserstein critic (Xiao,
-Yan, Amit 2021). The generator ``F`` follows the critic's own gradient, so it adapts by itself, and
-nothing in this asks ``F`` to sample from ``p``: maximum likelihood needs chains that have reached
-it.
+The density is ``p(x) = p_0(x) exp(-E(x)) / Z``, with ``U = -log p``, and a short-run sampler
+carries ``x_0 ~ p_0`` to ``F(x_0)``. A gradient step on ``E_data[U] - E[U(F(x_0))]`` at fixed ``F``
+raises the energy where the sampler goes and lowers it where the data are. It is the step of a
+Wasserstein critic (Xiao, Yan, Amit 2021), whose generator ``F`` follows the critic's own gradient
+and so adapts by itself. ``F`` need not sample from ``p``, whereas maximum likelihood needs chains
+that have reached it.
 """
 
 from typing import Literal, get_args
@@ -28,10 +28,10 @@ class SelfAdversarial(LearningRule):
     """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives that its
     own ``sampler`` makes.
 
-    Held-out data log the view of critic and generator: ``gap`` = E[U(F(x_0))] - E_data[U],
-    ``displacement`` = E|F(x_0) - x_0|, ``noise`` injected along a path, and for a ``GradientFlow``
-    of (``slope``, ``correlation``) of its log-density against ``-U``, which are 1 for a model that
-    samples from itself, and its ``contraction``, E[log p_T - log p_0].
+    Logged on held-out data: ``gap`` = E[U(F(x_0))] - E_data[U]; ``displacement`` = E|F(x_0) -
+    x_0|; ``noise``, the noise level of the sampler. A ``GradientFlow`` also logs the ``slope`` and
+    ``correlation`` of its log-density against ``-U``, both 1 for a model that samples from itself,
+    and its ``contraction``, E[log p_T - log p_0].
 
     Args:
         ebm: The density of x.
@@ -126,21 +126,21 @@ class SelfAdversarial(LearningRule):
             return self.adversaries(x, self.ebm.base.sample(len(x)))
 
     def adversaries(self, x: Tensor, x0: Tensor) -> dict[str, Tensor]:
-        """The view of critic and generator at data x (batch, dim) and starts ``x0`` (num, dim) of
+        """Metrics of critic and generator at data x (batch, dim) and starts ``x0`` (num, dim) of
         the base.
         """
         sampler = self.ebm.sampler
-        figures = {"noise": x.new_tensor(sampler.noise_level)}
+        metrics = {"noise": x.new_tensor(sampler.noise_level)}
         if isinstance(sampler, GradientFlow):
             log_prob0 = self.ebm.base.log_density(x0)
             generated, log_prob = sampler.flow(self.ebm, x0, log_prob0)
-            figures["slope"], figures["correlation"] = fit_line(self.ebm(generated), log_prob)
-            figures["contraction"] = (log_prob - log_prob0).mean()
+            metrics["slope"], metrics["correlation"] = fit_line(self.ebm(generated), log_prob)
+            metrics["contraction"] = (log_prob - log_prob0).mean()
         else:
             generated = sampler.sample(self.ebm, x0)
-        figures["gap"] = self.ebm(x).mean() - self.ebm(generated).mean()
-        figures["displacement"] = (generated - x0).norm(dim=1).mean()
-        return figures
+        metrics["gap"] = self.ebm(x).mean() - self.ebm(generated).mean()
+        metrics["displacement"] = (generated - x0).norm(dim=1).mean()
+        return metrics
 
 
 def fit_line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,10 @@
-r"""Features without labels: two random views of an image shall have the same embedding, and
-embeddings shall not collapse.
+r"""Features without labels: two random views of an image should have the same embedding, but
+different images should not.
 
-An encoder that is trained so on images at hand serves other tasks frozen: what views of one image
-share is what is in it, and that is of use to tell images apart that training has not seen
-(arXiv:2105.09270). Collapse, one embedding for all, would make views agree perfectly; VICReg
-(arXiv:2105.04906) asks every coordinate to vary and none to repeat another.
+What two views of an image share is what the image shows. An encoder that has learnt this on
+unlabelled images serves other tasks as it is, such as telling apart images that training has not
+seen (arXiv:2105.09270). Views would agree perfectly if all embeddings collapsed into one, so
+VICReg (arXiv:2105.04906) also asks every coordinate to vary and none to repeat another.
 """
 
 import torch
@@ -28,7 +28,7 @@ class Augment(nn.Module):
             to the whole.
         flip: The probability of the mirror image.
         jitter: Brightness, contrast and saturation change by up to this.
-        grey: The probability that no colour is left.
+        grey: The probability that an image loses its colours.
         noise: The standard deviation of Gaussian noise.
         turn: The crop is turned by up to this many radians either way.
 
@@ -94,13 +94,12 @@ class VICReg(LearningRule):
     """Trains ``encoder`` on images (batch, C, H, W) in [-1, 1] so that its features agree between
     views and do not collapse.
 
-    A ``loss/variance`` that stays near its weight says that embeddings have collapsed. Source:
+    If ``loss/variance`` stays near its weight, embeddings have collapsed. Source:
     arXiv:2105.04906.
 
     Args:
         encoder: Maps images to features.
-        projector: Maps features to the embeddings of which the loss is taken; of no use
-            afterwards.
+        projector: Maps features to the embeddings that the loss compares; not used after training.
         augment: Makes a random view of every image.
         optimizer: Makes the optimiser from the trainable parameters.
         invariance: The weight of the distance between the embeddings of two views.

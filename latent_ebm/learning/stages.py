@@ -1,24 +1,25 @@
 r"""Adaptive stages of density-ratio estimation (Xiao & Han 2022, arXiv:2209.08739).
 
 Stage k has a frozen prior ``p_k``. A classifier with logit ``f`` separates posterior draws ``z+ ~
-q_k`` from prior draws ``z- ~ p_k``; at its optimum ``f = log q_k / p_k``. Then ``f`` is frozen,
-joins the product, and the next stage starts from ``f = 0``. As ``p_k`` does not move within a
-stage, its draws are a *pool* of particles, refreshed by a step now and then: no inner prior chain.
+q_k`` from prior draws ``z- ~ p_k``; at its optimum ``f = log q_k / p_k``. Then ``f`` is frozen and
+joins the product, and the next stage starts from ``f = 0``. Because ``p_k`` does not change within
+a stage, its draws are a *pool* of particles that a sampler moves now and then. No prior chain runs
+inside a training step.
 
-What decides is this library's own addition to the paper. On held-out samples the loss is ``2 log
-2`` where no gap between ``q_k`` and ``p_k`` is left. When the held-out loss stops falling, the
-stage is closed if it lies below ``2 log 2`` and brings the prior closer to held-out posterior
-draws, both by more than a tolerance; else there is nothing to add. A closing stage enters as ``w
-f`` with the largest ``w <= 1`` whose importance weights under ``p_k`` keep an effective sample
-size of ``min_ess``: over a chasm it goes part of the way, and the rest is the next stage's. So
-``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` is a well-conditioned average over held-out
-particles, and the pool, resampled by the same weights and moved by the prior's sampler, is the
-pool of ``p_{k+1}``.
+When to close a stage is this library's own addition to the paper. The held-out loss is ``2 log 2``
+where no gap between ``q_k`` and ``p_k`` is left. When that loss stops falling, the stage is closed
+if the loss lies below ``2 log 2`` and the stage brings the prior closer to held-out posterior
+draws, both by more than a tolerance. Otherwise there is nothing to add. A stage enters as ``w f``,
+with the largest ``w <= 1`` whose importance weights under ``p_k`` have an effective sample size of
+at least ``min_ess``. Where ``q_k`` is far from ``p_k``, a stage so goes part of the way, and leaves
+the rest to the next one. This makes ``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` a
+well-conditioned average over held-out particles. The pool is resampled by the same weights and
+moved by the prior's sampler, and then is the pool of ``p_{k+1}``.
 """
 
 import copy
 import math
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ from latent_ebm.priors import RatioPrior
 from samplers import PersistentChains, Sampler, effective_sample_size, log_mean_exp, resample
 from samplers.checks import check_counts, check_kind, check_numbers
 
-NO_GAP = 2 * math.log(2)  # the classifier's loss where both laws are the same
+NO_GAP = 2 * math.log(2)  # the classifier's loss where both distributions are the same
 
 
 def zero_last_layer(network: nn.Module) -> None:
@@ -44,6 +45,14 @@ def zero_last_layer(network: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+class StageState(TypedDict):
+    """What a checkpoint keeps of an open stage, besides tensors."""
+
+    curve: list[float]
+    gain: float
+    filled: bool
+
+
 class RatioStages(nn.Module):
     """The open stage: its classifier ``ratio`` (logit: z (batch, dim) -> (batch,)) and its pool of
     prior draws.
@@ -52,14 +61,15 @@ class RatioStages(nn.Module):
         ratio: The classifier.
         dim: The dimension of z.
         pool_size: The number of particles, the last fifth of them held out.
-        refresh: Moves drawn particles before they are used; null: not at all.
-        max_stages: At most so many stages are closed.
-        patience: A stage closes when the mean held-out loss of the last ``patience`` checks is no
-            longer ``min_drop`` below that of the ``patience`` before, and both the gap ``2 log 2 -
-            loss`` and the gain (see ``check``) are worth it.
+        refresh: Moves the particles of a batch before they are used; null: they stay.
+        max_stages: The largest number of stages that are closed.
+        patience: A stage closes when the mean held-out loss of the last ``patience`` checks is
+            less than ``min_drop`` below that of the ``patience`` checks before, and the stage is
+            worth adding, see ``tolerance``.
         min_drop: See ``patience``, in nats.
-        tolerance: What gap and gain must exceed for a stage to be worth adding, in nats.
-        min_ess: A stage enters with the largest weight that leaves this part of the pool's
+        tolerance: A stage is worth adding if both the gap ``2 log 2 - loss`` and the gain (see
+            ``check``) exceed this, in nats.
+        min_ess: A stage enters with the largest weight that leaves this share of the pool's
             effective sample size.
 
     Raises:
@@ -108,7 +118,7 @@ class RatioStages(nn.Module):
 
     @torch.no_grad()
     def check(self, z_held_out: Tensor) -> dict[str, float]:
-        """Held-out figures of the open stage at posterior draws (n, dim).
+        """Held-out metrics of the open stage at posterior draws (n, dim).
 
         ``loss``; ``gap`` = 2 log 2 - loss, twice the Jensen-Shannon divergence for an optimal
         classifier, 0 when nothing is left to learn; ``gain`` = E_q[w f] - log E_p[exp(w f)], by
@@ -133,12 +143,10 @@ class RatioStages(nn.Module):
             "ess": effective_sample_size(logit_model).item(),
         }
 
-    def record(self, figures: dict[str, float]) -> None:
-        """Remember the held-out figures of the open stage, from which it is decided when to close
-        it.
-        """
-        self.curve.append(figures["loss"])
-        self.gain = figures["gain"]
+    def record(self, metrics: dict[str, float]) -> None:
+        """Remember the held-out metrics of the open stage, which decide when to close it."""
+        self.curve.append(metrics["loss"])
+        self.gain = metrics["gain"]
 
     def is_worth_adding(self, prior: RatioPrior) -> bool:
         """Whether ``prior`` has room for a stage, and the last held-out gap and gain of the open
@@ -167,8 +175,8 @@ class RatioStages(nn.Module):
         """``weight`` w with which the open stage would enter the prior, and its ``log_z_step`` =
         log E_p[exp(w f)].
 
-        Both on the held-out part of the pool: the classifier has pushed f down where it was
-        trained.
+        Both are measured on the held-out part of the pool, because the classifier has pushed f
+        down where it was trained.
         """
         logit = self.ratio(self.pool.particles[self.num_train :])
         weight = largest_weight(logit, self.min_ess)
@@ -185,15 +193,16 @@ class RatioStages(nn.Module):
         zero_last_layer(self.ratio)
         self.curve = []
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> StageState:
         return {"curve": self.curve, "gain": self.gain, "filled": self.filled}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        curve, gain, filled = (state[name] for name in ("curve", "gain", "filled"))
+    def set_extra_state(self, state: StageState) -> None:
+        """Raises ``ValueError`` for what ``get_extra_state`` cannot have returned."""
+        curve, gain, filled = state["curve"], state["gain"], state["filled"]
         check_kind(self, list, curve=curve)
         check_kind(self, bool, filled=filled)
-        for figure in (gain, *curve):
-            check_numbers(self, "finite", curve_and_gain=figure)
+        for value in (gain, *curve):
+            check_numbers(self, "finite", curve_and_gain=value)
         self.curve, self.gain, self.filled = list(curve), gain, filled
 
 

@@ -1,7 +1,6 @@
-r"""When a stage of a ratio prior is closed: the wiring of ``RatioStages`` to validation."""
+r"""Closes the stages of a ratio prior during training, on what validation finds."""
 
 import copy
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -25,8 +24,8 @@ def staged_prior(model: LatentModel) -> RatioPrior:
 
 
 def check_validation(trainer: Trainer) -> None:
-    """Raise ``ValueError`` if a training is to end without a validation, for then no stage would
-    ever be closed.
+    """Raise ``ValueError`` if training would end without a validation, so that no stage would ever
+    be closed.
     """
     if not trainer.enable_validation:
         raise ValueError(
@@ -89,22 +88,22 @@ class StageTrigger(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: object,
+        batch: object,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if dataloader_idx == 0:
+        if dataloader_idx == 0 and isinstance(outputs, Tensor):
             self.held_out.append(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         z, self.held_out = torch.cat(self.held_out), []
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        figures = trainer.strategy.broadcast(self.stages.check(z))
-        self.stages.record(figures)
+        metrics = trainer.strategy.broadcast(self.stages.check(z))
+        self.stages.record(metrics)
         pl_module.log_dict(
-            {f"ratio/{name}": value for name, value in figures.items()}, sync_dist=True
+            {f"ratio/{name}": value for name, value in metrics.items()}, sync_dist=True
         )
         if self.stages.is_done(self.prior):
             self.close(trainer, pl_module)

@@ -1,10 +1,10 @@
 r"""Variational learning: an encoder ``q(z|x)`` in place of posterior chains (Kingma & Welling
 2014, arXiv:1312.6114).
 
-The evidence bound ``E_q[log p(x|z) + log p(z) - log q(z|x)]`` holds for every prior. With an
-energy prior its gradient in the energy lacks only the model half, ``E_p[dE]``, which prior chains
-give. With a ratio prior the stages learn at draws of the aggregate encoder; one ratio on a trained
-VAE is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
+The evidence bound ``E_q[log p(x|z) + log p(z) - log q(z|x)]`` holds for every prior. The constant
+``log Z`` of an energy prior is unknown, but its gradient is ``-E_p[dE]``, which draws of the prior
+estimate. The stages of a ratio prior learn from draws of the encoder. One ratio on a trained VAE
+is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
 """
 
 from lightning.pytorch import Callback
@@ -25,7 +25,7 @@ class Variational(LatentRule):
     """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``,
     by the evidence bound.
 
-    A ``RatioPrior`` learns in ``stages`` at the encoder's draws; for NCP-VAE give the trained
+    A ``RatioPrior`` learns in ``stages`` from the encoder's draws. For an NCP-VAE, give the trained
     posterior and likelihood to ``MultiStageRatio(train_likelihood=False)`` with one stage.
 
     Args:
@@ -33,9 +33,9 @@ class Variational(LatentRule):
         posterior: The encoder.
         optimizer: Makes the optimiser from groups of parameters.
         stages: The open stage of a ratio prior: its classifier and its pool.
-        refine: Carries held-out latents on from the encoder's mean; if left out they are draws of
-            the encoder.
-        prior_lr: The learning rate of the prior, if it differs.
+        refine: Moves held-out latents on from the encoder's mean; by default they are draws of the
+            encoder.
+        prior_lr: The learning rate of the prior, if it differs from the optimiser's.
         conditioner: Tells a conditional prior or likelihood what is known of a row.
         dropout: The share of rows of which they are told nothing in training, so that the
             model without a condition is learnt too.
