@@ -131,6 +131,6 @@ def test_the_help_of_a_rule_describes_every_argument() -> None:
 
 def test_the_command_line_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--model.help=latent_ebm.learning.ShortRunMLE"]) == 0
-    assert "Draws z+ in training." in capsys.readouterr().out
+    assert "Draws the latents z+ of a batch in training." in capsys.readouterr().out
     assert main(["fit", "--help"]) == 0
     assert "A run never overwrites another run" in " ".join(capsys.readouterr().out.split())
