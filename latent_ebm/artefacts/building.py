@@ -43,7 +43,7 @@ def build(node: object, hint: object, place: str, allowed: Allowed) -> Any:
     kind = next((kind for kind in alternatives(hint) if describes(kind, node)), None)
     if kind is None:
         raise misfit(place, hint, node)
-    inner = [part for part in get_args(kind) if part is not ...] or [Any]
+    inner = [part for part in get_args(kind) if part is not ...] or [object]
     if isinstance(node, dict):
         return {
             name: build(value, inner[-1], f"{place}.{name}", allowed)
@@ -106,7 +106,7 @@ def call(
 
 def build_arguments(
     maker: Callable[..., object], nodes: dict[str, object], place: str, allowed: Allowed
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The arguments of ``maker`` by name."""
     parameters = inspect.signature(maker).parameters.values()
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -116,7 +116,7 @@ def build_arguments(
         raise ValueError(f"{names} must be some of {', '.join(known)}, got {shorten(unknown[0])}")
     hints = annotations(maker)
     values = {
-        name: build(node, hints.get(name, Any), f"{place}.init_args.{name}", allowed)
+        name: build(node, hints.get(name, object), f"{place}.init_args.{name}", allowed)
         for name, node in nodes.items()
     }
     if not maker.__module__.startswith("torch."):
@@ -129,6 +129,6 @@ def find_tensor(node: dict[object, object], hint: object, place: str, allowed: A
     name = node["tensor_path"]
     if len(node) != 1 or not isinstance(name, str) or name not in allowed.tensors:
         raise ValueError(f"{place} must name one of the stored tensors, got {shorten(node)}")
-    if not any(kind is Any or takes(kind, Tensor) for kind in alternatives(hint)):
+    if not any(takes(kind, Tensor) for kind in alternatives(hint)):
         raise misfit(place, hint, node)
     return allowed.tensors[name]

@@ -61,9 +61,8 @@ class Artefact(nn.Module):
 def save(module: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Write ``module`` to ``folder``, which is made if need be, in place of an older object.
 
-    Works for whatever is made of this library's classes, of layers of ``torch.nn``, and of classes
-    of your own that keep the arguments of their constructors as attributes. Optimisers and random
-    states are not saved.
+    It may be made of classes of this library, layers of ``torch.nn``, and classes of your own that
+    keep the arguments of their constructors as attributes.
 
     Args:
         module: A model, denoiser, student, critic, encoder or any other network.
@@ -107,8 +106,7 @@ def save(module: nn.Module, folder: str | os.PathLike[str]) -> None:
 def load(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()) -> Any:
     """The object that ``save`` wrote to ``folder``, on the CPU and in evaluation mode.
 
-    Nothing in the folder is run: only classes of this library and layers of ``torch.nn`` are made,
-    with the sizes that the stored tensors have.
+    Nothing in the folder is run: only classes of this library and of ``torch.nn`` are made.
 
     Args:
         folder: A folder written by ``save``, by whomever.

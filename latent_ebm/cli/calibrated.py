@@ -151,7 +151,7 @@ def load_encoder(path: str) -> nn.Module:
     """The encoder of a checkpoint. Raises ``ValueError`` if it has none."""
     from latent_ebm.cli.checkpoints import load_rule
 
-    if Path(path).is_dir():
+    if is_saved(path):
         return read_module(path)
     rule, _ = load_rule(path)
     encoder = getattr(rule, "encoder", None)

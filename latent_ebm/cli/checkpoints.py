@@ -1,10 +1,10 @@
-"""Checkpoints that explain themselves: the YAML text they hold says how to build what their
-tensors fill.
+"""Checkpoints that explain themselves: each holds the YAML text that says how to build the model
+that its tensors belong to.
 
 A checkpoint may come from anywhere, so nothing in it is executed. Tensors are read without
-unpickling objects, from where they lie in the file, and cannot be larger than it. Of the
-configuration, the parts ``model`` and ``data`` are built by the rules of ``building``; first
-without memory, so that a model that its file does not hold is refused before it takes any.
+unpickling objects, and cannot be larger than the file. The parts ``model`` and ``data`` of the
+configuration are built by the rules of ``latent_ebm.artefacts.building``. The model is built
+without memory first, so that one that is larger than its file is refused before it takes any.
 """
 
 import zipfile
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeAlias
 
 import torch
 import yaml
@@ -23,7 +23,7 @@ from torch import Tensor
 from latent_ebm.artefacts import load
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import FACTORIES, OURS, PARTS, Allowed
-from latent_ebm.artefacts.folders import CONFIG, read_record, tensor_paths
+from latent_ebm.artefacts.folders import config_path, read_record, tensor_paths
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
@@ -40,6 +40,8 @@ from latent_ebm.foreign import (
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
+P = ParamSpec("P")
+Checkpoint: TypeAlias = dict[str, Any]  # plain values and tensors by name
 KINDS = (*PARTS, *FACTORIES, LightningDataModule)
 KEYS = ("config", "state_dict")
 PROGRESS = {  # what a training goes on with, besides
@@ -88,7 +90,7 @@ def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataMo
 
 
 def fill(
-    rule: LearningRule, checkpoint: dict[str, Any], path: str | Path, assign: bool = False
+    rule: LearningRule, checkpoint: Checkpoint, path: str | Path, assign: bool = False
 ) -> None:
     """Give ``rule`` the tensors of its ``checkpoint``, as copies or, with ``assign``, as they
     are.
@@ -100,8 +102,8 @@ def fill(
 
 @contextmanager
 def applied(path: str | Path) -> Iterator[None]:
-    """What its model raises where its parts do not fit, as an argument that is missing, is said of
-    the file ``path``.
+    """Turn what a model raises when its parts do not fit each other, such as a missing argument,
+    into a ``ValueError`` that names the file ``path``.
     """
     try:
         yield
@@ -111,9 +113,9 @@ def applied(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def restore(data: DataModule, checkpoint: dict[str, Any], path: str | Path) -> DataModule:
-    """``data`` with the units, range and names of what the rule of its ``checkpoint`` was trained
-    with.
+def restore(data: DataModule, checkpoint: Checkpoint, path: str | Path) -> DataModule:
+    """``data`` with the units, the range and the names of columns of the rows that the rule of
+    ``checkpoint`` was trained on.
     """
     name = type(data).__qualname__  # where Lightning keeps the state of a data module
     if name in checkpoint:
@@ -133,7 +135,7 @@ def load_denoiser(checkpoint: str) -> Denoiser:
     In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for
     what holds no denoiser.
     """
-    if Path(checkpoint).is_dir():
+    if config_path(checkpoint).is_file():
         return denoiser_in(checkpoint)
     return denoiser_of(load_rule(checkpoint)[0], checkpoint)
 
@@ -142,7 +144,7 @@ def load_nested(checkpoint: str) -> Denoiser:
     """As ``load_denoiser``, for a checkpoint that another checkpoint names: it may not name a
     third.
     """
-    if Path(checkpoint).is_dir():
+    if config_path(checkpoint).is_file():
         return denoiser_in(checkpoint)
     allowed = Allowed(OURS, TEACHER_LOADERS, KINDS)
     return denoiser_of(load_parts(checkpoint, allowed)[0], checkpoint)
@@ -156,11 +158,11 @@ def denoiser_in(folder: str) -> Denoiser:
     return found.train()
 
 
-def apart(load: Callable[..., Denoiser]) -> Callable[..., Denoiser]:
-    """``load`` in a thread of its own, where the rules of a rehearsal do not hold."""
+def apart(load: Callable[P, Denoiser]) -> Callable[P, Denoiser]:
+    """``load`` in a thread of its own, which the rules of a rehearsal do not reach."""
 
     @wraps(load)
-    def load_apart(*args: Any, **kwargs: Any) -> Denoiser:
+    def load_apart(*args: P.args, **kwargs: P.kwargs) -> Denoiser:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(load, *args, **kwargs).result()
 
@@ -205,9 +207,9 @@ def denoiser_config(path: Path) -> object:
 
     Raises ``ValueError`` for a folder with tensors as arguments, which no text can hold.
     """
-    if not path.is_dir():
+    if not config_path(path).is_file():
         return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
-    tree = read_record(path / CONFIG)["object"]
+    tree = read_record(config_path(path))["object"]
     if name := next(tensor_paths(tree), None):
         raise ValueError(
             f"{path} must hold a denoiser whose arguments are numbers to be a teacher in a YAML "
@@ -216,7 +218,7 @@ def denoiser_config(path: Path) -> object:
     return tree
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """The content of a checkpoint, with ``KEYS`` there and its tensors on the CPU, read from the
     file when they are used.
 
@@ -241,7 +243,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_progress(checkpoint: dict[str, Any], path: str | Path, resumed: bool) -> None:
+def check_progress(checkpoint: Checkpoint, path: str | Path, resumed: bool) -> None:
     """Raise ``ValueError`` if a part of its progress is of another kind, or missing where a
     training is ``resumed``.
     """
@@ -261,7 +263,7 @@ def check_progress(checkpoint: dict[str, Any], path: str | Path, resumed: bool) 
             )
 
 
-def read_config(text: Any, path: str | Path) -> dict[str, Any]:
+def read_config(text: object, path: str | Path) -> Checkpoint:
     """The parts ``model`` and ``data`` of the YAML ``text`` of a checkpoint."""
     if not isinstance(text, str):
         raise ValueError(f"the config in {path} must be text, got a {type(text).__name__}")
@@ -270,7 +272,7 @@ def read_config(text: Any, path: str | Path) -> dict[str, Any]:
         return {part: config[part] for part in ("model", "data")}
 
 
-def check_tensors(state: Any, path: Path) -> None:
+def check_tensors(state: object, path: Path) -> None:
     """Raise ``ValueError`` unless ``state`` is a dict of tensors without NaN that lie in the file
     ``path``.
     """

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm import LatentModel, Prior, load, plots
+from latent_ebm.artefacts.folders import config_path
 from latent_ebm.blocks import BLOCK
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output
@@ -46,7 +47,7 @@ def sample(
     the model.
     """
     out = check_output(file, (".png", ".npz"))
-    if Path(checkpoint).is_dir():
+    if config_path(checkpoint).is_file():
         sample_saved(checkpoint, out, num, options, seed)
         return
     rule, data = load_rule(checkpoint, trust)

@@ -4,9 +4,11 @@ unpickled.
 
 import inspect
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +19,7 @@ from latent_ebm.foreign import check_file, read_json, reading, rehearsal
 from samplers.checks import check_counts
 from samplers.schedules import VE, Karras, Rectified, VPDiscrete
 
+Config: TypeAlias = dict[str, Any]  # what a file of JSON holds
 PREDICTIONS = {
     "epsilon": "eps",
     "v_prediction": "v",
@@ -80,18 +83,18 @@ def load_diffusers(path: Path) -> Preconditioned:
     return Preconditioned(DiffusersNetwork(read_network(kind, path / "unet", unet)), **parts)
 
 
-def find_class(diffusers: Any, config: dict[str, Any]) -> Any:
+def find_class(diffusers: ModuleType, config: Config) -> Any:
     """The class of ``diffusers`` that a ``config`` names, None if there is none of this name."""
     return getattr(diffusers, str(config.get("_class_name")), None)
 
 
-def defaults(scheduler: Any) -> dict[str, Any]:
+def defaults(scheduler: Callable[..., object] | None) -> Config:
     """What the class ``scheduler`` takes where its configuration is silent; nothing for None."""
     parameters = {} if scheduler is None else inspect.signature(scheduler).parameters
     return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
-def read_network(kind: Any, folder: Path, config: dict[str, Any]) -> nn.Module:
+def read_network(kind: Any, folder: Path, config: Config) -> nn.Module:
     """The model of class ``kind`` in ``folder``, if all its weights are there, and no more."""
     variant = find_variant(folder)
     if config.get("quantization_config") is not None:
@@ -138,7 +141,7 @@ def find_variant(folder: Path) -> str | None:
     return None if None in variants else variants.pop()
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> Config:
     """The object of a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for what is
     none.
     """
@@ -149,7 +152,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def scheduler_parts(config: dict[str, Any]) -> dict[str, Any]:
+def scheduler_parts(config: Config) -> Config:
     """Arguments of ``Preconditioned`` that say the same as the ``config`` of a scheduler of
     ``diffusers``.
     """
@@ -188,7 +191,7 @@ def scheduler_parts(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def edm_parts(config: dict[str, Any], prediction: str) -> dict[str, Any]:
+def edm_parts(config: Config, prediction: str) -> Config:
     """As ``scheduler_parts``, for the schedulers of Karras et al. 2022, whose "epsilon" is the
     output F of EDM.
     """
@@ -219,7 +222,7 @@ class DiffusersNetwork(nn.Module):
         self.model = model
 
     def forward(
-        self, x: Tensor, noise_level: Tensor, *, label: Tensor | None = None, **condition: Any
+        self, x: Tensor, noise_level: Tensor, *, label: Tensor | None = None, **condition: Tensor
     ) -> Tensor:
         if label is not None:
             condition["class_labels"] = label
