@@ -1,9 +1,9 @@
 r"""Whole chains as one CUDA graph: a wrapper of a sampler.
 
-A step of a small chain is a dozen kernels that each run for a few microseconds, less than a
-processor needs to launch them. A CUDA graph records the launches of a chain once and replays all
-of them by a single call. It replays the same kernels on the same memory, so shapes are fixed, and
-what the kernels read there (parameters, buffers, random state) may change in between.
+A step of a small chain is a dozen kernels that each run for a few microseconds, which is less time
+than the processor needs to launch them. A CUDA graph records all launches of a chain once and
+replays them by a single call. It replays the same kernels on the same memory. Shapes are therefore
+fixed, but what the kernels read (parameters, buffers, random state) may change in between.
 """
 
 from abc import abstractmethod
@@ -52,15 +52,15 @@ class Graph(NamedTuple):
 class Captured(Wrapper):
     """Run ``sample`` of ``sampler`` as one CUDA graph, with the same result as without.
 
-    The first call for a log-density and shape runs the chain as it is, the second records it, and
-    all others replay the recording. A log-density must live as long: a prior does, and of the
-    posteriors of a model, a family of ``Given``, the model. Parameters may change in place, as
-    optimisers and ``load_state_dict`` change them; parameters that move to other memory are
-    noticed if the log-density, or its family, is an ``nn.Module``. What a log-density does must
+    For each log-density and shape, the first call runs the chain as it is, the second records it,
+    and all later calls replay the recording. A recording lives as long as its log-density; the
+    posteriors of a model, a family of ``Given``, share those of the model. Parameters may change
+    in place, as optimisers and ``load_state_dict`` change them. If they move to other memory, this
+    is noticed if the log-density, or its family, is an ``nn.Module``. What a log-density does must
     not depend on values that the processor reads (``.item()``, ``if tensor:``).
 
-    ``run``, ``step`` and ``rsample`` are those of ``sampler``, and so is ``sample`` on other
-    devices than CUDA's. Recordings are not copied or saved with the sampler.
+    ``run``, ``step`` and ``rsample`` are those of ``sampler``, and so is ``sample`` on devices
+    other than CUDA. Recordings are not copied or saved with the sampler.
     """
 
     graphs: WeakKeyDictionary[object, dict[Hashable, Graph | None]] = field(
@@ -132,7 +132,7 @@ class Captured(Wrapper):
 
 
 def layout(x: Tensor | None) -> Hashable:
-    """What a recording takes for granted of a tensor."""
+    """What must not change of a tensor for a recording to hold."""
     return () if x is None else (x.shape, x.dtype, x.device)
 
 

@@ -19,9 +19,9 @@ class PersistentChains(nn.Module):
     time.
 
     The only stateful object of this package: ``particles`` (num_chains, \\*event) is a buffer, so
-    it moves with the module and is part of its checkpoints. Serves as persistent contrastive
-    divergence (one chain per negative sample), as one chain per datum, or as a pool from which
-    negatives are drawn.
+    it moves with the module and is part of its checkpoints. The particles can be the negative
+    samples of persistent contrastive divergence, one chain for each datum, or a pool from which
+    negative samples are drawn.
 
     Raises ``ValueError`` for a ``num_chains`` or a size of an event that is not an integer >= 1.
     """
