@@ -145,13 +145,12 @@ class LatentRule(LearningRule):
         return {"x": torch.cat(x), "z": z, **(condition or {})}
 
     def told(self, batch: Batch) -> LatentModel:
-        """The model given what is known of the rows of ``batch``."""
-        return self.model.given(self.conditioner(batch.condition))
-
-    def told_in_training(self, batch: Batch) -> LatentModel:
-        """As ``told``, but nothing is known of a share ``dropout`` of the rows."""
+        """The model given what is known of the rows of ``batch``; in training mode, of a share
+        ``dropout`` of them nothing.
+        """
         told = self.conditioner(batch.condition)
-        return self.model.given(told.drop(self.dropout) if self.dropout else told)
+        drops = self.training and self.dropout > 0
+        return self.model.given(told.drop(self.dropout) if drops else told)
 
     def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
         """Latents (rows, dim) of the rows of a validation set."""

@@ -1,8 +1,8 @@
 r"""Maximum likelihood by short-run MCMC (Pang et al. 2020, arXiv:2006.08205).
 
-Take ``z+ ~ p(z|x)`` and ``z- ~ p(z)``. The expected gradient of ``log p(x|z+)`` is that of ``log
-p(x)`` in the likelihood's parameters, and the expected gradient of ``E(z-) - E(z+)`` is that in the
-energy's. Short chains draw both latents.
+Take ``z+ ~ p(z|x)`` and ``z- ~ p(z)``. The gradient of ``log p(x)`` in the likelihood's parameters
+is the expected gradient of ``log p(x|z+)``, and in the energy's parameters that of ``E(z-) -
+E(z+)``. Short chains draw both latents.
 """
 
 from typing import Literal
@@ -78,7 +78,7 @@ class ShortRunMLE(LatentRule):
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         rows = self.unpack(batch)
-        model = self.told_in_training(rows)
+        model = self.told(rows)
         z_data = self.posterior.sample(model, rows.x, index=rows.index)
         losses = {"likelihood": negative_log_likelihood(model.likelihood(z_data), rows.x)}
         if is_trainable(model.prior):

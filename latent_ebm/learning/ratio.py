@@ -80,7 +80,7 @@ class MultiStageRatio(LatentRule):
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         rows = self.unpack(batch)
-        model = self.told_in_training(rows)
+        model = self.told(rows)
         z_data = self.posterior.sample(model, rows.x, index=rows.index)
         losses = {"ratio": self.trigger.loss(z_data)}
         self.drawn = (model, rows.x, z_data)

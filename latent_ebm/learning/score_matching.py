@@ -9,7 +9,7 @@ from latent_ebm.conditions import BatchLike, Condition, check_unconditional
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising_score_matching
 from latent_ebm.priors import EnergyPrior
-from samplers.checks import check_numbers
+from samplers.checks import check_kind, check_numbers
 
 
 class ScoreMatching(LearningRule):
@@ -37,6 +37,7 @@ class ScoreMatching(LearningRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
+        check_kind(self, EnergyPrior, ebm=ebm)
         check_numbers(self, "positive", noise=noise)
         self.ebm, self.noise = ebm, noise
 

@@ -20,6 +20,7 @@ from latent_ebm.learning.latent import acceptance, energies
 from latent_ebm.objectives import contrastive, nearest_neighbour_entropy
 from latent_ebm.priors import EnergyPrior
 from samplers import GradientFlow, PersistentChains
+from samplers.checks import check_kind
 
 Negatives = Literal["detached", "through", "through+entropy"]
 
@@ -57,6 +58,7 @@ class SelfAdversarial(LearningRule):
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
+        check_kind(self, EnergyPrior, ebm=ebm)
         if negatives not in get_args(Negatives):
             raise ValueError(
                 f"negatives must be one of {', '.join(get_args(Negatives))}, got {negatives!r}"

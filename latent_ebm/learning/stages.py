@@ -11,7 +11,7 @@ where no gap between ``q_k`` and ``p_k`` is left. When that loss stops falling, 
 if the loss lies below ``2 log 2`` and the stage brings the prior closer to held-out posterior
 draws, both by more than a tolerance. Otherwise there is nothing to add. A stage enters as ``w f``,
 with the largest ``w <= 1`` whose importance weights under ``p_k`` have an effective sample size of
-at least ``min_ess``. Where ``q_k`` is far from ``p_k``, a stage so goes part of the way, and leaves
+at least ``min_ess``. Where ``q_k`` is far from ``p_k``, a stage so goes part of the way and leaves
 the rest to the next one. This makes ``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` a
 well-conditioned average over held-out particles. The pool is resampled by the same weights and
 moved by the prior's sampler, and then is the pool of ``p_{k+1}``.

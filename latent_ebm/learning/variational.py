@@ -25,7 +25,7 @@ class Variational(LatentRule):
     """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``,
     by the evidence bound.
 
-    A ``RatioPrior`` learns in ``stages`` from the encoder's draws. For an NCP-VAE, give the trained
+    A ``RatioPrior`` learns in ``stages`` from the encoder's draws. For NCP-VAE, give the trained
     posterior and likelihood to ``MultiStageRatio(train_likelihood=False)`` with one stage.
 
     Args:
@@ -79,7 +79,7 @@ class Variational(LatentRule):
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         rows = self.unpack(batch)
-        model, x = self.told_in_training(rows), rows.x
+        model, x = self.told(rows), rows.x
         model.likelihood.check(x)
         q = self.posterior(x)
         z = q.rsample()

@@ -260,11 +260,11 @@ def test_conditional_rules_train_test_predict_and_generate(
         rule.generate(4, label_condition(torch.arange(3)))
 
 
-def test_a_share_of_the_rows_is_unknown_in_training_alone() -> None:
+def test_a_share_of_the_rows_is_unknown_in_training_mode_alone() -> None:
     rule, (x, label) = mle(dropout=0.3), data(4000)
     batch = rule.unpack((x.float(), label))
     unknown = []
-    for model in (rule.told_in_training(batch), rule.told(batch)):
+    for model in (rule.told(batch), rule.eval().told(batch)):
         found = model.prior.get_submodule("network")
         assert isinstance(found, Told)
         unknown.append((found.condition["label"] == -1).double().mean().item())
