@@ -13,11 +13,11 @@ from latent_ebm.writing import atomic_path
 FIGURES, COLOURS = HERE / "figures", 64
 
 
-def save(figure: Figure, name: str) -> None:
-    """Write ``figure`` to ``figures/NAME.png``."""
+def save(figure: Figure, name: str, colours: int = COLOURS) -> None:
+    """Write ``figure`` to ``figures/NAME.png``, in so many ``colours`` of its own."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", bbox_inches="tight")
-    save_image(Image.open(drawn), name)
+    save_image(Image.open(drawn), name, colours)
 
 
 def save_images(x: Tensor, name: str, factor: int = 2) -> None:
@@ -26,8 +26,8 @@ def save_images(x: Tensor, name: str, factor: int = 2) -> None:
     save_image(Image.fromarray(grid), name)
 
 
-def save_image(image: Image.Image, name: str) -> None:
-    """Write ``image`` to ``figures/NAME.png``, in ``COLOURS`` colours of its own."""
-    small = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+def save_image(image: Image.Image, name: str, colours: int = COLOURS) -> None:
+    """Write ``image`` to ``figures/NAME.png``, in so many ``colours`` of its own."""
+    small = image.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     with atomic_path(FIGURES / f"{name}.png") as draft:
         small.save(draft, format="PNG", optimize=True)

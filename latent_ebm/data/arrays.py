@@ -11,20 +11,32 @@ from latent_ebm.data.base import DataModule, Pair, make_generator
 from latent_ebm.files import MAX_ENTRIES, Reader
 from samplers.checks import check_kind
 
-RELATIVE_FLOOR = 1e-12  # of a deviation to its mean: below, it is what rounding leaves
+RELATIVE_FLOOR = 1e-12  # standard deviations below this part of the mean are rounding errors
 
 
 class Arrays(DataModule):
-    """Rows of ``path``: .npz (array ``key``, labels ``y`` if there), .npy, .csv or .parquet
-    (column ``label``: the label).
+    """Rows of a file: .npz (array ``key``, and labels ``y`` if there are any), .npy, .csv, .tsv or
+    .parquet (with a column ``label`` of labels, if there is one).
 
-    ``val_fraction`` and ``test_fraction`` of the rows, drawn by ``seed``, are held out. With
-    ``standardize`` every column is shifted and scaled to mean 0 and variance 1 on the training
-    rows; a constant column is only shifted. ``mean`` and ``scale`` (\\*event), and the ``names``
-    of the columns if a header gives them, are there after ``setup`` and kept in checkpoints: a
-    model reads and writes the units of the file, and what is read later is standardised by the
-    statistics of what it was trained with. How a file is read, and ``id`` to ``max_entries``: see
-    ``files.Reader``.
+    After ``setup``, ``mean`` and ``scale`` (\\*event) standardise rows, and ``names`` are the
+    columns, if a header gives them. Checkpoints keep all three: a model reads and writes the units
+    of the file, and new rows are standardised like its training rows.
+
+    Args:
+        path: the file.
+        batch_size: rows of a batch.
+        val_fraction: part of the rows, drawn at random, that is held out for validation.
+        test_fraction: part of the rows that is held out for testing.
+        standardize: shift and scale every column to mean 0 and variance 1 on the training rows; a
+            constant column is only shifted.
+        key: the array of rows in an .npz.
+        seed: of the random parts.
+        id: see ``files.Reader``, as for all arguments below.
+        drop: columns to leave out.
+        sep: what separates cells.
+        header: whether the first line names the columns.
+        missing: what to do about rows with missing values.
+        max_entries: largest number of entries of the file.
     """
 
     mean: torch.Tensor
@@ -102,8 +114,8 @@ class Arrays(DataModule):
         return x.cpu().double() * self.scale + self.mean
 
     def _prepare(self, x: torch.Tensor) -> None:
-        """Know the statistics of rows like ``x``: a checkpoint's, else those of the rows of
-        ``path``.
+        """Make sure that the statistics are known, those of a checkpoint or else of the rows of
+        ``path``, and that they fit ``x``.
         """
         if not hasattr(self, "mean"):
             self.setup()
@@ -124,7 +136,7 @@ class Arrays(DataModule):
         return {**state, "mean": self.mean, "scale": self.scale} if state else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Standardise as a checkpoint says, also the rows that are loaded already."""
+        """Standardise by the statistics of a checkpoint, also the rows that are loaded already."""
         super().load_state_dict(state_dict)
         mean, scale = state_dict["mean"].clone(), state_dict["scale"].clone()
         if mean.shape != scale.shape or not (mean.isfinite().all() and (scale > 0).all()):

@@ -1,5 +1,4 @@
-"""The 8x8 handwritten digits that scikit-learn carries: a real image data set that needs no
-download.
+"""The 8x8 handwritten digits of scikit-learn: a data set of real images that needs no download.
 
 1,797 images of 43 writers (UCI, Alpaydin and Kaynak 1998), counts 0 to 16 scaled to [-1, 1], split
 1297 / 200 / 300 with the same proportion of every digit.
@@ -37,11 +36,12 @@ class Digits(DataModule):
 
 
 class StackedDigits(DataModule):
-    """Three digits as the channels of an image (3, 8, 8) in [-1, 1], labels 0 to 999, of which a
-    model may lose some.
+    """Three digits as the channels of an image (3, 8, 8) in [-1, 1]: a test of how many of the
+    1,000 classes, labels 0 to 999, a model covers.
 
-    ``num`` training rows, and a fifth of that each for validation and test, each of digits of its
-    own split and drawn uniformly. Source: Metz et al. 2017, arXiv:1611.02163, with MNIST.
+    There are ``num`` training rows, and a fifth of that number each for validation and test. Each
+    part draws uniformly from the digits of its own split. Source: Metz et al. 2017,
+    arXiv:1611.02163, with MNIST.
     """
 
     def __init__(self, num: int = 50_000, batch_size: int = 100, seed: int = 0) -> None:

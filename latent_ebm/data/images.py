@@ -1,11 +1,11 @@
 """Colour images in files: folders of them, or CIFAR-10 packed into one file of JPEGs.
 
-A folder holds ``train/CLASS/*`` and ``test/CLASS/*``, or ``CLASS/*``, or images alone; the last
-two are split by chance, and images outside a folder of a class have the label -1. Classes are
-numbered in the order of their names. A packed file is an ``.npz`` with the bytes of all JPEGs end
-to end (``jpg_train``), the n + 1 offsets between them (``off_train``), the labels (``y_train``),
-and the same for ``test``. JPEG has changed the pixels, so that figures on such a file are of
-"CIFAR-10 (jpeg)" and not of CIFAR-10. Only images that are asked for are decoded.
+A folder holds ``train/CLASS/*`` and ``test/CLASS/*``, or ``CLASS/*``, or only images; the last two
+are split at random. Images outside the folder of a class have the label -1, and classes are
+numbered in alphabetical order. A packed file is an ``.npz`` with the bytes of all JPEGs end to end
+(``jpg_train``), the n + 1 offsets between them (``off_train``), the labels (``y_train``), and the
+same for ``test``. JPEG changes the pixels, so that results on such a file are of "CIFAR-10 (jpeg)"
+and not of CIFAR-10. Only images that are needed are decoded.
 """
 
 import os
@@ -27,12 +27,8 @@ from samplers.checks import check_counts
 ENVIRONMENT = "LATENT_EBM_DATA"
 PACKED = "cifar10_jpgbytes_60k.npz"
 PARTS = ("train", "test")
-TEST_FRACTION, VAL_FRACTION, MAX_VAL = (
-    0.2,
-    0.1,
-    500,
-)  # of a folder without parts; of the training images
-
+TEST_FRACTION = 0.2  # of a folder without parts
+VAL_FRACTION, MAX_VAL = 0.1, 500  # of the training images
 MAX_BYTES = 2**30  # of packed JPEGs
 
 
@@ -54,7 +50,7 @@ def find_images(path: str | None) -> Path:
 
 
 def has_parts(source: Path) -> bool:
-    """Whether ``source`` says itself which images train and which test."""
+    """Whether ``source`` itself says which images are for training and which for testing."""
     return source.suffix == ".npz" or all((source / part).is_dir() for part in PARTS)
 
 
@@ -114,13 +110,18 @@ def decode(
 class Images(DataModule):
     """Images (3, H, W) in [-1, 1] and the number of their class.
 
-    Arguments: ``path`` of the folder or packed file (else the environment variable
-    ``LATENT_EBM_DATA``, see ``find_images``); ``classes`` to keep, in all parts, all by default;
-    of the training images, in an order drawn by ``seed``, ``num_val`` validate (a tenth by
-    default, at most 500) and ``num_train`` of the others train, all by default. A fifth of a
-    folder without ``train`` and ``test`` is tested on. ``size``: pixels to which every image is
-    resized, as ``latent_ebm.files.images`` says; at most ``max_entries`` values of pixels are
-    decoded at once.
+    Of a folder without ``train`` and ``test``, a fifth is for testing.
+
+    Args:
+        path: the folder or packed file. None: found by ``LATENT_EBM_DATA``, see ``find_images``.
+        batch_size: rows of a batch.
+        classes: numbers of the classes to keep in all parts; None: all.
+        num_train: number of training images; None: all that are left by ``num_val``.
+        num_val: number of training images that are kept for validation; None: a tenth, at most
+            500.
+        seed: of the random order of training images.
+        size: side in pixels to which every image is resized, see ``latent_ebm.files.images``.
+        max_entries: largest number of pixel values that are decoded at once.
     """
 
     def __init__(

@@ -1,15 +1,15 @@
 """MNIST, whole or with one digit held out as the anomaly.
 
-The four IDX files are read from a directory (gzipped or not), or the same images come from OpenML
-through scikit-learn. What is checked is the content, by SHA-256 of the values after the header, so
-that a file may be compressed anew.
+The four IDX files, gzipped or not, are read from a directory, or else the same images come from
+OpenML through scikit-learn. The content is checked by SHA-256 of the values after the header, so
+that a file may be compressed again.
 
-Two protocols hold a digit out, and no figure means anything without its protocol. ``standard``
-trains on the training set without the digit and tests on all 10,000 test images, about a tenth of
-them anomalous. ``pooled`` joins all 70,000 images, trains on 80 % of the other digits and tests on
-their remaining 20 % together with *every* image of the held-out digit, so that a third of the test
-set or more is anomalous and chance is far higher. Validation images are always taken from the
-training normals: nothing is ever selected on test data.
+Two protocols hold a digit out, and results can only be compared under the same protocol.
+``standard`` trains on the training set without the digit, and tests on all 10,000 test images;
+about a tenth of them are anomalies. ``pooled`` joins all 70,000 images, trains on 80 % of the
+other digits, and tests on the remaining 20 % together with *every* image of the held-out digit. A
+third of this test set or more are anomalies, so that the AUPRC of chance is far higher. Validation
+images are always taken from the training images: nothing is selected on test data.
 """
 
 import gzip
@@ -143,11 +143,15 @@ def read_mnist(directory: str | None) -> tuple[Tensor, Tensor]:
 class MNIST(DataModule):
     """Images (1, 28, 28) in [-1, 1], labels 0 to 9.
 
-    Arguments: ``directory`` of the IDX files (else the environment variable ``LATENT_EBM_DATA``,
-    the folder or its subfolder ``mnist``; else OpenML, cached by scikit-learn); ``heldout`` digit
-    that is missing from ``train`` and ``val``; ``split``, ``standard`` or ``pooled`` (see the
-    module); ``num_val`` training normals for validation; ``num_train`` of the others to keep, all
-    by default; ``seed`` of the split.
+    Args:
+        directory: folder of the IDX files. None: the folder that ``LATENT_EBM_DATA`` names, or
+            its subfolder ``mnist``; without this variable OpenML, cached by scikit-learn.
+        batch_size: rows of a batch.
+        heldout: a digit that is left out of ``train`` and ``val``, or None.
+        split: "standard" or "pooled", see the module.
+        num_train: number of training images; None: all that are left by ``num_val``.
+        num_val: number of training images that are kept for validation.
+        seed: of the split.
     """
 
     def __init__(
@@ -177,8 +181,8 @@ class MNIST(DataModule):
         return (x[train], label[train]), (x[val], label[val]), (x[test], label[test])
 
     def split_indices(self, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Disjoint positions of the training, validation and test images among all; ``label``
-        (70000,).
+        """Disjoint positions of the training, validation and test images among all images with
+        ``label`` (70000,).
         """
         generator = make_generator(self.seed)
         everything = torch.arange(len(label))

@@ -1,4 +1,4 @@
-"""Ranges of data, so that rows in other units than the training data's are noticed."""
+"""Ranges of data, to notice rows in other units than those of the training data."""
 
 import torch
 from torch import Tensor
@@ -7,19 +7,19 @@ TOLERANCE = 0.25  # of a range, by which the ends of images' ranges may differ
 
 
 def range_of(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the greatest value: of every column (d,) of rows x (n, d), of all pixels () of
-    images.
+    """The smallest and the largest value of every column (d,) of rows x (n, d), or of all pixels
+    () of images.
     """
     return (x.amin(0), x.amax(0)) if x.ndim == 2 else (x.min(), x.max())
 
 
 def compare_ranges(x: Tensor, low: Tensor, high: Tensor) -> str | None:
-    """What is odd about the range of ``x`` (n, \\*event) next to that of the training data;
-    ``None`` if nothing is.
+    """What is odd about the range of ``x`` (n, \\*event) compared with the range ``low`` to
+    ``high`` of the training data; ``None`` if nothing is.
 
-    Images are odd if an end of their range is off by a quarter of the training images' range; rows
-    are if most of them have an entry further outside the training range than that is wide. A few
-    rows may: these are unusual rows.
+    Images are odd if an end of their range is off by more than a quarter of the training range.
+    Rows are odd if most of them have an entry that lies outside the training range by more than
+    its width. A few such rows are not odd, but anomalies.
     """
     width = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
     if x.ndim > 2:

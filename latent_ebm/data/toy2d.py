@@ -1,7 +1,7 @@
-"""Two-dimensional toy densities: a minute of training shows on a plot what a method does.
+"""Toy densities in two dimensions: a minute of training and a plot show what a method does.
 
-Every set is drawn afresh from the density (training, validation and test rows are independent),
-within about [-3, 3]^2. The label is the component a row was drawn from.
+Training, validation and test rows are independent draws from the density, within about
+[-3, 3]^2. The label is the component that a row was drawn from.
 """
 
 import math
@@ -82,8 +82,8 @@ TOYS: dict[str, Callable[[int, Generator], tuple[Tensor, Tensor]]] = {
 
 
 class Toy2D(DataModule):
-    """``num`` training rows (2,) of the density ``name``, and a fifth of that each for validation
-    and test.
+    """``num`` training rows (2,) of the density ``name``, and a fifth of that number each for
+    validation and for test.
     """
 
     def __init__(

@@ -1,6 +1,4 @@
-"""The user's own files of rows and images, checked, and with a word on what was left out of them
-and why.
-"""
+"""The user's own files of rows and images, checked, with notes on what was left out and why."""
 
 from latent_ebm.files.images import read_images
 from latent_ebm.files.limits import MAX_ENTRIES

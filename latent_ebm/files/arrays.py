@@ -1,5 +1,5 @@
-"""Arrays of ``.npy`` and ``.npz`` files: never unpickled, and their headers checked before memory
-is allocated.
+"""Arrays of ``.npy`` and ``.npz`` files: they are never unpickled, and their headers are checked
+before memory is allocated.
 """
 
 import math
@@ -39,7 +39,7 @@ def read_arrays(path: Path, key: str | None, max_entries: int) -> tuple[NDArray,
 
 
 def array_names(path: Path) -> list[str] | None:
-    """Names of the arrays in an ``.npz``; ``None`` for a file that is no archive."""
+    """Names of the arrays in an ``.npz``; ``None`` if the file is not an archive."""
     with reading(path, PLAIN):
         with path.open("rb") as file:
             if file.read(2) != b"PK":
@@ -67,7 +67,7 @@ def load_array(path: Path, name: str | None, max_entries: int) -> NDArray:
 
 @contextmanager
 def open_array(path: Path, name: str | None) -> Iterator[tuple[IO[bytes], int]]:
-    """The bytes of an ``.npy`` file, by itself or in an archive, and how many there are."""
+    """The bytes of an ``.npy`` file, alone or in an archive, and their number."""
     if name is None:
         with path.open("rb") as file:
             yield file, path.stat().st_size

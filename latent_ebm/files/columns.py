@@ -1,15 +1,16 @@
-"""Which columns of a table are features, which one names the rows, and which are left out and why.
+"""Which columns of a table are features, which column names the rows, and which are left out.
 
-What is decided by rule, for columns that nobody asks for by name:
+Fixed rules decide about columns that the user does not mention:
 
-- The first columns, if they have no names, are the index that pandas writes. A column without a
-  name and without values is left out.
-- A column called ``id``, ``index`` or ``..._id`` of whole numbers that differ in every row names
-  the rows, and so does a first column of eight and more that count them, by one from each to the
-  next. So does a column of words (dates, codes, file names) that differ in every row, unless
-  they are numbers with a unit.
-- A column ``label`` is the label; its words are classes, numbered by their names.
-- All others are features and must hold numbers.
+- The first columns, if they have no names, are the index that pandas writes. They are left out,
+  and so is a column without a name and without values.
+- These columns name the rows: one called ``id``, ``index`` or ``..._id`` of whole numbers that
+  differ in every row; the first column, if its numbers count eight or more rows up by one; and
+  one of words (dates, codes, file names) that differ in every row, unless the words are numbers
+  with a unit.
+- A column ``label`` is the label. If it holds words, they are classes, numbered in alphabetical
+  order.
+- All other columns are features and must hold numbers.
 """
 
 import re
@@ -35,9 +36,7 @@ UNNAMED = re.compile(r"Unnamed: (\d+)(\.\d+)?")  # what pandas calls a column wi
 
 
 class Columns(NamedTuple):
-    """``x`` (n, d), the ``names`` of its columns, and ``label`` (n,) and ``ids`` (n,) if there are
-    any.
-    """
+    """``x`` (n, d), the ``names`` of its columns, and ``label`` (n,) and ``ids`` (n,), if any."""
 
     x: NDArray[np.float64]
     names: list[str]
@@ -51,9 +50,9 @@ def choose(
 ) -> Columns:
     """The parts of ``table`` by the rules of this module.
 
-    ``id`` and ``drop`` are names that the user gave. With ``features`` the table must have these
-    columns, in any order, and no others but those that are left out. Raises ``ValueError`` for
-    columns that are absent, surplus or hold no numbers.
+    ``id`` and ``drop`` are names that the user gave. With ``features``, the table must have these
+    columns in any order, and no others but those that are left out. Raises ``ValueError`` for a
+    missing column, a surplus column, and a column that does not hold numbers.
     """
     check_different(table)
     frame, asked = table.frame, [*drop, *([] if id is None else [id])]
@@ -74,9 +73,7 @@ def choose(
 
 
 def number_classes(label: "pd.Series", notes: list[str]) -> NDArray:
-    """``label`` (n,) as numbers: those that it has, or those of its words in alphabetical
-    order.
-    """
+    """``label`` (n,) as numbers: its own, or the numbers of its words in alphabetical order."""
     from pandas.api.types import is_numeric_dtype
 
     if is_numeric_dtype(label) or label.isna().any():
@@ -107,8 +104,8 @@ def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
 def reasons_of_the_first(
     frame: "pd.DataFrame", kept: Collection[str | None], least: int
 ) -> dict[str, str]:
-    """Why the rules leave out the first columns, by name: an index, or one that counts ``least``
-    rows or more.
+    """Why the rules leave out the first columns, by name: because they are an index, or count
+    ``least`` rows or more.
     """
     from pandas.api.types import is_integer_dtype
 
@@ -124,15 +121,15 @@ def reasons_of_the_first(
 
 
 def differs(column: "pd.Series") -> bool:
-    """Whether the cells of ``column`` differ in every row; lists and the like are compared as they
-    are written.
+    """Whether the cells of ``column`` differ in every row. Lists and other objects are compared as
+    text.
     """
     return bool((column.astype(str) if column.dtype == object else column).is_unique)
 
 
 def names_of_rows(table: Table, column: "pd.Series", name: str) -> list[str]:
-    """The cells of ``column``, which names the rows. Raises ``ValueError`` for a missing one, as
-    totals have.
+    """The cells of ``column``, which names the rows. Raises ``ValueError`` for a missing cell, as
+    in a line of totals.
     """
     missing = column.isna().to_numpy()
     if missing.any():
@@ -145,8 +142,8 @@ def names_of_rows(table: Table, column: "pd.Series", name: str) -> list[str]:
 
 
 def are_measured(cells: list[str]) -> bool:
-    """Whether all ``cells`` are numbers with one unit, as 5 %, 1,234,567 or $ 3: no names of
-    rows.
+    """Whether all ``cells`` are numbers with one unit, such as 5 %, 1,234,567 or $ 3. Such cells
+    do not name rows.
     """
     units = {
         found.group("before", "after") if (found := MEASURED.fullmatch(cell.strip())) else None

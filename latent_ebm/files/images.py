@@ -1,13 +1,14 @@
 """Images of a folder, as numbers in [-1, 1].
 
-What is decided by rule:
+Fixed rules decide:
 
-- Files that end like an image count, also in subfolders; hidden files and folders do not.
-- Transparent images are put on white. Grey images among coloured ones are read as coloured.
-- Images are turned as their EXIF data say, and so as viewers show them. Of several pages or
-  pictures in one file the first is read.
+- All files with the suffix of an image are read, also those in subfolders, but no hidden files and
+  folders.
+- Transparent images are put on white. Grey images among coloured images are read as coloured.
+- Images are turned as their EXIF data say, as viewers do. If a file has several pages or pictures,
+  the first is read.
 - Images of several sizes are refused unless ``size`` is given. Then every image is resized to
-  ``size`` x ``size`` pixels, smoothed as needed (bicubic), its aspect ratio not kept.
+  ``size`` x ``size`` pixels (bicubic), whatever its aspect ratio.
 """
 
 import io
@@ -36,8 +37,8 @@ Encoded = Path | bytes  # an image as a file, or as the content of one
 
 
 class Header(NamedTuple):
-    """What an image says of itself: colours, transparency, to be turned, one of several; height
-    and width, once turned.
+    """What the header of an image says: whether it is in colour, transparent, to be turned, and
+    one of several pictures; and its height and width after turning.
     """
 
     colour: bool
@@ -54,7 +55,7 @@ def read_images(
     max_entries: int = MAX_ENTRIES,
     colour: bool | None = None,
 ) -> Rows:
-    """Images (n, C, H, W) of a folder, by the rules of this module, called by their files.
+    """Images (n, C, H, W) of a folder, by the rules of this module; their ids are file names.
 
     ``colour`` makes all of them RGB or grey; by default they are RGB if one has colours.
     Raises ``ValueError`` unless there is an image, all are of one size and can be read, and there
@@ -71,7 +72,9 @@ def read_images(
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Files in ``folder`` and its subfolders that end like an image, in alphabetical order."""
+    """Files in ``folder`` and its subfolders with the suffix of an image, in alphabetical
+    order.
+    """
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -141,7 +144,7 @@ def open_image(encoded: Encoded) -> "Image":
 
 
 def read_header(encoded: Encoded, name: str) -> Header:
-    """What an image says of itself, before its pixels are read. Raises ``ValueError`` as
+    """The header of an image, read before its pixels. Raises ``ValueError`` as
     ``read_images``.
     """
     from PIL import Image
@@ -165,9 +168,8 @@ def header_of(image: "Image") -> Header:
     if image.mode not in (*GREY, *COLOUR):
         raise ValueError(f"it must have 8 bits of grey or RGB, got mode {image.mode}")
     transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    orientation = Image.Image.getexif(image).get(
-        ORIENTATION, 1
-    )  # that of PNG images would read all pixels
+    # The method of PNG images would read all pixels.
+    orientation = Image.Image.getexif(image).get(ORIENTATION, 1)
     sideways = orientation in SIDEWAYS and image.format != "TIFF"  # which Pillow turns by itself
     height, width = (image.width, image.height) if sideways else (image.height, image.width)
     several = getattr(image, "n_frames", 1) > 1
@@ -185,9 +187,8 @@ def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> 
     """Pixels (C, H, W) of one image: turned, put on white, as grey or RGB, resized."""
     from PIL import Image, ImageOps
 
-    content = (
-        encoded if isinstance(encoded, bytes) else encoded.read_bytes()
-    )  # Pillow maps turned files of TIFF wrongly
+    # From a path, Pillow would map turned TIFF files wrongly.
+    content = encoded if isinstance(encoded, bytes) else encoded.read_bytes()
     with reading(name, PLAIN), open_image(content) as image:
         header = header_of(image)
         image = (
@@ -203,7 +204,7 @@ def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> 
 
 
 def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> list[str]:
-    """What was decided on images, and for how many."""
+    """What was decided about images, and for how many of them."""
     transparent = sum(header.transparent for header in headers)
     grey = sum(not header.colour for header in headers) if colour else 0
     resized = (

@@ -1,4 +1,4 @@
-"""How large a user's file may be, asked before memory is allocated for it."""
+"""How large a user's file may be; this is checked before memory is allocated."""
 
 from pathlib import Path
 

@@ -21,12 +21,16 @@ MISSING = ("refuse", "drop")
 
 
 class Rows(NamedTuple):
-    """Rows as a file holds them, and how the file speaks of them.
+    """Rows of a file, and their names.
 
-    ``x`` (n, \\*event) finite; an integer ``label`` (n,) if there is one; the ``names`` of a
-    table's columns, and whether a header gives them; what each row is called: its id, else the
-    line it stands on, else its number from 0, with the ``word`` that goes before it ("line", "row"
-    or nothing); and ``notes`` on what was decided or left out, and why.
+    Args:
+        x: the rows (n, \\*event), finite.
+        label: integer labels (n,), or None.
+        names: names of a table's columns, or None.
+        has_header: whether a header gives these names.
+        ids: the name of each row: its id, else its line in the file, else its number from 0.
+        word: precedes an id in a sentence: "line", "row" or nothing.
+        notes: what was decided or left out, and why.
     """
 
     x: NDArray[np.float64]
@@ -38,7 +42,7 @@ class Rows(NamedTuple):
     notes: list[str]
 
     def call(self, row: int) -> str:
-        """What row number ``row``, from 0, is called in a sentence."""
+        """The name of row number ``row``, from 0, in a sentence."""
         return f"{self.word} {self.ids[row]}".strip()
 
 
@@ -47,12 +51,17 @@ class Reader:
     """Reads rows from .csv, .tsv, .parquet, .npz and .npy files, by the rules of ``text`` and
     ``columns``.
 
-    Arguments: ``id``, the column that names the rows; ``drop``, columns to leave out; ``sep``
-    between cells ("," ";" "tab" or "space"); ``header``, whether the first line names the columns,
-    by rule if left out; ``missing``, "refuse" or "drop" for rows with missing values; ``key``, the
-    array of rows in an .npz, by default ``x``, if there, else ``X``; ``max_entries`` of a file,
-    asked before memory is allocated. A column without a name of its own is called "column 1" and
-    so on.
+    A column without a name is called "column 1" and so on.
+
+    Args:
+        id: the column that names the rows; None: found by rule.
+        drop: columns to leave out.
+        sep: what separates cells: "," or ";" or "tab" or "space"; None: found by rule.
+        header: whether the first line names the columns; None: found by rule.
+        missing: what to do about rows with missing values: "refuse" the file or "drop" them.
+        key: the array of rows in an .npz; None: ``x`` if there is one, else ``X``.
+        max_entries: largest number of entries (rows x columns) of a file, checked before memory
+            is allocated.
     """
 
     id: str | None = None

@@ -1,4 +1,6 @@
-"""A table as it was read, before its columns are chosen, and how one speaks of its cells."""
+"""A table as it was read, before its columns are chosen, and the names of its cells in
+messages.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,11 +12,11 @@ LABEL = "label"  # the column of labels
 
 
 class Table(NamedTuple):
-    """``frame``, as the file at ``path`` holds it; whether the names of its columns are the
-    file's.
+    """The ``frame`` in the file at ``path``.
 
-    ``notes`` say what was decided; ``lines`` are those of the rows in a file of text, from 1;
-    ``ids`` the rows' own names, where a file keeps these apart.
+    ``has_header`` tells whether the names of the columns come from the file; ``notes`` say what
+    was decided; ``lines`` are the line numbers of the rows in a text file, from 1; ``ids`` are
+    names of the rows, if the file keeps them apart.
     """
 
     path: Path

@@ -1,19 +1,23 @@
 r"""Tables in text files, as pandas, spreadsheets and instruments write them.
 
-What is decided by rule:
+Fixed rules decide:
 
-- The text is UTF-8, or UTF-16 with its mark, else Windows-1252, as spreadsheets write it.
-- Above the table may stand ``sep=;``, as spreadsheets read it, and comments that begin with ``#``
-  or ``%``. The last of these is the header if it has a name for each number of the next line.
-- Cells are separated by tabs, semicolons or commas: the first of these that the first two lines
-  have as many of, else that the first line has; or by spaces if two lines have none of these and
-  the second has several numbers.
-- Between semicolons or tabs, ``1,5`` is a number with a decimal comma, in all columns if in one.
+- The text is UTF-8, or UTF-16 if it begins with the mark of UTF-16, or else Windows-1252, which
+  spreadsheets write.
+- Above the table there may be ``sep=;``, which spreadsheets understand, and comments that begin
+  with ``#`` or ``%``. The last comment is the header if it has a name for each number of the next
+  line.
+- Cells are separated by tabs, semicolons or commas: the first of these that occurs equally often
+  in the first two lines, or else the first that occurs in the first line. If none occurs in two
+  lines and the second line has several numbers, cells are separated by spaces.
+- Between semicolons or tabs, ``1,5`` is a number with a decimal comma; if one column has such
+  numbers, all have.
 - The first line is a header if it holds no number, or a column ``label``, or a name that the
-  caller mentions, or two or more numbers that are 0, 1, 2, ... in order. A line of words and
-  other numbers, or one of eight and more numbers that rise above one of numbers that do not (as
-  wavelengths do), could be either: the caller must say.
-- Blank lines are skipped. Blank cells, ``NA``, ``NaN``, ``null`` and the like are missing values.
+  caller mentions, or the numbers 0, 1, 2, ... in order. Two kinds of first lines could be a header
+  or a row, so that the caller must say: one of words and other numbers, and one of eight or more
+  rising numbers, such as wavelengths, if the numbers of the second line do not rise.
+- Blank lines are skipped. Blank cells, ``NA``, ``NaN``, ``null`` and similar words are missing
+  values.
 """
 
 import codecs
@@ -79,7 +83,9 @@ def read_text(
 
 
 def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
-    """What pandas makes of ``path``; a row with more cells than the first line is an error."""
+    """The table that pandas reads from ``path``; a row with more cells than the first line is an
+    error.
+    """
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -121,8 +127,8 @@ def find_encoding(path: Path, notes: list[str]) -> str:
 def find_table(
     path: Path, encoding: str, notes: list[str], header: bool | None
 ) -> tuple[int, str | None, list[str]]:
-    """How many lines stand above the table, the separator if one of them says it, and the names in
-    the last of them if it has some, unless ``header`` is false.
+    """The number of lines above the table, the separator if one of them names it, and the names in
+    the last of them if it has any and ``header`` is not false.
     """
     number, above, said = 0, [], None
     with path.open(encoding=encoding, newline=None) as file:
@@ -153,7 +159,7 @@ def names_in(comment: str, line: str, sep: str | None) -> list[str]:
 
 
 def first_lines(path: Path, encoding: str, above: int = 0) -> list[str]:
-    """The first two lines that are not blank, or as much of them as a cell may have;
+    """The first two lines that are not blank, each cut to the largest size of a cell. Raises
     ``ValueError`` if there is none.
     """
     lines: list[str] = []
@@ -168,7 +174,7 @@ def first_lines(path: Path, encoding: str, above: int = 0) -> list[str]:
 
 
 def find_separator(lines: list[str], notes: list[str]) -> str:
-    """What is between the cells of ``lines``, by the rule of this module."""
+    """What separates the cells of ``lines``, by the rule of this module."""
     unquoted = [re.sub(r'"[^"]*"', "", line) for line in lines]
     counts = {sep: [line.count(sep) for line in unquoted] for sep in NAMES}
     alike = [sep for sep, (first, *more) in counts.items() if first and more in ([], [first])]
@@ -182,7 +188,9 @@ def find_separator(lines: list[str], notes: list[str]) -> str:
 
 
 def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
-    """Raise ``ValueError`` for too many cells, too long a cell, or NUL bytes, in little memory."""
+    """Raise ``ValueError`` for too many cells, a cell too long, or NUL bytes; takes little
+    memory.
+    """
     marks = [mark.encode() for mark in (" " if sep == SPACES else sep, "\n", "\r")]
     entries = 0
     with path.open("rb") as file:
@@ -226,8 +234,8 @@ def unsure(path: Path, what: str) -> ValueError:
 
 
 def rises(cells: Sequence[Any]) -> bool:
-    """Whether ``cells`` are many numbers, each greater than the one before, as wavelengths over a
-    spectrum are.
+    """Whether ``cells`` are many numbers, each greater than the one before, like the wavelengths
+    of a spectrum.
     """
     texts = [str(cell).replace(",", ".", 1) for cell in cells]
     numbers = [float(text) for text in texts if is_number(text)]

@@ -43,9 +43,9 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
     closed k-NN balls.
 
     Precision: share of fakes inside some real ball. Recall: share of reals inside some fake ball.
-    Density: mean number of real balls that hold a fake, over k (1 for equal distributions;
-    may exceed 1). Coverage: share of real balls that hold a fake; `1 - prod_i (n - i) / (n + m -
-    i)`, i = 1..k, in expectation for equal distributions.
+    Density: mean number of real balls that hold a fake, over k; it may exceed 1. Coverage: share
+    of real balls that hold a fake. For equal distributions, the expected density is 1, and the
+    expected coverage is `1 - prod_i (n - i) / (n + m - i)`, i = 1..k.
 
     Args:
         real: reference samples, shape (n, d), n >= k + 1.
