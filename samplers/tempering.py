@@ -137,8 +137,8 @@ class ParallelTempering(Wrapper[TemperingState]):
     steps, by .06 after 300 and by .01 after 3,000; with exact draws at every rung, 20,000 chains
     showed no error.
 
-    Raises ``ValueError`` unless the ladder
-    increases from above 0 to 1, and for a ``sampler`` with a ladder of its own.
+    Raises ``ValueError`` unless the ladder increases from above 0 to 1, and for a ``sampler`` with
+    a ladder of its own.
     """
 
     ladder: tuple[float, ...]
