@@ -95,6 +95,11 @@ class UFOGen(AdversarialRule):
         self.conditioner.requires_grad_(False)
         self.reconstruction = reconstruction
 
+    def on_train_start(self) -> None:
+        """Keep a conditioner with dropout from being used with it."""
+        super().on_train_start()
+        self.conditioner.eval()
+
     def meet(self, x: Tensor, condition: Condition) -> Meeting:
         k = self.draw_steps(x)
         guess = self.denoise(self.diffuse(x, k), k, condition)

@@ -57,6 +57,8 @@ def student() -> dict[str, Any]:
         "fake": None,
         "latent_shape": [2],
         "optimizer": OPTIMIZER,
+        "conditioner": part("latent_ebm.conditions.ClassLabels", num_classes=3),
+        "guidance": 1.5,
     }
     sampler = part("samplers.Langevin", step_size=0.16, num_steps=2)
     return part(
@@ -110,6 +112,10 @@ def test_steps_and_guidance_of_a_teacher_are_chosen() -> None:
 @pytest.mark.parametrize("name", ["student", "ufogen"])
 def test_students_are_sampled_without_options(name: str) -> None:
     assert sample(f"{name}/last.ckpt")["x"].shape == (5, 2)
+
+
+def test_a_student_that_is_told_classes_draws_them_in_turn() -> None:
+    assert sample("student/last.ckpt")["label"].tolist() == [0, 1, 2, 0, 1]
 
 
 def test_a_student_holds_the_teacher_that_it_named(
