@@ -113,7 +113,7 @@ class Condition(Mapping[str, Tensor], Described):
         self, value: Callable[[Tensor], Tensor], entry: Callable[[Tensor], Tensor]
     ) -> "Condition":
         """What ``value`` makes of the tensors and ``entry`` of the nulls, without checks."""
-        made = Condition()
+        made = Condition.__new__(Condition)
         made.tensors = {name: value(v) for name, v in self.items()}
         made.null = {name: entry(v) for name, v in self.null.items()}
         return made

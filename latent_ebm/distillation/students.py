@@ -11,12 +11,17 @@ from samplers.schedules import Schedule, broadcast
 
 
 class OneStep(Artefact):
-    """``g(z) = D(sigma_t z, t)``: a copy of ``denoiser`` held at the time of ``init_log_snr``,
-    trainable.
+    """``g(z) = D(sigma_t z, t)``: a trainable copy of ``denoiser``, always asked at one time t.
 
-    z has the shape of x; conditions are handed on. Raises ``ValueError`` for a log-SNR outside the
-    denoiser's schedule. Source: Luo et al. 2023, arXiv:2305.18455; Xie et al. 2024,
-    arXiv:2405.16852, with -6 on ImageNet.
+    z has the shape of x; conditions are handed on as keywords. Source: Luo et al. 2023,
+    arXiv:2305.18455; Xie et al. 2024, arXiv:2405.16852, with -6 on ImageNet.
+
+    Args:
+        denoiser: The denoiser that is copied.
+        init_log_snr: The log-SNR at the time t.
+
+    Raises:
+        ValueError: For a log-SNR outside the denoiser's schedule.
     """
 
     t: Tensor
@@ -35,8 +40,8 @@ class OneStep(Artefact):
 
 
 class LinearDenoiser(Denoiser):
-    """The exact denoiser of the samples ``W z + b`` of a linear ``student``, whatever its weights
-    are at the moment.
+    """The exact denoiser of the samples ``W z + b`` of a linear ``student``, which follows its
+    weights as they change.
 
     ``D = b + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha b)`` with ``C = W W^T``: as ``fake``
     of a distiller it is the optimum that a network would have to learn anew after every step of

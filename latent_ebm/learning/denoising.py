@@ -2,10 +2,10 @@ r"""Diffusion models: a denoiser trained at all noise levels at once, on data or
 a latent model.
 
 ``D = E[x_0 | x_t]`` is a regression of clean data on noised ones, and with it the score of the
-noised data is known (Vincent 2011; Ho et al. 2020, arXiv:2006.11239). Each error counts ``w =
-(sigma / alpha)^-2 + data_scale^-2`` times, by which the network of an EDM-preconditioned denoiser
-has a target of unit variance at every noise level (Karras et al. 2022, arXiv:2206.00364). What
-decides where the network is good is which noise levels are drawn how often.
+noised data is known (Vincent 2011; Ho et al. 2020, arXiv:2006.11239). Each error has the weight
+``w = (sigma / alpha)^-2 + data_scale^-2``, with which the network of an EDM-preconditioned denoiser
+has a target of unit variance at every noise level (Karras et al. 2022, arXiv:2206.00364). The
+network becomes good at the noise levels that are drawn often.
 """
 
 from collections.abc import Sequence

@@ -3,12 +3,12 @@ r"""Convolutional decoder and encoder for square images.
 The decoder maps ``z`` linearly to ``channels * 2^k`` maps of the base size ``s_0``, doubles the
 size ``k - 1`` times by ``ConvTranspose2d(4, 2, 1)``, halving the channels, and reaches the image
 by one 3x3 convolution at half resolution that predicts the four sub-pixels of every cell
-(``PixelShuffle``). Feature maps at full resolution, where more than half the time of a usual
-decoder goes, never exist: inference by MCMC differentiates the decoder in ``z`` at every step, and
-this order of layers costs half of the usual one on a CPU. Transposed convolutions are kept inside
-because they need fewer multiplications than a sub-pixel or nearest-neighbour convolution between
-the same maps. All maps lie in memory channels last, in which convolutions cost less. There is no
-batch normalisation, since the density of one row must not depend on the others.
+(``PixelShuffle``). There are no feature maps at full resolution, where a usual decoder spends more
+than half of its time: inference by MCMC differentiates the decoder in ``z`` at every step, and on a
+CPU this order of layers costs half of the usual one. Inside, transposed convolutions need fewer
+multiplications than a sub-pixel or nearest-neighbour convolution between the same maps. All maps
+are stored channels last, which makes convolutions faster. There is no batch normalisation, because
+the density of one row must not depend on the others.
 """
 
 from collections.abc import Sequence
@@ -44,11 +44,17 @@ def base_size(shape: Sequence[int]) -> tuple[int, int]:
 class ConvDecoder(Artefact):
     """Decoder ``(batch, dim) -> (batch, *shape)``.
 
-    Arguments: latent ``dim``; image ``shape`` (C, H, W) with H = W = 8, 28, 32, 64 or any size
-    that halves down to 8 or less; ``channels`` sets the width; ``activation`` as in
-    ``make_activation``; ``output`` is ``tanh`` for images in [-1, 1], or ``linear``. On images
-    that are mostly background, ``tanh`` can saturate at -1 under a large learning rate and learn
-    no more (seen with squared error and Adam at 1e-3); ``linear`` cannot.
+    On images that are mostly background, the output "tanh" can saturate at -1 under a large
+    learning rate and then learns no more (seen with squared error and Adam at 1e-3); "linear"
+    cannot.
+
+    Args:
+        dim: The dimension of a latent.
+        shape: The shape (C, H, W) of an image, with H = W = 8, 28, 32, 64 or any size that halves
+            down to 8 or less.
+        channels: Sets the width of all layers.
+        activation: "gelu", "leaky_relu", "silu" or "tanh".
+        output: "tanh" for images in [-1, 1], or "linear".
     """
 
     def __init__(
@@ -113,9 +119,11 @@ class OnMaps(nn.Module):
 class ConvEncoder(Artefact):
     """Encoder ``(batch, *shape) -> (batch, out_dim)``, the mirror of ``ConvDecoder``.
 
-    Arguments: image ``shape`` (C, H, W) as for the decoder; ``out_dim``, twice the latent
-    dimension for a mean and a log-scale; ``channels`` sets the width; ``activation`` as in
-    ``make_activation``.
+    Args:
+        shape: The shape (C, H, W) of an image, as for the decoder.
+        out_dim: The number of outputs: twice the latent dimension for a mean and a log-scale.
+        channels: Sets the width of all layers.
+        activation: "gelu", "leaky_relu", "silu" or "tanh".
     """
 
     def __init__(
