@@ -3,9 +3,9 @@ a latent model.
 
 ``D = E[x_0 | x_t]`` is a regression of clean data on noised ones, and with it the score of the
 noised data is known (Vincent 2011; Ho et al. 2020, arXiv:2006.11239). Each error has the weight
-``w = (sigma / alpha)^-2 + data_scale^-2``, with which the network of an EDM-preconditioned denoiser
-has a target of unit variance at every noise level (Karras et al. 2022, arXiv:2206.00364). The
-network becomes good at the noise levels that are drawn often.
+``w = (sigma / alpha)^-2 + data_scale^-2``, with which the network of an EDM-preconditioned
+denoiser has a target of unit variance at every noise level (Karras et al. 2022, arXiv:2206.00364).
+The network becomes good at the noise levels that are drawn often.
 """
 
 from collections.abc import Sequence

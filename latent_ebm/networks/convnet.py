@@ -4,8 +4,8 @@ The decoder maps ``z`` linearly to ``channels * 2^k`` maps of the base size ``s_
 size ``k - 1`` times by ``ConvTranspose2d(4, 2, 1)``, halving the channels, and reaches the image
 by one 3x3 convolution at half resolution that predicts the four sub-pixels of every cell
 (``PixelShuffle``). There are no feature maps at full resolution, where a usual decoder spends more
-than half of its time: inference by MCMC differentiates the decoder in ``z`` at every step, and on a
-CPU this order of layers costs half of the usual one. Inside, transposed convolutions need fewer
+than half of its time: inference by MCMC differentiates the decoder in ``z`` at every step, and on
+a CPU this order of layers costs half of the usual one. Inside, transposed convolutions need fewer
 multiplications than a sub-pixel or nearest-neighbour convolution between the same maps. All maps
 are stored channels last, which makes convolutions faster. There is no batch normalisation, because
 the density of one row must not depend on the others.
