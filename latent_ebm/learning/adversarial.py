@@ -3,8 +3,9 @@ a noise schedule.
 
 Where a step is large, ``p(x_0 | x_t)`` has many modes. A denoiser is the mean of this
 distribution and cannot draw from it; a generator can, if a critic tells its draws from the data.
-``x_k`` is the data under the noise of time k / T. Both ends are exact: ``x_0`` is the data and ``x_T`` is noise
-alone, so that generation starts from the distribution that the generator was trained on.
+``x_k`` is the data under the noise of time k / T. Both ends are exact: ``x_0`` is the data and
+``x_T`` is noise alone, so that generation starts from the distribution that the generator was
+trained on.
 """
 
 from abc import abstractmethod
