@@ -18,12 +18,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from samplers.derivatives import (
-    check_recording,
-    check_value,
-    differentiate,
-    value_and_divergence,
-)
+from samplers.derivatives import check_recording, check_value, differentiate, value_and_divergence
 
 LogDensity = Callable[[Tensor], Tensor]
 Weight = float | Tensor
