@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.blocks import BLOCK
 from latent_ebm.conditions import (
     Batch,
     BatchLike,
@@ -24,8 +25,6 @@ from latent_ebm.posteriors import MCMCPosterior, Posterior
 from latent_ebm.priors import Prior, RatioPrior
 from samplers import LogDensity, Sampler
 from samplers.checks import check_kind, check_numbers
-
-BLOCK = 500  # rows that are decoded at once
 
 
 def acceptance(
