@@ -21,7 +21,9 @@ from samplers.run_checks import check_finite
 
 
 class Given(Density):
-    """A log-density given ``data``: one of a ``family`` that stays while the data change."""
+    """A log-density given ``data``. Its ``family``, a posterior's model for example, stays the
+    same when the data change.
+    """
 
     def __init__(self, family: object, data: Tensor) -> None:
         self.family, self.data = family, data
@@ -34,7 +36,7 @@ class Given(Density):
 class Graph(NamedTuple):
     """A recorded chain: it reads ``start`` (chains, \\*event) and ``data``, and writes ``end``."""
 
-    graph: "torch.cuda.CUDAGraph"  # which builds of torch for the CPU lack
+    graph: "torch.cuda.CUDAGraph"  # a string, because CPU builds of torch lack this class
     start: Tensor
     data: Tensor | None
     end: Tensor
@@ -53,11 +55,11 @@ class Captured(Wrapper):
     """Run ``sample`` of ``sampler`` as one CUDA graph, with the same result as without.
 
     For each log-density and shape, the first call runs the chain as it is, the second records it,
-    and all later calls replay the recording. A recording lives as long as its log-density; the
-    posteriors of a model, a family of ``Given``, share those of the model. Parameters may change
-    in place, as optimisers and ``load_state_dict`` change them. If they move to other memory, this
-    is noticed if the log-density, or its family, is an ``nn.Module``. What a log-density does must
-    not depend on values that the processor reads (``.item()``, ``if tensor:``).
+    and all later calls replay the recording. A recording lives as long as its log-density. The
+    posteriors of one model (a family of ``Given``) share a recording. Parameters may change in
+    place, as optimisers and ``load_state_dict`` change them. If they move to other memory, the
+    chain is recorded anew, provided that the log-density or its family is an ``nn.Module``. A
+    log-density must not branch on values that the processor reads (``.item()``, ``if tensor:``).
 
     ``run``, ``step`` and ``rsample`` are those of ``sampler``, and so is ``sample`` on devices
     other than CUDA. Recordings are not copied or saved with the sampler.
@@ -113,11 +115,11 @@ class Captured(Wrapper):
     def record(
         self, log_density: LogDensity, position: Tensor, generator: torch.Generator | None
     ) -> Graph:
-        """The chain for starts shaped like ``position``, recorded, not run."""
+        """Record the chain for starts of the shape of ``position``, without running it."""
         graph, start, data = torch.cuda.CUDAGraph(), position.detach().clone(), None
         if generator is not None:
             graph.register_generator_state(generator)
-        # parameters that autocast has cached in low precision would be cached in the recording
+        # without its cache, autocast converts the parameters anew in every replay
         uncached = torch.autocast("cuda", precision(), precision() is not None, False)
         if isinstance(log_density, Given):
             data = log_density.data.clone()
@@ -132,7 +134,7 @@ class Captured(Wrapper):
 
 
 def layout(x: Tensor | None) -> Hashable:
-    """What must not change of a tensor for a recording to hold."""
+    """The properties of a tensor that a recording depends on."""
     return () if x is None else (x.shape, x.dtype, x.device)
 
 
@@ -142,7 +144,7 @@ def precision() -> torch.dtype | None:
 
 
 def addresses(family: object) -> tuple[int, ...]:
-    """Where the parameters and buffers of a module lie in memory; nothing for other functions."""
+    """The memory addresses of a module's parameters and buffers; empty for other functions."""
     if not isinstance(family, nn.Module):
         return ()
     return tuple(t.data_ptr() for t in (*family.parameters(), *family.buffers()))

@@ -15,15 +15,19 @@ INTEGERS = (torch.int64, torch.int32)
 
 
 class PersistentChains(nn.Module):
-    """``num_chains`` particles of shape ``event_shape``, started from N(0, I), advanced a few at a
-    time.
+    """Particles that start from N(0, I) and are advanced a few at a time.
 
-    The only stateful object of this package: ``particles`` (num_chains, \\*event) is a buffer, so
-    it moves with the module and is part of its checkpoints. The particles can be the negative
-    samples of persistent contrastive divergence, one chain for each datum, or a pool from which
-    negative samples are drawn.
+    ``particles`` (num_chains, \\*event) is a buffer, so it moves with the module and is part of
+    its checkpoints. The particles can be the negative samples of persistent contrastive
+    divergence, one chain for each datum, or a pool from which negative samples are drawn.
 
-    Raises ``ValueError`` for a ``num_chains`` or a size of an event that is not an integer >= 1.
+    Args:
+        num_chains: Number of particles.
+        event_shape: Shape of a particle.
+        generator: Source of randomness.
+
+    Raises:
+        ValueError: For a ``num_chains`` or a size of an event that is not an integer >= 1.
     """
 
     particles: Tensor
@@ -68,11 +72,12 @@ class PersistentChains(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Run ``sampler`` from the particles at ``index`` (n,), keep the result and return it (n,
-        \\*event).
+        """Run ``sampler`` from the particles at ``index`` (n,), store the new particles and return
+        them (n, \\*event).
 
-        Raises ``IndexError`` for an index outside ``[0, num_chains)``, ``ValueError`` for one that
-        is not (n,) integers.
+        Raises:
+            IndexError: For an index outside ``[0, num_chains)``.
+            ValueError: For an index that does not consist of n integers.
         """
         if not (isinstance(index, Tensor) and index.dtype in INTEGERS and index.ndim == 1):
             got = (

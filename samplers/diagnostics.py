@@ -1,7 +1,7 @@
-r"""Diagnostics: did the chains mix, do they move, are their draws those of the target?
+r"""Diagnostics: did the chains mix, do they move, do their draws follow the target?
 
 Effective sample size and split R-hat look at the chains alone and cannot see a mode that no chain
-found. The kernel Stein discrepancy compares draws with the target's score, hence needs no
+has found. The kernel Stein discrepancy compares draws with the target's score. It needs no
 normaliser, no exact draws and no second sample.
 """
 
@@ -30,7 +30,7 @@ def check_draws(draws: Tensor) -> None:
         )
     if not bool(draws.isfinite().all()):
         raise ValueError(
-            f"draws must be finite: {int((~draws.isfinite()).sum())} of {draws.numel()} numbers "
+            f"draws must be finite: {int((~draws.isfinite()).sum())} of {draws.numel()} entries "
             "are not"
         )
 
@@ -39,12 +39,14 @@ def ess(draws: Tensor) -> Tensor:
     """Bulk effective sample size (\\*event) of ``draws`` (num_draws, chains, \\*event), all chains
     pooled.
 
-    That of the rank-normalised halves of the chains, by the initial monotone sequence of their
-    autocorrelations (Geyer 1992) with the variance between halves counted in, so that chains that
-    disagree have few effective draws. At most ``N log10 N`` of N draws, as for draws that
-    alternate about the mean; 1 where no draw differs. Source: Vehtari et al. 2021,
-    arXiv:1903.08008. Raises ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not
-    finite.
+    Each chain is cut into halves, and the draws are replaced by normal scores of their ranks. The
+    autocorrelations are summed up to the end of Geyer's initial monotone sequence (Geyer 1992).
+    The variance between halves counts as well, so that chains that disagree have few effective
+    draws. The size is at most ``N log10 N`` for N draws (draws that alternate about the mean), and
+    1 where all draws are equal. Source: Vehtari et al. 2021, arXiv:1903.08008.
+
+    Raises:
+        ValueError: For fewer than 2 axes or 4 draws, or draws that are not finite.
     """
     check_draws(draws)
     x = normal_scores(halves(draws))
@@ -62,10 +64,13 @@ def split_rhat(draws: Tensor) -> Tensor:
     """Rank-normalised split R-hat (\\*event) of ``draws`` (num_draws, chains, \\*event): 1 when
     half-chains agree.
 
-    Suspect above 1.01, bad above 1.1. The larger of that of the draws, which sees other means, and
-    that of their distances from the median, which sees other spreads, as of a stuck chain.
-    Infinite where no half-chain moves. Source: Vehtari et al. 2021, arXiv:1903.08008. Raises
-    ``ValueError`` for fewer than 2 axes or 4 draws, or draws that are not finite.
+    Values above 1.01 are suspect, values above 1.1 are bad. R-hat is computed for the draws, which
+    shows chains with different means, and for their distances from the median, which shows chains
+    with different spreads, such as a stuck one; the larger value is returned. It is infinite where
+    no half-chain moves. Source: Vehtari et al. 2021, arXiv:1903.08008.
+
+    Raises:
+        ValueError: For fewer than 2 axes or 4 draws, or draws that are not finite.
     """
     check_draws(draws)
     x = halves(draws)
@@ -77,8 +82,8 @@ def split_rhat(draws: Tensor) -> Tensor:
 
 
 def halves(draws: Tensor) -> Tensor:
-    """First and last halves as chains of their own, (num_draws // 2, 2 chains, events), float64,
-    on the CPU.
+    """The first and last half of each chain as separate chains (num_draws // 2, 2 chains, events),
+    in float64 on the CPU.
     """
     x, num = draws.detach().double().cpu(), len(draws) // 2
     x = x.unsqueeze(2).flatten(2)
@@ -86,8 +91,8 @@ def halves(draws: Tensor) -> Tensor:
 
 
 def normal_scores(x: Tensor) -> Tensor:
-    """Normal quantiles of the ranks of ``x`` (num, chains, events) among the draws of all chains,
-    tied ranks averaged.
+    """Normal quantiles of the ranks of ``x`` (num, chains, events) among the draws of all chains.
+    Ties get their average rank.
     """
     from scipy.stats import rankdata
 
@@ -97,22 +102,22 @@ def normal_scores(x: Tensor) -> Tensor:
 
 
 def chain_variances(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance of the means of chains, and mean of their variances (events,), for ``x`` (num,
-    chains, events).
+    """The variance of the chains' means and the mean of their variances, both (events,), for ``x``
+    (num, chains, events).
     """
     return x.mean(0).var(0), x.var(0).mean(0)
 
 
 def ratio_of_scales(x: Tensor) -> Tensor:
-    """R-hat (events,) of chains ``x`` (num, chains, events): root of pooled over mean variance of
-    a chain.
+    """R-hat (events,) of chains ``x`` (num, chains, events): the square root of the pooled
+    variance over the mean variance of a chain.
     """
     between, within = chain_variances(x)
     return torch.where(within > 0, (between / within + (len(x) - 1) / len(x)).sqrt(), math.inf)
 
 
 def autocovariance(x: Tensor) -> Tensor:
-    """Autocovariance of ``x`` (num, chains, events) at all lags 0 to num - 1 of the first axis, by
+    """Autocovariance of ``x`` (num, chains, events) along the first axis at lags 0 to num - 1, by
     Fourier transform.
     """
     num = len(x)
@@ -124,10 +129,10 @@ def monotone_sum(rho: Tensor) -> Tensor:
     """Sum (events,) of ``rho`` (num, events) over all lags of both signs, by Geyer's initial
     monotone sequence.
 
-    Sums of pairs of lags, made decreasing, count until one is not positive; of that, the even lag
-    alone if it is.
+    Adjacent lags are added in pairs, and the sums are made decreasing. Pairs count until one is
+    not positive; of that pair only the even lag counts, if it is positive.
     """
-    last = max(0, (len(rho) - 3) // 2)  # as many pairs as have a successor
+    last = max(0, (len(rho) - 3) // 2)  # number of pairs that have a successor
     pairs = (rho[0::2][: last + 1] + rho[1::2][: last + 1]).cummin(0).values
     stop = torch.where((pairs <= 0).any(0), (pairs <= 0).int().argmax(0), last)
     counted = torch.arange(last + 1)[:, None] < stop
@@ -137,7 +142,9 @@ def monotone_sum(rho: Tensor) -> Tensor:
 
 def acceptance(infos: Iterable[Info]) -> Tensor:
     """Mean acceptance probability (chains,) over ``infos``, as yielded by ``Sampler.run``.
-    ``ValueError`` if none.
+
+    Raises:
+        ValueError: If there are no infos.
     """
     total, count = None, 0
     for info in infos:
@@ -153,11 +160,14 @@ def kernel_stein_discrepancy(
     """Distance (scalar, >= 0) of draws ``x`` (n, \\*event) from the distribution with the
     given log-density; V-statistic.
 
-    Square root of the mean over all pairs, the diagonal included, of the Stein kernel of the
-    inverse multiquadric ``(scale^2 + |x - y|^2)^exponent``, which detects non-convergence for ``-1
-    < exponent < 0`` (Gorham & Mackey 2017, arXiv:1703.01717). It is 0 only in the limit: n exact
-    draws give O(n^-1/2). Time and memory O(n^2). Raises ``ValueError`` for fewer than 2 draws, a
-    non-positive ``scale`` or an exponent outside (-1, 0).
+    It is the square root of the Stein kernel's mean over all pairs, including each draw with
+    itself, for the inverse multiquadric ``(scale^2 + |x - y|^2)^exponent``. That kernel detects
+    non-convergence for ``-1 < exponent < 0`` (Gorham & Mackey 2017, arXiv:1703.01717). The
+    distance is 0 only in the limit: n exact draws give O(n^-1/2). Time and memory are O(n^2).
+
+    Raises:
+        ValueError: For fewer than 2 draws, a non-positive ``scale`` or an exponent outside
+            (-1, 0).
     """
     if x.ndim < 2 or len(x) < 2:
         raise ValueError(f"x must have shape (n >= 2, *event), got {tuple(x.shape)}")
@@ -169,7 +179,7 @@ def kernel_stein_discrepancy(
     value, score = value_and_grad(log_density, x)
     check_start(x, value, score)
     x, score = x.detach().flatten(1), score.flatten(1)
-    x = x - x.mean(0)  # products of centred numbers cancel less
+    x = x - x.mean(0)  # centred entries lose fewer digits in products
     cross, own = score @ x.mT, (score * x).sum(1)
     square = torch.cdist(x, x).square()
     base = scale**2 + square

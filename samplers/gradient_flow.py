@@ -6,11 +6,11 @@ r"""The gradient flow of a log-density: Langevin dynamics without its noise.
     d/dt log q_t(x_t) = -div grad log p(x_t) = -tr H(x_t),    H the Hessian of log p,
 
 so that a start with density ``q_0`` ends with ``log q_T(F(x_0)) = log q_0(x_0) - int_0^T tr H
-dt``. In words of an energy ``U = -log p``: the flow gains density where ``U`` is convex. The
-density of a *given* point is found by integrating backwards; what contracts forwards expands
-backwards, and the round-trip error says how well that went. One Euler step ``x + eta grad log p``
-is a map of its own, with ``log q' = log q - log|det(I + eta H)|``, invertible while ``eta |H| <
-1``.
+dt``. In terms of an energy ``U = -log p``, the flow gains density where ``U`` is convex. The
+density at a *given* point is found by integrating backwards. A flow that contracts forwards
+expands backwards, and the round-trip error shows how many digits that costs. One Euler step ``x +
+eta grad log p`` is a map of its own, with ``log q' = log q - log|det(I + eta H)|``. It is
+invertible while ``eta |H| < 1``.
 
 ``q_T`` is not ``p``: without noise every chain ends at a mode as T grows. Source: Xiao, Yan, Amit
 2021, arXiv:2102.11757; densities of flows: Chen et al. 2018, arXiv:1806.07366; Hutchinson's trace:
@@ -46,22 +46,29 @@ class PointDensity(NamedTuple):
 class GradientFlow(Sampler[State]):
     """``dx/dt = grad log p(x)`` over the time ``horizon``, with the density along the flow.
 
-    ``method`` is a solver of torchdiffeq. Fixed-step methods ("euler", "midpoint", "heun2",
-    "heun3", "rk4") take ``num_steps`` steps. Adaptive methods such as "dopri5" keep the error of
-    each step of each chain below ``atol + rtol |x|``; the horizon then has ``num_steps`` equal
-    parts, one if it is left out (0), and a step ends where each part ends. Tolerances default to
-    1e-9 in float64 and to 1e-5 in lower precision. All chains of a call share the steps of the
-    chain that needs most.
+    All chains of a call share the steps of the chain that needs most.
 
-    For events of up to ``exact_dim`` entries the trace is exact, at the cost of that many
-    Hessian-vector products per step. For larger ones it is Hutchinson's estimate, the mean of
-    ``v^T H v`` over ``num_probes`` vectors of random signs, which are drawn once per flow; it is
-    unbiased, with variance ``2 sum_{i != j} H_ij^2 / num_probes``. With ``adjoint``, gradients
-    through ``rsample`` and ``flow`` come from backward integration, in memory that does not grow
-    with the number of steps; the log-density must then be an ``nn.Module``.
+    Args:
+        horizon: The time T of the flow.
+        method: A solver of torchdiffeq. Fixed-step: "euler", "midpoint", "heun2", "heun3", "rk4";
+            adaptive: "dopri5" and others.
+        num_steps: Steps of a fixed-step method. For an adaptive one, the number of equal parts of
+            the horizon (1 if left out, as 0); each part ends with a step.
+        rtol: An adaptive method keeps the error of each step of each chain below ``atol + rtol
+            |x|``. Default: 1e-9 in float64 and 1e-5 in lower precision.
+        atol: See ``rtol``; the same default.
+        exact_dim: For events of up to this many entries the trace is exact, at the cost of that
+            many Hessian-vector products per step. For larger ones it is Hutchinson's estimate, the
+            mean of ``v^T H v`` over vectors of random signs, which are drawn once per flow; it is
+            unbiased, with variance ``2 sum_{i != j} H_ij^2 / num_probes``.
+        num_probes: Number of vectors of Hutchinson's estimate.
+        adjoint: Compute gradients through ``rsample`` and ``flow`` by backward integration, in
+            memory that does not grow with the number of steps. The log-density must then be an
+            ``nn.Module``.
 
-    Raises ``ValueError`` for a non-positive ``horizon`` or count, an unknown ``method``, or a
-    fixed-step one without ``num_steps``.
+    Raises:
+        ValueError: For a non-positive ``horizon`` or count, an unknown ``method``, or a fixed-step
+            method without ``num_steps``.
     """
 
     horizon: float
@@ -90,7 +97,7 @@ class GradientFlow(Sampler[State]):
     def step(
         self, log_density: LogDensity, state: State, *, generator: torch.Generator | None = None
     ) -> tuple[State, Info]:
-        """One part ``horizon / num_steps`` of the flow."""
+        """Follow the flow over one part of the horizon, ``horizon / num_steps``."""
         x = self._transport(log_density, state.position, 1)
         ones = torch.ones_like(state.log_density)
         return self.init(log_density, x), Info(ones, ones.bool())
@@ -125,12 +132,15 @@ class GradientFlow(Sampler[State]):
         *,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Where ``x0`` (chains, \\*event) ends, and ``log q_T`` (chains,) there, given ``log_prob0
-        = log q_0(x0)``.
+        """The end of the path from ``x0`` (chains, \\*event), and ``log q_T`` (chains,) there,
+        given ``log_prob0 = log q_0(x0)``.
 
         Differentiable in all three arguments (under ``torch.no_grad`` no graph is kept).
-        ``log_density`` must have second derivatives. Raises ``ValueError`` for a ``log_prob0`` of
-        another shape than (chains,), and ``FloatingPointError`` if a chain diverged.
+        ``log_density`` must have second derivatives.
+
+        Raises:
+            ValueError: For a ``log_prob0`` whose shape is not (chains,).
+            FloatingPointError: If a chain diverged.
         """
         check_log_prob("log_prob0", log_prob0, x0)
         velocity = self._augmented(log_density, x0, generator)
@@ -141,12 +151,15 @@ class GradientFlow(Sampler[State]):
     def euler_flow(
         self, log_density: LogDensity, x0: Tensor, log_prob0: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As ``flow``, for the ``num_steps`` Euler maps ``x + eta grad log p`` themselves, ``eta =
-        horizon / num_steps``.
+        """Like ``flow``, for ``num_steps`` Euler maps ``x + eta grad log p`` with ``eta = horizon
+        / num_steps``.
 
         Their log-determinants are exact, ``sum_i log(1 + eta lambda_i)`` over the eigenvalues of
-        H. Raises ``ValueError`` if ``eta |H| >= 1`` at a point of a path, where the map may not
-        be invertible, or if an event has more than ``exact_dim`` entries.
+        H.
+
+        Raises:
+            ValueError: If ``eta |H| >= 1`` at a point of a path, where the map may not be
+                invertible, or if an event has more than ``exact_dim`` entries.
         """
         check_log_prob("log_prob0", log_prob0, x0)
         check_position(x0, "x0")
@@ -179,12 +192,13 @@ class GradientFlow(Sampler[State]):
         *,
         generator: torch.Generator | None = None,
     ) -> PointDensity:
-        """Density of the flow's result at given points ``x`` (chains, \\*event), by integrating
-        backwards.
+        """Density ``q_T`` at given points ``x`` (chains, \\*event), by integrating backwards.
 
         ``base_log_prob`` is ``log q_0``. Look at ``round_trip_error``: a long flow contracts, so
-        that its inverse loses digits. Raises ``FloatingPointError`` if a path leaves to infinity,
-        as from points that no start reaches.
+        that its inverse loses digits.
+
+        Raises:
+            FloatingPointError: If a path diverges, as from points that no start reaches.
         """
         velocity, start = self._augmented(log_density, x, generator), (x, x.new_zeros(len(x)))
         x0, change = solve(
@@ -227,8 +241,8 @@ class GradientFlow(Sampler[State]):
         return x.new_tensor([0.0, self.horizon])
 
     def _adjoint(self, log_density: LogDensity) -> nn.Module | None:
-        """The module whose parameters get gradients by backward integration, if that is asked for
-        and gradients are recorded.
+        """The module whose parameters get gradients by backward integration; None without
+        ``adjoint`` or under ``torch.no_grad``.
         """
         if not (self.adjoint and torch.is_grad_enabled()):
             return None
@@ -251,8 +265,8 @@ def score_and_laplacian(
 ) -> tuple[Tensor, Tensor]:
     """``grad log p`` (chains, \\*event) and ``tr H`` (chains,) at ``x`` (chains, \\*event).
 
-    The exact trace, in closed form if a ``Density`` knows it and no graph is kept, or, with
-    ``signs`` (probes, chains, \\*event), Hutchinson's mean of ``v^T H v``.
+    With ``signs`` (probes, chains, \\*event) the trace is Hutchinson's mean of ``v^T H v``.
+    Without them it is exact, in closed form if the ``Density`` has one and no graph is kept.
     """
     if signs is None and not torch.is_grad_enabled():
         return as_density(log_density).grad_and_laplacian(x)

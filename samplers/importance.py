@@ -2,11 +2,12 @@ r"""Importance weights: resampling, effective sample size, and annealed importan
 bounds on log Z.
 
 Annealed importance sampling (Neal 2001, arXiv:physics/9803008) starts at an exact draw ``x_0`` of
-``f_0`` and follows ``f_beta = (1 - beta) f_0 + beta f_1`` (log-densities). Rung by rung it *first*
-adds ``f_{beta_k}(x) - f_{beta_{k-1}}(x)`` to the log-weight at the old position and *then* moves x
-by a kernel that leaves ``f_{beta_k}`` invariant, so that ``E[w] = Z_1 / Z_0`` exactly. By Jensen's
-inequality ``log mean w`` is below ``log Z_1 / Z_0`` in expectation; the chain run backwards from
-exact draws of ``f_1`` gives a bound from above (Grosse et al. 2015, arXiv:1511.02543).
+``f_0`` and follows the log-densities ``f_beta = (1 - beta) f_0 + beta f_1``. At each rung it
+*first* adds ``f_{beta_k}(x) - f_{beta_{k-1}}(x)`` to the log-weight at the old position and *then*
+moves x by a kernel that leaves ``f_{beta_k}`` invariant. Then ``E[w] = Z_1 / Z_0`` exactly. By
+Jensen's inequality ``log mean w`` is a lower bound of ``log Z_1 / Z_0`` in expectation. The chain
+run backwards from exact draws of ``f_1`` gives an upper bound (Grosse et al. 2015,
+arXiv:1511.02543).
 """
 
 import math
@@ -22,8 +23,8 @@ from samplers.run_checks import check_finite, check_position, is_readable
 
 
 def check_log_weight(log_weight: Tensor) -> None:
-    """Raise ``ValueError`` unless ``log_weight`` is a tensor of real numbers, finite or -inf, a
-    weight of zero.
+    """Raise ``ValueError`` unless ``log_weight`` is a non-empty tensor of real entries, each of
+    them finite or -inf (a weight of zero).
     """
     check_kind("importance", Tensor, log_weight=log_weight)
     if log_weight.is_complex():
@@ -40,8 +41,8 @@ def check_log_weight(log_weight: Tensor) -> None:
 
 
 def check_some_weight(log_weight: Tensor, dim: int) -> None:
-    """``check_log_weight``, and raise ``ValueError`` unless it is somewhere finite along
-    ``dim``.
+    """Call ``check_log_weight``, and raise ``ValueError`` unless some weight along ``dim`` is
+    positive.
     """
     check_log_weight(log_weight)
     if is_readable(log_weight) and not bool(log_weight.isfinite().any(dim).all()):
@@ -57,12 +58,20 @@ def resample(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Systematic resampling: ``num`` rows of ``position`` (n, \\*event), row i on average ``num *
-    w_i / sum(w)`` times.
+    """Draw ``num`` rows by systematic resampling: row i comes ``num * w_i / sum(w)`` times on
+    average.
 
-    ``log_weight`` (n,), -inf for rows that never come; ``num`` n if left out. Copies of a row are
-    adjacent. Source: Kitagawa 1996. Raises ``ValueError`` for weights that are empty, NaN, +inf,
-    all -inf or not one per row, or ``num < 1``.
+    Copies of a row are adjacent. Source: Kitagawa 1996.
+
+    Args:
+        position: The rows (n, \\*event).
+        log_weight: One log-weight per row (n,); -inf for rows that must not be drawn.
+        num: How many rows to draw; n if left out.
+        generator: Source of randomness.
+
+    Raises:
+        ValueError: For weights that are empty, NaN, +inf, all -inf or not one per row, or
+            ``num < 1``.
     """
     check_some_weight(log_weight, -1)
     if log_weight.shape != position.shape[:1]:
@@ -80,18 +89,22 @@ def resample(
 
 
 def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
-    """Kish's effective fraction ``(sum w)^2 / (n sum w^2)`` in (0, 1] along ``dim``; 1 for equal
-    weights.
+    """Kish's effective sample size as a fraction of n, ``(sum w)^2 / (n sum w^2)``, along ``dim``.
 
-    Raises ``ValueError`` for weights that are empty, NaN, +inf or all -inf.
+    It lies in (0, 1] and is 1 for equal weights.
+
+    Raises:
+        ValueError: For weights that are empty, NaN, +inf or all -inf.
     """
     check_some_weight(log_weight, dim)
     return (2 * log_mean_exp(log_weight, dim) - log_mean_exp(2 * log_weight, dim)).exp()
 
 
 def log_mean_exp(log_weight: Tensor, dim: int = -1) -> Tensor:
-    """``log(mean(exp(log_weight)))`` along ``dim``, without overflow. ``ValueError`` if empty, NaN
-    or +inf.
+    """``log(mean(exp(log_weight)))`` along ``dim``, without overflow.
+
+    Raises:
+        ValueError: For weights that are empty, NaN or +inf.
     """
     check_log_weight(log_weight)
     return log_weight.logsumexp(dim) - math.log(log_weight.shape[dim])
@@ -108,8 +121,8 @@ class Interpolated(Sum):
 
 
 class Living(Density):
-    """``path`` for the chains that are ``alive`` (chains,), and ``initial`` for those that the
-    final density rules out.
+    """``path`` for the chains that are ``alive`` (chains,), and ``initial`` for the others, whose
+    weight is zero already.
     """
 
     def __init__(self, path: LogDensity, initial: LogDensity, alive: Tensor) -> None:
@@ -144,15 +157,25 @@ def annealed_importance(
     *,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Carry ``position`` (chains, \\*event), draws of ``initial``, to ``final`` in ``num_rungs``
-    equal steps.
+    """Annealed importance sampling from ``initial`` to ``final`` in ``num_rungs`` equal steps.
 
-    Returns positions (chains, \\*event) and their ``log_weight`` (chains,) for ``final``:
-    ``E[exp(log_weight)]`` is ``Z_final / Z_initial``. At every intermediate rung one
-    ``sampler.sample`` is run; it must leave its target invariant (MALA, HMC). ``num_rungs=1`` is
-    plain importance sampling. The ``log_weight`` of a chain that was where the final density is
-    zero is -inf. Raises ``ValueError`` for ``num_rungs < 1``, and ``FloatingPointError`` for a
-    log-weight that is NaN or +inf.
+    Args:
+        initial: Log-density that ``position`` was drawn from.
+        final: Log-density of the target.
+        position: Exact draws of ``initial`` (chains, \\*event).
+        sampler: Run once (``sampler.sample``) at every intermediate rung. It must leave its target
+            invariant, as MALA and HMC do.
+        num_rungs: Number of steps; 1 is plain importance sampling.
+        generator: Source of randomness.
+
+    Returns:
+        Positions (chains, \\*event) and their ``log_weight`` (chains,) for ``final``, with
+        ``E[exp(log_weight)] = Z_final / Z_initial``. A chain that has visited a point where the
+        final density is zero has the log-weight -inf.
+
+    Raises:
+        ValueError: For ``num_rungs < 1``.
+        FloatingPointError: For a log-weight that is NaN or +inf.
     """
     check_position(position)
     check_counts("annealed_importance", num_rungs=num_rungs)
@@ -184,10 +207,10 @@ def log_z_bracket(
     """Stochastic ``(lower, upper)`` bounds of ``log Z_final / Z_initial``, pooled over chains
     (arXiv:1511.02543).
 
-    ``initial_draws`` and ``final_draws`` (chains, \\*event) are exact draws of either end: below
-    and above hold in expectation, and with high probability by Markov's inequality. If
-    ``final_draws`` are not exact (a short chain), the upper one is no bound. Bounds per datum:
-    ``annealed_importance`` on grouped chains, then ``log_mean_exp``.
+    ``initial_draws`` and ``final_draws`` (chains, \\*event) must be exact draws of either end. The
+    bounds then hold in expectation, and with high probability by Markov's inequality. If
+    ``final_draws`` are not exact (a short chain), the upper value is not a bound. For bounds per
+    datum, call ``annealed_importance`` on grouped chains, then ``log_mean_exp``.
     """
     _, forth = annealed_importance(
         initial, final, initial_draws, sampler, num_rungs, generator=generator

@@ -1,10 +1,10 @@
-r"""Ordinary differential equations ``dx/dt = v(t, x)`` and the density along them: what all flows
-share.
+r"""What all flows share: ordinary differential equations ``dx/dt = v(t, x)`` and the density along
+them.
 
-A smooth velocity makes an invertible map of the start, and ``d/dt log q_t(x_t) = -div v(t, x_t)``,
-the trace of its Jacobian. Solvers are those of torchdiffeq. A *flow* here is a frozen dataclass
-with the fields of ``Flow``. Source: Chen et al. 2018, arXiv:1806.07366; Hutchinson's trace:
-Grathwohl et al. 2019, arXiv:1810.01367.
+A smooth velocity defines an invertible map of the start, and ``d/dt log q_t(x_t) = -div v(t,
+x_t)``, where the divergence is the trace of the velocity's Jacobian. The solvers come from
+torchdiffeq. A *flow* here is a frozen dataclass with the fields of ``Flow``. Source: Chen et al.
+2018, arXiv:1806.07366; Hutchinson's trace: Grathwohl et al. 2019, arXiv:1810.01367.
 """
 
 from collections.abc import Callable
@@ -28,9 +28,11 @@ Velocity = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 class Flow(Protocol):
-    """Fixed-step methods take ``num_steps`` steps; adaptive ones keep the error of each step of
-    each row below ``atol + rtol |x|``. The trace is exact for events of up to ``exact_dim``
-    entries, and Hutchinson's estimate with ``num_probes`` vectors above.
+    """Settings of a solver.
+
+    Fixed-step methods take ``num_steps`` steps; adaptive ones keep the error of each step of each
+    row below ``atol + rtol |x|``. The trace is exact for events of up to ``exact_dim`` entries;
+    for larger ones it is Hutchinson's estimate with ``num_probes`` vectors.
     """
 
     @property
@@ -48,8 +50,8 @@ class Flow(Protocol):
 
 
 def check_flow(flow: Flow) -> None:
-    """Raise ``ValueError`` for an unknown method or a non-positive number. ``num_steps`` may be
-    left out, as 0, where the method is adaptive.
+    """Raise ``ValueError`` for an unknown method or a non-positive setting. ``num_steps`` may be 0
+    (left out) if the method is adaptive.
     """
     if flow.method not in {**FIXED_STEP, **ADAPTIVE}:
         raise ValueError(
@@ -64,7 +66,7 @@ def check_flow(flow: Flow) -> None:
 
 
 def check_log_prob(name: str, log_prob: Tensor, x: Tensor) -> None:
-    """Raise ``ValueError`` unless ``log_prob`` has one number per row of ``x``."""
+    """Raise ``ValueError`` unless ``log_prob`` has one entry per row of ``x``."""
     if log_prob.shape != x.shape[:1]:
         raise ValueError(
             f"{name} must have shape {tuple(x.shape[:1])}, got {tuple(log_prob.shape)}"
@@ -79,20 +81,23 @@ def solve(
     num_steps: int,
     adjoint: nn.Module | None = None,
 ) -> tuple[Tensor, ...]:
-    """``state``, a tuple of tensors, carried by ``velocity(t, state)`` from time ``ends[0]`` to
+    """Carry ``state``, a tuple of tensors, along ``velocity(t, state)`` from time ``ends[0]`` to
     ``ends[1]``.
 
     Fixed-step methods take ``num_steps`` steps; adaptive ones take as many as they need in each
-    of ``num_steps`` equal parts. With a module ``adjoint``, gradients in its parameters and in the
-    state come from backward integration. Raises ``FloatingPointError`` if a path leaves to
-    infinity.
+    of ``num_steps`` equal parts. With a module ``adjoint``, gradients with respect to its
+    parameters and the state come from backward integration.
+
+    Raises:
+        ValueError: If the start is not finite.
+        FloatingPointError: If a path diverges.
     """
     from torchdiffeq import odeint, odeint_adjoint
 
     x = state[0]
     if not len(x):
         return state
-    if x.is_meta:  # solvers choose their steps by values, which meta tensors do not hold
+    if x.is_meta:  # solvers choose their steps from values, which meta tensors do not have
         return tuple(
             a + (ends[1] - ends[0]) * b
             for a, b in zip(state, velocity(ends[0], state), strict=True)
@@ -110,7 +115,7 @@ def solve(
         path = integrate(
             velocity, state, times, rtol=rtol, atol=atol, method=flow.method, options=options
         )
-    except AssertionError as error:  # how torchdiffeq reports that steps have shrunk to nothing
+    except AssertionError as error:  # torchdiffeq reports in this way that its steps shrank to 0
         check_departure(velocity, state, ends)
         raise FloatingPointError(
             f"a chain of {flow} diverged or its velocity is not smooth: {error}"
@@ -126,8 +131,8 @@ def solve(
 
 
 def check_departure(velocity: Velocity, state: tuple[Tensor, ...], ends: Tensor) -> None:
-    """Raise ``ValueError`` if the start of a lost path is not finite, ``FloatingPointError`` if
-    its velocity there is not.
+    """Look for the cause of a path that diverged. Raise ``ValueError`` if its start is not finite,
+    and ``FloatingPointError`` if its velocity at the start is not.
     """
     if bad := sum(int((~a.isfinite()).sum()) for a in state):
         raise ValueError(
@@ -138,14 +143,14 @@ def check_departure(velocity: Velocity, state: tuple[Tensor, ...], ends: Tensor)
 
 
 def steps(flow: Flow, ends: Tensor, num_steps: int) -> tuple[Tensor, dict[str, object]]:
-    """Times at which the path is asked for, and the options by which torchdiffeq steps as
+    """The times at which torchdiffeq returns the path, and the options that make it step as
     ``solve`` promises.
     """
     if flow.method in FIXED_STEP:
         return ends, {"grid_constructor": lambda func, y0, t: evenly(t, num_steps + 1)}
     times = evenly(ends, num_steps + 1)
-    # A solver that lands on the times needs no interpolation, which is of lower order than its
-    # steps.
+    # a solver that steps exactly onto the times does not interpolate, which would be of lower
+    # order
     return times, {"norm": largest, "step_t": times}
 
 
@@ -157,8 +162,8 @@ def evenly(times: Tensor, num: int) -> Tensor:
 
 
 def largest(state: tuple[Tensor, ...]) -> Tensor:
-    """Largest entry of a tuple of scaled errors: tolerances then hold for every row, not for their
-    mean.
+    """The largest entry of a tuple of scaled errors, so that tolerances hold for every row and not
+    only on average.
     """
     return torch.stack([a.abs().max() for a in state]).max()
 
@@ -169,8 +174,8 @@ def with_density(
     x: Tensor,
     generator: torch.Generator | None,
 ) -> Velocity:
-    """The velocity of ``(x, log q)`` (batch, \\*event) and (batch,), where ``field(t, x)`` is that
-    of x.
+    """The velocity of ``(x, log q)``, of shapes (batch, \\*event) and (batch,). ``field(t, x)`` is
+    the velocity of x.
     """
     signs = random_signs(flow, x, generator)
 
@@ -182,7 +187,7 @@ def with_density(
 
 
 def random_signs(flow: Flow, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
-    """Vectors (probes, batch, \\*event) of Hutchinson's estimate, drawn once for a whole path;
+    """The random signs (probes, batch, \\*event) of Hutchinson's estimate, drawn once per path;
     None for the exact trace.
     """
     if x.shape[1:].numel() <= flow.exact_dim:

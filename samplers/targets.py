@@ -1,10 +1,9 @@
-r"""Densities of which everything is known: exact draws, mean, covariance and log Z; for tests and
-benchmarks.
+r"""Densities with known exact draws, mean, covariance and log Z, for tests and benchmarks.
 
 Each target is a log-density ``(num, dim) -> (num,)``; ``log_z`` is the log-integral of its
 exponential, so that ``target(x) - target.log_z`` is the normalised ``log_prob``. ``Gaussian`` and
 ``Banana`` are unnormalised, as energies in practice are; ``GaussianMixture`` is normalised when
-its weights sum to one. Tensors live where the arguments lived.
+its weights sum to one. Tensors stay on the device of the arguments.
 """
 
 import math
@@ -19,16 +18,15 @@ from samplers.run_checks import is_readable
 
 
 def as_tensor(value: object) -> Tensor:
-    """``value`` as a tensor; one that is a tensor already stays where it is.
-
-    ``torch.as_tensor`` would move it to the default device.
+    """``value`` as a tensor. A tensor stays on its device; ``torch.as_tensor`` would move it to
+    the default device.
     """
     return value if isinstance(value, Tensor) else torch.as_tensor(value)
 
 
 def as_floating(**values: object) -> Tensor:
-    """The one value given by name as a floating tensor. Raises ``ValueError`` unless its numbers
-    are real and finite.
+    """The one value given by name, as a floating-point tensor. Raises ``ValueError`` unless its
+    entries are real and finite.
     """
     ((name, value),) = values.items()
     tensor = as_tensor(value)
@@ -50,8 +48,8 @@ def check_points(x: Tensor, dim: int) -> None:
 def log_sum_exp(terms: Tensor, dim: int) -> Tensor:
     """``log sum exp(terms)`` along ``dim``, whose gradient is ``softmax(terms)``.
 
-    That of ``torch.logsumexp``, ``exp(terms - value)``, sums to the number of the largest terms
-    where they are so far from 0 that the value is rounded to them.
+    The gradient of ``torch.logsumexp`` is ``exp(terms - value)``. Far from 0 the value is rounded
+    to the largest term, and that gradient then no longer sums to 1.
     """
     top = terms.detach().amax(dim, keepdim=True)
     top = top.masked_fill(top == -math.inf, 0.0)  # no term counts
@@ -62,8 +60,13 @@ class Gaussian(Density):
     """Unnormalised ``-(x - mean)^T covariance^-1 (x - mean) / 2``; ``log_z = log det(2 pi
     covariance) / 2``.
 
-    ``mean`` (dim,), ``covariance`` (dim, dim). Raises ``ValueError`` unless the covariance is
-    symmetric, positive definite and of the size of the mean.
+    Args:
+        mean: Mean (dim,).
+        covariance: Covariance (dim, dim).
+
+    Raises:
+        ValueError: Unless the covariance is symmetric, positive definite and of the size of the
+            mean.
     """
 
     def __init__(
@@ -112,9 +115,13 @@ class GaussianMixture(Density):
     """``log sum_k weights_k N(x; means_k, diag(scales_k)^2)``; ``log_z = log sum_k weights_k``, 0
     if they sum to one.
 
-    ``weights`` (K,) positive, ``means`` (K, dim), ``scales`` (K,) or (K, dim) positive standard
-    deviations. Raises ``ValueError`` for shapes that do not match, or a weight or scale that is
-    not positive.
+    Args:
+        weights: Positive weights (K,) of the components.
+        means: Means (K, dim).
+        scales: Positive standard deviations (K,) or (K, dim).
+
+    Raises:
+        ValueError: For shapes that do not match, or a weight or scale that is not positive.
     """
 
     def __init__(
@@ -142,7 +149,7 @@ class GaussianMixture(Density):
         share = self.weights / self.weights.sum()
         self.mean = share @ self.means
         self._scales = self.scales.view(len(self.means), -1).expand_as(self.means)
-        self._offsets = self.means - self.mean  # products of centred numbers cancel less
+        self._offsets = self.means - self.mean  # centred entries lose fewer digits in products
         self._precisions = self._scales**-2
         self._constants = (
             self.weights.log()
@@ -154,8 +161,8 @@ class GaussianMixture(Density):
         )
 
     def _terms(self, d: Tensor) -> Tensor:
-        """Log of weighted component densities (K, num) at ``mean + d``; sums over the first axis
-        are the fast ones.
+        """Logarithms of the weighted component densities (K, num) at ``mean + d``. K comes first
+        because sums over the first axis are faster.
         """
         pull = self._offsets * self._precisions
         level = self._constants - 0.5 * (self._offsets * pull).sum(1)
@@ -187,13 +194,19 @@ class GaussianMixture(Density):
 
 
 class Banana(Density):
-    """``u = (x1, x2 - curvature (x1^2 - s1^2))`` is ``N(0, diag(s1, s2)^2)``: a bent Gaussian
+    """A bent Gaussian: ``u = (x1, x2 - curvature (x1^2 - s1^2))`` is ``N(0, diag(s1, s2)^2)``
     (Haario et al. 1999).
 
-    Unnormalised ``-|u / scales|^2 / 2``; the map has unit Jacobian, so ``log_z = log(2 pi s1
-    s2)``. The mean is 0 and the covariance diag(s1^2, s2^2 + 2 curvature^2 s1^4). ``scales`` =
-    (s1, s2) give dtype and device. Raises ``ValueError`` unless they are two positive numbers and
-    the curvature is finite.
+    The log-density is ``-|u / scales|^2 / 2``, unnormalised. The map has a Jacobian of 1, so
+    ``log_z = log(2 pi s1 s2)``. The mean is 0 and the covariance diag(s1^2, s2^2 + 2 curvature^2
+    s1^4).
+
+    Args:
+        curvature: How far the Gaussian is bent; 0 leaves it straight.
+        scales: Standard deviations (s1, s2), which also give dtype and device.
+
+    Raises:
+        ValueError: Unless ``scales`` are two positive numbers and the curvature is finite.
     """
 
     def __init__(
@@ -216,7 +229,7 @@ class Banana(Density):
         return self.curvature * (x1**2 - self.scales[0] ** 2)
 
     def unbend(self, x: Tensor) -> Tensor:
-        """The standard normal numbers (num, 2) of which ``x`` (num, 2) is the image."""
+        """The standard normal points (num, 2) that are bent into ``x`` (num, 2)."""
         check_points(x, 2)
         return torch.stack([x[:, 0], x[:, 1] - self._bend(x[:, 0])], 1) / self.scales
 

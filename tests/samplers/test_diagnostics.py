@@ -99,7 +99,7 @@ def test_draws_must_be_finite() -> None:
     draws = torch.zeros(8, 2, 3)
     draws[3, 1] = torch.nan
     for diagnostic in (ess, split_rhat):
-        with pytest.raises(ValueError, match="draws must be finite: 3 of 48 numbers are not"):
+        with pytest.raises(ValueError, match="draws must be finite: 3 of 48 entries are not"):
             diagnostic(draws)
 
 
