@@ -15,10 +15,15 @@ from pathlib import Path
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxTranslator
 
 HERE = Path(__file__).parent
 HOMES = ("samplers.", "latent_ebm.")
+MODULES = ("latent_ebm.conditions", "latent_ebm.objectives")  # public, and no packages
+
+logger = logging.getLogger(__name__)
 
 project = "latent_ebm"
 html_title = "latent_ebm"
@@ -96,8 +101,19 @@ def write_pages(app: Sphinx) -> None:
         folder.mkdir()
     for package in packages():
         (api / f"{package}.rst").write_text(api_page(package))
+    for module in MODULES:
+        lines = [*heading(module, "="), f".. automodule:: {module}", ""]
+        (api / f"{module}.rst").write_text("\n".join(lines))
     for path in HERE.parent.glob("theory_notebooks/*.ipynb"):
         shutil.copy(path, notebooks)
+
+
+def check_complete(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of every public name that no page documents."""
+    documented = {name.rpartition(".")[2] for name in env.domains["py"].data["objects"]}
+    for package in packages():
+        for name in set(importlib.import_module(package).__all__) - documented:
+            logger.warning("%s.%s is documented nowhere", package, name)
 
 
 def skip(app: Sphinx, what: str, name: str, value: object, skip: bool, options: object) -> bool:
@@ -139,3 +155,4 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", visitor("inline"), visitor("block"))
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-skip-member", skip)
+    app.connect("env-check-consistency", check_complete)
