@@ -3,7 +3,13 @@
 from latent_ebm.artefacts import load, save
 from latent_ebm.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood, Masked
 from latent_ebm.model import EnergyTerms, LatentModel
-from latent_ebm.posteriors import AmortizedPosterior, MCMCPosterior, Posterior, WarmStart
+from latent_ebm.posteriors import (
+    AmortizedPosterior,
+    MCMCPosterior,
+    Posterior,
+    PosteriorLatents,
+    WarmStart,
+)
 from latent_ebm.priors import EnergyPrior, GaussianPrior, Prior, RatioPrior
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "MCMCPosterior",
     "Masked",
     "Posterior",
+    "PosteriorLatents",
     "Prior",
     "RatioPrior",
     "WarmStart",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from latent_ebm.artefacts import Artefact
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.likelihoods import per_row
 from latent_ebm.model import LatentModel
 from samplers import PersistentChains, Sampler
@@ -134,3 +135,32 @@ class WarmStart(Posterior):
         with torch.no_grad():
             z = self.amortized(x).mean
         return self.sampler.sample(model.log_posterior(x), z, generator=generator)
+
+
+class PosteriorLatents(LatentSpace):
+    """The latents of a model, drawn by a posterior: a space for a diffusion model to learn in.
+
+    Source: Vahdat et al. 2021, arXiv:2106.05931.
+
+    Args:
+        model: Decodes latents.
+        posterior: Draws the latents of data under ``model``.
+    """
+
+    def __init__(self, model: LatentModel, posterior: Posterior) -> None:
+        super().__init__()
+        check_kind(self, LatentModel, model=model)
+        check_kind(self, Posterior, posterior=posterior)
+        self.model, self.posterior = model, posterior
+
+    def encode(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        return self.posterior.sample(self.model, x, index=index, generator=generator)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.model.decode(z)

@@ -34,7 +34,29 @@ class Maps(NamedTuple):
         return self.mean + self.deviation * normal_like(self.mean, generator)
 
 
-class Autoencoder(Artefact, ABC):
+class LatentSpace(Artefact, ABC):
+    """Latents in which a diffusion model may learn, and the way back to data."""
+
+    @abstractmethod
+    def encode(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Latents (batch, \\*latent_shape) of data ``x`` (batch, \\*event).
+
+        ``index`` (batch,) says where the rows stand in their data set, for what keeps a state per
+        row. Latents that are random are drawn with ``generator``.
+        """
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Data (batch, \\*event) of latents ``z`` (batch, \\*latent_shape)."""
+
+
+class Autoencoder(LatentSpace, ABC):
     """Maps images (batch, in_channels, H, W) to latents (batch, channels, H / f, W / f) and back.
 
     A leaf says how raw maps are made and read; the factor f divides the sides of an image.
@@ -66,11 +88,17 @@ class Autoencoder(Artefact, ABC):
     def images(self, maps: Tensor) -> Tensor:
         """Images (batch, in_channels, H, W) of raw latents (batch, channels, h, w)."""
 
-    def encode(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def encode(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Latents (batch, channels, h, w) of images ``x`` (batch, in_channels, H, W).
 
-        They are drawn with ``generator`` where the autoencoder says that they are random. Raises
-        ``ValueError`` for images of another shape.
+        They are drawn with ``generator`` where the autoencoder says that they are random;
+        ``index`` has no part in them. Raises ``ValueError`` for images of another shape.
         """
         self.latent_shape(x.shape[1:])
         return (self.maps(x).draw(generator) - self.mean) / self.deviation

@@ -16,13 +16,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
 from latent_ebm.denoisers import Preconditioned, generate
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
-from latent_ebm.model import LatentModel
 from latent_ebm.objectives import denoising
-from latent_ebm.posteriors import Posterior
 from samplers.checks import as_shape, check_numbers
 from samplers.reverse import ReverseSampler
 
@@ -34,10 +33,10 @@ class Denoising(LearningRule):
 
     With a ``conditioner`` the denoiser is told the condition of a row, but for a share ``dropout``
     of the rows, so that it also learns the distribution without a condition, as classifier-free
-    guidance needs (arXiv:2207.12598). With a trained ``model`` and a ``posterior`` the denoiser
-    learns the distribution of the latents drawn for x, and samples are decoded: latent diffusion
-    (Vahdat et al. 2021, arXiv:2106.05931). Average weights with Lightning's
-    ``EMAWeightAveraging``.
+    guidance needs (arXiv:2207.12598). With ``latents``, such as those of a trained autoencoder,
+    the denoiser learns the distribution of the latents of x, and samples are decoded: latent
+    diffusion (Vahdat et al. 2021, arXiv:2106.05931; Rombach et al. 2022, arXiv:2112.10752).
+    Average weights with Lightning's ``EMAWeightAveraging``.
 
     Args:
         denoiser: The network, with its schedule.
@@ -51,13 +50,12 @@ class Denoising(LearningRule):
         conditioner: Turns what a batch carries (labels, token ids) into what the denoiser is told;
             its parameters are trained too; null: the denoiser is told nothing.
         dropout: The share of rows whose condition is left out.
-        model: The latent model whose latents are learnt, held fixed.
-        posterior: What draws its latents, held fixed.
+        latents: An autoencoder, or a latent model with a posterior, held fixed; null: the denoiser
+            learns data.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For numbers out of range, schedules that differ, or one of ``model`` and
-            ``posterior`` alone.
+        ValueError: For numbers out of range, or schedules that differ.
     """
 
     def __init__(
@@ -70,8 +68,7 @@ class Denoising(LearningRule):
         log_snr: tuple[float, float] = (2.4, 2.4),
         conditioner: Conditioner | None = None,
         dropout: float = 0.1,
-        model: LatentModel | None = None,
-        posterior: Posterior | None = None,
+        latents: LatentSpace | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
@@ -82,22 +79,15 @@ class Denoising(LearningRule):
                 f"reverse must have the schedule {denoiser.schedule} of denoiser, got "
                 f"{reverse.schedule}"
             )
-        if (model is None) != (posterior is None):
-            raise ValueError(
-                f"model and posterior must be given together, got {model} and {posterior}"
-            )
         self.denoiser, self.reverse, self.shape = denoiser, reverse, as_shape(self, shape=shape)
         self.noise, self.log_snr = noise, log_snr
         self.conditioner, self.dropout = conditioner_or_none(conditioner), dropout
-        self.model, self.posterior = model, posterior
-        for part in (model, posterior):
-            if part is not None:
-                part.requires_grad_(False)
+        self.latents = None if latents is None else latents.requires_grad_(False).eval()
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x, given, index = self.unpack(batch)
-        if self.model is not None and self.posterior is not None:
-            x = self.posterior.sample(self.model, x, index=index)
+        if self.latents is not None:
+            x = self.latents.encode(x, index)
         schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x)
         weight = log_snr.exp() + self.denoiser.data_scale**-2
         told = self.conditioner(given).drop(self.dropout)
@@ -137,7 +127,7 @@ class Denoising(LearningRule):
                 raise ValueError(f"guidance must come with a condition, got {guidance} and none")
             denoiser = ClassifierFree(denoiser, guidance, told.rows(slice(1)).unknown())
         x = generate(denoiser, reverse, self.shape, num, told, generator=generator)
-        found = {"x": x} if self.model is None else {"x": self.model.decode(x), "z": x}
+        found = {"x": x} if self.latents is None else {"x": self.latents.decode(x), "z": x}
         return {**found, **(condition or {})}
 
 

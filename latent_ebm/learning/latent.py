@@ -129,6 +129,7 @@ class LatentRule(LearningRule):
             return {}
         return acceptance("posterior", posterior.sampler, model.log_posterior(x), z)
 
+    @torch.no_grad()
     def generate(
         self,
         num: int,

@@ -27,6 +27,7 @@ from latent_ebm import (
     Masked,
     MCMCPosterior,
     Posterior,
+    PosteriorLatents,
     Prior,
     RatioPrior,
     WarmStart,
@@ -172,6 +173,12 @@ ROWS: dict[type, Row] = {
     Masked: Row(lambda: Masked(gaussian(), torch.tensor([True, False, True])), use_likelihood),
     MCMCPosterior: Row(lambda: MCMCPosterior(CHAIN, PersistentChains(9, 2)), use_posterior),
     AmortizedPosterior: Row(lambda: AmortizedPosterior(MLP(3, 4, [4])), use_posterior),
+    PosteriorLatents: Row(
+        lambda: PosteriorLatents(model(), AmortizedPosterior(nn.Linear(3, 4))),
+        lambda latents: latents.decode(
+            latents.encode(draws(5, 3), generator=torch.Generator().manual_seed(0))
+        ),
+    ),
     WarmStart: Row(lambda: WarmStart(AmortizedPosterior(nn.Linear(3, 4)), CHAIN), use_posterior),
     LatentModel: Row(model, lambda model: model.sample(4, generator=stream())),
     GaussianMixtureDenoiser: Row(full_mixture, use_denoiser),

@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latent_ebm import AmortizedPosterior, GaussianLikelihood, GaussianPrior, LatentModel
+from latent_ebm import (
+    AmortizedPosterior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    PosteriorLatents,
+)
+from latent_ebm.autoencoders import PatchPCA
 from latent_ebm.conditions import ClassLabels, label_condition
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.learning import Denoising
@@ -202,7 +209,7 @@ def test_the_law_of_latents_is_learnt_and_decoded():
             encoder.bias.copy_(torch.tensor([0.0, math.log(0.1)])),
         )
     model = LatentModel(GaussianPrior(1), GaussianLikelihood(decoder, 0.1))
-    learner = rule(shape=1, model=model, posterior=AmortizedPosterior(encoder))
+    learner = rule(shape=1, latents=PosteriorLatents(model, AmortizedPosterior(encoder)))
     assert {id(p) for g in learner.configure_optimizers().param_groups for p in g["params"]} == {
         id(p) for p in learner.denoiser.parameters()
     }
@@ -218,6 +225,39 @@ def test_the_law_of_latents_is_learnt_and_decoded():
     assert torch.equal(found["x"], model.decode(found["z"]))
 
 
+def test_latents_of_an_autoencoder_are_learnt_and_decoded():
+    """The denoiser sees standardised latents of the images, not the images."""
+    torch.manual_seed(0)
+    images = torch.rand(50, 1, 4, 4) * 2 - 1
+    autoencoder = PatchPCA(channels=2, patch=2, in_channels=1).fit(images)
+    seen = []
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x, noise_level):
+            seen.append(x.detach())
+            return self.scale * x
+
+    denoiser = Preconditioned(Watched(), SCHEDULE)
+    learner = Denoising(
+        denoiser,
+        DDIM(SCHEDULE, 2),
+        (2, 2, 2),
+        torch.optim.Adam,
+        latents=autoencoder,
+        noise="uniform",
+        log_snr=(11.0, 12.0),
+    )
+    learner.losses(images)["denoising"].backward()
+    latents = autoencoder.encode(images)
+    torch.testing.assert_close(seen[0] / seen[0].std(), latents / latents.std(), atol=0.05, rtol=0)
+    found = learner.generate(3)
+    assert torch.equal(found["x"], autoencoder.decode(found["z"]))
+
+
 def test_refusals():
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\], got 1\.5"):
         rule(dropout=1.5)
@@ -227,8 +267,6 @@ def test_refusals():
         rule(noise="uniform", log_snr=(3.0, -3.0))
     with pytest.raises(ValueError, match="a deviation > 0"):
         rule(log_snr=(3.0, 0.0))
-    with pytest.raises(ValueError, match="model and posterior must be given together"):
-        rule(posterior=AmortizedPosterior(nn.Linear(2, 4)))
     with pytest.raises(ValueError, match="guidance must come with a condition"):
         rule().generate(3, guidance=2.0)
     with pytest.raises(ValueError, match="condition must be left out for a rule without"):
