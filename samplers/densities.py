@@ -18,6 +18,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from samplers.checks import check_numbers
 from samplers.derivatives import check_recording, check_value, differentiate, value_and_divergence
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -31,6 +32,8 @@ class Density(ABC):
     A subclass defines ``__call__`` (an ``nn.Module``: ``forward``), and overrides what it has in
     closed form. Results in closed form need not be detached from parameters.
     """
+
+    __array_ufunc__ = None  # numbers and arrays of NumPy leave ``weight * density`` to __rmul__
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -75,16 +78,22 @@ class Density(ABC):
     def __add__(self, other: LogDensity) -> "Total":
         return Total(*self.terms(), *as_density(other).terms())
 
-    def __radd__(self, other: LogDensity) -> "Total":
-        return as_density(other) + self
+    def __radd__(self, other: LogDensity | int) -> "Density":
+        if callable(other):
+            return as_density(other) + self
+        if other == 0:  # where ``sum`` starts
+            return self
+        raise ValueError(f"log_density must be a function of positions, got {other!r}")
 
     def __sub__(self, other: LogDensity) -> "Total":
-        return Total(*self.terms(), (-1.0, other))
+        return Total(*self.terms(), (-1.0, as_density(other)))
 
     def __rsub__(self, other: LogDensity) -> "Total":
         return as_density(other) - self
 
     def __mul__(self, weight: Weight) -> "Total":
+        if not isinstance(weight, Tensor):
+            check_numbers("a density", "finite", weight=weight)
         return Total((weight, self))
 
     __rmul__ = __mul__
@@ -94,9 +103,11 @@ class Density(ABC):
 
 
 class Plain(Density):
-    """A callable that knows its value alone."""
+    """A callable that knows its value alone. Raises ``ValueError`` for what is no function."""
 
     def __init__(self, function: LogDensity) -> None:
+        if not callable(function):
+            raise ValueError(f"log_density must be a function of positions, got {function!r}")
         self.function = function
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """How log-densities add up, and what their gradients promise."""
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -213,3 +215,29 @@ def test_what_compares_values_refuses_a_score(sampler: Sampler) -> None:
     for call in calls:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_sum_of_python_and_arrays_of_numpy() -> None:
+    x = torch.randn(5, 2)
+    first, second = Gaussian(torch.zeros(2), torch.eye(2)), Gaussian(torch.ones(2), torch.eye(2))
+    assert torch.equal(sum([first, second])(x), first(x) + second(x))
+    assert torch.allclose((np.float64(2) * first)(x), 2 * first(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p * p, "weight must be finite, got <samplers"),
+        (lambda p: p * "2", "weight must be finite, got '2'"),
+        (lambda p: math.nan * p, "weight must be finite, got nan"),
+        (lambda p: np.ones(5) * p, r"weight must be finite, got array"),
+        (lambda p: p + 1.0, "function of positions, got 1.0"),
+        (lambda p: 1 - p, "function of positions, got 1"),
+        (lambda p: p - None, "function of positions, got None"),
+    ],
+)
+def test_what_is_no_density_is_refused_where_it_is_added(
+    make: Callable[[Density], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(Gaussian(torch.zeros(2), torch.eye(2)))
