@@ -84,3 +84,20 @@ def argument_of(part: object, parameter: inspect.Parameter, place: str) -> objec
 def join(place: str, name: str) -> str:
     """The place of the argument ``name`` of the part at ``place``."""
     return f"{place}.{name}" if place else name
+
+
+def check_twin(module: nn.Module, twin: nn.Module) -> None:
+    """Raise ``ValueError`` unless ``twin``, made of the configuration of ``module``, has the same
+    layers.
+    """
+    first, second = (dict(m.named_modules(remove_duplicate=False)) for m in (module, twin))
+    for name in [*first, *second]:
+        here, there = (outline(m[name]) if name in m else "nothing" for m in (first, second))
+        if here != there:
+            raise ValueError(f"{name or 'itself'} would be {there}, not {here}")
+
+
+def outline(part: nn.Module) -> str:
+    """The class of ``part`` and, for a layer of PyTorch, its settings."""
+    layer = type(part).__module__.startswith("torch.nn.modules.") and not list(part.children())
+    return f"{type(part).__name__}({part.extra_repr() if layer else '...'})"

@@ -4,9 +4,10 @@ The folder holds two files::
 
     config.json                      the object as a tree of classes and arguments, the versions
                                      of format and library, and hashes
-    weights-3f2a91c0b1d2e4f5.safetensors    its tensors, in a file that is called by its hash
+    weights-3f2a91c0b1d2e4f5.safetensors    its tensors, in a file that is called by its hash, or
+                                     by chance if it follows an older object
 
-A save writes the weights under their own name and then, in one step, ``config.json``, which names
+A save writes the weights under a new name and then, in one step, ``config.json``, which names
 them. So whoever reads finds the old object or the new one and never a mixture, wherever a save is
 cut short and however many save at once. Nothing is ever unpickled.
 """
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +31,8 @@ from torch import Tensor, nn
 
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import OURS, PARTS, Allowed, is_inside
-from latent_ebm.artefacts.describing import Node, describe
+from latent_ebm.artefacts.describing import Node, check_twin, describe
+from latent_ebm.artefacts.traits import set_traits, traits
 from latent_ebm.foreign import check_file, check_tensor, read_json, reading, rehearsal
 from latent_ebm.writing import atomic_path
 
@@ -87,15 +90,16 @@ def save(module: nn.Module, folder: str | os.PathLike[str]) -> None:
         ) from error
     content = to_bytes(tensors)
     digest = hashlib.sha256(content).hexdigest()
-    name = f"weights-{digest[:16]}.safetensors"
+    before = weights_named_in(target)
+    # of an older object, the same content may be about to be removed by another save
+    name = f"weights-{secrets.token_hex(8) if before else digest[:16]}.safetensors"
     record = {
         "format": FORMAT,
         "library": f"latent-ebm {metadata.version('latent-ebm')}",
         "object": tree,
-        "weights": {"file": name, "sha256": digest},
+        "weights": {"file": name, "sha256": digest, **traits(module)},
     }
     text = json.dumps({**record, "sha256": fingerprint(record)}, indent=2, allow_nan=False)
-    before = weights_named_in(target)
     with atomic_path(target / name) as draft:
         draft.write_bytes(content)
     with atomic_path(target / CONFIG) as draft:
@@ -130,8 +134,15 @@ def read(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()
     path = config_path(folder)
     record = read_record(path)
     with reading(path, WHAT):
-        tensors = read_weights(path.parent, record["weights"])
-        return rebuild(record["object"], tensors, tuple(classes), f"{path}: object")
+        try:
+            tensors = read_weights(path.parent, record["weights"])
+        except Exception:
+            if read_record(path) == record:
+                raise
+            return read(folder, classes)  # a save has put another object in its place
+        module = rebuild(record["object"], tensors, tuple(classes), f"{path}: object")
+        set_traits(module, record["weights"])
+        return module
 
 
 def config_path(folder: str | os.PathLike[str]) -> Path:
@@ -152,7 +163,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def read_weights(folder: Path, named: Mapping[str, str]) -> dict[str, Tensor]:
+def read_weights(folder: Path, named: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors in the file of ``folder`` that a configuration has ``named``."""
     if not WEIGHTS.fullmatch(named["file"]):
         raise ValueError(f"its weights must be called weights-HASH.safetensors, got {named}")
@@ -238,23 +249,6 @@ def plain(name: str, value: Tensor) -> Tensor:
     copy = value.detach().cpu().contiguous().clone()
     check_tensor(name, copy)
     return copy
-
-
-def check_twin(module: nn.Module, twin: nn.Module) -> None:
-    """Raise ``ValueError`` unless ``twin``, made of the configuration of ``module``, has the same
-    layers.
-    """
-    first, second = (dict(m.named_modules(remove_duplicate=False)) for m in (module, twin))
-    for name in [*first, *second]:
-        here, there = (outline(m[name]) if name in m else "nothing" for m in (first, second))
-        if here != there:
-            raise ValueError(f"{name or 'itself'} would be {there}, not {here}")
-
-
-def outline(part: nn.Module) -> str:
-    """The class of ``part`` and, for a layer of PyTorch, its settings."""
-    layer = type(part).__module__.startswith("torch.nn.modules.") and not list(part.children())
-    return f"{type(part).__name__}({part.extra_repr() if layer else '...'})"
 
 
 def fingerprint(record: Mapping[str, object]) -> str:

@@ -501,6 +501,35 @@ def test_two_saves_at_once_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_is(1.0)
 
 
+def test_a_save_of_an_older_object_survives_the_tidying_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model(0.0).save("a")
+    real = folders.remove_leftovers
+
+    def another_first(*found: Any) -> None:
+        monkeypatch.setattr(folders, "remove_leftovers", real)
+        model(0.0).save("a")  # the same content as before
+        real(*found)
+
+    monkeypatch.setattr(folders, "remove_leftovers", another_first)
+    model(1.0).save("a")
+    assert_is(0.0)
+
+
+def test_who_reads_during_a_save_finds_the_new_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    model(0.0).save("a")
+    real, saves = folders.read_weights, [1.0, 2.0]
+
+    def after_a_save(*found: Any) -> Any:
+        if saves:  # the configuration has been read, the weights have not
+            model(saves.pop(0)).save("a")
+        return real(*found)
+
+    monkeypatch.setattr(folders, "read_weights", after_a_save)
+    assert_is(2.0)
+
+
 def test_leftovers_go_in_time() -> None:
     model(0.0).save("a")
     old, new = Path("a/weights-0123456789abcdef.safetensors"), Path("a/.config.json.0.tmp")

@@ -434,3 +434,34 @@ def test_a_trained_model_in_another_process(
     )
     now = trained.sample(4, generator=torch.Generator().manual_seed(3))
     assert torch.equal(torch.load("later.pt"), now)
+
+
+class Tied(nn.Module):
+    """Two layers, which may share their weights."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.first, self.second = nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+
+def test_frozen_and_shared_parameters_stay_so(tmp_path: Path) -> None:
+    module = nn.Sequential(Tied(2), nn.Linear(2, 2), nn.Linear(2, 2))
+    module[0].second.weight = module[0].first.weight
+    module[1].requires_grad_(False)
+    save(module, tmp_path / "a")
+    found = load(tmp_path / "a", [Tied])
+    assert found[0].second.weight is found[0].first.weight
+    assert found[0].second.bias is not found[0].first.bias
+    before, after = (
+        {name: p.requires_grad for name, p in m.named_parameters()} for m in (module, found)
+    )
+    assert before == after
+    assert sum(before.values()) == 5
+
+
+def test_closed_stages_stay_frozen(tmp_path: Path) -> None:
+    prior = RatioPrior(GaussianPrior(2), [], Langevin(0.1, 2))
+    prior.append(EnergyMLP(2, [3]), 0.5)
+    prior.save(tmp_path / "a")
+    assert not any(p.requires_grad for p in load(tmp_path / "a").parameters())
