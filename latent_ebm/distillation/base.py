@@ -1,10 +1,10 @@
 r"""What distillers of a diffusion teacher into a one-step student share when they compare two
 denoisers.
 
-The teacher knows ``D_q = E[x_0 | x_t]`` of its data, and the network ``fake`` learns the same
-``D_p`` of the student's samples. Their *gap* ``D_q - D_p = (sigma^2 / alpha) grad log (q /
-p)(x_t)`` says where a noised sample of the student should move. No data are needed: of a batch
-only the number of rows is read, and the condition if the teacher is told one.
+The teacher knows ``D_q = E[x_0 | x_t]`` of its data, and the network ``fake`` learns ``D_p``, the
+same expectation for the student's samples. Their *gap* ``D_q - D_p = (sigma^2 / alpha) grad log (q
+/ p)(x_t)`` says where a noised sample of the student should move. No data are needed: a batch only
+sets the number of rows, and the condition if the teacher takes one.
 """
 
 from abc import abstractmethod
@@ -35,8 +35,8 @@ from samplers.schedules import broadcast
 
 
 class Noise(NamedTuple):
-    """What makes ``x_t = alpha x + sigma eps`` of x: ``t``, ``alpha``, ``sigma`` (batch,),
-    float64, and ``eps`` like x.
+    """The noise in ``x_t = alpha x + sigma eps``: ``t``, ``alpha``, ``sigma`` (batch,) in float64,
+    and ``eps`` like x.
     """
 
     t: Tensor
@@ -49,13 +49,13 @@ class ScoreDistiller(LearningRule):
     """Trains ``student`` against a frozen ``teacher`` by a rule's ``student_loss``, and ``fake``
     on the student's samples.
 
-    In several processes Lightning's strategy "ddp_find_unused_parameters_true" is needed, unless
-    ``student_every`` is 1. Average weights with ``EMAWeightAveraging``. Gradient checkpointing of
-    a student must be of the non-reentrant kind.
+    Training in several processes needs Lightning's strategy "ddp_find_unused_parameters_true",
+    unless ``student_every`` is 1. Average weights with ``EMAWeightAveraging``. If the student uses
+    gradient checkpointing, it must be the non-reentrant kind.
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; takes
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network that takes
             conditions as keywords.
         fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
             of the teacher.
@@ -64,12 +64,12 @@ class ScoreDistiller(LearningRule):
         log_snr: Noise levels are uniform in log-SNR between these.
         weight_power: The divergence at a noise level has the weight ``(sigma / alpha)^(2
             weight_power)``.
-        fake_lr: The learning rate of ``fake``, if it differs.
-        student_every: ``fake`` moves at every step, the student once in so many steps.
-        conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
-            fake are told, held fixed; null: they are told nothing.
-        guidance: The weight of classifier-free guidance of the teacher, away from the condition's
-            null; 1 is the teacher alone.
+        fake_lr: The learning rate of ``fake``, if it differs from the optimiser's.
+        student_every: ``fake`` is trained at every step, the student once in this many steps.
+        conditioner: Turns what a batch carries (labels, token ids) into the condition of teacher,
+            student and fake, and is held fixed; null: no condition.
+        guidance: The weight of classifier-free guidance of the teacher, away from the null
+            condition; 1 means no guidance.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -110,25 +110,24 @@ class ScoreDistiller(LearningRule):
 
     @abstractmethod
     def student_loss(self, z: Tensor, x: Tensor, condition: Condition) -> Tensor:
-        """Loss of the student at latents z (batch, \\*latent_shape), of which it makes x (batch,
-        \\*event) now.
+        """Loss of the student at latents z (batch, \\*latent_shape), from which it now makes x
+        (batch, \\*event).
         """
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x, given, _ = as_batch(batch)
         condition, z = self.conditioner(given), self.draw_latents(len(x))
         with torch.no_grad():
-            x = self.student(z, **condition).to(
-                z.dtype
-            )  # chains need more than autocast's precision
+            # autocast may lower the precision, but chains need that of z
+            x = self.student(z, **condition).to(z.dtype)
         losses = {"fake": self.fake_loss(x, condition)} if self.fake_parameters() else {}
         if self.global_step % self.student_every == 0:
             losses["student"] = self.student_loss(z, x, condition)
         return losses
 
     def fake_loss(self, x: Tensor, condition: Condition) -> Tensor:
-        """Denoising of the student's samples x (batch, \\*event), weighted as for data of unit
-        variance.
+        """Denoising loss of ``fake`` at the student's samples x (batch, \\*event), weighted as for
+        data of unit variance.
         """
         t, alpha, sigma, _ = self.draw_noise(x)
         return denoising(
@@ -137,28 +136,28 @@ class ScoreDistiller(LearningRule):
 
     @torch.no_grad()
     def gap(self, x: Tensor, noise: Noise, condition: Condition) -> Tensor:
-        """``D_q - D_p`` at ``x_t = alpha x + sigma eps``, like x (batch, \\*event), a constant;
-        the teacher is guided.
+        """``D_q - D_p`` at ``x_t = alpha x + sigma eps``, like x (batch, \\*event), without a
+        graph. ``D_q`` is that of the guided teacher.
         """
         x_t = broadcast(noise.alpha, x) * x + broadcast(noise.sigma, x) * noise.eps
         teacher = guided(self.teacher, condition, self.guidance)
         return (teacher(x_t, noise.t) - self.fake(x_t, noise.t, **condition)).to(x.dtype)
 
     def draw_noise(self, x: Tensor) -> Noise:
-        """Noise for x (batch, \\*event), of a level of its own for every row."""
+        """Noise for x (batch, \\*event), with a separate level for every row."""
         t = self.teacher.schedule.time(
             x.new_empty(len(x), dtype=torch.float64).uniform_(*self.log_snr)
         )
         return Noise(t, *self.teacher.schedule(t), normal_like(x, None))
 
     def weight(self, noise: Noise) -> Tensor:
-        """Weight (batch,) of a squared error in x, of which the divergence at a noise level has
-        ``(alpha / sigma)^2``.
+        """Weight (batch,) of a squared error in x. It includes the factor ``(alpha / sigma)^2``
+        that such an error has in the divergence at a noise level.
         """
         return (noise.sigma / noise.alpha) ** (2 * self.weight_power - 2)
 
     def draw_latents(self, rows: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """z (rows, \\*latent_shape) ~ N(0, I) of the student's dtype and device."""
+        """z (rows, \\*latent_shape) ~ N(0, I), with the student's dtype and device."""
         return (
             next(self.student.parameters())
             .new_empty(rows, *self.latent_shape)
@@ -183,8 +182,8 @@ class ScoreDistiller(LearningRule):
         return {f"chain/{name}": value for name, value in self.figures.items()}
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
-        """The mean norm of the ``gap``: zero where student and teacher have one distribution, as
-        far as ``fake`` can tell.
+        """The mean norm of the ``gap``. As far as ``fake`` can tell, it is zero if student and
+        teacher have the same distribution.
         """
         x, given, _ = as_batch(batch)
         condition, z = self.conditioner(given), self.draw_latents(len(x))
@@ -192,13 +191,13 @@ class ScoreDistiller(LearningRule):
         return {"gap": self.gap(x, self.draw_noise(x), condition).flatten(1).norm(dim=1).mean()}
 
     def on_train_start(self) -> None:
-        """Keep a teacher with dropout from being trained with it."""
+        """Switch teacher and conditioner to evaluation mode, so that they use no dropout."""
         super().on_train_start()
         self.teacher.eval()
         self.conditioner.eval()
 
     def fake_parameters(self) -> list[nn.Parameter]:
-        """What of ``fake`` is trained: its parameters that are not the student's."""
+        """The trainable parameters of ``fake`` that it does not share with the student."""
         taken = {id(p) for p in self.student.parameters()}
         return [p for p in self.fake.parameters() if p.requires_grad and id(p) not in taken]
 

@@ -4,19 +4,19 @@ data.
 At every noise level the student ``x_t = alpha g(z) + sigma eps`` is a latent variable model whose
 decoder noise is the noise of the diffusion. Maximum likelihood under the teacher's ``q(x_t)`` is
 EM: draw latents of the teacher's samples, ``(x_t, z) ~ q(x_t) p(z | x_t)`` (E), then fit g(z) to
-``x_t / alpha`` (M). There are no teacher samples; a short Langevin chain moves the student's own
-pairs there. In the coordinates (eps, z) the density of the pairs is
-``[q / p](x_t) N(eps; 0, I) N(z; 0, I)``, and all that a chain needs is known: with the gap
-``d = D_q - D_p`` of the denoisers at x_t,
+``x_t / alpha`` (M). There are no teacher samples, so a short Langevin chain moves the student's
+own pairs towards that distribution. In the coordinates (eps, z) the density of the pairs is
+``[q / p](x_t) N(eps; 0, I) N(z; 0, I)``. With the gap ``d = D_q - D_p`` of the denoisers at x_t,
+its score is
 
     grad_eps = (alpha / sigma) d - eps            grad_z = (alpha / sigma)^2 J_g(z)^T d - z .
 
-*Noise cancellation.* The residual ``sigma eps / alpha`` is dominated by noise. Carry along what
-the noise alone would have done, ``N <- (1 - h) N + sqrt(2 h) n`` from ``N = eps``, h the step, and
-take ``eps - N`` for eps. The noise then drops out of the recursion: in units of x what is left is
-``r <- (1 - h) r + h d`` from zero, an average of the gaps along the chain. With one step and z at
-rest that is ``h d``, distribution matching. When z moves, N correlates with it, and to leave N out
-biases the gradient by ``E[J_g(z)^T N] sigma / alpha``, which vanishes with the step of z.
+*Noise cancellation.* The residual ``sigma eps / alpha`` is dominated by noise. Follow what the
+noise alone would do, ``N <- (1 - h) N + sqrt(2 h) n`` from ``N = eps`` with the step h, and use
+``eps - N`` in place of eps. The noise then drops out of the recursion. In units of x, ``r <- (1 -
+h) r + h d`` from zero remains, an average of the gaps along the chain. With one step and z held
+fixed that is ``h d``, distribution matching. When z moves, N correlates with it. Leaving N out
+then biases the gradient by ``E[J_g(z)^T N] sigma / alpha``, which vanishes with the step of z.
 """
 
 import math
@@ -38,20 +38,25 @@ from samplers.schedules import broadcast
 
 
 class JointPosterior(Score):
-    """The score of ``log q(x_t) - log p(x_t) + log N(eps) + log N(z)``, whose value nobody knows.
+    """The score of ``log q(x_t) - log p(x_t) + log N(eps) + log N(z)``; the value is unknown.
 
     Positions (batch, dim x + dim z) hold eps and u, where ``z = start + stretch u`` with
-    ``stretch^2 = min(1, sigma^2 / alpha^2) z_step_size / step_size``: a sampler of steps
-    ``step_size`` so takes steps of ``z_step_size`` in z, and smaller ones where little noise makes
-    z stiff. A step of zero leaves z at rest.
+    ``stretch^2 = min(1, sigma^2 / alpha^2) z_step_size / step_size``. A sampler with steps of
+    ``step_size`` then takes steps of ``z_step_size`` in z, and smaller ones where little noise
+    makes z stiff. With a ``z_step_size`` of zero, z does not move.
 
-    A target serves one chain, and keeps what the chain's student learns from: every gradient that
-    is asked for enters ``shift``, the average gap of noise cancellation, and its norm ``gaps``. A
-    state of the chain cannot hold them, because the end of a chain, which has no next step, would
-    then cost one more gradient.
+    A target serves one chain and records what the student learns from: every gradient enters
+    ``shift``, the average gap of noise cancellation, and its norm is added to ``gaps``. The state
+    of the chain cannot hold them: the end of the chain has no next step and would cost one more
+    gradient.
 
-    Arguments: ``student`` z -> x; ``gap`` (x, noise) -> D_q - D_p; ``z`` (batch, \\*latent_shape)
-    and ``noise`` the start.
+    Args:
+        student: Maps z to x.
+        gap: Maps (x, noise) to ``D_q - D_p``.
+        z: The latents (batch, \\*latent_shape) at the start.
+        noise: The noise at the start.
+        step_size: The step of eps.
+        z_step_size: The step of z.
     """
 
     def __init__(
@@ -76,7 +81,7 @@ class JointPosterior(Score):
         self.shift, self.gaps = torch.zeros_like(noise.eps), []
 
     def join(self, eps: Tensor, z: Tensor) -> Tensor:
-        """Position of ``eps`` like x and a displacement u like ``z``."""
+        """The position that holds ``eps``, shaped like x, and the displacement u, here ``z``."""
         return torch.cat([eps.flatten(1), z.flatten(1)], 1)
 
     def split(self, position: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +90,9 @@ class JointPosterior(Score):
         return eps.view_as(self.shift), self.start + self.stretch * u.view_as(self.start)
 
     def gradient(self, position: Tensor) -> Tensor:
-        """The gradient in the position, like it, which enters ``shift`` and ``gaps``."""
+        """The gradient at ``position``, of the same shape. It is recorded in ``shift`` and
+        ``gaps``.
+        """
         check_recording()
         eps, z = self.split(position)
         with torch.enable_grad():
@@ -99,38 +106,37 @@ class JointPosterior(Score):
 
 
 class EMDistillation(ScoreDistiller):
-    """Forward KL, integrated over noise levels, of the teacher's data to the student, by EM; see
-    ``ScoreDistiller``.
+    """Minimises the forward KL divergence from the teacher's data to the student, integrated over
+    noise levels, by EM; see ``ScoreDistiller``.
 
     With a ``weight_power`` of 1, as in the paper, squared errors in x have the same weight at all
-    noise levels.
-    Source: Xie et al. 2024, arXiv:2405.16852.
+    noise levels. Source: Xie et al. 2024, arXiv:2405.16852.
 
     Args:
         teacher: The frozen denoiser of the data.
-        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network; takes
+        student: Maps z ~ N(0, I) to x: ``OneStep`` of the teacher, or any other network that takes
             conditions as keywords.
         fake: A denoiser of the teacher's schedule that learns the student's samples; null: a copy
             of the teacher.
         latent_shape: The shape of z.
         optimizer: Makes the optimiser from groups of parameters.
-        sampler: Runs the E-step. Its ``step_size`` is that of eps, which has curvatures of order
-            one at every noise level, and its ``num_steps`` K moves the student from mode seeking,
-            K = 1, to maximum likelihood.
-        z_step_size: The step of z, small where g is steep: .03 was stable for toys and .16 was
-            not.
-        cancel_noise: Lowers the variance of the gradient at a bias that grows with
-            ``z_step_size``; without it a long chain's E-step is exact up to the bias of Langevin
-            dynamics.
+        sampler: Runs the E-step. Its ``step_size`` is the step of eps, where curvatures are of
+            order one at every noise level. Its ``num_steps`` K takes the student from mode seeking
+            (K = 1) to maximum likelihood (large K).
+        z_step_size: The step of z. It must be small if g is steep: on toy data .03 was stable and
+            .16 was not.
+        cancel_noise: Lowers the variance of the gradient, at the cost of a bias that grows with
+            ``z_step_size``. Without it the E-step of a long chain is exact up to the bias of
+            Langevin dynamics.
         log_snr: Noise levels are uniform in log-SNR between these.
         weight_power: The divergence at a noise level has the weight ``(sigma / alpha)^(2
             weight_power)``.
-        fake_lr: The learning rate of ``fake``, if it differs.
-        student_every: ``fake`` moves at every step, the student once in so many steps.
-        conditioner: Turns what a batch carries (labels, token ids) into what teacher, student and
-            fake are told, held fixed; null: they are told nothing.
-        guidance: The weight of classifier-free guidance of the teacher, away from the condition's
-            null; 1 is the teacher alone.
+        fake_lr: The learning rate of ``fake``, if it differs from the optimiser's.
+        student_every: ``fake`` is trained at every step, the student once in this many steps.
+        conditioner: Turns what a batch carries (labels, token ids) into the condition of teacher,
+            student and fake, and is held fixed; null: no condition.
+        guidance: The weight of classifier-free guidance of the teacher, away from the null
+            condition; 1 means no guidance.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -181,7 +187,7 @@ class EMDistillation(ScoreDistiller):
         return regression(x, x.detach() + shift, self.weight(noise))
 
     def infer(self, z: Tensor, noise: Noise, condition: Condition) -> tuple[Tensor, Tensor]:
-        """The E-step from latents z (batch, \\*latent_shape): the z drawn, and ``x_t / alpha -
+        """The E-step from latents z (batch, \\*latent_shape): the new z, and ``x_t / alpha -
         g(z)``, like x.
         """
         student, gap = partial(self.student, **condition), partial(self.gap, condition=condition)

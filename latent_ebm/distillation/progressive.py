@@ -1,13 +1,14 @@
-r"""Progressive distillation: a student that takes in one step what its teacher takes in two, again
-and again.
+r"""Progressive distillation: a student learns to do two steps of its teacher in one, again and
+again.
 
-DDIM is deterministic: two steps from x_t by way of the mid-time lead to one point x_s, and there
-is exactly one guess at x_0 from which a single step leads there,
+DDIM is deterministic: two steps from x_t by way of the mid-time lead to one point x_s. Exactly one
+guess of x_0 leads to the same point in a single step,
 
     x_0 = (x_s - (sigma_s / sigma_t) x_t) / (alpha_s - (sigma_s / sigma_t) alpha_t) .
 
-The student regresses on it; then it is the teacher of a student of half as many steps. Errors
-count ``max(1, alpha^2 / sigma^2)`` times. Source: Salimans & Ho 2022, arXiv:2202.00512.
+The student regresses on this guess. Then it becomes the teacher of a student with half as many
+steps. Squared errors have the weight ``max(1, alpha^2 / sigma^2)``. Source: Salimans & Ho 2022,
+arXiv:2202.00512.
 """
 
 from collections.abc import Sequence
@@ -29,13 +30,13 @@ from samplers.schedules import Schedule, broadcast
 
 
 class Progressive(LearningRule):
-    """Distils ``teacher``, as DDIM of ``teacher_steps``, into ``student`` of ``num_steps``, at
-    rows x of the given ``shape``.
+    """Distils ``teacher``, sampled by ``teacher_steps`` steps of DDIM, into a ``student`` that
+    needs ``num_steps``.
 
     Every ``stage_length`` updates the student becomes the teacher and the number of steps is
-    halved, until ``num_steps`` is reached. The rows may be samples of the teacher or its training
-    data. Source: Salimans & Ho 2022, arXiv:2202.00512; Meng et al. 2023, arXiv:2210.03142, for
-    guidance.
+    halved, until ``num_steps`` is reached. The rows x may be samples of the teacher or its
+    training data. Source: Salimans & Ho 2022, arXiv:2202.00512; Meng et al. 2023,
+    arXiv:2210.03142, for guidance.
 
     Args:
         teacher: The first teacher, any denoiser of the student's schedule.
@@ -46,10 +47,10 @@ class Progressive(LearningRule):
             two.
         num_steps: The number of steps of the last student.
         stage_length: The number of updates between two halvings.
-        conditioner: Turns what a batch carries (labels, token ids) into what teacher and student
-            are told, held fixed; null: they are told nothing.
-        guidance: The weight of classifier-free guidance of the first teacher, away from the
-            condition's null, which the student learns with it; 1 is the teacher alone.
+        conditioner: Turns what a batch carries (labels, token ids) into the condition of teacher
+            and student, and is held fixed; null: no condition.
+        guidance: The weight of classifier-free guidance of the first teacher, away from the null
+            condition; 1 means no guidance. The student learns the guided teacher.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -90,7 +91,7 @@ class Progressive(LearningRule):
 
     @property
     def stage(self) -> int:
-        """Number of halvings that are complete, less than ``stage_count`` also after the last."""
+        """Number of the current stage, from 0; the last is ``stage_count - 1``."""
         return min(self.global_step // self.stage_length, self.stage_count - 1)
 
     @property
@@ -99,13 +100,13 @@ class Progressive(LearningRule):
         return self.num_steps << (self.stage_count - 1 - self.stage)
 
     def on_train_start(self) -> None:
-        """Teachers are asked as in evaluation."""
+        """Switch teachers and conditioner to evaluation mode."""
         super().on_train_start()
         for teacher in (self.teacher, self.previous, self.conditioner):
             teacher.eval()
 
     def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
-        """Make the student its own teacher where a stage begins."""
+        """Make the student its own teacher when a stage begins."""
         super().on_train_batch_start(batch, batch_idx)
         if self.stage > 0 and self.global_step == self.stage * self.stage_length:
             self.previous.load_state_dict(self.student.state_dict())
@@ -125,8 +126,8 @@ class Progressive(LearningRule):
 
     @torch.no_grad()
     def target(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
-        """The guess at x_0 that leads from ``x_t`` (batch, \\*shape) at ``t`` to where two teacher
-        steps end, at ``s``.
+        """The guess of x_0 that leads from ``x_t`` (batch, \\*shape) at time ``t`` to the point
+        that two teacher steps reach at time ``s``.
         """
         first = guided(self.teacher, condition, self.guidance)
         teacher = partial(self.previous, **condition) if self.stage else first
@@ -175,8 +176,8 @@ def check_student(teacher: Denoiser, student: Denoiser) -> None:
 
 
 def count_halvings(teacher_steps: int, num_steps: int) -> int:
-    """How often ``teacher_steps`` is halved to reach ``num_steps``. Raises ``ValueError`` unless
-    that is once or oftener.
+    """How often ``teacher_steps`` must be halved to reach ``num_steps``. Raises ``ValueError``
+    unless that is at least once.
     """
     quotient = teacher_steps // num_steps if num_steps >= 1 else 0
     if quotient < 2 or quotient & (quotient - 1) or quotient * num_steps != teacher_steps:

@@ -11,9 +11,9 @@ from samplers.schedules import Schedule, broadcast
 
 
 class OneStep(Artefact):
-    """``g(z) = D(sigma_t z, t)``: a trainable copy of ``denoiser``, always asked at one time t.
+    """``g(z) = D(sigma_t z, t)``: a trainable copy of ``denoiser`` at one fixed time t.
 
-    z has the shape of x; conditions are handed on as keywords. Source: Luo et al. 2023,
+    z has the shape of x; conditions are passed on as keywords. Source: Luo et al. 2023,
     arXiv:2305.18455; Xie et al. 2024, arXiv:2405.16852, with -6 on ImageNet.
 
     Args:
@@ -40,11 +40,11 @@ class OneStep(Artefact):
 
 
 class LinearDenoiser(Denoiser):
-    """The exact denoiser of the samples ``W z + b`` of a linear ``student``, which follows its
-    weights as they change.
+    """The exact denoiser of the samples ``W z + b`` of a linear ``student``. It follows the
+    student's weights as they change.
 
-    ``D = b + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha b)`` with ``C = W W^T``: as ``fake``
-    of a distiller it is the optimum that a network would have to learn anew after every step of
+    ``D = b + alpha C (alpha^2 C + sigma^2 I)^-1 (x_t - alpha b)`` with ``C = W W^T``. As ``fake``
+    of a distiller it is the optimum, which a network would have to learn anew after every step of
     the student.
     """
 

@@ -1,11 +1,11 @@
-r"""UFOGen: a diffusion model and a GAN in one, for one step or few (Xu et al. 2023,
+r"""UFOGen: a diffusion model and a GAN in one, for one step or a few (Xu et al. 2023,
 arXiv:2311.09257).
 
 The generator is a denoiser, ``x_0 = G(x_k, t)``, started from the teacher's weights. Its guess is
-noised afresh, ``x_{k-1} ~ q(x_{k-1} | x_0)``, without regard to x_k, and the critic sees x_{k-1}
-and its time alone. Noised distributions agree only where the clean ones do, so that at k = T one
-step is in principle a whole generator; in practice a critic cannot see what the noise at k = T - 1
-hides. Where x_k still tells something about x_0, a regression of G on the data keeps G near the
+noised afresh, ``x_{k-1} ~ q(x_{k-1} | x_0)``, without regard to x_k, and the critic sees only
+x_{k-1} and its time. Noised distributions agree only if the clean ones do, so in principle one
+step from k = T is a complete generator. In practice a critic cannot see what the noise at k = T -
+1 hides. Where x_k still says something about x_0, a regression of G on the data keeps G near the
 teacher.
 """
 
@@ -36,21 +36,21 @@ class UFOGen(AdversarialRule):
 
     Args:
         teacher: The denoiser that the student starts from.
-        critic: The network that tells noised guesses from noised data; null for a
+        critic: The network that distinguishes noised guesses from noised data; null: a
             ``DenoiserCritic`` of the teacher.
         shape: The shape of an event.
         optimizer: Makes the optimiser from the trainable parameters.
         reconstruction: The weight of ``E[KL(q(x_k | x_{k-1}) || q(x_k | x'_{k-1}))] / dim``, where
-            x_{k-1} and x'_{k-1} are made of x_0 and of the guess with the same noise: a squared
-            error of the guess, ``alpha_k^2 / 2 v_k`` times.
+            x_{k-1} and x'_{k-1} are x_0 and the guess with the same noise added. This is
+            ``alpha_k^2 / 2 v_k`` times the squared error of the guess.
         num_steps: The number T of steps of noise.
         penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
             arXiv:1801.04406).
-        penalty_every: The penalty is taken at every so many batches, and is as many times larger
-            (arXiv:1912.04958).
-        critic_lr: The learning rate of the critic, if it differs.
-        conditioner: Turns what a batch carries (labels, token ids) into what generator and critic
-            are told as keywords, held fixed; null: they are told nothing.
+        penalty_every: The penalty is computed once in this many batches, and multiplied by their
+            number (arXiv:1912.04958).
+        critic_lr: The learning rate of the critic, if it differs from the optimiser's.
+        conditioner: Turns what a batch carries (labels, token ids) into keywords of generator and
+            critic, and is held fixed; null: no condition.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -96,7 +96,7 @@ class UFOGen(AdversarialRule):
         self.reconstruction = reconstruction
 
     def on_train_start(self) -> None:
-        """Keep a conditioner with dropout from being used with it."""
+        """Switch the conditioner to evaluation mode, so that it uses no dropout."""
         super().on_train_start()
         self.conditioner.eval()
 
@@ -138,10 +138,11 @@ class UFOGen(AdversarialRule):
         num_steps: int = 1,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps: one is ``G(x_T, 1)``,
-        others noise the last guess.
+        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps. The first is ``G(x_T,
+        1)``; each further step adds noise to the last guess and guesses again.
 
-        Raises ``ValueError`` for a ``num_steps`` not in 1 to T.
+        Raises:
+            ValueError: For a ``num_steps`` not in 1 to T.
         """
         if not 1 <= num_steps <= self.num_steps:
             raise ValueError(f"num_steps must lie in 1 to {self.num_steps}, got {num_steps}")
@@ -159,8 +160,8 @@ class UFOGen(AdversarialRule):
         ks: list[int],
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """From noise ``x_T`` (batch, \\*shape) by guesses after ``ks`` steps of noise, the first
-        of which is T.
+        """Go from noise ``x_T`` (batch, \\*shape) to samples, by guesses after ``ks`` steps of
+        noise; the first of ``ks`` is T.
         """
         x = x_T
         for step in ks:
@@ -171,12 +172,16 @@ class UFOGen(AdversarialRule):
 
 
 class DenoiserCritic(Artefact):
-    """Logit (batch,), affine in the guesses ``D(x, t)`` at x_0 and ``(x - alpha D) / sigma`` at
-    the noise; it starts at zero.
+    """Logit (batch,) that is affine in the guess ``D(x, t)`` of x_0 and the guess ``(x - alpha D)
+    / sigma`` of the noise; it starts at zero.
 
-    D is a trainable copy of ``denoiser``. Of both guesses, since at the clean end the first is x
-    whatever a network says, and at the noisy end the second is. Source, with a network that says
-    one of them: Xu et al. 2023, arXiv:2311.09257.
+    D is a trainable copy of ``denoiser``. Both guesses enter, because at the clean end the first
+    is x whatever the network says, and at the noisy end the second is. The source uses one of
+    them: Xu et al. 2023, arXiv:2311.09257.
+
+    Args:
+        denoiser: The denoiser that is copied.
+        shape: The shape of an event.
     """
 
     def __init__(self, denoiser: Denoiser, shape: Sequence[int]) -> None:

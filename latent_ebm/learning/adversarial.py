@@ -1,10 +1,10 @@
 r"""What diffusion GANs share: a generator and a critic that meet at every one of T large steps of
 a noise schedule.
 
-Where a step is large, ``p(x_0 | x_t)`` has many modes. A denoiser is the mean of this
-distribution and cannot draw from it; a generator can, if a critic tells its draws from the data.
-``x_k`` is the data under the noise of time k / T. Both ends are exact: ``x_0`` is the data and
-``x_T`` is noise alone, so that generation starts from the distribution that the generator was
+If a step is large, ``p(x_0 | x_t)`` has many modes. A denoiser is the mean of this distribution
+and cannot draw from it. A generator can learn to, from a critic that distinguishes its draws from
+the data. ``x_k`` is the data under the noise of time k / T. Both ends are exact: ``x_0`` is the
+data and ``x_T`` is pure noise, so generation starts from the distribution that the generator was
 trained on.
 """
 
@@ -27,7 +27,8 @@ from samplers.schedules import Schedule, broadcast
 
 class Meeting(NamedTuple):
     """Where generator and critic meet: ``real`` and ``fake`` (batch, \\*shape), the ``context``
-    that the critic is told of both, and further ``losses`` of the generator by name."""
+    that the critic receives with both, and further ``losses`` of the generator by name.
+    """
 
     real: Tensor
     fake: Tensor
@@ -39,26 +40,25 @@ class AdversarialRule(LearningRule):
     """Trains ``generator`` and ``critic`` at the ``num_steps`` T steps of a ``schedule``; a rule
     says how they ``meet``.
 
-    At every batch the critic moves and then the generator, each under an optimiser of its own, so
-    that a batch counts as two of ``trainer.global_step``, and several processes need Lightning's
-    strategy "ddp_find_unused_parameters_true". Average weights with Lightning's
+    At every batch first the critic and then the generator takes a step, each with its own
+    optimiser. A batch therefore counts as two of ``trainer.global_step``, and several processes
+    need Lightning's strategy "ddp_find_unused_parameters_true". Average weights with Lightning's
     ``EMAWeightAveraging``.
 
     Args:
-        generator: The network that makes a guess at x_0.
-        critic: The network that tells the guesses, under noise, from the data.
+        generator: The network that guesses x_0.
+        critic: The network that distinguishes noised guesses from noised data.
         schedule: The noise.
         shape: The shape of an event.
         optimizer: Makes the optimiser from the trainable parameters.
         num_steps: The number T of steps of noise.
         penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
             arXiv:1801.04406).
-        penalty_every: The penalty is taken at every so many batches, and is as many times larger
-            (arXiv:1912.04958).
-        critic_lr: The learning rate of the critic, if it differs.
-        conditioner: Turns what a batch carries (labels, token ids) into what generator and critic
-            are told as keywords; its parameters move with the generator; null: they are told
-            nothing.
+        penalty_every: The penalty is computed once in this many batches, and multiplied by their
+            number (arXiv:1912.04958).
+        critic_lr: The learning rate of the critic, if it differs from the optimiser's.
+        conditioner: Turns what a batch carries (labels, token ids) into keywords of generator and
+            critic; its parameters are trained with the generator; null: no condition.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -93,7 +93,7 @@ class AdversarialRule(LearningRule):
 
     @abstractmethod
     def meet(self, x: Tensor, condition: Condition) -> Meeting:
-        """Draws of the model next to draws of the data x (batch, \\*shape) under noise, both of
+        """Draws of the model next to draws of the data x (batch, \\*shape) under noise. Both have
         the ``condition`` of their row.
         """
 
@@ -106,8 +106,8 @@ class AdversarialRule(LearningRule):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """A guess at x_0 like ``x_k`` (batch, \\*shape), by the generator, after ``k`` (batch,) of
-        T steps of noise.
+        """The generator's guess of x_0, from ``x_k`` (batch, \\*shape) after ``k`` (batch,) of T
+        steps of noise.
         """
 
     def draw_steps(self, x: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ class AdversarialRule(LearningRule):
         return {**self.critic_losses(x, condition), **self.generator_losses(x, condition)}
 
     def critic_losses(self, x: Tensor, condition: Condition) -> dict[str, Tensor]:
-        """Losses of the critic, for which the generator is fixed, at rows x (batch, \\*shape) and
+        """Losses of the critic with the generator held fixed, at rows x (batch, \\*shape) and
         their ``condition`` as the batch carries it.
         """
         with torch.no_grad():
@@ -151,9 +151,7 @@ class AdversarialRule(LearningRule):
         return losses
 
     def generator_losses(self, x: Tensor, condition: Condition) -> dict[str, Tensor]:
-        """Losses of the generator, for which the critic is fixed; arguments as of
-        ``critic_losses``.
-        """
+        """Losses of the generator with the critic held fixed, as ``critic_losses``."""
         told = self.conditioner(condition)
         _, fake, context, more = self.meet(x, told)
         fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
@@ -162,7 +160,7 @@ class AdversarialRule(LearningRule):
 
     @property
     def batches_seen(self) -> int:
-        """Batches of training so far: two steps of an optimiser each."""
+        """Number of training batches so far; each takes two optimiser steps."""
         return self.global_step // 2
 
     def training_step(self, batch: BatchLike, batch_idx: int) -> None:
@@ -175,14 +173,14 @@ class AdversarialRule(LearningRule):
             self.log_losses(seen)
 
     def move(self, optimizer: LightningOptimizer, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A step down the sum of ``losses``, which are returned as constants."""
+        """Take a step that lowers the sum of ``losses``, and return them without their graph."""
         optimizer.zero_grad()
         self.manual_backward(total_loss(losses))
         optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()}
 
     def on_train_epoch_end(self) -> None:
-        """Step the schedulers, as Lightning does not for rules that step their optimisers
+        """Step the schedulers. Lightning does not do so for rules that step their optimisers
         themselves.
         """
         for scheduler in self.trainer.lr_scheduler_configs:

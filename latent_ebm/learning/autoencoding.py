@@ -1,13 +1,14 @@
-r"""Training of autoencoders: squared error, and what makes images look right where it blurs them.
+r"""Training of autoencoders: squared error, and losses that keep images sharp where it blurs them.
 
-The decoder of a squared error paints the mean of all images that a latent could stand for. A
+A decoder trained on squared error paints the mean of all images that a latent could stand for. A
 perceptual distance compares features instead of pixels, and a critic that judges patches asks for
 texture (Esser et al. 2021, arXiv:2012.09841; Rombach et al. 2022, arXiv:2112.10752). A small KL
 term keeps random latents from growing.
 
 With D entries in an image, the losses are ``|x' - x|^2 / D``, ``kl KL(q(z | x) || N(0, I)) / D``,
-``perceptual d(x', x)`` and ``- adversarial log sig f(x')`` in the mean over patches. For ``kl = 2
-s^2`` the first two are the evidence lower bound of pixels with deviation s, times ``-2 s^2 / D``.
+``perceptual d(x', x)`` and ``- adversarial log sig f(x')``, averaged over patches. For ``kl = 2
+s^2`` the first two are the evidence lower bound for pixels with standard deviation s, times ``-2
+s^2 / D``.
 """
 
 import torch
@@ -26,27 +27,28 @@ from samplers.checks import check_numbers
 class Autoencoding(LearningRule):
     """Trains ``autoencoder`` on images x (batch, in_channels, H, W).
 
-    Mean and deviation of its latents are measured over every epoch of training. With a frozen
-    encoder they stay, so that whatever was trained on its latents keeps working.
+    The mean and standard deviation of its latents are measured over every epoch of training. With
+    a frozen encoder they stay, so that whatever was trained on its latents keeps working.
 
     Args:
         autoencoder: The autoencoder, best after ``start`` with a ``PatchPCA``.
         optimizer: Makes the optimiser from the trainable parameters.
         kl: Weight of the KL term; the autoencoder must be ``random``.
         perceptual: Weight of the distance in ``features``.
-        adversarial: Weight of the loss of the ``critic``'s judgement.
-        features: A trained classifier of such images, held fixed; as for ``perceptual``.
-        critic: What tells patches of images from those of reconstructions; as for ``adversarial``.
+        adversarial: Weight of the ``critic``'s judgement.
+        features: A trained classifier of such images, held fixed; needed for ``perceptual``.
+        critic: Distinguishes patches of images from patches of reconstructions; needed for
+            ``adversarial``.
         penalty: Weight g of ``g / 2 E|grad f|^2`` at images, f being the critic's mean logit (R1,
             arXiv:1801.04406).
-        critic_lr: Learning rate of the critic, if it differs.
-        freeze_encoder: Whether the decoder alone is trained, as a smaller one after
+        critic_lr: Learning rate of the critic, if it differs from the optimiser's.
+        freeze_encoder: Whether to train the decoder alone, such as a smaller one after
             ``take_encoder``.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For negative weights, a weight without the part that it needs or a part without
-            weight, or a KL term of an encoder that is frozen or not random.
+        ValueError: For negative weights, a weight without the part that it needs, a part without
+            its weight, or a KL term for an encoder that is frozen or not random.
     """
 
     moments: Tensor
@@ -96,8 +98,8 @@ class Autoencoding(LearningRule):
         return losses | self.critic_losses(x, y)
 
     def critic_losses(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Losses of the critic and of reconstructions ``y`` before it, each of which is constant
-        in the parameters of the other.
+        """Losses of the critic, and of the reconstructions ``y`` that it judges. Neither has a
+        gradient in the other's parameters.
         """
         if self.critic is None:
             return {}
@@ -114,12 +116,14 @@ class Autoencoding(LearningRule):
         return losses
 
     def note(self, maps: Tensor) -> None:
-        """Count the raw latents ``maps`` (batch, channels, h, w) among those of the epoch."""
+        """Add the raw latents ``maps`` (batch, channels, h, w) to the statistics of the epoch."""
         sums = [(maps**power).sum((0, 2, 3)) for power in range(3)]
         self.moments = self.moments + torch.stack(sums)
 
     def on_train_epoch_end(self) -> None:
-        """Set mean and deviation of the latents of the epoch, unless the encoder is frozen."""
+        """Set the mean and standard deviation of the epoch's latents, unless the encoder is
+        frozen.
+        """
         if not self.freeze_encoder:
             count, first, second = self.moments
             mean = first / count
@@ -134,7 +138,7 @@ class Autoencoding(LearningRule):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Raises ``ValueError``: an autoencoder knows no distribution of its latents."""
+        """Raises ``ValueError``: an autoencoder has no distribution of its latents."""
         raise ValueError(
             "Autoencoding has no distribution of latents to draw from: train Denoising on them"
         )
@@ -149,8 +153,8 @@ class Autoencoding(LearningRule):
 
 
 def divergence_from_normal(maps: Maps) -> Tensor:
-    """``KL(N(mean, deviation^2) || N(0, I))`` of a row, in nats, in the mean over rows; 0 for
-    latents that are not random.
+    """``KL(N(mean, deviation^2) || N(0, I))`` per row in nats, averaged over rows; 0 for latents
+    that are not random.
     """
     if maps.deviation is None:
         return maps.mean.new_zeros(())
@@ -160,7 +164,7 @@ def divergence_from_normal(maps: Maps) -> Tensor:
 
 
 def check_part(name: str, weight: float, part: str, value: nn.Module | None) -> None:
-    """Raise ``ValueError`` unless a weight is positive where its part is given and 0 elsewhere."""
+    """Raise ``ValueError`` unless the weight is positive if its part is given, and 0 otherwise."""
     if (weight > 0) != (value is not None):
         given = "no" if value is None else "a"
         raise ValueError(

@@ -1,5 +1,5 @@
-r"""What every learning rule shares: losses that are summed under one optimiser, and random streams
-that survive a kill.
+r"""What every learning rule shares: losses that are summed for one optimiser, and random streams
+that continue when training is resumed.
 """
 
 from abc import ABC, abstractmethod
@@ -25,15 +25,15 @@ SchedulerCallable = Callable[[Optimizer], LRScheduler]
 class LearningRule(LightningModule, ABC):
     """A rule defines ``losses`` and ``generate``; training, held-out metrics and resuming follow.
 
-    A batch is a tensor x, a tuple (x, label, index), or a ``Batch``. When training is resumed with
-    another setting of the optimiser, the new one counts.
+    A batch is a tensor x, a tuple (x, label, index), or a ``Batch``. If training is resumed with
+    other settings of the optimiser, the new settings count.
 
     Args:
         optimizer: Makes the optimiser from the trainable parameters.
         scheduler: Makes a scheduler of its learning rate, which steps after every epoch.
     """
 
-    PARTS: ClassVar[tuple[str, ...]] = ("all",)  # what each optimiser moves
+    PARTS: ClassVar[tuple[str, ...]] = ("all",)  # what each optimiser trains
 
     def __init__(
         self, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None = None
@@ -64,10 +64,10 @@ class LearningRule(LightningModule, ABC):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """``num`` samples of the model: ``x`` (num, \\*event), and what they were made of, if
-        anything.
+        """``num`` samples of the model: ``x`` (num, \\*event), and the latents that they were made
+        from, if any.
 
-        ``condition`` has ``num`` rows, as a batch carries it; without it nothing is known.
+        ``condition`` has ``num`` rows, as a batch carries it; if left out, it is unknown.
         """
 
     @staticmethod
@@ -80,23 +80,23 @@ class LearningRule(LightningModule, ABC):
         return batch
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
-        """Metrics of a held-out batch by name: the losses, unless a rule knows better ones."""
+        """Metrics of a held-out batch by name: the losses, unless a rule defines others."""
         with torch.no_grad():
             return self.losses(batch)
 
     def watch(self) -> dict[str, Tensor]:
-        """Further metrics of the last batch by name, asked for at the steps that are logged."""
+        """Further metrics of the last batch by name; called only at steps that are logged."""
         return {}
 
     @property
     def batches_seen(self) -> int:
-        """Batches of training so far."""
+        """Number of training batches so far."""
         return self.global_step
 
     @property
     def logs_now(self) -> bool:
-        """Whether the trainer writes what this step logs: it does so at the last of every
-        ``log_every_n_steps`` steps.
+        """Whether the trainer writes what this step logs: the last of every ``log_every_n_steps``
+        steps.
         """
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
         return every > 0 and (self.batches_seen + 1) % every == 0
@@ -109,12 +109,12 @@ class LearningRule(LightningModule, ABC):
         return total
 
     def log_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Lightning's, but for a barebones trainer, which warns of every attempt to log."""
+        """Log as Lightning does, but not under a barebones trainer, which warns at every log."""
         if not self.trainer.barebones:
             super().log_dict(*args, **kwargs)
 
     def log_losses(self, losses: dict[str, Tensor]) -> None:
-        """Log ``losses`` of training, and what there is to ``watch``."""
+        """Log the training ``losses`` and the metrics of ``watch``."""
         self.log_dict(
             {f"loss/{name}": loss.detach() for name, loss in losses.items()} | self.watch()
         )
@@ -135,8 +135,8 @@ class LearningRule(LightningModule, ABC):
     def log_held_out(
         self, stage: str, metrics: dict[str, Tensor], batch: BatchLike, dataloader_idx: int
     ) -> None:
-        """Log ``metrics`` of a batch as ``stage/name``; the names of a loader other than the first
-        end in its number.
+        """Log ``metrics`` of a batch as ``stage/name``. For loaders after the first, the name ends
+        in the number of the loader.
         """
         rows = len(as_batch(batch).x)
         loader = f"/dataloader_idx_{dataloader_idx}" if dataloader_idx else ""
@@ -146,7 +146,7 @@ class LearningRule(LightningModule, ABC):
         )
 
     def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> object:
-        """Raises ``ValueError``: most rules say nothing of a row of data."""
+        """Raises ``ValueError``: most rules have no prediction for a row of data."""
         raise ValueError(
             f"{type(self).__name__} has nothing to predict of a row: draw samples, with "
             "latent-ebm sample"
@@ -154,7 +154,7 @@ class LearningRule(LightningModule, ABC):
 
     @classmethod
     def load_from_checkpoint(cls, *args: object, **kwargs: object) -> NoReturn:
-        """Raises ``NotImplementedError``: the parts of a rule are not in its own arguments."""
+        """Raises ``NotImplementedError``: a checkpoint does not store the arguments of a rule."""
         raise NotImplementedError(
             f"{cls.__name__} cannot be built from a checkpoint alone: use "
             "latent_ebm.cli.checkpoints.load_rule(path) for one "
@@ -169,8 +169,8 @@ class LearningRule(LightningModule, ABC):
     def configure_optimizers(
         self,
     ) -> Optimizer | list[Optimizer] | tuple[list[Optimizer], list[LRScheduler]]:
-        """What Lightning asks for: an optimiser, or several, and their schedulers if there are
-        any.
+        """One optimiser or several, and their schedulers if there are any, as Lightning expects
+        them.
         """
         optimizers = self.make_optimizers()
         if self.scheduler is None:
@@ -183,8 +183,8 @@ class LearningRule(LightningModule, ABC):
         return optimizers, schedulers
 
     def setup(self, stage: str) -> None:
-        """Keep distributed training from overwriting the chains of other processes with those of
-        the first.
+        """Keep distributed training from overwriting the chains of other processes with the chains
+        of the first.
         """
         chains = [
             name for name, module in self.named_modules() if isinstance(module, PersistentChains)
@@ -192,8 +192,8 @@ class LearningRule(LightningModule, ABC):
         self._ddp_params_and_buffers_to_ignore = [f"{name}.particles" for name in chains]
 
     def on_fit_start(self) -> None:
-        """Resume the random streams of a checkpoint; else give every process one of its own
-        (Lightning seeds all alike).
+        """Resume the random streams of a checkpoint. Without one, give every process its own
+        stream, because Lightning seeds all alike.
         """
         for name, module in self._random_modules():
             states = self._rng.get(name, torch.empty(0))
@@ -205,7 +205,7 @@ class LearningRule(LightningModule, ABC):
         self._settings["now"] = settings_of(self.trainer.optimizers)
 
     def on_train_start(self) -> None:
-        """Obey the settings of the optimisers that are others than those of the checkpoint."""
+        """Apply optimiser settings that differ from those of the checkpoint."""
         if "before" in self._settings:
             scheduled = self.scheduler is not None
             adopt_settings(
@@ -235,8 +235,8 @@ class LearningRule(LightningModule, ABC):
             self._resumed_in_batch = complete_batch(checkpoint["loops"])
 
     def on_validation_start(self) -> None:
-        """Lightning counts the batch that a checkpoint has completed again after its validation,
-        in the steps of the logs.
+        """Correct the step that Lightning logs: after the validation it counts once more the batch
+        that the checkpoint has completed.
         """
         if self._resumed_in_batch:
             self.trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
@@ -246,8 +246,8 @@ class LearningRule(LightningModule, ABC):
         self._resumed_in_batch = False
 
     def _random_modules(self) -> list[tuple[str, ModuleType]]:
-        """The modules that hold random streams: torch for the CPU, and that of the accelerator in
-        use.
+        """The modules that hold random streams: torch for the CPU, and the module of the
+        accelerator in use.
         """
         device = self.device.type
         return [("cpu", torch)] + (
@@ -263,7 +263,7 @@ def total_loss(losses: dict[str, Tensor]) -> Tensor:
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
-    """Euclidean norm of the gradient of all that ``optimizer`` moves."""
+    """Euclidean norm of the gradient of all parameters of ``optimizer``."""
     parameters = [
         p for group in optimizer.param_groups for p in group["params"] if p.grad is not None
     ]

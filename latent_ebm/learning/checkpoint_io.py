@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: written beside the target, then renamed."""
+"""Checkpoints that are either complete or absent: written beside the target, then renamed."""
 
 import os
 from pathlib import Path
@@ -9,15 +9,16 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """A plugin of the trainer, ``Trainer(plugins=[AtomicCheckpointIO()])``: a kill leaves the last
-    checkpoint as it was.
+    """A plugin of the trainer, ``Trainer(plugins=[AtomicCheckpointIO()])``. If training is killed,
+    the last checkpoint stays intact.
 
-    The file is written beside the target (Lightning's own goes through ``TMPDIR``, perhaps on
-    another file system), its bytes are forced to the disk, and then it takes the target's name in
-    one step. What a kill leaves, ``.NAME.tmp``, is overwritten by the next checkpoint of that
-    name. Paths of other protocols (``s3://...``) are left to Lightning.
+    The file is written beside the target (Lightning itself writes to ``TMPDIR``, perhaps on
+    another file system) and flushed to the disk. Then it takes the target's name in one step. If
+    training is killed while it writes, ``.NAME.tmp`` remains, and the next checkpoint of that name
+    overwrites it. Paths of other protocols (``s3://...``) are left to Lightning.
 
-    Raises ``OSError`` if a checkpoint cannot be written; an older one of its name is kept.
+    Raises:
+        OSError: If a checkpoint cannot be written; an older one of the same name is kept.
     """
 
     def save_checkpoint(
@@ -33,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             write_whole(checkpoint, draft)
             draft.replace(target)
             sync_folder(target.parent)
-        except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        except (OSError, RuntimeError) as error:  # torch reports a full disk by a RuntimeError
             draft.unlink(missing_ok=True)
             raise OSError(f"cannot write the checkpoint {str(target)!r}: {error}") from error
 
@@ -47,7 +48,7 @@ def write_whole(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in ``folder``, where the system knows how to."""
+    """Wait until the disk has the names in ``folder``, on systems that support it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,9 +1,9 @@
 r"""Diffusion models: a denoiser trained at all noise levels at once, on data or on the latents of
 a latent model.
 
-``D = E[x_0 | x_t]`` is a regression of clean data on noised ones, and with it the score of the
-noised data is known (Vincent 2011; Ho et al. 2020, arXiv:2006.11239). Each error has the weight
-``w = (sigma / alpha)^-2 + data_scale^-2``, with which the network of an EDM-preconditioned
+``D = E[x_0 | x_t]`` is the regression of clean data on noised data. It also gives the score of the
+noised data (Vincent 2011; Ho et al. 2020, arXiv:2006.11239). Each squared error has the weight ``w
+= (sigma / alpha)^-2 + data_scale^-2``. With this weight the network of an EDM-preconditioned
 denoiser has a target of unit variance at every noise level (Karras et al. 2022, arXiv:2206.00364).
 The network becomes good at the noise levels that are drawn often.
 """
@@ -31,24 +31,24 @@ Noise = Literal["normal", "uniform"]
 class Denoising(LearningRule):
     """Trains ``denoiser`` on rows x; ``reverse`` draws samples with it.
 
-    With a ``conditioner`` the denoiser is told the condition of a row, but for a share ``dropout``
-    of the rows, so that it also learns the distribution without a condition, as classifier-free
-    guidance needs (arXiv:2207.12598). With ``latents``, such as those of a trained autoencoder,
-    the denoiser learns the distribution of the latents of x, and samples are decoded: latent
-    diffusion (Vahdat et al. 2021, arXiv:2106.05931; Rombach et al. 2022, arXiv:2112.10752).
-    Average weights with Lightning's ``EMAWeightAveraging``.
+    With a ``conditioner`` the denoiser receives the condition of each row. For a share ``dropout``
+    of the rows it is left out, so that the denoiser also learns the distribution without a
+    condition, as classifier-free guidance needs (arXiv:2207.12598). With ``latents``, such as
+    those of a trained autoencoder, the denoiser learns the distribution of the latents of x, and
+    samples are decoded: latent diffusion (Vahdat et al. 2021, arXiv:2106.05931; Rombach et al.
+    2022, arXiv:2112.10752). Average weights with Lightning's ``EMAWeightAveraging``.
 
     Args:
         denoiser: The network, with its schedule.
-        reverse: The sampler from noise to data, of the same schedule.
+        reverse: The sampler from noise to data, with the same schedule.
         shape: The shape of an event, or of a latent.
         optimizer: Makes the optimiser from the trainable parameters.
-        noise: The distribution of the log-SNR of a row: "normal", cut off at the ends of the
+        noise: The distribution of the log-SNR of a row: "normal", truncated at the ends of the
             schedule, or "uniform".
-        log_snr: Mean and standard deviation of a normal distribution (of EDM: 2.4 and 2.4), or the
-            ends of a uniform one.
-        conditioner: Turns what a batch carries (labels, token ids) into what the denoiser is told;
-            its parameters are trained too; null: the denoiser is told nothing.
+        log_snr: Mean and standard deviation of the normal distribution (EDM uses 2.4 and 2.4), or
+            the ends of the uniform one.
+        conditioner: Turns what a batch carries (labels, token ids) into the denoiser's condition;
+            its parameters are trained too; null: no condition.
         dropout: The share of rows whose condition is left out.
         latents: An autoencoder, or a latent model with a posterior, held fixed; null: the denoiser
             learns data.
@@ -95,7 +95,7 @@ class Denoising(LearningRule):
         return {"denoising": denoising(denoise, x, *schedule.frame(log_snr), weight)}
 
     def draw_log_snr(self, x: Tensor) -> Tensor:
-        """A log-SNR (batch,) for every row of ``x``, float64."""
+        """A log-SNR (batch,) in float64 for every row of ``x``."""
         value = x.new_empty(len(x), dtype=torch.float64)
         if self.noise == "uniform":
             return value.uniform_(*self.log_snr)
@@ -117,7 +117,10 @@ class Denoising(LearningRule):
         and the condition.
 
         ``num_steps`` replaces that of the reverse sampler; ``guidance`` is the weight of
-        ``ClassifierFree``. Raises ``ValueError`` for guidance without a condition.
+        ``ClassifierFree``.
+
+        Raises:
+            ValueError: For guidance without a condition.
         """
         reverse = self.reverse if num_steps is None else replace(self.reverse, num_steps=num_steps)
         told = self.conditioner.request(num, condition)
@@ -134,7 +137,7 @@ class Denoising(LearningRule):
 def check_noise(
     noise: str, log_snr: tuple[float, float], log_snr_range: tuple[float, float]
 ) -> None:
-    """Raise ``ValueError`` for an unknown ``noise``, or a ``log_snr`` that it cannot have."""
+    """Raise ``ValueError`` for an unknown ``noise``, or a ``log_snr`` out of its range."""
     if noise not in get_args(Noise):
         raise ValueError(f"noise must be one of {', '.join(get_args(Noise))}, got {noise!r}")
     (first, second), (least, greatest) = log_snr, log_snr_range
@@ -145,6 +148,6 @@ def check_noise(
         )
     if noise == "normal" and not (least <= first <= greatest and second > 0):
         raise ValueError(
-            f"log_snr must be a mean in [{least:.4g}, {greatest:.4g}] and a deviation > 0, got "
-            f"{log_snr}"
+            f"log_snr must be a mean in [{least:.4g}, {greatest:.4g}] and a standard deviation "
+            f"> 0, got {log_snr}"
         )

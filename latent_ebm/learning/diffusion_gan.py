@@ -2,11 +2,11 @@ r"""Denoising diffusion GANs: few, large, multi-modal steps of denoising (Xiao, 
 arXiv:2112.07804).
 
 The generator guesses ``x_0 = G(x_k, t, z)``, and the guess is noised to ``x_{k-1} ~ q(x_{k-1} |
-x_k, x_0)``, which is known. The critic sees ``(x_{k-1}, t, x_k)`` and so compares the distribution
-of the *pair* with that of noised data, drawn in the same way from the true x_0: a generator that
-has learnt every step has learnt the data. Its latent z is what makes a step multi-modal. With T =
-1, where x_k is noise alone, and a critic that does not look at it, this is a generative
-adversarial network (Goodfellow et al. 2014, arXiv:1406.2661).
+x_k, x_0)``, which is known. The critic sees ``(x_{k-1}, t, x_k)``. It compares the distribution of
+the *pair* with that of noised data, which are drawn in the same way from the true x_0. A generator
+that has learnt every step has learnt the data. Its latent z makes a step multi-modal. With T = 1
+x_k is pure noise; if the critic also ignores it, this is a generative adversarial network
+(Goodfellow et al. 2014, arXiv:1406.2661).
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ class DiffusionGAN(AdversarialRule):
     Source: arXiv:2112.07804.
 
     Args:
-        generator: The network that makes a guess at x_0.
-        critic: The network that tells steps to guesses from steps to data.
+        generator: The network that guesses x_0.
+        critic: The network that distinguishes steps to guesses from steps to data.
         schedule: The noise.
         shape: The shape of an event.
         latent_shape: The shape of z.
@@ -41,12 +41,11 @@ class DiffusionGAN(AdversarialRule):
         num_steps: The number T of steps of noise.
         penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
             arXiv:1801.04406).
-        penalty_every: The penalty is taken at every so many batches, and is as many times larger
-            (arXiv:1912.04958).
-        critic_lr: The learning rate of the critic, if it differs.
-        conditioner: Turns what a batch carries (labels, token ids) into what generator and critic
-            are told as keywords; its parameters move with the generator; null: they are told
-            nothing.
+        penalty_every: The penalty is computed once in this many batches, and multiplied by their
+            number (arXiv:1912.04958).
+        critic_lr: The learning rate of the critic, if it differs from the optimiser's.
+        conditioner: Turns what a batch carries (labels, token ids) into keywords of generator and
+            critic; its parameters are trained with the generator; null: no condition.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
     """
 
@@ -128,7 +127,7 @@ class DiffusionGAN(AdversarialRule):
     def walk(
         self, x_T: Tensor, condition: Condition, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """From noise ``x_T`` (batch, \\*shape) to samples like it."""
+        """Go from noise ``x_T`` (batch, \\*shape) to samples of the same shape."""
         x = x_T
         for step in range(self.num_steps, 0, -1):
             k = torch.full((len(x),), step, device=x.device)

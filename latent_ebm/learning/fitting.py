@@ -1,4 +1,4 @@
-"""Training on rows in memory with one call, for code that has no trainer of its own."""
+"""One call that trains on rows in memory, for code without a trainer of its own."""
 
 import logging
 
@@ -12,11 +12,11 @@ from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.learning.base import LearningRule
 from samplers.checks import check_counts
 
-CHECK_EVERY = 100  # steps between two looks at the rows held out
+CHECK_EVERY = 100  # steps between two checks on the held-out rows
 
 
 class Bar(Callback):
-    """Shows on stderr how many of at most ``num_steps`` training steps are done."""
+    """Shows on stderr how many training steps are done, of ``num_steps`` at most."""
 
     def __init__(self, num_steps: int) -> None:
         self.bar = tqdm(
@@ -47,16 +47,18 @@ def fit_rows(
     a metric on these rows has not fallen for ``patience`` checks. Uses the global random state.
 
     Args:
-        rule: What is trained.
+        rule: The learning rule to train.
         x: The rows.
         max_steps: The largest number of training steps.
         monitor: The name of the metric, as the rule logs it, such as "val/joint".
         batch_size: The number of rows per step.
-        patience: See above; a check is made every 100 steps.
+        patience: The number of checks without progress before training stops; a check is made
+            every 100 steps.
         progress: Whether to show how many steps are done, and how long all would take.
 
     Raises:
-        ValueError: For a number that is not an integer >= 1.
+        ValueError: For a ``max_steps``, ``batch_size`` or ``patience`` that is not an integer
+            >= 1.
     """
     check_counts("fit_rows", max_steps=max_steps, batch_size=batch_size, patience=patience)
     cut = len(x) - max(2, len(x) // 10)

@@ -30,10 +30,10 @@ from samplers.checks import check_kind, check_numbers
 def acceptance(
     name: str, sampler: Sampler, log_density: LogDensity, z: Tensor
 ) -> dict[str, Tensor]:
-    """Mean acceptance probability of one more step from z (batch, dim), if the sampler has a
-    Metropolis test; else nothing.
+    """Mean acceptance probability of one more step from z (batch, dim); empty if the sampler has
+    no Metropolis test.
 
-    The step has a random stream of its own, so that logging does not change the training.
+    The step uses its own random stream, so that logging does not change the training.
     """
     if not sampler.is_adjusted:
         return {}
@@ -54,11 +54,11 @@ def energies(prior: Prior, z_data: Tensor, z_model: Tensor) -> dict[str, Tensor]
 
 @runtime_checkable
 class Sampled(Protocol):
-    """A prior that a ``sampler`` draws from, in chains that may start anywhere."""
+    """A prior whose draws come from a ``sampler``, by chains that may start anywhere."""
 
     @property
     def sampler(self) -> Sampler:
-        """What moves the chains."""
+        """The sampler that moves the chains."""
         ...
 
 
@@ -81,12 +81,13 @@ class LatentRule(LearningRule):
 
     Args:
         model: The latent model.
-        inference: Draws latents of held-out data, and those of ``predict_step``.
+        inference: Draws latents of held-out data, also in ``predict_step``.
         optimizer: Makes the optimiser from groups of parameters.
-        prior_lr: The learning rate of what learns the prior, if it differs.
-        conditioner: Tells a conditional prior or likelihood what is known of a row.
-        dropout: The share of rows of which they are told nothing in training, so that
-            the model without a condition is learnt too.
+        prior_lr: The learning rate of the prior, if it differs from the optimiser's.
+        conditioner: Turns what a batch carries (labels, token ids) into the condition of prior or
+            likelihood.
+        dropout: The share of training rows whose condition is left out, so that the model also
+            learns to do without one.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -116,7 +117,7 @@ class LatentRule(LearningRule):
 
     @property
     def learner(self) -> nn.Module:
-        """What learns the prior: its parameters take the rate ``prior_lr``."""
+        """The module that learns the prior: its parameters have the learning rate ``prior_lr``."""
         return self.model.prior
 
     def watch_posterior(
@@ -145,8 +146,8 @@ class LatentRule(LearningRule):
         return {"x": torch.cat(x), "z": z, **(condition or {})}
 
     def told(self, batch: Batch) -> LatentModel:
-        """The model given what is known of the rows of ``batch``; in training mode, of a share
-        ``dropout`` of them nothing.
+        """The model given the condition of the rows of ``batch``. In training mode, a share
+        ``dropout`` of the rows loses it.
         """
         told = self.conditioner(batch.condition)
         drops = self.training and self.dropout > 0
@@ -157,7 +158,7 @@ class LatentRule(LearningRule):
         return self.inference.sample(model, batch.x)
 
     def validation_step(self, batch: BatchLike, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Log held-out metrics, and return the latents that they are of, for callbacks."""
+        """Log held-out metrics, and return their latents for callbacks."""
         rows = self.unpack(batch)
         model = self.told(rows)
         z = self.held_out_latents(model, rows, dataloader_idx)
@@ -170,7 +171,7 @@ class LatentRule(LearningRule):
         return metrics_at(model, rows.x, self.inference.sample(model, rows.x))
 
     def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> EnergyTerms:
-        """Energy terms (batch,) at inferred latents; of rows x alone the condition is unknown."""
+        """Energy terms (batch,) at inferred latents. Rows without a condition count as unknown."""
         rows = self.unpack(batch)
         unknown = self.conditioner.unknown(len(rows.x))
         model = self.told(rows) if rows.condition else self.model.given(unknown)

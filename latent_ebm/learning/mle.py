@@ -1,8 +1,8 @@
 r"""Maximum likelihood by short-run MCMC (Pang et al. 2020, arXiv:2006.08205).
 
-Take ``z+ ~ p(z|x)`` and ``z- ~ p(z)``. The gradient of ``log p(x)`` in the likelihood's parameters
-is the expected gradient of ``log p(x|z+)``, and in the energy's parameters that of ``E(z-) -
-E(z+)``. Short chains draw both latents.
+Take ``z+ ~ p(z|x)`` and ``z- ~ p(z)``. The gradient of ``log p(x)`` with respect to the
+likelihood's parameters is the expected gradient of ``log p(x|z+)``. With respect to the energy's
+parameters it is the expected gradient of ``E(z-) - E(z+)``. Short chains draw both latents.
 """
 
 from typing import Literal
@@ -27,8 +27,8 @@ from samplers import PersistentChains
 
 
 class ShortRunMLE(LatentRule):
-    """Trains a ``model`` with an energy prior (or with a Gaussian one, which has nothing to learn)
-    by maximum likelihood.
+    """Trains a ``model`` with an energy prior by maximum likelihood. A Gaussian prior works too;
+    it has nothing to learn.
 
     Source: arXiv:2006.08205.
 
@@ -37,13 +37,14 @@ class ShortRunMLE(LatentRule):
         posterior: Draws the latents z+ of a batch in training.
         optimizer: Makes the optimiser from groups of parameters.
         prior_chains: Where the prior's chains for z- start: "cold" at draws of the base, "warm" at
-            the posterior draws (contrastive divergence), or where those of ``PersistentChains``
-            ended last.
+            the posterior draws (contrastive divergence); ``PersistentChains`` continue from where
+            they ended.
         inference: Draws the latents of held-out data; by default ``posterior``.
         prior_lr: The learning rate of the prior, if it differs from the optimiser's.
-        conditioner: Tells a conditional prior or likelihood what is known of a row.
-        dropout: The share of rows of which they are told nothing in training, so that the
-            model without a condition is learnt too.
+        conditioner: Turns what a batch carries (labels, token ids) into the condition of prior or
+            likelihood.
+        dropout: The share of training rows whose condition is left out, so that the model also
+            learns to do without one.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -114,7 +115,7 @@ class ShortRunMLE(LatentRule):
 
 
 def check_chains(prior_chains: object, prior: Prior) -> None:
-    """Raise ``ValueError`` for ``prior_chains`` of no known kind, or that ``prior`` cannot run."""
+    """Raise ``ValueError`` for ``prior_chains`` that are unknown or that ``prior`` cannot run."""
     persistent = isinstance(prior_chains, PersistentChains)
     if not persistent and prior_chains not in ("cold", "warm"):
         raise ValueError(
@@ -126,6 +127,6 @@ def check_chains(prior_chains: object, prior: Prior) -> None:
         )
     if persistent and prior.is_conditional:
         raise ValueError(
-            'prior_chains must be "cold" or "warm" for a conditional prior, as a chain would go '
-            "from one condition to another, got PersistentChains"
+            'prior_chains must be "cold" or "warm" for a conditional prior, because a chain would '
+            "go from one condition to another, got PersistentChains"
         )

@@ -1,9 +1,9 @@
 r"""Adaptive multi-stage density-ratio estimation of a latent prior (Xiao & Han 2022,
 arXiv:2209.08739).
 
-One classifier after another carries the prior towards the aggregate posterior (see ``stages``).
-The likelihood learns from posterior samples all the while, under the prior that is the product of
-the stages closed so far.
+One classifier after another brings the prior closer to the aggregate posterior (see ``stages``).
+Meanwhile the likelihood learns from posterior samples, under the prior that is the product of the
+stages closed so far.
 """
 
 from lightning.pytorch import Callback
@@ -36,9 +36,10 @@ class MultiStageRatio(LatentRule):
         validation: Draws the latents of the validation set, which decide when a stage is closed;
             by default ``inference``. These draws should be as close to the posterior as those of
             training. One persistent chain per row of the set is a cheap way.
-        conditioner: Tells a conditional likelihood what is known of a row.
-        dropout: The share of rows of which it is told nothing in training, so that the
-            model without a condition is learnt too.
+        conditioner: Turns what a batch carries (labels, token ids) into the condition of the
+            likelihood.
+        dropout: The share of training rows whose condition is left out, so that the model also
+            learns to do without one.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -96,7 +97,9 @@ class MultiStageRatio(LatentRule):
         )
 
     def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
-        """Those of ``validation``, whose chains are of the data of the first loader."""
+        """Latents (rows, dim) drawn by ``validation`` for the first loader, to whose rows its
+        chains belong; by ``inference`` for the others.
+        """
         if self.validation is None or dataloader_idx > 0:
             return super().held_out_latents(model, batch, dataloader_idx)
         return self.validation.sample(model, batch.x, index=batch.index)

@@ -1,22 +1,23 @@
-"""What Lightning forgets of a training that goes on from a checkpoint."""
+"""What Lightning forgets when training is resumed from a checkpoint."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
-Settings = list[list[dict[str, Any]]]  # of every optimiser, of every group of parameters
+Settings = list[list[dict[str, Any]]]  # per optimiser, per group of parameters
 
 
 def complete_batch(loops: dict[str, Any]) -> bool:
-    """Tell the ``loops`` of a checkpoint saved at the end of a batch that what follows the batch
-    is still to come.
+    """Mark in the ``loops`` of a checkpoint saved at the end of a batch that what follows this
+    batch is still to come.
 
-    Lightning would leave out the validation that is due after this batch, and if it is the last
-    one the end of the epoch: other random numbers are then drawn than without the checkpoint. A
-    checkpoint saved elsewhere is left as it is.
+    Lightning would skip the validation that is due after this batch, and the end of the epoch
+    after its last batch. A resumed run would then draw other random numbers than an uninterrupted
+    one. A checkpoint saved at another point is left as it is.
 
-    Returns whether it was saved there.
+    Returns:
+        Whether the checkpoint was saved at the end of a batch.
     """
     loop = loops["fit_loop"]
     batches, held_out = (
@@ -36,7 +37,7 @@ def complete_batch(loops: dict[str, Any]) -> bool:
 
 
 def settings_of(optimizers: Sequence[Optimizer]) -> Settings:
-    """What ``optimizers`` were made with, whatever a scheduler has made of it."""
+    """The settings that ``optimizers`` were made with, before any scheduler changed them."""
     return [
         [settings_of_group(group) for group in optimizer.param_groups] for optimizer in optimizers
     ]
@@ -54,10 +55,11 @@ def settings_of_group(group: dict[str, Any]) -> dict[str, Any]:
 def adopt_settings(
     optimizers: Sequence[Optimizer], before: Settings, now: Settings, scheduled: bool
 ) -> None:
-    """Give ``optimizers``, restored from a checkpoint, the settings that are others ``now`` than
-    ``before``.
+    """Give ``optimizers``, restored from a checkpoint, the settings that differ between ``before``
+    and ``now``.
 
-    Raises ``ValueError`` if there are any where a scheduler, which goes on too, is ``scheduled``.
+    Raises:
+        ValueError: If settings differ while a scheduler is resumed too (``scheduled``).
     """
     for optimizer, groups, new_groups in zip(optimizers, before, now, strict=True):
         for group, old, new in zip(optimizer.param_groups, groups, new_groups, strict=True):

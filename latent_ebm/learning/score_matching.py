@@ -14,9 +14,9 @@ from samplers.checks import check_kind, check_numbers
 
 class ScoreMatching(LearningRule):
     """Trains the density ``ebm`` on rows x, flattened to (batch, dim), so that its score becomes
-    that of the data with Gaussian noise added.
+    the score of the data with Gaussian noise added.
 
-    The energy's additive constant gets no gradient: with several processes, use Lightning's
+    The energy's additive constant gets no gradient. With several processes, use Lightning's
     strategy "ddp_find_unused_parameters_true". Source: Vincent 2011.
 
     Args:

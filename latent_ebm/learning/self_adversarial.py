@@ -4,9 +4,9 @@ r"""Training an energy-based model in data space: the critic is its own generato
 The density is ``p(x) = p_0(x) exp(-E(x)) / Z``, with ``U = -log p``, and a short-run sampler
 carries ``x_0 ~ p_0`` to ``F(x_0)``. A gradient step on ``E_data[U] - E[U(F(x_0))]`` at fixed ``F``
 raises the energy where the sampler goes and lowers it where the data are. It is the step of a
-Wasserstein critic (Xiao, Yan, Amit 2021), whose generator ``F`` follows the critic's own gradient
-and so adapts by itself. ``F`` need not sample from ``p``, whereas maximum likelihood needs chains
-that have reached it.
+Wasserstein critic (Xiao, Yan, Amit 2021). The generator ``F`` follows the critic's own gradient
+and therefore adapts by itself. ``F`` need not sample from ``p``, whereas maximum likelihood needs
+chains that have converged to ``p``.
 """
 
 from typing import Literal, get_args
@@ -26,11 +26,11 @@ Negatives = Literal["detached", "through", "through+entropy"]
 
 
 class SelfAdversarial(LearningRule):
-    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives that its
-    own ``sampler`` makes.
+    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives from its
+    own ``sampler``.
 
-    Logged on held-out data: ``gap`` = E[U(F(x_0))] - E_data[U]; ``displacement`` = E|F(x_0) -
-    x_0|; ``noise``, the noise level of the sampler. A ``GradientFlow`` also logs the ``slope`` and
+    Metrics on held-out data: ``gap`` = E[U(F(x_0))] - E_data[U]; ``displacement`` = E|F(x_0) -
+    x_0|; ``noise``, the noise level of the sampler. With a ``GradientFlow`` also the ``slope`` and
     ``correlation`` of its log-density against ``-U``, both 1 for a model that samples from itself,
     and its ``contraction``, E[log p_T - log p_0].
 
@@ -38,15 +38,15 @@ class SelfAdversarial(LearningRule):
         ebm: The density of x.
         optimizer: Makes the optimiser from the trainable parameters.
         negatives: "detached" is the rule of energy-based models. "through" adds the generator's
-            loss ``E[U(F(x_0))]`` at fixed U, differentiated through the dynamics, and
-            "through+entropy" the entropy of its samples too, by nearest neighbours: improved
-            contrastive divergence (Du et al. 2021, arXiv:2012.01316).
+            loss ``E[U(F(x_0))]`` at fixed U, differentiated through the dynamics.
+            "through+entropy" also adds the entropy of its samples, estimated from nearest
+            neighbours: improved contrastive divergence (Du et al. 2021, arXiv:2012.01316).
         start: Chains start "cold" at the base, "warm" at the data (contrastive divergence), or
             continue ``PersistentChains`` (detached only).
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For unknown names, or negatives that cannot be had from the ``start``.
+        ValueError: For unknown names, or ``negatives`` that need another ``start``.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class SelfAdversarial(LearningRule):
         )
 
     def sample_negatives(self, x: Tensor) -> Tensor:
-        """Negatives (batch, dim), as many as the data x, with their graph unless they are
+        """Negatives (batch, dim), one per row of the data x. They keep their graph unless
         "detached".
         """
         if isinstance(self.start, PersistentChains):
@@ -101,8 +101,8 @@ class SelfAdversarial(LearningRule):
         return draw(self.ebm, start)
 
     def fixed_log_density(self, x: Tensor) -> Tensor:
-        """``-U(x)`` (batch,), differentiable in x alone: the generator's loss does not move the
-        critic.
+        """``-U(x)`` (batch,), differentiable in x alone, so that the generator's loss does not
+        train the critic.
         """
         constants = {name: parameter.detach() for name, parameter in self.ebm.named_parameters()}
         return torch.func.functional_call(self.ebm, constants, (x,))

@@ -21,7 +21,7 @@ class Augment(nn.Module):
     """A random view of every image: crop, turn, mirror, colours, noise; (batch, C, H, W) in [-1,
     1] to the same.
 
-    All images of a batch are drawn at once.
+    The views of all images of a batch are drawn at once.
 
     Args:
         min_area: The crop covers an area uniform in [``min_area``, 1] of the image, and is resized
@@ -63,7 +63,7 @@ class Augment(nn.Module):
         return (self.recolour(self.crop(x)) + self.noise * torch.randn_like(x)).clamp(-1, 1)
 
     def crop(self, x: Tensor) -> Tensor:
-        """Crops, resized, turned and perhaps mirrored: one affine map an image, read off by
+        """Crop, resize, turn and perhaps mirror every image: one affine map per image, with
         bilinear interpolation.
         """
         area, mirror, angle, *centre = torch.rand(5, len(x), device=x.device, dtype=x.dtype)
@@ -79,8 +79,8 @@ class Augment(nn.Module):
         return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
     def recolour(self, x: Tensor) -> Tensor:
-        """``x`` with other saturation, contrast and brightness, each image its own; may leave [-1,
-        1].
+        """Change saturation, contrast and brightness of every image separately; values may leave
+        [-1, 1].
         """
         draws = torch.rand(4, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
         brightness, contrast, saturation = self.jitter * (2 * draws[:3] - 1)
@@ -130,9 +130,8 @@ class VICReg(LearningRule):
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x = self.unpack(batch).x
         embeddings = self.projector(self.encoder(torch.cat([self.augment(x), self.augment(x)])))
-        terms = vicreg(
-            *embeddings.float().chunk(2)
-        )  # variances in full precision, whatever the network runs in
+        # variances need full precision, whatever the network runs in
+        terms = vicreg(*embeddings.float().chunk(2))
         return {
             name: weight * term
             for (name, weight), term in zip(self.weights.items(), terms, strict=True)
@@ -145,7 +144,7 @@ class VICReg(LearningRule):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Raises ``ValueError``: features generate nothing."""
+        """Raises ``ValueError``: features cannot be sampled."""
         raise ValueError(
             f"the rule must hold a generator to be sampled, got {type(self).__name__}"
         )

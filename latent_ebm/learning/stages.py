@@ -11,10 +11,10 @@ where no gap between ``q_k`` and ``p_k`` is left. When that loss stops falling, 
 if the loss lies below ``2 log 2`` and the stage brings the prior closer to held-out posterior
 draws, both by more than a tolerance. Otherwise there is nothing to add. A stage enters as ``w f``,
 with the largest ``w <= 1`` whose importance weights under ``p_k`` have an effective sample size of
-at least ``min_ess``. Where ``q_k`` is far from ``p_k``, a stage so goes part of the way and leaves
+at least ``min_ess``. If ``q_k`` is far from ``p_k``, a stage goes only part of the way and leaves
 the rest to the next one. This makes ``log Z_{k+1} - log Z_k = log E_{p_k}[exp(w f)]`` a
-well-conditioned average over held-out particles. The pool is resampled by the same weights and
-moved by the prior's sampler, and then is the pool of ``p_{k+1}``.
+well-conditioned average over held-out particles. The pool is resampled with the same weights and
+moved by the prior's sampler. It is then the pool of ``p_{k+1}``.
 """
 
 import copy
@@ -29,7 +29,7 @@ from latent_ebm.priors import RatioPrior
 from samplers import PersistentChains, Sampler, effective_sample_size, log_mean_exp, resample
 from samplers.checks import check_counts, check_kind, check_numbers
 
-NO_GAP = 2 * math.log(2)  # the classifier's loss where both distributions are the same
+NO_GAP = 2 * math.log(2)  # the classifier's loss if both distributions are the same
 
 
 def zero_last_layer(network: nn.Module) -> None:
@@ -60,7 +60,7 @@ class RatioStages(nn.Module):
     Args:
         ratio: The classifier.
         dim: The dimension of z.
-        pool_size: The number of particles, the last fifth of them held out.
+        pool_size: The number of particles; the last fifth is held out.
         refresh: Moves the particles of a batch before they are used; null: they stay.
         max_stages: The largest number of stages that are closed.
         patience: A stage closes when the mean held-out loss of the last ``patience`` checks is
@@ -68,7 +68,7 @@ class RatioStages(nn.Module):
             worth adding, see ``tolerance``.
         min_drop: See ``patience``, in nats.
         tolerance: A stage is worth adding if both the gap ``2 log 2 - loss`` and the gain (see
-            ``check``) exceed this, in nats.
+            ``check``) exceed this value, in nats.
         min_ess: A stage enters with the largest weight that leaves this share of the pool's
             effective sample size.
 
@@ -108,8 +108,8 @@ class RatioStages(nn.Module):
         self.filled = True
 
     def loss(self, prior: RatioPrior, z_data: Tensor) -> Tensor:
-        """Classifier loss at posterior draws ``z_data`` (batch, dim) and as many of the pool's
-        training part.
+        """Classifier loss at posterior draws ``z_data`` (batch, dim) and as many particles of the
+        pool's training part.
         """
         index = torch.randint(self.num_train, (len(z_data),), device=z_data.device)
         pool, refresh = self.pool, self.refresh
@@ -120,12 +120,15 @@ class RatioStages(nn.Module):
     def check(self, z_held_out: Tensor) -> dict[str, float]:
         """Held-out metrics of the open stage at posterior draws (n, dim).
 
-        ``loss``; ``gap`` = 2 log 2 - loss, twice the Jensen-Shannon divergence for an optimal
-        classifier, 0 when nothing is left to learn; ``gain`` = E_q[w f] - log E_p[exp(w f)], by
-        which the stage would bring the prior closer to q in KL divergence; ``accuracy``, above .95
-        a sign of a density chasm (Rhodes et al. 2020, arXiv:2006.12204); ``calibration_model`` =
-        E_p[r] and ``calibration_data`` = E_q[1/r], 1 for an exact ratio; ``ess`` of the weights r
-        under p, a fraction.
+        - ``loss``: that of the classifier.
+        - ``gap`` = 2 log 2 - loss: twice the Jensen-Shannon divergence for an optimal classifier,
+          0 when nothing is left to learn.
+        - ``gain`` = E_q[w f] - log E_p[exp(w f)]: how much the stage would lower the KL divergence
+          from q to the prior.
+        - ``accuracy``: a value above .95 is a sign of a density chasm (Rhodes et al. 2020,
+          arXiv:2006.12204).
+        - ``calibration_model`` = E_p[r] and ``calibration_data`` = E_q[1/r]: 1 for an exact ratio.
+        - ``ess``: effective sample size of the weights r under p, as a fraction.
         """
         logit_data, logit_model = (
             self.ratio(z_held_out),
@@ -150,7 +153,7 @@ class RatioStages(nn.Module):
 
     def is_worth_adding(self, prior: RatioPrior) -> bool:
         """Whether ``prior`` has room for a stage, and the last held-out gap and gain of the open
-        one exceed the tolerance.
+        stage exceed the tolerance.
         """
         if not self.curve or len(prior.stages) >= self.max_stages:
             return False
@@ -172,11 +175,11 @@ class RatioStages(nn.Module):
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """``weight`` w with which the open stage would enter the prior, and its ``log_z_step`` =
+        """The ``weight`` w with which the open stage would enter the prior, and ``log_z_step`` =
         log E_p[exp(w f)].
 
-        Both are measured on the held-out part of the pool, because the classifier has pushed f
-        down where it was trained.
+        Both are measured on the held-out part of the pool, because the classifier has lowered f at
+        the particles that it was trained on.
         """
         logit = self.ratio(self.pool.particles[self.num_train :])
         weight = largest_weight(logit, self.min_ess)
@@ -197,7 +200,7 @@ class RatioStages(nn.Module):
         return {"curve": self.curve, "gain": self.gain, "filled": self.filled}
 
     def set_extra_state(self, state: StageState) -> None:
-        """Raises ``ValueError`` for what ``get_extra_state`` cannot have returned."""
+        """Raises ``ValueError`` for a state that ``get_extra_state`` cannot have returned."""
         curve, gain, filled = state["curve"], state["gain"], state["filled"]
         check_kind(self, list, curve=curve)
         check_kind(self, bool, filled=filled)

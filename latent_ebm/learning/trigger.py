@@ -1,4 +1,4 @@
-r"""Closes the stages of a ratio prior during training, on what validation finds."""
+r"""Closes the stages of a ratio prior during training, depending on validation metrics."""
 
 import copy
 
@@ -14,7 +14,7 @@ from latent_ebm.priors import RatioPrior
 
 
 def staged_prior(model: LatentModel) -> RatioPrior:
-    """The model's prior, which must be a ``RatioPrior``, else ``ValueError``."""
+    """The model's prior. Raises ``ValueError`` unless it is a ``RatioPrior``."""
     if not isinstance(model.prior, RatioPrior):
         raise ValueError(
             "model.prior must be a RatioPrior to be trained in stages, got "
@@ -29,25 +29,23 @@ def check_validation(trainer: Trainer) -> None:
     """
     if not trainer.enable_validation:
         raise ValueError(
-            "limit_val_batches must leave batches of a validation set, on which it is decided "
-            "when a stage is closed, "
-            f"got {trainer.limit_val_batches}"
+            "limit_val_batches must leave batches of a validation set, which decide when a stage "
+            f"is closed, got {trainer.limit_val_batches}"
         )
     every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
     if every is not None and epochs is not None and 0 < epochs < every:
         raise ValueError(
-            f"check_val_every_n_epoch must be at most max_epochs = {epochs}, for stages are "
-            "closed at validations, "
-            f"got {every}"
+            f"check_val_every_n_epoch must be at most max_epochs = {epochs}, because stages are "
+            f"closed at validations, got {every}"
         )
 
 
 class StageTrigger(Callback):
-    """Trains the open stage of a model's ratio prior: checks it on the latents of each validation
-    and closes it when it is done, or when training ends.
+    """Trains the open stage of a model's ratio prior. It checks the stage on the latents of each
+    validation, and closes it when it is done or when training ends.
 
-    In several processes the first one decides for all. A state that is loaded into the prior
-    brings its own number of stages.
+    In several processes the first one decides for all. A state that is loaded into the prior sets
+    the number of stages.
     """
 
     def __init__(self, model: LatentModel, stages: RatioStages) -> None:
@@ -60,9 +58,10 @@ class StageTrigger(Callback):
         return self.stages.loss(self.prior, z_data)
 
     def grow(self, _: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
-        """Give the prior as many stages as ``state``, which is about to be loaded, has of them.
+        """Give the prior as many stages as ``state`` has, which is about to be loaded.
 
-        Raises ``ValueError`` if its weights and its stages differ in number.
+        Raises:
+            ValueError: If the state has more or fewer weights than stages.
         """
         stages, num_weights = f"{prefix}stages.", len(state[f"{prefix}weights"])
         stored = {name[len(stages) :].split(".")[0] for name in state if name.startswith(stages)}
@@ -116,8 +115,8 @@ class StageTrigger(Callback):
             self.close(trainer, pl_module)
 
     def close(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the open stage, forget the optimiser's moments of its classifier, and log what was
-        added.
+        """Close the open stage, discard the optimiser's moments of its classifier, and log the
+        weight, log Z and the number of stages.
         """
         step = trainer.strategy.broadcast(self.stages.measure())
         self.stages.close(self.prior, **step)

@@ -1,10 +1,10 @@
 r"""Variational learning: an encoder ``q(z|x)`` in place of posterior chains (Kingma & Welling
 2014, arXiv:1312.6114).
 
-The evidence bound ``E_q[log p(x|z) + log p(z) - log q(z|x)]`` holds for every prior. The constant
-``log Z`` of an energy prior is unknown, but its gradient is ``-E_p[dE]``, which draws of the prior
-estimate. The stages of a ratio prior learn from draws of the encoder. One ratio on a trained VAE
-is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
+The evidence lower bound ``E_q[log p(x|z) + log p(z) - log q(z|x)]`` holds for every prior. The
+constant ``log Z`` of an energy prior is unknown, but draws of the prior estimate its gradient
+``-E_p[dE]``. The stages of a ratio prior learn from draws of the encoder. One ratio on a trained
+VAE is the NCP-VAE (Aneja et al. 2020, arXiv:2010.02917).
 """
 
 from lightning.pytorch import Callback
@@ -23,7 +23,7 @@ from samplers import Sampler
 
 class Variational(LatentRule):
     """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``,
-    by the evidence bound.
+    by the evidence lower bound.
 
     A ``RatioPrior`` learns in ``stages`` from the encoder's draws. For NCP-VAE, give the trained
     posterior and likelihood to ``MultiStageRatio(train_likelihood=False)`` with one stage.
@@ -33,12 +33,13 @@ class Variational(LatentRule):
         posterior: The encoder.
         optimizer: Makes the optimiser from groups of parameters.
         stages: The open stage of a ratio prior: its classifier and its pool.
-        refine: Moves held-out latents on from the encoder's mean; by default they are draws of the
-            encoder.
+        refine: Refines held-out latents by a chain from the encoder's mean; by default they are
+            draws of the encoder.
         prior_lr: The learning rate of the prior, if it differs from the optimiser's.
-        conditioner: Tells a conditional prior or likelihood what is known of a row.
-        dropout: The share of rows of which they are told nothing in training, so that the
-            model without a condition is learnt too.
+        conditioner: Turns what a batch carries (labels, token ids) into the condition of prior or
+            likelihood.
+        dropout: The share of training rows whose condition is left out, so that the model also
+            learns to do without one.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
@@ -99,7 +100,7 @@ class Variational(LatentRule):
         return energies(*self.drawn) if is_trainable(self.model.prior) else {}
 
     def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
-        """Draws of the encoder, as in training, on which stages are checked too."""
+        """Draws of the encoder, as in training; stages are checked on them too."""
         return self.posterior.sample(model, batch.x)
 
     def configure_callbacks(self) -> list[Callback]:

@@ -265,7 +265,7 @@ def test_refusals():
         rule(noise="cauchy")
     with pytest.raises(ValueError, match="log_snr must be ends in order"):
         rule(noise="uniform", log_snr=(3.0, -3.0))
-    with pytest.raises(ValueError, match="a deviation > 0"):
+    with pytest.raises(ValueError, match="a standard deviation > 0"):
         rule(log_snr=(3.0, 0.0))
     with pytest.raises(ValueError, match="guidance must come with a condition"):
         rule().generate(3, guidance=2.0)
