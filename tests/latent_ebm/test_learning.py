@@ -21,6 +21,7 @@ from latent_ebm import (
     GaussianPrior,
     LatentModel,
     MCMCPosterior,
+    PosteriorLatents,
     RatioPrior,
     WarmStart,
 )
@@ -174,7 +175,8 @@ def denoising(shape: int = EVENT, **kwargs) -> Denoising:
 
 
 def latent_denoising() -> Denoising:
-    return denoising(DIM, model=energy_model(), posterior=AmortizedPosterior(encoder()))
+    latents = PosteriorLatents(energy_model(), AmortizedPosterior(encoder()))
+    return denoising(DIM, latents=latents)
 
 
 RULES = {
