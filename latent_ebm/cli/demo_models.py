@@ -79,7 +79,7 @@ def train(
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        limit_val_batches=1.0 if rule.stages else 0,
+        limit_val_batches=1.0 if isinstance(rule, MultiStageRatio) else 0,
         inference_mode=False,
         num_sanity_val_steps=0,
         logger=False,
