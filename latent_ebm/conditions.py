@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.artefacts import Artefact, Described
-from samplers.checks import check_counts, check_numbers
+from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.run_checks import is_readable
 
 UNKNOWN = -1  # the label of a row whose class is not known
@@ -84,10 +84,10 @@ class Condition(Mapping[str, Tensor], Described):
     def drop(self, p: float, *, generator: torch.Generator | None = None) -> "Condition":
         """Every row becomes the null in all its names at once, with probability ``p``.
 
-        Raises ``ValueError`` for a ``p`` outside [0, 1] or a name without a null.
+        Raises ``ValueError`` for a ``p`` outside [0, 1], or above 0 and a name without a null.
         """
         check_numbers(self, "in [0, 1]", p=p)
-        if not self:
+        if not self or p == 0:
             return self
         first = next(iter(self.values()))
         dropped = torch.rand(len(first), device=first.device, generator=generator) < p
@@ -124,6 +124,17 @@ def label_condition(label: Tensor) -> Condition:
     return Condition(
         {"label": label.long()}, {"label": torch.tensor(UNKNOWN, device=label.device)}
     )
+
+
+def check_labels(label: Tensor, num_classes: int | None) -> None:
+    """Raise ``ValueError`` for a label that is not one of -1, 0, ..., ``num_classes`` - 1 (None:
+    without an end); labels on a GPU are not looked at.
+    """
+    if is_readable(label) and len(label):
+        low, high = int(label.min()), int(label.max())
+        if low < UNKNOWN or (num_classes is not None and high >= num_classes):
+            end = "or more" if num_classes is None else f"to {num_classes - 1}"
+            raise ValueError(f"label must lie in {UNKNOWN} {end}, got {low} to {high}")
 
 
 class Batch(NamedTuple):
@@ -176,10 +187,12 @@ class Conditioner(Artefact, ABC):
         """What networks are told of ``num`` samples: ``condition``, as a batch carries it on any
         device, or that nothing is known.
 
-        Raises ``ValueError`` for another number of rows.
+        Raises ``ValueError`` for what is no condition, or has another number of rows.
         """
+        check_counts("generate", least=0, num=num)
         if condition is None:
             return self.unknown(num)
+        check_kind("generate", Condition, condition=condition)
         condition.check_rows(num)
         mine = next(chain(self.parameters(), self.buffers()), None)
         return self(condition if mine is None else condition.to(mine.device))
@@ -205,6 +218,7 @@ class Unconditional(Conditioner):
 
     def request(self, num: int, condition: Condition | None) -> Condition:
         """Raises ``ValueError`` for a condition that would be passed over."""
+        check_counts("generate", least=0, num=num)
         check_unconditional(condition)
         return Condition()
 
@@ -214,22 +228,27 @@ class Unconditional(Conditioner):
 
 def check_unconditional(condition: Condition | None) -> None:
     """Raise ``ValueError`` for a condition that would be passed over."""
-    if condition:
+    if condition is not None and len(condition):
         raise ValueError(
             f"condition must be left out for a rule without a conditioner, got {condition}"
         )
 
 
 def conditioner_or_none(conditioner: Conditioner | None) -> Conditioner:
-    """``conditioner``, or for None the one that tells nothing."""
-    return Unconditional() if conditioner is None else conditioner
+    """``conditioner``, or for None the one that tells nothing. Raises ``ValueError`` for anything
+    else.
+    """
+    if conditioner is None:
+        return Unconditional()
+    check_kind("rule", Conditioner, conditioner=conditioner)
+    return conditioner
 
 
 class ClassLabels(Conditioner):
     """The ``label`` of every row, an integer: -1 where the class is unknown.
 
     Args:
-        num_classes: The number of classes; null: any label is handed on.
+        num_classes: The number of classes; null: any label from -1 on is handed on.
 
     Raises:
         ValueError: For a label that is not one of -1, 0, ..., ``num_classes`` - 1 (looked at on
@@ -250,12 +269,8 @@ class ClassLabels(Conditioner):
                 "batch must be (x, label, ...) with one integer per row for a conditional rule, "
                 f"got {', '.join(condition) or 'x alone'}"
             )
-        label, num = condition["label"], self.num_classes
-        if num is not None and is_readable(label) and len(label):
-            low, high = int(label.min()), int(label.max())
-            if not UNKNOWN <= low <= high < num:
-                raise ValueError(f"label must lie in -1 to {num - 1}, got {low} to {high}")
-        return label_condition(label)
+        check_labels(condition["label"], self.num_classes)
+        return label_condition(condition["label"])
 
     def unknown(self, num: int) -> Condition:
         return Condition({"label": self.null.expand(num)}, {"label": self.null})

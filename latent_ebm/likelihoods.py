@@ -176,6 +176,9 @@ class GivenLikelihood(Likelihood):
 
     def __init__(self, likelihood: Likelihood, condition: Condition) -> None:
         super().__init__()
+        for part in likelihood.modules():
+            if isinstance(part, Conditional):
+                part.check(condition)
         self.likelihood, self.condition = likelihood, condition
 
     def forward(self, z: Tensor, **condition: Tensor) -> Distribution:

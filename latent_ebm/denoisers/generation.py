@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from latent_ebm.blocks import in_blocks
 from latent_ebm.conditions import Condition
 from latent_ebm.denoisers.base import Denoiser
+from samplers.checks import check_counts, check_kind
 from samplers.reverse import ReverseSampler
 from samplers.schedules import broadcast
 
@@ -36,10 +37,13 @@ def generate(
         generator: The random stream, on the device of the denoiser.
 
     Raises:
-        ValueError: For a condition of another number of rows, or schedules that differ.
+        ValueError: For a ``num`` that is negative, a condition of another kind or number of rows,
+            or schedules that differ.
         FloatingPointError: If a sample diverges.
     """
-    condition = condition or Condition()
+    check_counts("generate", least=0, num=num)
+    condition = Condition() if condition is None else condition
+    check_kind("generate", Condition, condition=condition)
     condition.check_rows(num)
     x_T = like(denoiser).new_empty(num, *shape).normal_(generator=generator)
     x_T = broadcast(denoiser.schedule(torch.ones(()))[1], x_T) * x_T

@@ -173,10 +173,10 @@ class ScoreDistiller(LearningRule):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*event) of the student, their latents ``z``, and the condition."""
+        told = self.conditioner.request(num, condition)
         z = self.draw_latents(num, generator=generator)
-        told = self.conditioner.request(num, condition).to(z.device)
-        x = in_blocks(lambda z, told: self.student(z, **told), z, told)
-        return {"x": x, "z": z, **(condition or {})}
+        x = in_blocks(lambda z, told: self.student(z, **told), z, told.to(z.device))
+        return {**(condition or {}), "x": x, "z": z}
 
     def watch(self) -> dict[str, Tensor]:
         return {f"chain/{name}": value for name, value in self.figures.items()}

@@ -148,7 +148,7 @@ class Progressive(LearningRule):
         solver = DDIM(self.student.schedule, self.num_steps)
         told = self.conditioner.request(num, condition)
         x = generate(self.student, solver, self.shape, num, told, generator=generator)
-        return {"x": x, **(condition or {})}
+        return {**(condition or {}), "x": x}
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer(list(self.student.parameters()))]

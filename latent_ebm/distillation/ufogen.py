@@ -23,7 +23,7 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
-from samplers.checks import check_numbers
+from samplers.checks import check_counts, check_numbers
 from samplers.schedules import broadcast
 
 
@@ -144,13 +144,14 @@ class UFOGen(AdversarialRule):
         Raises:
             ValueError: For a ``num_steps`` not in 1 to T.
         """
-        if not 1 <= num_steps <= self.num_steps:
+        check_counts(self, num_steps=num_steps)
+        if num_steps > self.num_steps:
             raise ValueError(f"num_steps must lie in 1 to {self.num_steps}, got {num_steps}")
         ks = torch.linspace(self.num_steps, 0, num_steps + 1).round().long().tolist()[:-1]
+        told = self.conditioner.request(num, condition)
         x_T = self.start(num, generator=generator)
-        told = self.conditioner.request(num, condition).to(x_T.device)
-        x = in_blocks(partial(self.walk, ks=ks, generator=generator), x_T, told)
-        return {"x": x, **(condition or {})}
+        x = in_blocks(partial(self.walk, ks=ks, generator=generator), x_T, told.to(x_T.device))
+        return {**(condition or {}), "x": x}
 
     def walk(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.denoisers import Denoiser
-from samplers.checks import check_numbers
+from samplers.checks import check_kind, check_numbers
 from samplers.schedules import broadcast
 
 
@@ -113,14 +113,16 @@ class ClassifierFree(Denoiser):
             a condition's own null.
 
     Raises:
-        ValueError: For a ``weight`` that is not finite, or a ``null`` without names.
+        ValueError: For a ``weight`` that is not finite, or a ``null`` without names or rows.
     """
 
     def __init__(self, denoiser: Denoiser, weight: float, null: Mapping[str, Tensor]) -> None:
         super().__init__()
+        check_kind(self, Denoiser, denoiser=denoiser)
         check_numbers(self, "finite", weight=weight)
         if not null:
             raise ValueError("null must say what stands for no condition, got no names")
+        null = Condition(null)
         self.denoiser, self.schedule, self.weight = denoiser, denoiser.schedule, weight
         self.names = tuple(null)
         for name, value in null.items():

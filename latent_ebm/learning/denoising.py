@@ -131,7 +131,7 @@ class Denoising(LearningRule):
             denoiser = ClassifierFree(denoiser, guidance, told.rows(slice(1)).unknown())
         x = generate(denoiser, reverse, self.shape, num, told, generator=generator)
         found = {"x": x} if self.latents is None else {"x": self.latents.decode(x), "z": x}
-        return {**found, **(condition or {})}
+        return {**(condition or {}), **found}
 
 
 def check_noise(

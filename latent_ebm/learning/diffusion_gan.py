@@ -119,10 +119,10 @@ class DiffusionGAN(AdversarialRule):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Samples ``x`` (num, \\*shape) of T steps, and the condition."""
+        told = self.conditioner.request(num, condition)
         x_T = self.start(num, generator=generator)
-        told = self.conditioner.request(num, condition).to(x_T.device)
-        x = in_blocks(partial(self.walk, generator=generator), x_T, told)
-        return {"x": x, **(condition or {})}
+        x = in_blocks(partial(self.walk, generator=generator), x_T, told.to(x_T.device))
+        return {**(condition or {}), "x": x}
 
     def walk(
         self, x_T: Tensor, condition: Condition, *, generator: torch.Generator | None = None

@@ -143,7 +143,7 @@ class LatentRule(LearningRule):
         z = self.model.given(told).prior.sample(num, generator=generator)
         parts = [slice(start, start + BLOCK) for start in range(0, max(num, 1), BLOCK)]
         x = [self.model.given(told.rows(part)).decode(z[part]) for part in parts]
-        return {"x": torch.cat(x), "z": z, **(condition or {})}
+        return {**(condition or {}), "x": torch.cat(x), "z": z}
 
     def told(self, batch: Batch) -> LatentModel:
         """The model given the condition of the rows of ``batch``. In training mode, a share

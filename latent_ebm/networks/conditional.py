@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
-from latent_ebm.conditions import UNKNOWN, Condition
+from latent_ebm.conditions import UNKNOWN, Condition, check_labels
 from latent_ebm.networks.mlp import MLP
 from samplers.checks import check_counts
 
@@ -23,8 +23,26 @@ class Conditional(Artefact):
     row. Left out, the condition is unknown.
     """
 
+    def check(self, condition: Condition) -> None:
+        """Raise ``ValueError`` for a ``condition`` that the network cannot be told;
+        looked at once, where it is given.
+        """
 
-class ClassEnergy(Conditional):
+
+class ByClass(Conditional):
+    """A network that is told the ``label`` of a row, one of ``num_classes``; -1 where unknown."""
+
+    num_classes: int
+
+    def check(self, condition: Condition) -> None:
+        if condition.keys() != {"label"}:
+            raise ValueError(
+                f"{type(self).__name__} must be told a label and nothing else, got {condition}"
+            )
+        check_labels(condition["label"], self.num_classes)
+
+
+class ClassEnergy(ByClass):
     """``E(z, y) = -f_y(z)``, and ``-log sum_y exp(f_y(z))`` where the class y is unknown.
 
     How much each class weighs in that sum is learnt from rows of unknown class alone. Source:
@@ -60,7 +78,7 @@ class ClassEnergy(Conditional):
         return torch.where(label == UNKNOWN, marginal, energy)
 
 
-class WithClass(Conditional):
+class WithClass(ByClass):
     """``(z, label) -> network([z, e(label)])``: a vector per class stands beside the latent.
 
     Args:
@@ -93,6 +111,8 @@ class Told(nn.Module):
 
     def __init__(self, network: nn.Module, condition: Condition) -> None:
         super().__init__()
+        if isinstance(network, Conditional):
+            network.check(condition)
         self.network, self.condition = network, condition
 
     def forward(self, z: Tensor) -> Tensor:

@@ -132,6 +132,7 @@ class TextConditioner(Conditioner):
                 f"a batch must carry tokens for a network that is told a text, got {condition}"
             )
         tokens = condition["tokens"]
+        check_tokens(tokens, self.encoder.tokenizer)
         text, mask = self.encoder(torch.cat([tokens, self.empty[None, : tokens.shape[1]]]))
         return Condition(
             {"text": text[:-1], "mask": mask[:-1]}, {"text": text[-1], "mask": mask[-1]}

@@ -64,8 +64,7 @@ class Tokenizer(nn.Module, ABC):
                 control characters, or consists of punctuation alone; with ``strict`` for unknown
                 words.
         """
-        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            raise ValueError(f"prompts must be a list of strings, got {reprlib.repr(prompts)}")
+        check_list("prompts", prompts)
         rows, unknown = [], {}
         for i, prompt in enumerate(prompts):
             check_prompt(f"prompts[{i}]", prompt)
@@ -108,6 +107,7 @@ class WordTokenizer(Tokenizer):
     def __init__(self, words: Sequence[str], max_words: int = 16) -> None:
         super().__init__()
         check_counts(self, max_words=max_words)
+        check_list("words", words)
         for word in words:
             if not isinstance(word, str) or split_words(word) != [word]:
                 raise ValueError(f"words must be single words in normal form, got {word!r}")
@@ -128,6 +128,7 @@ class WordTokenizer(Tokenizer):
         With fewer words than the captions have, a network sees the unknown token in training.
         """
         check_counts("WordTokenizer", num_words=1 if num_words is None else num_words)
+        check_list("captions", captions, Iterable)
         counts = Counter(word for caption in captions for word in split_words(caption))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(tuple(islice(ranked, num_words)), max_words)
@@ -185,6 +186,12 @@ def spaced(character: str) -> str:
     return character if kind[0] in "LMN" else " " if kind[0] in "PZC" else f" {character} "
 
 
+def check_list(name: str, texts: object, kind: type = Sequence) -> None:
+    """Raise ``ValueError`` for one string, or what is no ``kind``."""
+    if isinstance(texts, str) or not isinstance(texts, kind):
+        raise ValueError(f"{name} must be a list of strings, got {reprlib.repr(texts)}")
+
+
 def check_prompt(name: str, prompt: object) -> None:
     """Raise ``ValueError`` unless ``prompt`` is a string without control characters and halves of
     surrogate pairs.
@@ -201,7 +208,7 @@ def check_prompt(name: str, prompt: object) -> None:
 
 def report_unknown(words: Sequence[str], strict: bool) -> None:
     """Warn that ``words`` are not in the vocabulary; with ``strict`` raise ``ValueError``."""
-    named = ", ".join(map(repr, words[:NAMED])) + (", ..." if len(words) > NAMED else "")
+    named = ", ".join(map(reprlib.repr, words[:NAMED])) + (", ..." if len(words) > NAMED else "")
     if strict:
         raise ValueError(f"prompts must consist of known words, got {named}")
     warnings.warn(f"words that are not known become one token: {named}", stacklevel=3)

@@ -336,3 +336,33 @@ def ratio_prior(rule: type[ShortRunMLE] | type[Variational]) -> None:
 def test_refusals(make: Callable[[], object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (label_condition(torch.tensor([0, 3])), "label must lie in -1 to 2, got 0 to 3"),
+        (label_condition(torch.tensor([-2, 0])), "label must lie in -1 to 2, got -2 to 0"),
+        (
+            Condition({"text": torch.zeros(2, 3)}),
+            "must be told a label and nothing else",
+        ),
+    ],
+)
+def test_a_condition_that_is_none_of_the_network_is_refused_where_it_is_given(condition, message):
+    prior = EnergyPrior(ClassEnergy(2, 3, [4]), GaussianPrior(2), EXACT)
+    decoder = GaussianLikelihood(WithClass(nn.Linear(4, 5), 3, 2), SCALE)
+    masked = Masked(decoder, torch.ones(5, dtype=torch.bool))
+    for part in (prior, decoder, masked):
+        with pytest.raises(ValueError, match=message):
+            part.given(condition)
+
+
+def test_a_condition_does_not_take_the_place_of_samples():
+    model = LatentModel(
+        EnergyPrior(ClassEnergy(2, 3, [4]), GaussianPrior(2), EXACT),
+        GaussianLikelihood(nn.Linear(2, 5), SCALE),
+    )
+    rule = ShortRunMLE(model, MCMCPosterior(EXACT), ADAM, conditioner=ClassLabels(3))
+    told = Condition({"label": torch.tensor([0, 1]), "x": torch.zeros(2, 1)})
+    assert rule.generate(2, told)["x"].shape == (2, 5)

@@ -13,6 +13,7 @@ from latent_ebm.conditions import (
     Condition,
     Unconditional,
     as_batch,
+    conditioner_or_none,
     label_condition,
 )
 
@@ -146,8 +147,19 @@ def test_class_labels_are_told_and_checked():
         (lambda: ClassLabels()(Condition()), "got x alone"),
         (lambda: ClassLabels().request(2, text(3)), "condition tokens must have 2 rows, got 3"),
         (lambda: Unconditional().request(2, text(2)), "condition must be left out"),
+        (lambda: Unconditional().request(2, torch.ones(2)), "condition must be left out"),
+        (lambda: ClassLabels().request(-1, None), "num must be an integer >= 0, got -1"),
+        (lambda: Unconditional().request(2.5, None), r"num must be an integer >= 0, got 2\.5"),
+        (lambda: ClassLabels().request(2, torch.ones(2)), "must be a Condition, got tensor"),
+        (lambda: ClassLabels()(label_condition(torch.tensor([0, -2]))), "lie in -1 or more, got"),
+        (lambda: conditioner_or_none("labels"), "must be a Conditioner, got 'labels'"),
     ],
 )
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_nothing_is_dropped_with_probability_0():
+    condition = Condition({"a": torch.zeros(3)})  # has no null
+    assert condition.drop(0) is condition

@@ -210,6 +210,8 @@ def test_a_batch_without_tokens_is_refused(conditioner: TextConditioner) -> None
 def test_other_tokens_are_refused(conditioner: TextConditioner, tokens: Tensor, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         conditioner.encoder(tokens)
+    with pytest.raises(ValueError, match=said):
+        conditioner(Condition({"tokens": tokens}))
 
 
 def test_a_step_on_the_meta_device(conditioner: TextConditioner) -> None:
@@ -382,3 +384,16 @@ def test_folders_of_other_things_are_refused(pipeline: Path) -> None:
     (pipeline / "text_encoder" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must hold a model of transformers"):
         load_text_encoder(pipeline)
+
+
+def test_one_text_is_no_list_of_texts() -> None:
+    with pytest.raises(ValueError, match="words must be a list of strings, got 'red'"):
+        WordTokenizer("red")
+    with pytest.raises(ValueError, match="captions must be a list of strings, got 'red'"):
+        WordTokenizer.count("red")
+
+
+def test_a_long_unknown_word_is_named_in_short(tokenizer: WordTokenizer) -> None:
+    with pytest.warns(UserWarning, match="not known") as caught:
+        tokenizer(["a" * 100_000])
+    assert len(str(caught[0].message)) < 200
