@@ -1,18 +1,17 @@
-r"""Files from elsewhere: one place where whatever is wrong with one becomes one sentence,
-before it costs memory::
+r"""Files from elsewhere: one place that turns any fault of a file into one sentence, before the
+file costs memory::
 
-    path = check_file(path, "a saved detector")  # ~ expanded; a file, no folder and no pipe
+    path = check_file(path, "a saved detector")  # ~ expanded; a file, not a folder or a pipe
     check_zip(path, max_bytes)  # for .npz and the like: the sizes that its members declare
     with reading(path, "a saved detector"):  # every error that parsing raises, in one sentence
         content = parse(path)
-    record = read_json(folder / "detector.json")  # all of that for an object of JSON
-    tree = yaml.safe_load(check_yaml(text))  # text of YAML that is no larger than it looks
+    record = read_json(folder / "detector.json")  # all of that for a JSON object
+    tree = yaml.safe_load(check_yaml(text))  # YAML text that is no larger than it looks
     with rehearsal():  # a model of any size without memory, to compare with its file
         model = make(tree)
 
-Keep the block of ``reading`` to what parses: errors inside are taken for faults of the file.
-Those that name the file already, and those of a missing file, permission or package, pass as
-they are.
+Put only parsing inside ``reading``: every error inside counts as a fault of the file. Errors that
+already name the file, and errors about a missing file, permission or package, pass unchanged.
 """
 
 import json
@@ -34,7 +33,7 @@ PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
 MAX_JSON = 2**24  # bytes
 MAX_REASON = 200  # characters
 MAX_TEXT, MAX_WORD = 2**20, 2048  # characters of YAML, and of one value in it
-# Calls of PyTorch to make a model: some ten per layer. The largest U-Nets of diffusers take half.
+# Calls of PyTorch to make a model: about ten per layer. The largest U-Nets of diffusers need half.
 MAX_CALLS = 15_000
 MAX_GROWTH = 10  # values of a pickle for each of its bytes
 MAX_NODES, MAX_DEPTH = (
@@ -46,11 +45,12 @@ MAX_NODES, MAX_DEPTH = (
 def check_file(path: str | os.PathLike[str], what: str = "a file") -> Path:
     """``path`` with ``~`` expanded.
 
-    Raises ``FileNotFoundError`` if nothing is there, and ``ValueError`` if that is no regular
-    file.
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: If it is not a regular file.
     """
     path = Path(path).expanduser()
-    if not os.path.exists(path):  # also of a name that no file system can hold
+    if not os.path.exists(path):  # also False for a name that no file system can hold
         raise FileNotFoundError(
             f"path must name {what}, but there is no {str(path)!r} in {Path.cwd()}"
         )
@@ -61,7 +61,7 @@ def check_file(path: str | os.PathLike[str], what: str = "a file") -> Path:
 
 @contextmanager
 def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn any error inside into ``ValueError``: ``path`` must hold ``what``, and the reason why
+    """Turn any error inside into a ``ValueError``: ``path`` must hold ``what``, and the reason why
     it does not.
     """
     try:
@@ -75,8 +75,8 @@ def reading(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of what ``error`` says, and the second if the first announces it, shortened;
-    never empty.
+    """The first line of the message of ``error``, shortened and never empty. The second line is
+    added if the first ends in a colon.
     """
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
@@ -93,11 +93,11 @@ def reason(error: Exception) -> str:
 def check_zip(
     path: str | os.PathLike[str], max_bytes: int, what: str = "a zip archive", whole: bool = False
 ) -> None:
-    """Raise ``ValueError`` if ``path`` is no zip archive, or one whose members declare more than
+    """Raise ``ValueError`` if ``path`` is not a zip archive, or its members declare more than
     ``max_bytes`` in all.
 
-    With ``whole`` the members are read, too, and their checksums compared, for readers that do
-    not.
+    With ``whole`` the members are also read and their checksums compared, for readers that do not
+    do so.
     """
     with reading(path, what), zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
@@ -110,13 +110,13 @@ def check_zip(
 
 
 def check_pickle(content: bytes) -> None:
-    """Raise ``ValueError`` for a pickle whose tuples, written out, have more than ``MAX_GROWTH``
-    values a byte, or of bytes.
+    """Raise ``ValueError`` for a pickle that holds bytes, or whose tuples have more than
+    ``MAX_GROWTH`` values per byte when written out.
 
-    A tuple that holds another one twice, forty deep, is a hundred bytes long, and as a key of a
-    dictionary takes years. So do some encodings of a long text, and ``bytearray`` makes as many
-    bytes as a number says. Only operations are looked at, with the sizes of what they leave on the
-    stack; nothing is unpickled.
+    A tuple that holds another one twice, forty levels deep, takes a hundred bytes. As a key of a
+    dictionary it takes years to hash. Some encodings of a long text are as slow, and a
+    ``bytearray`` of any size takes a few bytes. The check reads only the operations and the sizes
+    of what they leave on the stack; nothing is unpickled.
     """
     stack, marks, memo, total = [], [], {}, 0
     for operation, argument, _ in pickletools.genops(content):
@@ -147,8 +147,11 @@ def check_pickle(content: bytes) -> None:
 def read_json(
     path: str | os.PathLike[str], what: str = "an object of JSON", max_bytes: int = MAX_JSON
 ) -> dict[str, Any]:
-    """The object in a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for one that is
-    larger or is none.
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file has more than ``max_bytes`` bytes, or holds no JSON object.
     """
     path = check_file(path, what)
     size = path.stat().st_size
@@ -162,18 +165,15 @@ def read_json(
 
 
 def check_yaml(text: str) -> str:
-    """``text`` as it is. Raises ``ValueError`` for YAML whose tree, with aliases written out,
+    """``text`` unchanged. Raises ``ValueError`` for YAML whose tree, with aliases written out,
     exceeds the limits above.
 
-    Anchors and aliases can say 10^9 values in ten lines, or name a value inside itself. Only
-    events are looked at.
+    Ten lines with anchors and aliases can stand for 10^9 values, or for a value inside itself. The
+    check reads only the parser's events.
     """
     check_limit("have", len(text), MAX_TEXT, "characters")
-    count, anchors, parents = (
-        0,
-        {},
-        [],
-    )  # anchors: (values, depth); parents: [anchor, count at its start, depth so far]
+    # anchors: (values, depth); parents: [anchor, count at its start, depth so far]
+    count, anchors, parents = 0, {}, []
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         size = depth = 0
         if isinstance(event, yaml.AliasEvent):
@@ -201,14 +201,13 @@ def check_yaml(text: str) -> str:
 
 @contextmanager
 def rehearsal() -> Iterator[None]:
-    """Modules made inside take no memory, and more than ``MAX_CALLS`` calls of PyTorch are a
-    ``ValueError``.
+    """Make modules without memory for their tensors; more than ``MAX_CALLS`` calls of PyTorch are
+    a ``ValueError``.
 
-    For a model that a file describes, before it is made with the memory that it takes. Others'
-    modules may not stand it: those that need the values of tensors when they are made.
+    It tries out a model that a file describes before it is made with real memory. Modules of other
+    packages may fail, if they need the values of tensors when they are made.
     """
-    # a refusal can come while PyTorch puts gradients back on: so they are put back at last, out of
-    # the budget
+    # the budget may run out while PyTorch turns gradients on again, so they are restored outside
     grads = torch.set_grad_enabled(torch.is_grad_enabled())
     with grads, torch.device("meta"), Budget(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*non-meta parameter.*")
@@ -216,7 +215,7 @@ def rehearsal() -> Iterator[None]:
 
 
 class Budget(TorchFunctionMode):
-    """Counts what is asked of PyTorch, until that is more than ``MAX_CALLS``."""
+    """Counts calls of PyTorch, and raises ``ValueError`` after ``MAX_CALLS``."""
 
     calls = 0
 

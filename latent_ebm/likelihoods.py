@@ -1,5 +1,5 @@
-r"""Likelihoods ``p(x|z)``: a ``decoder`` network inside an exact distribution with all its
-constants, so that a scale can be learned and energies of different models can be compared.
+r"""Likelihoods ``p(x|z)``: a ``decoder`` network inside an exact distribution. All its constants
+are kept, so that a scale can be learnt and energies of different models can be compared.
 """
 
 import math
@@ -23,26 +23,26 @@ class Likelihood(Artefact, ABC):
 
     @abstractmethod
     def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
-        """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` is one number per row, its
-        ``mean`` an image. ``condition`` is that of a decoder that is told one.
+        """``p(x|z)`` with batch shape (batch,): its ``log_prob(x)`` has one entry per row, and its
+        ``mean`` has the shape of x. ``condition`` is passed on to a conditional decoder.
         """
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the decoder is told a condition, see ``given``."""
+        """Whether the decoder takes a condition, see ``given``."""
         return False
 
     def given(self, condition: Condition) -> "Likelihood":
-        """``p(x|z, c)``, chain ``c`` of the condition's row ``c % rows``; this likelihood itself
-        if it is not conditional.
+        """``p(x|z, c)``, where chain i belongs to row ``i % rows`` of the condition. An
+        unconditional likelihood returns itself.
         """
         return GivenLikelihood(self, condition) if self.is_conditional else self
 
     def check(self, x: Tensor) -> None:
-        """Raise ``ValueError`` if an entry of ``x`` is not finite, or lies where ``p(x|z)`` has no
-        density.
+        """Raise ``ValueError`` if an entry of ``x`` is not finite, or lies outside the support of
+        ``p(x|z)``.
 
-        Once per data set or chain; ``log_prob`` does not ask again.
+        Call it once per data set or chain; ``log_prob`` does not check again.
         """
         if is_readable(x) and not bool(x.isfinite().all()):
             raise ValueError(
@@ -51,7 +51,7 @@ class Likelihood(Artefact, ABC):
 
 
 class PerRow(Independent):
-    """``Independent`` whose ``log_prob`` takes batches of no rows too."""
+    """``Independent`` whose ``log_prob`` also accepts batches without rows."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         terms, num = self.base_dist.log_prob(value), self.reinterpreted_batch_ndims
@@ -64,10 +64,15 @@ def per_row(distribution: Distribution) -> Independent:
 
 
 class GaussianLikelihood(Likelihood):
-    """``p(x|z) = N(decoder(z), scale^2 I)``. ``decoder`` maps z (batch, dim) to (batch, \\*event).
+    """``p(x|z) = N(decoder(z), scale^2 I)``.
 
-    ``scale`` is the noise's standard deviation in the units of x; with ``learn_scale`` it is where
-    training starts. Raises ``ValueError`` for a non-positive ``scale``.
+    Args:
+        decoder: Maps z (batch, dim) to (batch, \\*event).
+        scale: The standard deviation of the noise, in the units of x.
+        learn_scale: Whether to train the scale, starting from ``scale``.
+
+    Raises:
+        ValueError: For a non-positive ``scale``.
     """
 
     log_scale: Tensor
@@ -102,8 +107,10 @@ class GaussianLikelihood(Likelihood):
 
 
 class BernoulliLikelihood(Likelihood):
-    """``p(x|z) = Bernoulli(sigmoid(decoder(z)))`` for x in [0, 1]; ``decoder`` gives logits
-    (batch, \\*event).
+    """``p(x|z) = Bernoulli(sigmoid(decoder(z)))`` for x in [0, 1].
+
+    Args:
+        decoder: Maps z (batch, dim) to logits (batch, \\*event).
     """
 
     def __init__(self, decoder: nn.Module) -> None:
@@ -129,11 +136,17 @@ class BernoulliLikelihood(Likelihood):
 
 
 class Masked(Likelihood):
-    """``likelihood`` of the observed entries only: where ``mask`` (broadcast to x) is False, x
-    does not count.
+    """The ``likelihood`` of observed entries only.
 
-    The posterior given part of an image, as for inpainting, is ``LatentModel(prior,
-    Masked(likelihood, mask))``'s. Raises ``ValueError`` if ``mask`` is not boolean.
+    ``LatentModel(prior, Masked(likelihood, mask))`` has the posterior given part of an image, as
+    inpainting needs it.
+
+    Args:
+        likelihood: The likelihood of all entries.
+        mask: True where x is observed; broadcast to x.
+
+    Raises:
+        ValueError: If ``mask`` is not boolean.
     """
 
     mask: Tensor
@@ -172,7 +185,7 @@ class Masked(Likelihood):
 
 
 class GivenLikelihood(Likelihood):
-    """``p(x|z, c)`` of a ``likelihood`` whose decoder is told the ``condition`` c."""
+    """``p(x|z, c)``: a conditional ``likelihood`` with its ``condition`` c given."""
 
     def __init__(self, likelihood: Likelihood, condition: Condition) -> None:
         super().__init__()

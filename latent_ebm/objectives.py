@@ -1,5 +1,5 @@
-r"""Losses as pure functions of tensors. Samples that enter them are constants: gradients reach
-parameters only.
+r"""Losses as pure functions of tensors. Samples that enter them are constants: only parameters get
+gradients.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from samplers.derivatives import differentiate
 
 
 def check_shape(name: str, value: Tensor, shape: torch.Size | tuple[int, ...]) -> None:
-    """Raise ``ValueError`` unless ``value``, called ``name``, has ``shape``: another one would
+    """Raise ``ValueError`` unless ``value``, called ``name``, has ``shape``; others might
     broadcast.
     """
     if value.shape != shape:
@@ -50,8 +50,9 @@ def non_saturating(logit: Tensor) -> Tensor:
     """``-E[log sig(f)]`` for a critic's logits (batch,) at generated samples: the generator's
     loss.
 
-    Where the critic is optimal its gradient in a sample is that of ``log(1 + p_model / q_data)``,
-    which does not fade where the critic is sure. Source: Goodfellow et al. 2014, arXiv:1406.2661.
+    For an optimal critic its gradient with respect to a sample is that of ``log(1 + p_model /
+    q_data)``, which does not vanish where the critic is certain. Source: Goodfellow et al. 2014,
+    arXiv:1406.2661.
     """
     return softplus(-logit).mean()
 
@@ -60,7 +61,7 @@ def gradient_penalty(logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``E|grad f(x)|^2`` at x (batch, \\*event), for ``logit`` f (batch, \\*event) -> (batch,),
     twice differentiable.
 
-    At data it is R1, by which adversarial training converges locally: Mescheder et al. 2018,
+    At data it is R1, with which adversarial training converges locally: Mescheder et al. 2018,
     arXiv:1801.04406.
     """
     with torch.enable_grad():
@@ -70,7 +71,7 @@ def gradient_penalty(logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def negative_log_likelihood(conditional: Distribution, x: Tensor) -> Tensor:
-    """``-E[log p(x|z)]`` in nats per datum, for ``conditional = likelihood(z)`` with one z a row
+    """``-E[log p(x|z)]`` in nats per datum, for ``conditional = likelihood(z)`` with one z per row
     of x.
     """
     check_shape("x", x, conditional.batch_shape + conditional.event_shape)
@@ -81,7 +82,8 @@ def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tens
     """One-sample estimate ``E[log q(z) - log p(z)]`` of KL(q || p) at reparametrised z ~ q, up to
     log Z of p.
 
-    Its gradient in the parameters of p is the data half of the maximum-likelihood gradient of p.
+    Its gradient with respect to p's parameters is the data half of p's maximum-likelihood
+    gradient.
     """
     value = log_density(z)
     check_shape("log_density(z)", value, z.shape[:1])
@@ -91,7 +93,7 @@ def divergence(q: Distribution, log_density: Callable[[Tensor], Tensor], z: Tens
 def denoising_score_matching(
     log_density: Callable[[Tensor], Tensor], x: Tensor, noise: float
 ) -> Tensor:
-    """``E|s grad log p(x + s eps) + eps|^2 / 2``, s = ``noise``: least where p is the
+    """``E|s grad log p(x + s eps) + eps|^2 / 2`` with s = ``noise``. It is least if p is the
     distribution of data blurred by N(0, s^2).
 
     ``log_density`` maps (batch, \\*event) to (batch,), unnormalised, twice differentiable. Source:
@@ -108,11 +110,11 @@ def denoising_score_matching(
 def denoising(
     denoise: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, weight: Tensor
 ) -> Tensor:
-    """``E[w |D(alpha x + sigma eps) - x|^2] / dim``: least at D = E[x | alpha x + sigma eps],
-    whatever the weights w > 0.
+    """``E[w |D(alpha x + sigma eps) - x|^2] / dim``. It is least for D = E[x | alpha x + sigma
+    eps], for any weights w > 0.
 
     ``denoise`` maps noised rows (batch, \\*event) to estimates of x; ``alpha``, ``sigma`` and
-    ``weight`` (batch,) are of the rows. Source: Vincent 2011; Karras et al. 2022,
+    ``weight`` (batch,) have one entry per row. Source: Vincent 2011; Karras et al. 2022,
     arXiv:2206.00364.
     """
     for name, value in {"alpha": alpha, "sigma": sigma, "weight": weight}.items():
@@ -136,10 +138,10 @@ def regression(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 
 def score_difference(x: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
-    """``-E[w <x, gap>]``, whose gradient in the parameters of x (batch, \\*event) is ``-E[w J^T
-    gap]``; weights w (batch,).
+    """``-E[w <x, gap>]`` with weights w (batch,). Its gradient with respect to the parameters of x
+    (batch, \\*event) is ``-E[w J^T gap]``.
 
-    With the gap of two denoisers at noised x that is a gradient of a KL divergence: Luo et al.
+    With the gap of two denoisers at noised x this is the gradient of a KL divergence: Luo et al.
     2023, arXiv:2305.18455.
     """
     check_shape("gap", gap, x.shape)
@@ -151,8 +153,11 @@ def nearest_neighbour_entropy(x: Tensor) -> Tensor:
     """``dim E[log min_j |x_i - x_j|]``: the entropy of the distribution of x (batch, dim) in
     nats, up to a constant.
 
-    Differentiable; coinciding rows count as 1e-6 apart. Raises ``ValueError`` for fewer than two
-    rows. Source: Kozachenko & Leonenko 1987; as a loss Du et al. 2021, arXiv:2012.01316.
+    Differentiable; rows that coincide count as 1e-6 apart. Source: Kozachenko & Leonenko 1987; as
+    a loss Du et al. 2021, arXiv:2012.01316.
+
+    Raises:
+        ValueError: For fewer than two rows.
     """
     if len(x) < 2:
         raise ValueError(f"x must have at least two rows, got {len(x)}")
@@ -162,13 +167,16 @@ def nearest_neighbour_entropy(x: Tensor) -> Tensor:
 
 
 def vicreg(z: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Invariance, variance and covariance of embeddings (n >= 2, dim) of two views: the three
-    terms of VICReg.
+    """The three terms of VICReg for embeddings (n >= 2, dim) of two views: invariance, variance
+    and covariance.
 
-    ``E(z - z')^2`` over rows and columns; ``mean_j max(0, 1 - sqrt(Var z_j + 1e-4))``, averaged
-    over the views, which is near 1 when all rows collapse into one; ``sum_{i != j} Cov(z_i, z_j)^2
-    / dim``, summed over the views. Raises ``ValueError`` for fewer than two rows. Source: Bardes,
+    Invariance is ``E(z - z')^2`` over rows and columns. Variance is ``mean_j max(0, 1 - sqrt(Var
+    z_j + 1e-4))``, averaged over the views; it is near 1 when all rows collapse into one.
+    Covariance is ``sum_{i != j} Cov(z_i, z_j)^2 / dim``, summed over the views. Source: Bardes,
     Ponce, LeCun 2021, arXiv:2105.04906.
+
+    Raises:
+        ValueError: For fewer than two rows.
     """
     if len(z) < 2:
         raise ValueError(f"z must have at least two rows, got {len(z)}")

@@ -20,8 +20,8 @@ from samplers.checks import check_counts
 
 
 class StoreConfig(SaveConfigCallback):
-    """Puts the whole configuration, as YAML text, into every checkpoint and, with a logger, beside
-    its logs.
+    """Writes the whole configuration as YAML text into every checkpoint and, if there is a logger,
+    beside its logs.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -45,7 +45,7 @@ class StoreConfig(SaveConfigCallback):
 
     @cached_property
     def text(self) -> str:
-        """The configuration, with that of the teachers that it names, whose files are read
+        """The configuration, including those of the teachers that it names. Their files are read
         once.
         """
         return yaml.safe_dump(inline_denoisers(self.plain()), sort_keys=False)
@@ -55,10 +55,16 @@ class SampleGrid(Callback):
     """Logs ``num`` samples of the prior, and as many held-out images above their reconstructions,
     to TensorBoard.
 
-    At validations at least ``every_n_epochs`` epochs apart, with the same noise every time and
-    without touching the training's random numbers. The held-out images are the first ``num`` of
-    the first batch. The data must be images (1 or 3, H, W) in [-1, 1]. Raises ``ValueError`` for
-    numbers below 1.
+    The noise is the same every time, and training's random numbers are left alone. The held-out
+    images are the first ``num`` of the first batch. The data must be images (1 or 3, H, W) in [-1,
+    1].
+
+    Args:
+        every_n_epochs: Least number of epochs between two validations that log images.
+        num: The number of samples and of held-out images.
+
+    Raises:
+        ValueError: For numbers below 1.
     """
 
     def __init__(self, every_n_epochs: int = 1, num: int = 64) -> None:

@@ -1,10 +1,10 @@
-"""Checkpoints that explain themselves: each holds the YAML text that says how to build the model
-that its tensors belong to.
+"""Checkpoints that explain themselves: each holds the YAML text that describes the model of its
+tensors.
 
 A checkpoint may come from anywhere, so nothing in it is executed. Tensors are read without
 unpickling objects, and cannot be larger than the file. The parts ``model`` and ``data`` of the
-configuration are built by the rules of ``latent_ebm.artefacts.building``. The model is built
-without memory first, so that one that is larger than its file is refused before it takes any.
+configuration are built by the rules of ``latent_ebm.artefacts.building``. The model is first built
+without memory, so that a model that is larger than its file is refused before it takes any.
 """
 
 import zipfile
@@ -44,22 +44,25 @@ P = ParamSpec("P")
 Checkpoint: TypeAlias = dict[str, Any]  # plain values and tensors by name
 KINDS = (*PARTS, *FACTORIES, LightningDataModule)
 KEYS = ("config", "state_dict")
-PROGRESS = {  # what a training goes on with, besides
+PROGRESS = {  # what resuming needs, besides
     **{"epoch": int, "global_step": int, "pytorch-lightning_version": str},
     **{"loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list},
 }
-OWN_PROGRESS = {"settings": list, "rng": dict}  # which older checkpoints may lack
+OWN_PROGRESS = {"settings": list, "rng": dict}  # older checkpoints may lack these
 WHOLE = "a whole checkpoint of plain tensors"
-MAX_SHARED = 10  # times the size of their file that tensors may have in all, as some share memory
+MAX_SHARED = 10  # the tensors' total size over that of the file, at most; some share memory
 
 
 def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule, DataModule]:
     """The learning rule of a checkpoint, with its weights and in evaluation mode, and its data
     module, not yet set up.
 
-    ``trust`` names packages, besides this library's, whose classes the configuration may name.
-    Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is damaged,
-    foreign or not trusted.
+    ``trust`` lists packages whose classes the configuration may name, besides this library's.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, not a checkpoint of this library, or names classes of
+            other packages.
     """
     loaders = {DENOISER_LOADER: apart(load_nested), **TEACHER_LOADERS}
     with modules_here() if trust else nullcontext():
@@ -67,10 +70,10 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
 
 
 def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataModule]:
-    """As ``load_rule``, with the classes and loaders that are ``allowed``."""
+    """Like ``load_rule``, with the classes and loaders that are ``allowed``."""
     checkpoint = read_checkpoint(path)
     config = read_config(checkpoint["config"], path)
-    if allowed.packages == OURS:  # others' modules may need values when they are made
+    if allowed.packages == OURS:  # modules of other packages may need values when they are made
         with rehearsal():
             fill(
                 build(config["model"], LearningRule, "model", allowed),
@@ -92,8 +95,8 @@ def load_parts(path: str | Path, allowed: Allowed) -> tuple[LearningRule, DataMo
 def fill(
     rule: LearningRule, checkpoint: Checkpoint, path: str | Path, assign: bool = False
 ) -> None:
-    """Give ``rule`` the tensors of its ``checkpoint``, as copies or, with ``assign``, as they
-    are.
+    """Load the tensors of ``checkpoint`` into ``rule``, as copies or, with ``assign``, without a
+    copy.
     """
     with reading(path, "the tensors of its own config"):
         rule.on_load_checkpoint(checkpoint)
@@ -102,8 +105,8 @@ def fill(
 
 @contextmanager
 def applied(path: str | Path) -> Iterator[None]:
-    """Turn what a model raises when its parts do not fit each other, such as a missing argument,
-    into a ``ValueError`` that names the file ``path``.
+    """Turn errors of a model whose parts do not fit each other, such as a missing argument, into a
+    ``ValueError`` that names the file ``path``.
     """
     try:
         yield
@@ -114,8 +117,8 @@ def applied(path: str | Path) -> Iterator[None]:
 
 
 def restore(data: DataModule, checkpoint: Checkpoint, path: str | Path) -> DataModule:
-    """``data`` with the units, the range and the names of columns of the rows that the rule of
-    ``checkpoint`` was trained on.
+    """``data`` with the units, range and column names of the rows that the rule of ``checkpoint``
+    was trained on.
     """
     name = type(data).__qualname__  # where Lightning keeps the state of a data module
     if name in checkpoint:
@@ -129,11 +132,17 @@ def restore(data: DataModule, checkpoint: Checkpoint, path: str | Path) -> DataM
 
 
 def load_denoiser(checkpoint: str) -> Denoiser:
-    """The denoiser of a checkpoint of ``Denoising``, or in a folder that ``save`` wrote: the
-    teacher that the YAML file of a distiller names.
+    """The denoiser from a checkpoint of ``Denoising`` or from a folder that ``save`` wrote. The
+    YAML file of a distiller names its teacher in this way.
 
-    In training mode, as a rule expects its parts. Raises as ``load_rule``, and ``ValueError`` for
-    what holds no denoiser.
+    It is in training mode, as a rule expects its parts.
+
+    Args:
+        checkpoint: The path of the checkpoint or folder.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As ``load_rule``, or if there is no denoiser in it.
     """
     if config_path(checkpoint).is_file():
         return denoiser_in(checkpoint)
@@ -141,8 +150,8 @@ def load_denoiser(checkpoint: str) -> Denoiser:
 
 
 def load_nested(checkpoint: str) -> Denoiser:
-    """As ``load_denoiser``, for a checkpoint that another checkpoint names: it may not name a
-    third.
+    """Like ``load_denoiser``, for a checkpoint that another checkpoint names. It must not name a
+    third one.
     """
     if config_path(checkpoint).is_file():
         return denoiser_in(checkpoint)
@@ -159,7 +168,7 @@ def denoiser_in(folder: str) -> Denoiser:
 
 
 def apart(load: Callable[P, Denoiser]) -> Callable[P, Denoiser]:
-    """``load`` in a thread of its own, which the rules of a rehearsal do not reach."""
+    """``load`` in a separate thread, where the settings of a rehearsal do not apply."""
 
     @wraps(load)
     def load_apart(*args: P.args, **kwargs: P.kwargs) -> Denoiser:
@@ -187,10 +196,10 @@ def denoiser_of(rule: LearningRule, checkpoint: str) -> Denoiser:
 
 
 def inline_denoisers(config: object) -> object:
-    """``config``, plain dicts, lists and scalars, with the denoiser's own configuration for every
-    ``load_denoiser``.
+    """``config``, plain dicts, lists and scalars, with every ``load_denoiser`` replaced by the
+    denoiser's own configuration.
 
-    The checkpoint of a rule that holds the denoiser holds its weights too, and so needs no other
+    The checkpoint of a rule holds the weights of its denoiser too, so it needs no other
     checkpoint.
     """
     if isinstance(config, list):
@@ -203,9 +212,9 @@ def inline_denoisers(config: object) -> object:
 
 
 def denoiser_config(path: Path) -> object:
-    """The configuration of the denoiser of a checkpoint or in a folder that ``save`` wrote.
+    """The configuration of the denoiser in a checkpoint or in a folder that ``save`` wrote.
 
-    Raises ``ValueError`` for a folder with tensors as arguments, which no text can hold.
+    Raises ``ValueError`` if an argument is a tensor, which cannot be written as text.
     """
     if not config_path(path).is_file():
         return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
@@ -219,11 +228,12 @@ def denoiser_config(path: Path) -> object:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """The content of a checkpoint, with ``KEYS`` there and its tensors on the CPU, read from the
-    file when they are used.
+    """The content of a checkpoint, which has ``KEYS``. Its tensors are on the CPU, and are read
+    from the file when they are used.
 
-    Raises ``FileNotFoundError``, and ``ValueError`` for what is no checkpoint or declares more
-    than its file holds.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a checkpoint, or declares more than the file holds.
     """
     path = check_file(path, "a checkpoint")
     check_zip(path, path.stat().st_size, WHOLE, whole=True)
@@ -244,8 +254,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def check_progress(checkpoint: Checkpoint, path: str | Path, resumed: bool) -> None:
-    """Raise ``ValueError`` if a part of its progress is of another kind, or missing where a
-    training is ``resumed``.
+    """Raise ``ValueError`` if an entry about the progress of training has the wrong type, or is
+    missing although training is ``resumed``.
     """
     for name, kind in {**PROGRESS, **OWN_PROGRESS}.items():
         needed = name in checkpoint or (resumed and name in PROGRESS)
@@ -273,8 +283,8 @@ def read_config(text: object, path: str | Path) -> Checkpoint:
 
 
 def check_tensors(state: object, path: Path) -> None:
-    """Raise ``ValueError`` unless ``state`` is a dict of tensors without NaN that lie in the file
-    ``path``.
+    """Raise ``ValueError`` unless ``state`` is a dict of tensors without NaN that fit into the
+    file ``path``.
     """
     if not isinstance(state, dict):
         raise ValueError(

@@ -1,5 +1,5 @@
-"""Where a training writes: a run goes on in folders of its own, or starts in folders without
-one.
+"""Where training writes: a resumed run continues in its own folders, and a new run needs folders
+without another run.
 """
 
 from pathlib import Path
@@ -11,12 +11,14 @@ from latent_ebm.cli.files import check_folder
 
 
 def check_places(trainer: Trainer, resumed: str | None) -> None:
-    """Check the folders of the checkpoints and loggers of ``trainer``, before anything is made
+    """Check the folders of the checkpoints and loggers of ``trainer``, before anything is written
     there.
 
-    ``resumed`` is the checkpoint that the training goes on from, if any. Raises
-    ``FileExistsError`` for a folder that holds another run, ``OSError`` for one that cannot be
-    written.
+    ``resumed`` is the checkpoint that training resumes from, if any.
+
+    Raises:
+        FileExistsError: For a folder that holds another run.
+        OSError: For a folder that cannot be written.
     """
     if trainer.fast_dev_run or not trainer.is_global_zero:  # pyright: ignore[reportAttributeAccessIssue]
         return
@@ -38,9 +40,8 @@ def check_own(folder: Path, resumed: str | None) -> None:
     them.
     """
     found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    named = (
-        resumed is not None and not Path(resumed).exists()
-    )  # "last", "best", which Lightning finds in the folder
+    # "last" or "best", which Lightning finds in the folder
+    named = resumed is not None and not Path(resumed).exists()
     if (
         found
         and not named
@@ -48,8 +49,7 @@ def check_own(folder: Path, resumed: str | None) -> None:
     ):
         raise FileExistsError(
             f"{str(folder)!r} holds another run: go on with it by --ckpt_path {found[-1]}, or "
-            "move or remove that folder, "
-            f"or name another dirpath of the checkpoints"
+            "move or remove that folder, or name another dirpath of the checkpoints"
         )
 
 
@@ -58,6 +58,5 @@ def check_empty(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(
             f"{str(folder)!r} holds the logs of another run: move or remove that folder, name "
-            "another version of the "
-            f"logger, or go on with the run by --ckpt_path FILE"
+            "another version of the logger, or go on with the run by --ckpt_path FILE"
         )

@@ -11,7 +11,7 @@ from latent_ebm.data.base import DataModule, Pair, make_generator
 from latent_ebm.files import MAX_ENTRIES, Reader
 from samplers.checks import check_kind
 
-RELATIVE_FLOOR = 1e-12  # standard deviations below this part of the mean are rounding errors
+RELATIVE_FLOOR = 1e-12  # a standard deviation below this share of the mean is a rounding error
 
 
 class Arrays(DataModule):
@@ -19,8 +19,8 @@ class Arrays(DataModule):
     .parquet (with a column ``label`` of labels, if there is one).
 
     After ``setup``, ``mean`` and ``scale`` (\\*event) standardise rows, and ``names`` are the
-    columns, if a header gives them. Checkpoints keep all three: a model reads and writes the units
-    of the file, and new rows are standardised like its training rows.
+    names of the columns, if there is a header. Checkpoints keep all three: a model reads and
+    writes the units of the file, and new rows are standardised like its training rows.
 
     Args:
         path: the file.
@@ -30,7 +30,7 @@ class Arrays(DataModule):
         standardize: shift and scale every column to mean 0 and variance 1 on the training rows; a
             constant column is only shifted.
         key: the array of rows in an .npz.
-        seed: of the random parts.
+        seed: seed of the random split.
         id: see ``files.Reader``, as for all arguments below.
         drop: columns to leave out.
         sep: what separates cells.
@@ -114,8 +114,8 @@ class Arrays(DataModule):
         return x.cpu().double() * self.scale + self.mean
 
     def _prepare(self, x: torch.Tensor) -> None:
-        """Make sure that the statistics are known, those of a checkpoint or else of the rows of
-        ``path``, and that they fit ``x``.
+        """Make sure that the statistics are known, from a checkpoint or from the rows of ``path``,
+        and that they fit ``x``.
         """
         if not hasattr(self, "mean"):
             self.setup()
@@ -136,7 +136,7 @@ class Arrays(DataModule):
         return {**state, "mean": self.mean, "scale": self.scale} if state else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Standardise by the statistics of a checkpoint, also the rows that are loaded already."""
+        """Standardise by a checkpoint's statistics, including rows that are already loaded."""
         super().load_state_dict(state_dict)
         mean, scale = state_dict["mean"].clone(), state_dict["scale"].clone()
         if mean.shape != scale.shape or not (mean.isfinite().all() and (scale > 0).all()):

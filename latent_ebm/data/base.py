@@ -1,9 +1,8 @@
 """Data sets in memory and the data module they share.
 
-A small data set is one tensor, and a batch of it one indexing operation: ``TensorSet`` offers
-``__getitems__``, by which a ``DataLoader`` asks for all rows of a batch at once, so that no Python
-runs per row, while the loader keeps its sampler and Lightning can replace that by a distributed
-one.
+A small data set is one tensor, and a batch of it is one indexing operation. A ``DataLoader`` asks
+``TensorSet`` for all rows of a batch at once by ``__getitems__``, so that no Python runs per row.
+The loader keeps its sampler, and Lightning can replace it by a distributed one.
 """
 
 import os
@@ -30,8 +29,8 @@ Pair = tuple[Tensor, Tensor | None]  # x (n, *event), label (n,) or None
 class TensorSet(Dataset[Batch]):
     """Rows ``x`` (n, \\*event) with ``label`` (n,), all in memory; no label means -1 everywhere.
 
-    Raises ``ValueError`` unless ``x`` is floating, finite and has a row, and ``label`` has one
-    integer a row.
+    Raises ``ValueError`` unless ``x`` is a floating-point tensor, finite, and has a row, and
+    ``label`` has one integer per row.
     """
 
     def __init__(self, x: Tensor, label: Tensor | None = None) -> None:

@@ -1,5 +1,5 @@
-r"""The exact teacher: a Gaussian mixture stays one at every noise level, so all that a diffusion
-model learns is known.
+r"""The exact teacher: a Gaussian mixture stays a Gaussian mixture at every noise level, so
+everything that a diffusion model learns is known.
 """
 
 import math
@@ -21,14 +21,15 @@ class GaussianMixtureDenoiser(Denoiser):
     ``N(alpha means_k, alpha^2 C_k + sigma^2 I)``, and ``D = sum_k p(k|x_t) (means_k + alpha C_k
     (alpha^2 C_k + sigma^2 I)^-1 (x_t - alpha means_k))``.
 
-    The condition ``label`` (batch,) restricts a row to the components of this label; -1 means that
-    nothing is known. A call needs memory for (batch, K, dim) entries, dim those of an event.
+    The condition ``label`` (batch,) restricts a row to the components of this label; -1 means
+    unknown. A call needs memory for (batch, K, dim) entries, where dim is the number of entries of
+    an event.
 
     Args:
-        weights: Weights (K,) of the components, positive; they are made to sum to one.
+        weights: Weights (K,) of the components, positive; they are normalised to sum to one.
         means: Means (K, \\*event), whose dtype and device the others take.
-        scales: Standard deviations (K,), those along the axes (K, dim), or covariances (K, dim,
-            dim).
+        scales: Standard deviations (K,), standard deviations along the axes (K, dim), or
+            covariances (K, dim, dim).
         schedule: The noise.
         labels: The label (K,) of every component; null: its index.
 
@@ -110,7 +111,7 @@ class GaussianMixtureDenoiser(Denoiser):
     def score(
         self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None, **other: Tensor
     ) -> Tensor:
-        """As ``Denoiser.score``, without its cancellation at the clean end."""
+        """Like ``Denoiser.score``, but without loss of digits at the clean end."""
         check_names(other)
         offset, _, variance, share = self._responsibilities(x_t, t, label)
         return -(share.softmax(1)[:, None] @ self._rotate(offset / variance, back=True)).view_as(
@@ -138,8 +139,8 @@ class GaussianMixtureDenoiser(Denoiser):
     def _responsibilities(
         self, x: Tensor, t: Tensor, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Offsets (batch, K, dim) from the means along the axes, alpha, variances there, joint
-        log-densities (batch, K).
+        """Offsets (batch, K, dim) from the means along the axes, alpha, the variances along the
+        axes, and joint log-densities (batch, K).
         """
         if x.shape[1:] != self.means.shape[1:]:
             raise ValueError(
@@ -157,7 +158,7 @@ class GaussianMixtureDenoiser(Denoiser):
         return offset, alpha, variance, self._log_weights(label) - 0.5 * (square + log_det)
 
     def _rotate(self, offset: Tensor, *, back: bool = False) -> Tensor:
-        """Into the principal axes of every component, or ``back``."""
+        """Rotate into the principal axes of every component, or ``back``."""
         if self.axes is None:
             return offset
         return torch.einsum("bki,kji->bkj" if back else "bkj,kji->bki", offset, self.axes)
@@ -175,14 +176,14 @@ class GaussianMixtureDenoiser(Denoiser):
 
 
 def check_names(condition: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` for a ``condition`` with names besides the label."""
+    """Raise ``ValueError`` for a ``condition`` with other names than the label."""
     if condition:
-        raise ValueError(f"a mixture must be told a label alone, got {', '.join(condition)}")
+        raise ValueError(f"a mixture's condition must be a label, got {', '.join(condition)}")
 
 
 def check_label(label: Tensor | None, num: int) -> None:
-    """Raise ``ValueError`` unless ``label`` is left out, or holds an integer for each of ``num``
-    rows or one for all.
+    """Raise ``ValueError`` unless ``label`` is None, or holds an integer for each of ``num`` rows
+    or one for all.
     """
     if label is not None and (label.shape not in ((num,), (1,)) or label.is_floating_point()):
         got = f"{label.dtype} of shape {tuple(label.shape)}"
@@ -190,8 +191,8 @@ def check_label(label: Tensor | None, num: int) -> None:
 
 
 def principal_axes(scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Variances (K, dim) along the axes (K, dim, dim) of every component, or along those of x, and
-    then no axes.
+    """Variances (K, dim) and principal axes (K, dim, dim) of every component; the axes are None if
+    they are those of x.
     """
     num, dim = means.shape
     if scales.ndim < 3 and not scales.is_meta and not bool((scales > 0).all()):

@@ -1,6 +1,4 @@
-r"""Trained diffusion models from disk, as denoisers: no network is asked, and nothing is
-unpickled.
-"""
+r"""Trained diffusion models from disk, as denoisers. Nothing is downloaded or unpickled."""
 
 import inspect
 import re
@@ -19,31 +17,33 @@ from latent_ebm.foreign import check_file, read_json, reading, rehearsal
 from samplers.checks import check_counts
 from samplers.schedules import VE, Karras, Rectified, VPDiscrete
 
-Config: TypeAlias = dict[str, Any]  # what a file of JSON holds
-PREDICTIONS = {
-    "epsilon": "eps",
-    "v_prediction": "v",
-    "sample": "x",
-}  # of diffusers, and of Preconditioned
-WEIGHTS = re.compile(
-    r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.safetensors"
-)  # the group is a variant
+Config: TypeAlias = dict[str, Any]  # the content of a JSON file
+# names in diffusers, and in Preconditioned
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x"}
+# the group is the variant
+WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.safetensors")
 
 
 def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Preconditioned:
     """The denoiser stored at ``path``, frozen and in evaluation mode.
 
-    Either a model directory of ``diffusers`` (the extra of this name), whose ``unet/`` and
-    ``scheduler/`` say all: beta schedules with predictions of eps, v or x, flow matching, or EDM;
-    what its scheduler leaves out is the default of the scheduler's class. Its ``label`` is the
-    model's ``class_labels``; other conditions keep their names. Weights of another variant, as
-    fp16, are taken if there are no others, and computed with in float32. Or a ``.safetensors``
-    file with the weights of ``skeleton.network``, as for ``Preconditioned(network, Karras(),
-    "edm", data_scale=0.5)``, which are loaded into it.
+    A model directory of ``diffusers`` needs the extra of this name. Its ``unet/`` and
+    ``scheduler/`` define the denoiser: beta schedules with predictions of eps, v or x, flow
+    matching, or EDM. Settings that its scheduler leaves out have the defaults of the scheduler's
+    class. The denoiser's ``label`` is the model's ``class_labels``; other conditions keep their
+    names. Weights of a variant such as fp16 are used if there are no others, and run in float32.
 
-    Raises ``FileNotFoundError`` if a file is missing, ``ImportError`` without the extra, and
-    ``ValueError`` for a file without a skeleton, one that is damaged or does not fit, or a model
-    that is not one of these.
+    Args:
+        path: A model directory of ``diffusers``, or a ``.safetensors`` file with the weights of
+            ``skeleton.network``.
+        skeleton: The denoiser that the weights of a ``.safetensors`` file are loaded into, such as
+            ``Preconditioned(network, Karras(), "edm", data_scale=0.5)``.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ImportError: Without the extra.
+        ValueError: For a ``.safetensors`` file without a skeleton, a file that is damaged or does
+            not fit, or a model of another kind.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -61,7 +61,7 @@ def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Pr
 
 
 def load_diffusers(path: Path) -> Preconditioned:
-    """The model of a ``diffusers`` directory, by its two configuration files."""
+    """The model of a ``diffusers`` directory, built from its two configuration files."""
     try:
         import diffusers
     except ImportError as error:
@@ -84,18 +84,18 @@ def load_diffusers(path: Path) -> Preconditioned:
 
 
 def find_class(diffusers: ModuleType, config: Config) -> Any:
-    """The class of ``diffusers`` that a ``config`` names, None if there is none of this name."""
+    """The class of ``diffusers`` that a ``config`` names; None if there is no such class."""
     return getattr(diffusers, str(config.get("_class_name")), None)
 
 
 def defaults(scheduler: Callable[..., object] | None) -> Config:
-    """What the class ``scheduler`` takes where its configuration is silent; nothing for None."""
+    """The default settings of the class ``scheduler``; none for None."""
     parameters = {} if scheduler is None else inspect.signature(scheduler).parameters
     return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 def read_network(kind: Any, folder: Path, config: Config) -> nn.Module:
-    """The model of class ``kind`` in ``folder``, if all its weights are there, and no more."""
+    """The model of class ``kind`` in ``folder``, which must hold all its weights and no others."""
     variant = find_variant(folder)
     if config.get("quantization_config") is not None:
         raise ValueError(f"{folder} must hold a model without quantization_config")
@@ -105,7 +105,7 @@ def read_network(kind: Any, folder: Path, config: Config) -> nn.Module:
         held = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         if size > held:
             raise ValueError(
-                f"config.json describes {size:,} weights, more than its files have bytes, {held:,}"
+                f"config.json describes {size:,} weights, but its files have only {held:,} bytes"
             )
         network, info = kind.from_pretrained(
             folder,
@@ -122,16 +122,15 @@ def read_network(kind: Any, folder: Path, config: Config) -> nn.Module:
 
 
 def find_variant(folder: Path) -> str | None:
-    """The variant of the weights in ``folder``, None for plain ones. Raises ``FileNotFoundError``
-    if there are none.
+    """The variant of the weights in ``folder``; None for plain weights. Raises
+    ``FileNotFoundError`` if there are no weights.
     """
     names = sorted(file.name for file in folder.iterdir())
     variants = {match[1] for name in names if (match := WEIGHTS.fullmatch(name))}
     if not variants:
         raise FileNotFoundError(
             f"{folder} must hold diffusion_pytorch_model.safetensors (pickled weights are not "
-            "read), "
-            f"got {', '.join(names)}"
+            f"read), got {', '.join(names)}"
         )
     if None not in variants and len(variants) > 1:
         raise ValueError(
@@ -142,8 +141,8 @@ def find_variant(folder: Path) -> str | None:
 
 
 def read_config(path: Path) -> Config:
-    """The object of a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` for what is
-    none.
+    """The object in a JSON file. Raises ``FileNotFoundError``, and ``ValueError`` if the file
+    holds no JSON object.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -153,9 +152,7 @@ def read_config(path: Path) -> Config:
 
 
 def scheduler_parts(config: Config) -> Config:
-    """Arguments of ``Preconditioned`` that say the same as the ``config`` of a scheduler of
-    ``diffusers``.
-    """
+    """The arguments of ``Preconditioned`` for the ``config`` of a ``diffusers`` scheduler."""
     name, num = str(config.get("_class_name")), config.get("num_train_timesteps", 1000)
     check_counts("scheduler", num_train_timesteps=num)
     prediction = config.get("prediction_type", "epsilon")
@@ -192,7 +189,7 @@ def scheduler_parts(config: Config) -> Config:
 
 
 def edm_parts(config: Config, prediction: str) -> Config:
-    """As ``scheduler_parts``, for the schedulers of Karras et al. 2022, whose "epsilon" is the
+    """Like ``scheduler_parts``, for the schedulers of Karras et al. 2022. Their "epsilon" is the
     output F of EDM.
     """
     ends = config.get("sigma_min", 0.002), config.get("sigma_max", 80.0)
@@ -207,14 +204,14 @@ def edm_parts(config: Config, prediction: str) -> Config:
 
 def rectified_level(log_snr: Tensor, num_train_steps: int) -> Tensor:
     """``num_train_steps sigma / (alpha + sigma)``, the time that flow-matching networks of
-    ``diffusers`` are told.
+    ``diffusers`` take.
     """
     return num_train_steps * torch.sigmoid(-log_snr / 2)
 
 
 class DiffusersNetwork(nn.Module):
-    """A model of ``diffusers`` called as a network of ``Preconditioned``; a predicted variance is
-    left out.
+    """A model of ``diffusers`` with the signature of a network of ``Preconditioned``. A predicted
+    variance is dropped.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,9 +1,9 @@
 r"""The score of a detector as an ONNX file: rows in, ``score_samples`` out. Standardisation,
 kernels and stages are inside.
 
-A row's code is the mean that the encoder gives, so the score is deterministic and needs no
-sampler. All is computed in float64, as in the detector, except the features of images: ONNX
-Runtime has no convolutions in float64. A file that is written is compared with the detector.
+The latents of a row are the encoder's mean, so the score is deterministic and needs no sampler.
+Everything is computed in float64, as in the detector, except the features of images: ONNX Runtime
+has no convolutions in float64. The written file is compared with the detector.
 """
 
 import os
@@ -85,9 +85,12 @@ def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> No
     """Write the score of a fitted ``detector`` to ``path``: input ``rows`` (n, d), output
     ``score`` (n,), both float64.
 
-    Where ONNX Runtime is installed, the file is compared with the detector on its training rows.
-    Raises ``RuntimeError`` if they disagree, and leaves no file behind then; ``ImportError``
-    without the extra "onnx"; scikit-learn's ``NotFittedError``.
+    If ONNX Runtime is installed, the file is compared with the detector on its training rows.
+
+    Raises:
+        RuntimeError: If file and detector disagree; no file is left then.
+        ImportError: Without the extra "onnx".
+        NotFittedError: (scikit-learn's) If the detector is not fitted.
     """
     check_is_fitted(detector)
     rows = detector.scaler_.inverse_transform(detector.rows_[:MAX_CHECKED].flatten(1).numpy())

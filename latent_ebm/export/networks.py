@@ -29,8 +29,11 @@ def export_onnx(
     """Write ``student``, z (batch, \\*latent_shape) -> x (batch, \\*event), as ONNX with input
     ``z`` and output ``x``.
 
-    Any number of rows may be asked of the file. ``student`` must be on the CPU, and is left in
-    evaluation mode. Raises ``ImportError`` without the packages of the extra "onnx".
+    The file accepts any number of rows. ``student`` must be on the CPU, and is left in evaluation
+    mode.
+
+    Raises:
+        ImportError: Without the packages of the extra "onnx".
     """
     z = torch.randn(2, *latent_shape, dtype=next(student.parameters()).dtype)
     write_onnx(student.eval(), z, path, ("z", "x"))
@@ -39,8 +42,10 @@ def export_onnx(
 def export_diffusers(denoiser: nn.Module, folder: str | os.PathLike[str]) -> None:
     """Write ``denoiser`` to a new ``folder`` that ``diffusers`` and ``load_teacher`` read.
 
-    Raises ``ValueError`` unless it is a ``Preconditioned`` model of ``diffusers`` on a schedule
-    ``VPDiscrete``, and ``FileExistsError`` for a folder that is there.
+    Raises:
+        ValueError: Unless it is a ``Preconditioned`` model of ``diffusers`` with a schedule
+            ``VPDiscrete``.
+        FileExistsError: If the folder exists already.
     """
     target = Path(folder)
     if target.exists():

@@ -1,4 +1,4 @@
-"""Arrays of ``.npy`` and ``.npz`` files: they are never unpickled, and their headers are checked
+"""Arrays from ``.npy`` and ``.npz`` files. They are never unpickled, and their headers are checked
 before memory is allocated.
 """
 
@@ -16,15 +16,15 @@ from latent_ebm.files.limits import check_entries
 from latent_ebm.foreign import reading
 
 PLAIN = "plain arrays, not pickled or damaged ones"
-SAMPLED, DEFAULT, LABEL = "x", "X", "y"  # arrays of an .npz
+SAMPLED, DEFAULT, LABEL = "x", "X", "y"  # names of arrays in an .npz
 
 
 def read_arrays(path: Path, key: str | None, max_entries: int) -> tuple[NDArray, NDArray | None]:
     """The rows and, if an ``.npz`` holds it, the array ``y`` of labels.
 
-    ``key`` names the array of rows in an ``.npz``: by default ``x``, as ``latent-ebm sample``
-    writes it, if there, else ``X``. Raises ``ValueError`` for a file that is damaged, too large
-    or has no such array.
+    ``key`` names the array of rows in an ``.npz``. The default is ``x``, as ``latent-ebm sample``
+    writes it, or ``X`` if there is no ``x``. Raises ``ValueError`` for a file that is damaged, too
+    large or has no such array.
     """
     names = array_names(path)
     if names is None:
@@ -49,8 +49,8 @@ def array_names(path: Path) -> list[str] | None:
 
 
 def load_array(path: Path, name: str | None, max_entries: int) -> NDArray:
-    """The array ``name`` of an ``.npz``, or that of an ``.npy``. Raises ``ValueError`` as
-    ``read_arrays``.
+    """The array ``name`` of an ``.npz``, or the array of an ``.npy``. Raises ``ValueError`` as
+    ``read_arrays`` does.
     """
     with reading(path, PLAIN), open_array(path, name) as (file, size):
         shape, dtype = read_header(file)
@@ -67,7 +67,7 @@ def load_array(path: Path, name: str | None, max_entries: int) -> NDArray:
 
 @contextmanager
 def open_array(path: Path, name: str | None) -> Iterator[tuple[IO[bytes], int]]:
-    """The bytes of an ``.npy`` file, alone or in an archive, and their number."""
+    """An ``.npy`` file, alone or inside an archive, opened for reading, and its size in bytes."""
     if name is None:
         with path.open("rb") as file:
             yield file, path.stat().st_size
@@ -79,7 +79,7 @@ def open_array(path: Path, name: str | None) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array that ``file`` begins with."""
+    """Shape and type of the array at the beginning of ``file``."""
     version = np.lib.format.read_magic(file)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -56,7 +56,7 @@ def choose(
     """
     check_different(table)
     frame, asked = table.frame, [*drop, *([] if id is None else [id])]
-    if features is None:  # else another table had them
+    if features is None:  # otherwise the training table had these columns
         check_present(table, asked)
     frame = frame.drop(columns=[name for name in drop if name in frame])
     kept = (LABEL, id, *(features or ()))
@@ -73,7 +73,7 @@ def choose(
 
 
 def number_classes(label: "pd.Series", notes: list[str]) -> NDArray:
-    """``label`` (n,) as numbers: its own, or the numbers of its words in alphabetical order."""
+    """``label`` (n,) as numbers. Words are numbered in alphabetical order."""
     from pandas.api.types import is_numeric_dtype
 
     if is_numeric_dtype(label) or label.isna().any():
@@ -104,8 +104,8 @@ def reason_to_leave_out(column: "pd.Series", name: str) -> str | None:
 def reasons_of_the_first(
     frame: "pd.DataFrame", kept: Collection[str | None], least: int
 ) -> dict[str, str]:
-    """Why the rules leave out the first columns, by name: because they are an index, or count
-    ``least`` rows or more.
+    """Why the rules leave out the first columns, by name: they are an index, or count at least
+    ``least`` rows.
     """
     from pandas.api.types import is_integer_dtype
 
@@ -128,8 +128,8 @@ def differs(column: "pd.Series") -> bool:
 
 
 def names_of_rows(table: Table, column: "pd.Series", name: str) -> list[str]:
-    """The cells of ``column``, which names the rows. Raises ``ValueError`` for a missing cell, as
-    in a line of totals.
+    """The cells of ``column``, which names the rows. Raises ``ValueError`` for a missing cell,
+    such as in a line of totals.
     """
     missing = column.isna().to_numpy()
     if missing.any():
@@ -153,7 +153,7 @@ def are_measured(cells: list[str]) -> bool:
 
 
 def check_different(table: Table) -> None:
-    """Raise ``ValueError`` if two columns have one name."""
+    """Raise ``ValueError`` if two columns have the same name."""
     twice = table.frame.columns[table.frame.columns.duplicated()]
     if len(twice):
         raise ValueError(
@@ -163,7 +163,7 @@ def check_different(table: Table) -> None:
 
 
 def check_present(table: Table, names: Collection[str]) -> None:
-    """Raise ``ValueError`` for one of ``names`` that is no column."""
+    """Raise ``ValueError`` if one of ``names`` is not a column."""
     for name in names:
         if name not in table.frame:
             raise ValueError(
@@ -214,7 +214,7 @@ def not_a_number(table: Table, frame: "pd.DataFrame", name: str, row: int) -> Va
         is_number(str(cell)) for cell in frame[name].dropna()
     )
     way = (
-        "delete the line if it is no row, as one of units"
+        "delete the line if it is not a row, such as a line of units"
         if stray
         else "--drop leaves the column out"
     )

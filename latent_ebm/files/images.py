@@ -2,8 +2,8 @@
 
 Fixed rules decide:
 
-- All files with the suffix of an image are read, also those in subfolders, but no hidden files and
-  folders.
+- All files with the suffix of an image are read, also those in subfolders. Hidden files and
+  folders are skipped.
 - Transparent images are put on white. Grey images among coloured images are read as coloured.
 - Images are turned as their EXIF data say, as viewers do. If a file has several pages or pictures,
   the first is read.
@@ -58,8 +58,8 @@ def read_images(
     """Images (n, C, H, W) of a folder, by the rules of this module; their ids are file names.
 
     ``colour`` makes all of them RGB or grey; by default they are RGB if one has colours.
-    Raises ``ValueError`` unless there is an image, all are of one size and can be read, and there
-    are at most ``max_entries`` values of pixels in all.
+    Raises ``ValueError`` unless there is an image, all can be read and have one size, and there
+    are at most ``max_entries`` pixel values in all.
     """
     paths = find_images(folder)
     if not paths:
@@ -170,7 +170,7 @@ def header_of(image: "Image") -> Header:
     transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
     # The method of PNG images would read all pixels.
     orientation = Image.Image.getexif(image).get(ORIENTATION, 1)
-    sideways = orientation in SIDEWAYS and image.format != "TIFF"  # which Pillow turns by itself
+    sideways = orientation in SIDEWAYS and image.format != "TIFF"  # Pillow turns TIFF by itself
     height, width = (image.width, image.height) if sideways else (image.height, image.width)
     several = getattr(image, "n_frames", 1) > 1
     return Header(
@@ -187,7 +187,7 @@ def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> 
     """Pixels (C, H, W) of one image: turned, put on white, as grey or RGB, resized."""
     from PIL import Image, ImageOps
 
-    # From a path, Pillow would map turned TIFF files wrongly.
+    # given a path, Pillow would map turned TIFF files into memory wrongly
     content = encoded if isinstance(encoded, bytes) else encoded.read_bytes()
     with reading(name, PLAIN), open_image(content) as image:
         header = header_of(image)

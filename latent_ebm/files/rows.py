@@ -88,8 +88,11 @@ class Reader:
     def read(self, path: str | Path, features: Sequence[str] | None = None) -> Rows:
         """The rows of ``path``; with ``features``, columns of these names and in this order.
 
-        ``features`` has no say in a file whose columns have no names. Raises ``ValueError`` for
-        what is not a table of finite numbers, saying where, and ``FileNotFoundError``.
+        ``features`` is ignored if the columns of the file have no names.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a table of finite numbers; the message says where.
         """
         suffix = Path(path).suffix.lower()
         if suffix not in (*ARRAYS, *TEXTS, PARQUET):
@@ -136,9 +139,7 @@ class Reader:
         return Rows(columns.x, columns.label, columns.names, table.has_header, ids, word, notes)
 
     def check(self, path: Path, rows: Rows) -> Rows:
-        """``rows`` as finite numbers, without those with missing values if they are to be
-        dropped.
-        """
+        """``rows`` as finite numbers; rows with missing values are dropped if asked for."""
         x = rows.x
         if rows.names == []:
             raise ValueError(
@@ -172,8 +173,8 @@ def refuse_infinite(path: Path, rows: Rows, x: NDArray[np.float64]) -> None:
 
 
 def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatment: str) -> Rows:
-    """``rows`` but those with missing values. Raises ``ValueError`` unless that is asked for and
-    leaves some.
+    """``rows`` without those with missing values. Raises ``ValueError`` unless ``treatment`` is
+    "drop" and some rows are left.
     """
     bad = np.asarray(missing.any(1))
     row, column = map(int, np.argwhere(missing)[0])
@@ -187,9 +188,8 @@ def without_missing(path: Path, rows: Rows, missing: NDArray[np.bool_], treatmen
     if treatment == "refuse" or bad.all():
         raise ValueError(
             f"{path} must be finite, without missing values: got {missing.sum()} in {bad.sum()} "
-            "of "
-            f"{len(bad)} rows, the first in {rows.call(row)}, column {column_name(rows, column)}; "
-            f"--missing drop leaves such rows out"
+            f"of {len(bad)} rows, the first in {rows.call(row)}, column "
+            f"{column_name(rows, column)}; --missing drop leaves such rows out"
         )
     called = [rows.call(int(i)) for i in np.flatnonzero(bad)]
     shown = ", ".join(called[:10]) + ", ..." * (len(called) > 10)

@@ -14,8 +14,8 @@ Fixed rules decide:
   numbers, all have.
 - The first line is a header if it holds no number, or a column ``label``, or a name that the
   caller mentions, or the numbers 0, 1, 2, ... in order. Two kinds of first lines could be a header
-  or a row, so that the caller must say: one of words and other numbers, and one of eight or more
-  rising numbers, such as wavelengths, if the numbers of the second line do not rise.
+  or a row, and the caller must decide: a line of words and other numbers, and a line of eight or
+  more rising numbers, such as wavelengths, if the numbers of the second line do not rise.
 - Blank lines are skipped. Blank cells, ``NA``, ``NaN``, ``null`` and similar words are missing
   values.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 TEXT = "a table of text"
 SPACES = r"\s+"
-SEPARATORS = {"tab": "\t", "space": SPACES}  # names of what a shell does not take easily
+SEPARATORS = {"tab": "\t", "space": SPACES}  # hard to type in a shell
 NAMES = {"\t": "tabs", ";": "semicolons", ",": "commas"}
 MANY = 8  # numbers in a line that rise by chance once in 40,000 lines
 DECIMAL_COMMA = r"\s*[+-]?\d+(,\d+)?([eE][+-]?\d+)?\s*"
@@ -50,7 +50,7 @@ def read_text(
 ) -> Table:
     """The table in ``path``, by the rules of this module where ``sep`` or ``header`` is ``None``.
 
-    Raises ``ValueError`` for text that is no table, is too large or could be read in two ways.
+    Raises ``ValueError`` for text that is not a table, is too large or could be read in two ways.
     """
     notes: list[str] = []
     with reading(path, TEXT):
@@ -66,7 +66,7 @@ def read_text(
             "skiprows": above,
         }
         if names:
-            header = False  # of what is parsed
+            header = False  # the names stand above the part that is parsed
         elif header is None:
             header = find_header(path, options, mentioned, notes)
         options["header"] = 0 if header else None
@@ -83,8 +83,8 @@ def read_text(
 
 
 def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
-    """The table that pandas reads from ``path``; a row with more cells than the first line is an
-    error.
+    """The table that pandas reads from ``path``. Raises ``ValueError`` for a row with more cells
+    than the first line.
     """
     import pandas as pd
 
@@ -107,7 +107,7 @@ def parse(path: Path, options: dict[str, Any]) -> "pd.DataFrame":
 
 
 def find_encoding(path: Path, notes: list[str]) -> str:
-    """UTF-16 if the file begins with a mark of that, else UTF-8, else Windows-1252."""
+    """UTF-16 if the file begins with its mark, else UTF-8 if it is valid, else Windows-1252."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
         block = file.read(MAX_CELL)
@@ -127,8 +127,8 @@ def find_encoding(path: Path, notes: list[str]) -> str:
 def find_table(
     path: Path, encoding: str, notes: list[str], header: bool | None
 ) -> tuple[int, str | None, list[str]]:
-    """The number of lines above the table, the separator if one of them names it, and the names in
-    the last of them if it has any and ``header`` is not false.
+    """The number of lines above the table, the separator if a line names it, and the names in the
+    last line if it has any and ``header`` is not false.
     """
     number, above, said = 0, [], None
     with path.open(encoding=encoding, newline=None) as file:
@@ -147,7 +147,7 @@ def find_table(
 
 
 def names_in(comment: str, line: str, sep: str | None) -> list[str]:
-    """The names in ``comment``, if it has one for each cell of the ``line`` below it and that
+    """The names in ``comment``, if it has one for each cell of the ``line`` below it and this line
     holds a number; else none.
     """
     sep = SEPARATORS.get(sep or "", sep) or find_separator([line], [])
@@ -188,7 +188,7 @@ def find_separator(lines: list[str], notes: list[str]) -> str:
 
 
 def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
-    """Raise ``ValueError`` for too many cells, a cell too long, or NUL bytes; takes little
+    """Raise ``ValueError`` for too many cells, a cell that is too long, or NUL bytes. Takes little
     memory.
     """
     marks = [mark.encode() for mark in (" " if sep == SPACES else sep, "\n", "\r")]
@@ -207,9 +207,9 @@ def check_size(path: Path, encoding: str, sep: str, max_entries: int) -> None:
 def find_header(
     path: Path, options: dict[str, Any], mentioned: Collection[str], notes: list[str]
 ) -> bool:
-    """Whether the first line names the columns. Raises ``ValueError`` if that cannot be told."""
+    """Whether the first line names the columns. Raises ``ValueError`` if both are possible."""
     first, *more = parse(path, {**options, "nrows": 2, "dtype": object}).astype(object).to_numpy()
-    cells = [str(cell) for cell in first if cell == cell]  # a missing one is no number and no name
+    cells = [str(cell) for cell in first if cell == cell]  # without missing cells, which are NaN
     numbers = [cell for cell in cells if is_number(cell)]
     words = [cell.strip() for cell in cells if not is_number(cell)]
     if not numbers or any(word in (LABEL, *mentioned) for word in words):
@@ -253,8 +253,8 @@ def has_decimal_commas(column: "pd.Series") -> bool:
 
 
 def line_numbers(path: Path, encoding: str, sep: str, above: int) -> list[int]:
-    """The lines, from 1, on which rows begin: below those ``above``, not blank, nor inside a
-    quoted cell.
+    """The lines, from 1, on which rows begin: those after the first ``above`` lines that are
+    neither blank nor inside a quoted cell.
     """
     blank, quoted, lines = " \t\r\n".replace(sep, ""), False, []
     with path.open(encoding=encoding, newline=None) as file:

@@ -25,7 +25,7 @@ def knn_kl(p_draws: Tensor, q_draws: Tensor, k: int = 5) -> float:
     Args:
         p_draws: independent draws of p, shape (n, d), n >= k + 1.
         q_draws: independent draws of q, shape (m, d), m >= k + 1.
-        k: neighbour; larger trades variance for bias; at least 1.
+        k: which neighbour to use, at least 1; a larger k lowers variance and raises bias.
 
     Raises:
         ValueError: k < 1, a set is not a finite real matrix, is too short, the widths differ, or
@@ -56,8 +56,8 @@ def grid_kl(
     Args:
         p_log_prob: log-density (rows, 2) -> (rows,), up to a constant.
         q_log_prob: log-density (rows, 2) -> (rows,), up to a constant.
-        lower: lower corner, a number for both axes or shape (2,).
-        upper: upper corner, likewise, above `lower`.
+        lower: lower corner, one number for both axes or shape (2,).
+        upper: upper corner of the same form, above `lower`.
         num: cells per axis, at least 2.
 
     Raises:

@@ -15,7 +15,7 @@ MEDIAN_MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared Frechet distance of the Gaussians fitted to two feature sets (Heusel et al.,
+    """Squared Frechet distance between Gaussians fitted to two feature sets (Heusel et al.,
     arXiv:1706.08500).
 
     `|mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2)` with unbiased covariances `A`, `B`.
@@ -43,14 +43,14 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
     closed k-NN balls.
 
     Precision: share of fakes inside some real ball. Recall: share of reals inside some fake ball.
-    Density: mean number of real balls that hold a fake, over k; it may exceed 1. Coverage: share
-    of real balls that hold a fake. For equal distributions, the expected density is 1, and the
-    expected coverage is `1 - prod_i (n - i) / (n + m - i)`, i = 1..k.
+    Density: mean number of real balls around a fake, divided by k; it may exceed 1. Coverage:
+    share of real balls that hold a fake. For equal distributions, the expected density is 1, and
+    the expected coverage is `1 - prod_i (n - i) / (n + m - i)`, i = 1..k.
 
     Args:
         real: reference samples, shape (n, d), n >= k + 1.
         fake: model samples, shape (m, d), m >= k + 1.
-        k: the neighbour, itself excluded, that sets a ball's radius; at least 1.
+        k: a ball reaches to the k-th nearest neighbour of its centre; at least 1.
 
     Raises:
         ValueError: k < 1, or a set is not a finite real matrix, is too short, or the widths

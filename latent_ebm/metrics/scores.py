@@ -8,7 +8,7 @@ from samplers.checks import check_kind
 
 
 def reconstruction_mse(x: Tensor, x_hat: Tensor) -> float:
-    """Mean squared error per pixel (per entry), over everything.
+    """Mean squared error per entry (per pixel), over all rows.
 
     Args:
         x: data, any shape, not empty.

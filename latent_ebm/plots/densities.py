@@ -56,8 +56,8 @@ def draw_density(
 def draw_field(
     axes: "Axes", log_density: Callable[[Tensor], Tensor], box: float = 4.0, num: int = 17
 ) -> None:
-    """Arrows along the gradient of ``log_density``, which maps (n, 2) to (n,); their length is its
-    magnitude's root.
+    """Draw arrows along the gradient of ``log_density``, which maps (n, 2) to (n,). Their length
+    is the square root of the gradient's norm.
     """
     x = grid_points(box * (1 - 1 / num), num)
     _, grad = value_and_grad(log_density, x)

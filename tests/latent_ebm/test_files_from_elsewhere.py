@@ -73,7 +73,7 @@ def test_text_of_spreadsheets_that_is_not_utf_8() -> None:
 def test_lines_that_are_no_rows() -> None:
     with pytest.raises(
         ValueError,
-        match="line 2, column 'a' must be a number, got 'mm'; delete the line if it is no row",
+        match="line 2, column 'a' must be a number, got 'mm'; delete the line if it is not a row",
     ):
         read("a,b\nmm,kg\n1,2\n")
     with pytest.raises(

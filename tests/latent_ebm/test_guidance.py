@@ -141,7 +141,7 @@ def test_samples_have_their_condition_in_every_block():
         ),
         (
             lambda: mixture()(torch.zeros(3, 2), torch.tensor(0.5), tokens=torch.zeros(3)),
-            "a mixture must be told a label alone, got tokens",
+            "a mixture's condition must be a label, got tokens",
         ),
         (
             lambda: DistributionMatching(
