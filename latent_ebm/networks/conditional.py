@@ -29,20 +29,7 @@ class Conditional(Artefact):
         """
 
 
-class ByClass(Conditional):
-    """A network that is told the ``label`` of a row, one of ``num_classes``; -1 where unknown."""
-
-    num_classes: int
-
-    def check(self, condition: Condition) -> None:
-        if condition.keys() != {"label"}:
-            raise ValueError(
-                f"{type(self).__name__} must be told a label and nothing else, got {condition}"
-            )
-        check_labels(condition["label"], self.num_classes)
-
-
-class ClassEnergy(ByClass):
+class ClassEnergy(Conditional):
     """``E(z, y) = -f_y(z)``, and ``-log sum_y exp(f_y(z))`` where the class y is unknown.
 
     How much each class weighs in that sum is learnt from rows of unknown class alone. Source:
@@ -68,6 +55,9 @@ class ClassEnergy(ByClass):
         self.hidden, self.activation = hidden, activation
         self.logits = MLP(dim, num_classes, hidden, activation)
 
+    def check(self, condition: Condition) -> None:
+        check_label(condition, self.num_classes)
+
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Energies (batch,) of z (batch, dim) and its ``label`` (batch,), -1 where unknown."""
         logits = self.logits(z)
@@ -78,7 +68,7 @@ class ClassEnergy(ByClass):
         return torch.where(label == UNKNOWN, marginal, energy)
 
 
-class WithClass(ByClass):
+class WithClass(Conditional):
     """``(z, label) -> network([z, e(label)])``: a vector per class stands beside the latent.
 
     Args:
@@ -93,6 +83,9 @@ class WithClass(ByClass):
         self.network, self.num_classes, self.width = network, num_classes, width
         self.classes = nn.Embedding(num_classes + 1, width)
 
+    def check(self, condition: Condition) -> None:
+        check_label(condition, self.num_classes)
+
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """What ``network`` makes of z (batch, dim) and its ``label`` (batch,), -1 where
         unknown.
@@ -100,6 +93,13 @@ class WithClass(ByClass):
         if label is None:
             label = torch.full((len(z),), UNKNOWN, device=z.device)
         return self.network(torch.cat([z, self.classes(label - UNKNOWN)], 1))
+
+
+def check_label(condition: Condition, num_classes: int) -> None:
+    """Raise ``ValueError`` unless ``condition`` is a label of ``num_classes`` and nothing else."""
+    if condition.keys() != {"label"}:
+        raise ValueError(f"condition must be a label and nothing else, got {condition}")
+    check_labels(condition["label"], num_classes)
 
 
 class Told(nn.Module):

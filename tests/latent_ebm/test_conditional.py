@@ -345,7 +345,7 @@ def test_refusals(make: Callable[[], object], sentence: str) -> None:
         (label_condition(torch.tensor([-2, 0])), "label must lie in -1 to 2, got -2 to 0"),
         (
             Condition({"text": torch.zeros(2, 3)}),
-            "must be told a label and nothing else",
+            "must be a label and nothing else",
         ),
     ],
 )
