@@ -129,8 +129,9 @@ class LatentModel(Artefact):
         """``E[x|z]`` (batch, \\*event)."""
         return self.likelihood(z).mean
 
+    @torch.no_grad()
     def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``E[x|z]`` (num, \\*event) at prior draws: samples without the observation noise, as in
-        the papers.
+        """``E[x|z]`` (num, \\*event) at prior draws, detached: samples without the observation
+        noise, as in the papers.
         """
         return self.decode(self.prior.sample(num, generator=generator))

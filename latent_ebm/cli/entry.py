@@ -14,9 +14,9 @@ from latent_ebm.cli.errors import USAGE, report
 
 LIGHTNING = {
     "fit": "train the model that a YAML file describes",
-    "validate": "metrics on the validation set of a YAML file",
-    "test": "metrics on the test set of a YAML file",
-    "predict": "a table of energy terms of the test set of a YAML file, beside the checkpoint",
+    "validate": "print metrics on the validation set that a YAML file names",
+    "test": "print metrics on the test set that a YAML file names",
+    "predict": "write a table with a line per row of the test set, such as its energy",
 }
 DEBUG = "LATENT_EBM_DEBUG"
 EPILOG = f"""A command writes its results when everything is computed. They replace an

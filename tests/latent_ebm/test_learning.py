@@ -264,6 +264,12 @@ def test_every_trained_parameter_gets_a_gradient_and_sampling_leaves_none(make):
             assert parameter.grad is not None, name
 
 
+@pytest.mark.parametrize("name", [name for name in RULES if name != "vicreg"])
+def test_samples_are_constants(name: str):
+    """They may be handed to numpy and to a plot."""
+    assert not any(value.requires_grad for value in RULES[name]().generate(4).values())
+
+
 def test_parameter_groups_are_disjoint_and_take_the_prior_rate():
     rule = mle(prior_lr=1e-5)
     prior, rest = rule.make_optimizers()[0].param_groups

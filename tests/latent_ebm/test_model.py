@@ -45,6 +45,7 @@ def test_samples_are_decoded_prior_draws_without_noise() -> None:
     z = model.prior.sample(5, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(x, model.decoder(z))
     torch.testing.assert_close(x, model.decode(z))
+    assert not x.requires_grad  # fit for numpy and plots
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (3, 3), (4, 3, 1)])

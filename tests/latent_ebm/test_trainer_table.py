@@ -9,7 +9,6 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
-from torch.utils.data import DataLoader
 
 from latent_ebm import GaussianPrior
 from latent_ebm.learning import (
@@ -34,20 +33,10 @@ from samplers import (
 )
 from tests.latent_ebm.test_learning import RULES, loader, mle, ratio, trainer
 
-KINDS = [
-    "mle persistent",
-    "ratio",
-    "variational energy",
-    "self-adversarial persistent",
-    "vicreg",
-    "denoising",
-    "diffusion gan",
-    "ufogen",
-    "progressive",
-    "em distillation",
-    "distribution matching",
-    "score matching",
-]
+CHOSEN = ("mle persistent", "variational energy", "self-adversarial persistent")
+# A row for every rule: the first in RULES, unless another one shows more.
+KINDS = list({type(RULES[name]()): name for name in [*reversed(RULES), *CHOSEN]}.values())
+MANUAL = [name for name in KINDS if isinstance(RULES[name](), AdversarialRule)]
 SPEAKS = (LatentRule, ScoreMatching, SelfAdversarial, VICReg)  # of rows of data
 FLAGS: dict[str, dict[str, Any]] = {
     "nothing logged": {"log_every_n_steps": 0},
@@ -64,17 +53,11 @@ FLAGS: dict[str, dict[str, Any]] = {
 REFUSED = {  # by Lightning or by the library, in one sentence
     ("ratio", "averaged"): "must not average weights",
     ("ratio", "stochastically averaged"): "must not average weights",
-    **{
-        (rule, "clipped"): "clipping is not supported for manual"
-        for rule in ("diffusion gan", "ufogen")
-    },
-    **{
-        (rule, "accumulated"): "accumulation is not supported for manual"
-        for rule in ("diffusion gan", "ufogen")
-    },
+    **{(rule, "clipped"): "clipping is not supported for manual" for rule in MANUAL},
+    **{(rule, "accumulated"): "accumulation is not supported for manual" for rule in MANUAL},
     **{
         (rule, "stochastically averaged"): "SWA currently works with 1 `optimizer`"
-        for rule in ("diffusion gan", "ufogen")
+        for rule in MANUAL
     },
 }
 pytestmark = [
@@ -274,8 +257,5 @@ def test_a_rule_is_not_built_from_its_checkpoint_alone() -> None:
         ShortRunMLE.load_from_checkpoint("run/last.ckpt")
 
 
-def test_the_table_names_every_rule() -> None:
-    named = {type(RULES[name]()) for name in KINDS}
-    assert {type(make()) for make in RULES.values()} == named
-    assert sum(issubclass(rule, AdversarialRule) for rule in named) == 2
-    assert isinstance(loader(), DataLoader)
+def test_the_rules_with_optimisers_of_their_own_are_known() -> None:
+    assert {"ufogen", "diffusion gan"} <= set(MANUAL) < set(KINDS)

@@ -86,12 +86,12 @@ def add_fitting(command: argparse.ArgumentParser) -> None:
         "--max-steps",
         type=positive,
         metavar="N",
-        help="of images: learn features for at most N steps (default: 1000)",
+        help="for images: learn features for at most N steps (default: 1000)",
     )
     command.add_argument(
         "--encoder",
         metavar="CKPT",
-        help="of images: use the encoder of this checkpoint for the features, and learn none",
+        help="for images: use the encoder of this checkpoint for the features, and learn none",
     )
 
 

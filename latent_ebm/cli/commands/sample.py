@@ -6,7 +6,11 @@ from latent_ebm.cli.commands.options import Commands, add_checkpoint_command, po
 
 
 def add(commands: Commands) -> None:
-    more = "A folder that latent-ebm export wrote of a latent model may stand in place of CKPT."
+    more = (
+        "A folder that latent-ebm export wrote of a latent model may stand in place of CKPT. It "
+        "holds no data module: its samples x have the units of the model, in which the columns of "
+        "a table are standardised, and no class is asked for."
+    )
     command = add_checkpoint_command(commands, "sample", "draw samples from a trained model", more)
     command.add_argument(
         "--num", type=positive, default=64, help="number of samples (default: 64)"
@@ -14,20 +18,21 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--steps",
         type=positive,
-        help="of diffusion models: number of steps of the sampler (default: that of its training)",
+        help="for diffusion models: number of steps of the sampler (default: as in training)",
     )
     command.add_argument(
         "--guidance",
         type=float,
         metavar="W",
-        help="of diffusion models with classes: draw the classes in turn, with weight W of "
-        "classifier-free guidance; 1 is no guidance",
+        help="for diffusion models with classes: draw the classes in turn, with weight W of "
+        "classifier-free guidance; 1 is no guidance. Other models with classes draw them in turn "
+        "without it",
     )
     command.add_argument(
         "--out",
         required=True,
         metavar="FILE",
-        help="what to write: a grid of images (.png), or the arrays x and z (.npz)",
+        help="a grid of images (.png), or the array x, with z where a checkpoint has it (.npz)",
     )
     command.set_defaults(run=run)
 
