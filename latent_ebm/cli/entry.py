@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from latent_ebm.cli.commands import demo, detect, evaluate, export, recipes, sample, score
-from latent_ebm.cli.errors import USAGE, report
+from latent_ebm.cli.errors import USAGE, is_terminated, report
 
 LIGHTNING = {
     "fit": "train the model that a YAML file describes",
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into an exit
             return report(stop.__context__)
+        if is_terminated(stop):  # an exit without a code, which would pass for success
+            return report(stop)
         return stop.code if isinstance(stop.code, int) else USAGE if stop.code else 0
     except (KeyboardInterrupt, Exception) as error:
         if debug:

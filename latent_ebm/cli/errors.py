@@ -10,7 +10,7 @@ import re
 import sys
 from types import TracebackType
 
-FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+FAILURE, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 EXPECTED = (
     ValueError,
     ArithmeticError,
@@ -36,6 +36,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("latent-ebm: interrupted", file=sys.stderr)
         return INTERRUPTED
+    if is_terminated(error):
+        print("latent-ebm: terminated", file=sys.stderr)
+        return TERMINATED
     refused = is_from("jsonargparse", "ArgumentError", error)
     misconfigured = is_from(
         "lightning.fabric.utilities.exceptions", "MisconfigurationException", error
@@ -93,6 +96,11 @@ def places(error: BaseException) -> list[tuple[str, TracebackType]]:
 def is_from(module: str, name: str, error: BaseException) -> bool:
     """Whether ``error`` is of the class ``name`` of ``module``, which is not imported for it."""
     return module in sys.modules and isinstance(error, getattr(sys.modules[module], name))
+
+
+def is_terminated(error: BaseException) -> bool:
+    """Whether Lightning raised ``error`` because the process received SIGTERM."""
+    return is_from("lightning.pytorch.utilities.exceptions", "SIGTERMException", error)
 
 
 def sentence(error: BaseException) -> str:

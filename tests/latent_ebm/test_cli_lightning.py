@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from latent_ebm.cli import main
 from tests.latent_ebm.tiny import PLAIN, fit, make_config, part
@@ -149,6 +150,17 @@ def test_ctrl_c_says_so(
     assert fit(make_config("mle"), tmp_path) == 130
     signal.signal(signal.SIGINT, handler)  # which Lightning takes away
     assert "latent-ebm: interrupted\n" in capsys.readouterr().err
+
+
+def test_a_fit_that_is_terminated_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminate(*args: object) -> None:
+        raise SIGTERMException  # as Lightning does after a batch, once SIGTERM has come
+
+    monkeypatch.setattr("latent_ebm.learning.ShortRunMLE.losses", terminate)
+    assert fit(make_config("mle"), tmp_path) == 143
+    assert "latent-ebm: terminated\n" in capsys.readouterr().err
 
 
 def test_an_argument_without_a_type_is_named(
