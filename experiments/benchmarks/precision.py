@@ -1,8 +1,8 @@
-"""What bfloat16 does to the law of a chain: ``python -m experiments.benchmarks.precision``
+"""What bfloat16 does to a chain's distribution: ``python -m experiments.benchmarks.precision``
 
-60 Langevin steps in an energy prior with relief (16 dimensions), 4,000 chains. The laws in float32
-and in bfloat16 are held against that of other chains in float32, so that the first row of a pair
-shows what chance does.
+60 Langevin steps in an energy prior with relief (16 dimensions), 4,000 chains. The distributions
+in float32 and in bfloat16 are compared with that of other chains in float32, so that the first row
+of a pair shows the effect of chance.
 """
 
 import torch

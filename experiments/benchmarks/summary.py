@@ -24,7 +24,9 @@ QUESTIONS = (
         "A Langevin step in latent space",
         "its six matrix products; columns: activation and chains",
     ),
-    Question("precision", "precision", "Law of chains in bfloat16", "other chains in float32"),
+    Question(
+        "precision", "precision", "Distribution of chains in bfloat16", "other chains in float32"
+    ),
     Question("energies", "energies-", "Energies in the plane, 10,000 chains", "drawing the noise"),
     Question(
         "posterior",

@@ -21,7 +21,7 @@ def deviations(runs: list[dict[str, Any]]) -> np.ndarray:
     """Mean rates minus the promised ones at GRID, in standard errors.
 
     Rows of a split share their held-out rows, so that a split's rate has the variance ``a (1 - a)
-    (1/m + 1/(n + 2))`` of a beta-binomial law, more than a binomial one.
+    (1/m + 1/(n + 2))`` of a beta-binomial distribution, more than that of a binomial one.
     """
     run, a = runs[0], promised(runs[0])
     variance = (

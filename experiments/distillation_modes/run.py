@@ -106,7 +106,7 @@ def measure(
 ) -> dict[str, float]:
     """Figures of samples x (n, dim) against ``data`` (n, dim) of the teacher.
 
-    ``forward`` and ``reverse`` are KL divergences of both laws blurred by noise of ``scale``,
+    ``forward`` and ``reverse`` are KL divergences of distributions blurred by ``scale`` noise,
     where the student's density is the mean of n kernels at samples of it other than those it is
     asked about. ``modes`` counts components that get at least a quarter of their mass;
     ``precision`` and ``recall`` are those of nearest neighbours.

@@ -77,8 +77,8 @@ def collate(batch: T) -> T:
 
 
 class Progress(TypedDict):
-    """How far a loader has come: its sampler's ``epoch``, if it knows one, and the batches taken
-    of it.
+    """How far a loader has come: its sampler's ``epoch``, if it has one, and the number of batches
+    ``taken`` in this epoch.
     """
 
     epoch: int | None
@@ -86,10 +86,10 @@ class Progress(TypedDict):
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader that can go on in the middle of an epoch: Lightning keeps its state in checkpoints.
+    """A loader that can resume in the middle of an epoch: Lightning keeps its state in
+    checkpoints.
 
-    The order of an epoch must be a function of the epoch alone, as that of a
-    ``DistributedSampler`` is.
+    The order of an epoch must be a function of the epoch alone, as with a ``DistributedSampler``.
     """
 
     taken = 0
@@ -97,10 +97,8 @@ class ResumableLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The batches of an epoch, without those taken before a checkpoint in the middle of it."""
-        resumed, self.resumed = (
-            self.resumed,
-            None,
-        )  # read at the first batch: by then the sampler knows its epoch
+        # read at the first batch: by then the sampler knows its epoch
+        resumed, self.resumed = self.resumed, None
         self.taken = resumed["taken"] if resumed and resumed["epoch"] == self.epoch else 0
         for batch in islice(super().__iter__(), self.taken, None):
             self.taken += 1
@@ -108,7 +106,7 @@ class ResumableLoader(DataLoader[Batch]):
 
     @property
     def epoch(self) -> int | None:
-        """The sampler's epoch; None for a sampler that knows none, which starts anew."""
+        """The sampler's epoch; None for a sampler without epochs, which starts anew."""
         return getattr(self.sampler, "epoch", None)
 
     def state_dict(self) -> Progress:
@@ -119,14 +117,14 @@ class ResumableLoader(DataLoader[Batch]):
 
 
 def make_generator(seed: int, *stream: int) -> torch.Generator:
-    """A generator of its own for every ``(seed, *stream)``, independent of the global one."""
+    """A separate generator for every ``(seed, *stream)``, independent of the global one."""
     state = np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
 
 class DataModule(LightningDataModule, ABC):
-    """Base of all data modules: ``train``, ``val``, ``test`` are ``TensorSet``, there after
-    ``setup``.
+    """Base of all data modules. After ``setup``, ``train``, ``val`` and ``test`` are
+    ``TensorSet``.
 
     A subclass defines ``load``. The training loader shuffles the rows; the order depends on
     ``seed``, the seed of ``seed_everything`` and the epoch alone. It drops an incomplete last
@@ -164,29 +162,31 @@ class DataModule(LightningDataModule, ABC):
 
     @property
     def files(self) -> list[Path]:
-        """The files that are read, which no command may write to."""
+        """The files that are read. No command may write to them."""
         return []
 
     def transform(self, x: Tensor) -> Tensor:
-        """Rows in the units of the user's files as a model sees them; unchanged, unless a subclass
-        says otherwise.
+        """Rows in the units of the user's files, converted to those of the model. Unchanged,
+        unless a subclass overrides this.
         """
         return x
 
     def inverse_transform(self, x: Tensor) -> Tensor:
-        """What ``transform`` was given."""
+        """The inverse of ``transform``."""
         return x
 
     def as_pictures(self, x: Tensor) -> Tensor:
-        """Images as a model makes them, in [-1, 1]."""
+        """Images from a model, in [-1, 1]."""
         return x
 
     def state_dict(self) -> dict[str, object]:
-        """What a model needs of its training data to read and write others, for checkpoints."""
+        """What checkpoints keep of the training data, so that the model can read and write other
+        data.
+        """
         return {"range": self.range, "names": self.names} if self.range else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ``ValueError`` for what ``state_dict`` cannot have written."""
+        """Raises ``ValueError`` for a state that ``state_dict`` cannot have written."""
         low, high = (end.clone() for end in state_dict["range"])
         names = state_dict["names"]
         if low.shape != high.shape or not (low <= high).all():
@@ -203,9 +203,8 @@ class DataModule(LightningDataModule, ABC):
         processes, rank = (
             (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         )
-        seed = self.seed + int(
-            os.environ.get("PL_GLOBAL_SEED", "0")
-        )  # as Lightning seeds distributed samplers
+        # as Lightning seeds distributed samplers
+        seed = self.seed + int(os.environ.get("PL_GLOBAL_SEED", "0"))
         order = self.order(processes, rank, seed)
         whole = len(self.train) // processes >= self.batch_size
         return ResumableLoader(**self.loading(self.train), sampler=order, drop_last=whole)
@@ -224,10 +223,10 @@ class DataModule(LightningDataModule, ABC):
         return self.test_dataloader()
 
     def loading(self, rows: TensorSet) -> dict[str, Any]:
-        """What the loaders of ``rows`` share, as keywords: Lightning builds loaders anew from
-        those.
+        """The arguments that all loaders of ``rows`` share, as keywords, because Lightning
+        rebuilds loaders from their keywords.
         """
-        own = torch.Generator()  # else every pass over a loader draws from the global random state
+        own = torch.Generator()  # without it, loaders would draw from the global random state
         return {
             "dataset": rows,
             "batch_size": self.batch_size,
@@ -237,9 +236,7 @@ class DataModule(LightningDataModule, ABC):
 
 
 class OtherData(DataModule):
-    """Stands for a data module of another library, of whose rows, files and units nothing is
-    known.
-    """
+    """Stands for a data module of another library, whose rows, files and units are unknown."""
 
     def __init__(self, module: LightningDataModule) -> None:
         super().__init__(batch_size=1, seed=0)

@@ -1,7 +1,7 @@
 """Rows with captions that are drawn anew in every epoch.
 
-What a row is in an epoch is a function of the seed, the epoch and the row. A run that was killed
-therefore goes on with exactly the rows and captions that it would have seen.
+The content of a row in an epoch is a function of the seed, the epoch and the row's number. A
+resumed run therefore sees exactly the rows and captions that it would have seen without a break.
 """
 
 from abc import abstractmethod
@@ -17,9 +17,8 @@ from latent_ebm.text import Tokenizer
 
 
 class CaptionedSet(TensorSet):
-    """Rows whose batches carry the ``tokens`` (n, L) of a caption; the null is the empty caption.
-
-    ``epoch`` is that of the training loader.
+    """Rows whose batches carry the ``tokens`` (n, L) of a caption. The null condition is the empty
+    caption. ``epoch`` is that of the training loader.
     """
 
     tokenizer: Tokenizer
@@ -46,7 +45,7 @@ class CaptionedSet(TensorSet):
 
 
 class EpochOrder(DistributedSampler[int]):
-    """The order of the rows in an epoch, which tells the rows what epoch it is.
+    """The order of the rows in an epoch. It also sets the epoch of the rows.
 
     Args:
         rows: The training rows.

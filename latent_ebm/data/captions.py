@@ -71,15 +71,15 @@ TEMPLATES = (
 
 @dataclass(frozen=True)
 class Captions:
-    """How often a caption is of which sort. The first five are relative weights.
+    """How often each sort of caption is used. The first five arguments are relative weights.
 
     Args:
         name: The full name: "woman artist: dark skin tone".
         styled: The name and who drew it: "red apple, noto style".
         keyword: One of the keywords, an open caption: "paint".
         kind: What kind of thing it is, an open caption: "food", "a person".
-        synthetic: A sentence that a template makes of name, kind, style and keywords.
-        wrong: The probability in [0, 1] that a caption is the one of another row's glyph.
+        synthetic: A sentence made by a template from name, kind, style and keywords.
+        wrong: The probability in [0, 1] that a caption belongs to another row's glyph.
 
     Raises:
         ValueError: For a negative weight, weights that are all 0, or ``wrong`` outside [0, 1].
@@ -102,8 +102,8 @@ class Captions:
     def write(self, glyphs: Glyphs, index: Sequence[int], generator: Generator) -> list[str]:
         """Captions of the glyphs at ``index``.
 
-        Chance is drawn for all of ``glyphs``. The caption of a glyph is therefore a function of
-        ``generator``'s state, and does not depend on which others are asked for.
+        Random numbers are drawn for all of ``glyphs``. The caption of a glyph is therefore a
+        function of ``generator``'s state, and does not depend on which others are requested.
         """
         chance = torch.rand(len(glyphs), 4, generator=generator, dtype=torch.float64)
         weights = torch.tensor([float(getattr(self, name)) for name in SORTS])
@@ -132,7 +132,7 @@ SORTS = ("name", "styled", "keyword", "kind", "synthetic")
 
 
 def other_rows(chance: Tensor) -> Tensor:
-    """A row (n,) per row, uniform among the others, of ``chance`` (n,) in [0, 1)."""
+    """Another row (n,) for every row, uniform among the others if ``chance`` (n,) is in [0, 1)."""
     num = len(chance)
     step = 1 + (chance * max(1, num - 1)).long()
     return (torch.arange(num) + step) % num

@@ -55,7 +55,7 @@ class EmojiSet(CaptionedSet):
     Args:
         glyphs: The glyphs of this part of the data.
         x: The pictures (n, 3, side, side).
-        art: A number (n,) per picture, the same for equal ones; the label.
+        art: The label (n,): one number per picture, the same for equal pictures.
         rule: How captions are written.
         tokenizer: Turns them into tokens.
         seed: Decides the captions, together with the epoch.
@@ -95,10 +95,10 @@ class Emoji(DataModule):
         styles: Styles of the pack, such as [twemoji, noto, fluent].
         side: Pixels of a side, 4 to 256.
         batch_size: Rows of a batch.
-        captions: How often a caption is of which sort; null: always the full name.
+        captions: How often each sort of caption is used; null: always the full name.
         tokenizer: Turns captions into tokens; null: the words of all captions.
         held_out: Splits that are tested on and not seen in training.
-        num_val: Emoji that are taken from the training glyphs for validation, never all of a base.
+        num_val: Number of training glyphs that are used for validation, never all of a base.
         family_power: Draw a training glyph with the probability (size of its base family) to this
             power, such as -0.75; null: every glyph once an epoch.
         background: Red, green and blue, each in [0, 1].
@@ -194,7 +194,7 @@ class Emoji(DataModule):
     def split_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Positions among ``glyphs`` of training, validation and test glyphs.
 
-        Raises ``ValueError`` for an unknown split, or if too few glyphs can validate.
+        Raises ``ValueError`` for an unknown split, or if too few glyphs are left for validation.
         """
         if unknown := [name for name in self.held_out if name not in self.splits]:
             raise ValueError(
@@ -212,7 +212,7 @@ class Emoji(DataModule):
         return train, val, test
 
     def _choose(self, base: dict[str, str]) -> set[str]:
-        """Hexcodes for validation, of those with this ``base``; one of every base is left."""
+        """Hexcodes for validation, from those with this ``base``; one of every base is left."""
         codes, left = list(base), Counter(base.values())
         chosen = set[str]()
         for i in torch.randperm(len(codes), generator=make_generator(self.seed, 3)).tolist():

@@ -18,8 +18,8 @@ from latent_ebm.data.glyphs import Glyphs, check_side, to_side
 from latent_ebm.foreign import check_file, reading
 
 FONT, STYLE = "NotoColorEmoji.ttf", "font"
-SIZE, CANVAS = 109, 136  # of the bitmaps of Noto Color Emoji, as Pillow names them; pixels
-MIN_SHARE = 0.2  # of pictures with colours, for a colour font
+SIZE, CANVAS = 109, 136  # pixels of the bitmaps of Noto Color Emoji, as Pillow names them
+MIN_SHARE = 0.2  # least share of pictures with colours in a colour font
 BLANK = "\U0010ffff"  # no font has a picture of it
 TONES = {
     "\U0001f3fb": "light",
@@ -75,7 +75,7 @@ def draw_font(
     Args:
         font: The file of the font; null: Noto Color Emoji, if it is installed.
         side: Pixels of a side, 4 to 256.
-        names: What to draw and what it is called, such as ``{"🦊": "fox"}``; null: single
+        names: Characters to draw and their names, such as ``{"🦊": "fox"}``; null: single
             characters, and people in five tones, with their names in Unicode.
 
     Raises:
@@ -113,12 +113,12 @@ def unicode_names() -> Iterator[tuple[str, str]]:
 
 
 def group_of(point: int) -> str:
-    """The group of a code point, "symbols" for those of no range."""
+    """The group of a code point; "symbols" if it is in no range."""
     return next((g for low, high, g in RANGES if low <= point <= high), "symbols")
 
 
 def describe(text: str, name: str) -> Row:
-    """What the characters and the name of an emoji say of it."""
+    """The entries that the characters and the name of an emoji determine."""
     untoned, _, _ = name.partition(":")
     gender = next((g for g in ("woman", "man", "person") if g in untoned.split()), "")
     rest = " ".join(word for word in untoned.split() if word != gender)

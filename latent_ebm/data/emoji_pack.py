@@ -26,7 +26,7 @@ ENVIRONMENT, FOLDER = "LATENT_EBM_DATA", "emoji"
 ROWS, SPLITS, PICTURES = "emoji_rows.csv", "emoji_splits.json", "emoji_{style}_64.npz"
 ARRAYS = ("png", "offset", "row", "hexcode")
 FIELDS = ("hexcode", "name", "tags", "group", "subgroup", "tone", "gender", "base")
-MAX_BYTES, MAX_TABLE = 2**28, 2**24  # of the pictures of a style, unpacked; of the table
+MAX_BYTES, MAX_TABLE = 2**28, 2**24  # bytes of a style's pictures when unpacked; of the table
 PLAIN = "pictures of emoji"
 
 Row = dict[str, str]

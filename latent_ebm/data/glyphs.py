@@ -1,4 +1,4 @@
-"""Glyphs: small pictures with transparency that have a name, such as emoji.
+"""Glyphs: small named pictures with transparency, such as emoji.
 
 Three sources give the same type: ``read_pack`` (files of emoji in several styles), ``draw_font``
 (an installed colour font) and ``draw_shapes`` (coloured shapes, which need no file at all).
@@ -73,7 +73,7 @@ class Glyphs:
 
     @cached_property
     def art(self) -> Tensor:
-        """A number (n,) int64 per picture: glyphs with the same pixels, to 8 bits, share it."""
+        """A number (n,) int64 per picture; glyphs with the same pixels, to 8 bits, share it."""
         pixels = (255 * premultiplied(self.images)).round().byte().flatten(1).numpy()
         known: dict[bytes, int] = {}
         return torch.tensor([known.setdefault(row.tobytes(), len(known)) for row in pixels])

@@ -50,13 +50,13 @@ def find_images(path: str | None) -> Path:
 
 
 def has_parts(source: Path) -> bool:
-    """Whether ``source`` itself says which images are for training and which for testing."""
+    """Whether ``source`` separates images for training from images for testing."""
     return source.suffix == ".npz" or all((source / part).is_dir() for part in PARTS)
 
 
 def list_images(source: Path, part: str) -> tuple[list[Encoded], Tensor]:
-    """The encoded images of ``part`` (train or test), all of a folder without parts, and their
-    labels (n,).
+    """The encoded images of ``part`` (train or test) and their labels (n,). A folder without parts
+    gives all its images.
     """
     if source.suffix == ".npz":
         return _list_packed(source, part)
@@ -119,7 +119,7 @@ class Images(DataModule):
         num_train: number of training images; None: all that are left by ``num_val``.
         num_val: number of training images that are kept for validation; None: a tenth, at most
             500.
-        seed: of the random order of training images.
+        seed: seed of the random order of training images.
         size: side in pixels to which every image is resized, see ``latent_ebm.files.images``.
         max_entries: largest number of pixel values that are decoded at once.
     """
@@ -172,7 +172,7 @@ class Images(DataModule):
         return trained, validated, tested
 
     def _split(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the training images at ``index`` that validate, and those that train."""
+        """The training images at ``index``, split into those for validation and for training."""
         num_val = (
             min(MAX_VAL, max(1, round(VAL_FRACTION * len(index))))
             if self.num_val is None

@@ -4,7 +4,7 @@ The four IDX files, gzipped or not, are read from a directory, or else the same 
 OpenML through scikit-learn. The content is checked by SHA-256 of the values after the header, so
 that a file may be compressed again.
 
-Two protocols hold a digit out, and results can only be compared under the same protocol.
+Two protocols hold a digit out. Results can only be compared under the same protocol.
 ``standard`` trains on the training set without the digit, and tests on all 10,000 test images;
 about a tenth of them are anomalies. ``pooled`` joins all 70,000 images, trains on 80 % of the
 other digits, and tests on the remaining 20 % together with *every* image of the held-out digit. A
@@ -151,7 +151,7 @@ class MNIST(DataModule):
         split: "standard" or "pooled", see the module.
         num_train: number of training images; None: all that are left by ``num_val``.
         num_val: number of training images that are kept for validation.
-        seed: of the split.
+        seed: seed of the split.
     """
 
     def __init__(

@@ -1,5 +1,4 @@
-r"""A latent-variable model whose prior and decoder are known: the test bed of learned latent
-priors.
+r"""A latent-variable model with a known prior and decoder, to test learnt latent priors.
 
 The latent lies on a pinwheel with two arms. Let ``u = (r, t)`` with ``r ~ N(1, .3^2)`` along an
 arm and ``t ~ N(0, .1^2)`` across it, and ::
@@ -44,9 +43,9 @@ def rotate(u: Tensor, angle: Tensor) -> Tensor:
 class PinwheelDecoder(nn.Sequential):
     """The frozen random perceptron ``(batch, 2) -> (batch, 2)`` of ``seed``.
 
-    Most of these fold the plane, and then data do not determine the prior. ``SEED`` is, of the
-    first sixty that keep the orientation of 90 % of the draws, the one whose data tell most about
-    their latents.
+    Most of these perceptrons fold the plane, and then data do not determine the prior. The first
+    sixty that keep the orientation of 90 % of the draws were compared, and ``SEED`` is the one
+    whose data tell most about their latents.
     """
 
     def __init__(self, seed: int = SEED) -> None:
@@ -68,8 +67,8 @@ class Pinwheel(DataModule):
     """``num_train`` rows x (2,), and a fifth of that each for validation and test; the label is
     the arm.
 
-    ``seed`` draws the rows, ``decoder_seed`` the truth: seeds of a repeated experiment share one
-    decoder. ``decoder`` is the frozen network ``z -> E[x|z]`` and ``noise`` the standard deviation
+    ``seed`` draws the rows, and ``decoder_seed`` the decoder, which repetitions with other seeds
+    share. ``decoder`` is the frozen network ``z -> E[x|z]`` and ``noise`` the standard deviation
     of ``x`` around it.
     """
 

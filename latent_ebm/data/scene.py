@@ -17,7 +17,7 @@ from samplers.checks import check_counts, check_numbers
 SIZES = (12, 13, 14, 15, 16)  # pixels of an object's side
 SIDES = (32, 64)  # pixels of a picture's side
 MAX_NUM, MAX_KINDS = 5, 3  # objects of a scene; different glyphs among them
-MIN_CONTRAST = 0.01  # mean squared difference of a glyph to its background, for it to be seen
+MIN_CONTRAST = 0.01  # least mean squared difference between a visible glyph and its background
 GAP = 1  # pixels between two objects, at least
 MAX_TRIES = 10_000
 PALETTE = {

@@ -1,4 +1,4 @@
-"""Toy densities in two dimensions: a minute of training and a plot show what a method does.
+"""Toy densities in two dimensions, where a minute of training and a plot show what a method does.
 
 Training, validation and test rows are independent draws from the density, within about
 [-3, 3]^2. The label is the component that a row was drawn from.

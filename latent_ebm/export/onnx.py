@@ -21,9 +21,9 @@ def write_onnx(
     """Write ``network`` to ``path``: one input and one output, called ``names``, for any number of
     rows.
 
-    ``example`` (n >= 2, \\*event) is an input of it, on the CPU as the network is; evaluate the
-    network in the mode it shall have. The file says nothing of the sources it was made from.
-    Raises ``ImportError`` without the extra "onnx".
+    ``example`` (n >= 2, \\*event) is an input of the network; both must be on the CPU. Set the
+    network to the mode that the file shall have. The file does not mention the source code of the
+    network. Raises ``ImportError`` without the extra "onnx".
     """
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
@@ -53,8 +53,8 @@ def write_onnx(
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """The exporter does not speak of a deprecation in what it calls itself, nor of libraries that
-    are not there.
+    """Silence the exporter's warnings about deprecated functions that it calls itself, and about
+    libraries that are not installed.
     """
     logger = logging.getLogger("torch.onnx")
     level = logger.level

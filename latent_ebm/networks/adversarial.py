@@ -1,4 +1,4 @@
-r"""Networks of diffusion GANs, made of networks that know neither of time nor of a latent."""
+r"""Networks of diffusion GANs, built from networks that take neither a time nor a latent."""
 
 import math
 
@@ -10,8 +10,8 @@ from samplers.checks import check_counts, check_numbers
 
 
 def join(*channels: Tensor | None, t: Tensor) -> Tensor:
-    """The given events (batch, \\_, \\*rest) along their channels, and the times (batch,) as a
-    last channel.
+    """Concatenate events (batch, \\_, \\*rest) along their channels, and add the times (batch,) as
+    the last channel.
     """
     parts = [part for part in channels if part is not None]
     level = t.to(parts[0].dtype).view(-1, *[1] * (parts[0].ndim - 1))
@@ -19,10 +19,10 @@ def join(*channels: Tensor | None, t: Tensor) -> Tensor:
 
 
 class WithTime(Artefact):
-    """``(x, t) -> network([x, t])``: x (batch, C, \\*rest) and t (batch,), which becomes a channel
-    of its own. Conditions are handed on as keywords.
+    """``(x, t) -> network([x, t])``: x (batch, C, \\*rest), and t (batch,) as one more channel.
+    Conditions are passed on as keywords.
 
-    So a network of C + 1 channels can serve as the network of a denoiser.
+    A network of C + 1 channels can thus serve as the network of a denoiser.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -37,9 +37,9 @@ class WithLatent(Artefact):
     """Generator ``(x, t, z) -> x_0`` (batch, C, \\*rest) of x (batch, C, \\*rest), t (batch,) and
     z (batch, D, \\*rest).
 
-    ``network`` maps events of C + D channels and t to events, of which the first C channels are
-    kept: a ``UNet`` or ``DenoiserMLP`` of the shape (C + D, \\*rest), or ``WithTime`` of another
-    network. Conditions are handed on as keywords.
+    ``network`` maps events of C + D channels and t to events; the first C channels of its output
+    are kept. It can be a ``UNet`` or ``DenoiserMLP`` of the shape (C + D, \\*rest), or
+    ``WithTime`` of another network. Conditions are passed on as keywords.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -54,9 +54,9 @@ class Critic(Artefact):
     """Logit (batch,) of x (batch, C, \\*rest) at t (batch,), next to the noisier ``x_k`` like x
     that it came from.
 
-    ``network`` maps events of 2 C + 1 channels to one number (batch, 1); the last channel holds t.
-    A critic that is not ``paired`` does not look at ``x_k``: its network maps C + 1 channels.
-    Conditions are handed on as keywords.
+    ``network`` maps events of 2 C + 1 channels to one entry per row (batch, 1); the last channel
+    holds t. A critic that is not ``paired`` ignores ``x_k``: its network maps C + 1 channels.
+    Conditions are passed on as keywords.
     """
 
     def __init__(self, network: nn.Module, paired: bool = True) -> None:
@@ -75,8 +75,8 @@ class Fourier(Artefact):
     """``network([x, sin(w_k x), cos(w_k x)])`` of x (batch, dim), so that a small perceptron can
     be sharp.
 
-    ``w_k = lowest 2^k`` for k < ``num``, entry by entry, so that the network takes ``(1 + 2 num)
-    dim`` entries. Source: Tancik et al. 2020, arXiv:2006.10739.
+    The frequencies ``w_k = lowest 2^k`` for k < ``num`` apply to every entry, so the network takes
+    ``(1 + 2 num) dim`` entries. Source: Tancik et al. 2020, arXiv:2006.10739.
 
     Args:
         network: Maps the features (batch, (1 + 2 num) dim).

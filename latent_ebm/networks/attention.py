@@ -61,7 +61,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Vectors like ``x`` (batch, n, dim).
 
-        ``mask`` (batch, m) is True where a key may be seen. A row that sees no key gets zeros
+        ``mask`` (batch, m) is True for keys that may be seen. A row that sees no key gets zeros
         before the last projection.
         """
         y = x if context is None else context
@@ -81,7 +81,7 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> T
     (batch, 1, 1, m)."""
     if seen is None:
         return scaled_dot_product_attention(q, k, v)
-    any_seen = seen.any(-1, keepdim=True)  # a softmax over no key at all would be NaN
+    any_seen = seen.any(-1, keepdim=True)  # a softmax over no keys would be NaN
     return scaled_dot_product_attention(q, k, v, seen | ~any_seen) * any_seen
 
 
@@ -97,9 +97,15 @@ def relu_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tens
 class FeedForward(nn.Module):
     """``W_2 (g(a) * b)``, ``(a, b) = W_1 x``: a gated perceptron for every vector (batch, n, dim).
 
-    ``expansion`` is the width of ``W_1 x`` in multiples of ``dim``; ``gate`` g is "gelu" or
-    "silu", which is also exact in half precision. Source: Shazeer 2020, arXiv:2002.05202. Raises
-    ``ValueError`` for an unknown ``gate``, or an ``expansion`` that is not an even integer.
+    Source: Shazeer 2020, arXiv:2002.05202.
+
+    Args:
+        dim: The dimension of the vectors.
+        expansion: The width of ``W_1 x`` in multiples of ``dim``.
+        gate: g, "gelu" or "silu"; "silu" is also exact in half precision.
+
+    Raises:
+        ValueError: For an unknown ``gate``, or an ``expansion`` that is not an even integer.
     """
 
     def __init__(self, dim: int, expansion: int = 8, gate: Gate = "gelu") -> None:
@@ -122,8 +128,7 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention and a feed-forward part, each added to normalised vectors.
 
-    ``self_attention`` or ``cross_attention`` may be None, and is then left out. Its other
-    arguments are those of ``Attention`` and ``FeedForward``.
+    ``self_attention`` or ``cross_attention`` may be None, and is then left out.
     """
 
     def __init__(
@@ -139,7 +144,7 @@ class TransformerBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
     def forward(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Vectors like ``x`` (batch, n, dim); without a context, cross-attention is left out."""
+        """Vectors like ``x`` (batch, n, dim). Without a context, cross-attention is left out."""
         if self.self_attention is not None:
             x = x + self.self_attention(self.norms[0](x))
         if self.cross_attention is not None and context is not None:
@@ -156,8 +161,7 @@ def pool(text: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def check_text(text: Tensor, mask: Tensor | None, dim: int) -> None:
-    """Raise ``ValueError`` unless ``text`` is (batch, m, dim), and ``mask`` (batch, m) of truth
-    values."""
+    """Raise ``ValueError`` unless ``text`` is (batch, m, dim) and ``mask`` boolean (batch, m)."""
     if text.ndim != 3 or text.shape[2] != dim:
         raise ValueError(f"text must have shape (batch, m, {dim}), got {tuple(text.shape)}")
     if mask is not None and (mask.shape != text.shape[:2] or mask.dtype != torch.bool):

@@ -1,9 +1,9 @@
 """A small image classifier whose penultimate layer gives features for sample-based metrics.
 
-Distances between images are only as good as the space they are taken in. A network trained to tell
-the classes of the data set at hand maps images to a few coordinates that keep what distinguishes
-the classes and drop the rest, which is what a Frechet distance or nearest-neighbour balls need on
-digits, where an ImageNet network is out of its domain.
+Distances between images are only as good as the space in which they are measured. A network that
+is trained to classify the data set at hand maps images to a few coordinates. They keep what
+distinguishes the classes and drop the rest. A Frechet distance or nearest-neighbour balls need
+such features on digits, where an ImageNet network is out of its domain.
 """
 
 import math
@@ -27,8 +27,8 @@ class FeatureClassifier(Artefact):
     Args:
         shape: image shape (channels, height, width), sides from 8 to 64.
         num_classes: number of logits, at least 2.
-        channels: width of the first convolution; later ones have twice and four times it, features
-            eight times it.
+        channels: width of the first convolution; later ones are twice and four times as wide, the
+            features eight times.
 
     Raises:
         ValueError: a side is outside 8..64, or a number is too small.
@@ -84,8 +84,8 @@ def fit_classifier(
     progress: bool = True,
     generator: torch.Generator | None = None,
 ) -> list[float]:
-    """Trains the network in place by cross-entropy with Adam (arXiv:1412.6980); the order is all
-    that is random.
+    """Train the network in place by cross-entropy with Adam (arXiv:1412.6980). Only the order of
+    the rows is random.
 
     Args:
         network: the classifier, on the device and of the dtype of x.
@@ -139,8 +139,7 @@ def frozen_classifier(
 ) -> FeatureClassifier:
     """A classifier of images x (n, C, H, W) by ``label`` (n,), trained by ``fit_classifier``.
 
-    Weights and order come from a fixed seed of its own, so that all that it judges is seen in the
-    same space.
+    Weights and order come from a fixed seed, so that all images are compared in the same space.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

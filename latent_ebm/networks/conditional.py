@@ -1,9 +1,8 @@
-r"""Networks of latents that are told a condition c, which make priors ``p(z|c)`` and likelihoods
-``p(x|z, c)``.
+r"""Networks of latents with a condition c, for priors ``p(z|c)`` and likelihoods ``p(x|z, c)``.
 
 An energy with one logit per class couples symbols with vectors (Pang & Wu 2021, arXiv:2108.11556):
 ``p(y, z) ~ p_0(z) exp(f_y(z))``. It is the prior ``p(z|y)`` of every class, the classifier
-``p(y|z) = softmax f(z)``, and, where the class is unknown, the prior ``p(z) ~ p_0(z) sum_y
+``p(y|z) = softmax f(z)``, and, if the class is unknown, the prior ``p(z) ~ p_0(z) sum_y
 exp(f_y(z))``.
 """
 
@@ -20,7 +19,7 @@ from samplers.checks import check_counts
 
 class Conditional(Artefact):
     """A network ``(z, **condition)`` of latents z (batch, dim) and a condition with one entry per
-    row. Left out, the condition is unknown.
+    row. A condition that is left out is unknown.
     """
 
     def check(self, condition: Condition) -> None:
@@ -32,7 +31,7 @@ class Conditional(Artefact):
 class ClassEnergy(Conditional):
     """``E(z, y) = -f_y(z)``, and ``-log sum_y exp(f_y(z))`` where the class y is unknown.
 
-    How much each class weighs in that sum is learnt from rows of unknown class alone. Source:
+    The weight of each class in that sum is learnt only from rows whose class is unknown. Source:
     arXiv:2108.11556.
 
     Args:
@@ -69,11 +68,11 @@ class ClassEnergy(Conditional):
 
 
 class WithClass(Conditional):
-    """``(z, label) -> network([z, e(label)])``: a vector per class stands beside the latent.
+    """``(z, label) -> network([z, e(label)])``: a vector per class is appended to the latent.
 
     Args:
         network: Takes dim + ``width`` entries per row.
-        num_classes: The number of classes; what is unknown has a vector of its own.
+        num_classes: The number of classes; an unknown class has a vector of its own.
         width: The length of these vectors.
     """
 
@@ -87,7 +86,7 @@ class WithClass(Conditional):
         check_label(condition, self.num_classes)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """What ``network`` makes of z (batch, dim) and its ``label`` (batch,), -1 where
+        """The output of ``network`` for z (batch, dim) and its ``label`` (batch,), -1 where
         unknown.
         """
         if label is None:
@@ -105,8 +104,8 @@ def check_label(condition: Condition, num_classes: int) -> None:
 class Told(nn.Module):
     """``network`` with its ``condition`` given: a function of z alone.
 
-    With a multiple of the condition's rows, row ``c`` of z belongs to row ``c % rows``, as chains
-    do. Raises ``ValueError`` for another number of rows.
+    Row i of z belongs to row ``i % rows`` of the condition, as for chains. Raises ``ValueError``
+    unless z has a multiple of the condition's rows.
     """
 
     def __init__(self, network: nn.Module, condition: Condition) -> None:
@@ -120,7 +119,7 @@ class Told(nn.Module):
 
 
 def of_chains(condition: Condition, num: int) -> Condition:
-    """The ``condition`` of ``num`` chains, of which chain ``c`` belongs to row ``c % rows``.
+    """The ``condition`` of ``num`` chains, where chain i belongs to row ``i % rows``.
 
     Raises ``ValueError`` unless ``num`` is a multiple of the rows.
     """

@@ -1,11 +1,11 @@
-r"""What a denoising network is told besides its input: how noisy the input is, and its class.
+r"""What a denoising network receives besides its input: the noise level and the class.
 
 A noise level ``c`` (batch,), ``log(sigma / alpha) / 4`` in the frame of Karras et al. 2022
-(arXiv:2206.00364), becomes sines and cosines of ``w_k c`` with frequencies from 1/4 to 16,
-geometrically spaced. To these one vector per class is added, and the sum passes through a small
-perceptron. An unknown class has a vector of its own: a network that saw labels dropped at random
-knows both the conditional and the marginal distribution, and classifier-free guidance needs both
-(Ho & Salimans 2022, arXiv:2207.12598).
+(arXiv:2206.00364), becomes sines and cosines of ``w_k c`` with geometrically spaced frequencies
+from 1/4 to 16. One vector per class is added to them, and the sum passes through a small
+perceptron. An unknown class has a vector of its own. If labels are dropped at random in training,
+the network learns both the conditional and the marginal distribution, which classifier-free
+guidance needs (Ho & Salimans 2022, arXiv:2207.12598).
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from samplers.checks import check_counts
 class Conditioning(Artefact):
     """Noise level (batch,) and label (batch,) -> vectors (batch, dim) for the blocks of a network.
 
-    A label is one of 0 to ``num_classes`` - 1, or -1 where the class is unknown; no label means -1
-    everywhere.
+    A label is one of 0 to ``num_classes`` - 1, or -1 if the class is unknown. Without labels all
+    classes are unknown.
 
     Args:
         dim: The dimension of the vectors, even.
@@ -45,9 +45,7 @@ class Conditioning(Artefact):
         self.classes = None if num_classes is None else nn.Embedding(num_classes + 1, dim)
 
     def forward(self, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
-        """Vectors (batch, dim). Raises ``ValueError`` for a label where the network has no
-        classes.
-        """
+        """Vectors (batch, dim). Raises ``ValueError`` for labels if there are no classes."""
         angles = noise_level[:, None] * self.frequencies
         features = torch.cat([angles.sin(), angles.cos()], 1)
         if self.classes is not None:

@@ -18,7 +18,7 @@ class DenoiserMLP(Artefact):
     \\*shape).
 
     Every hidden layer adds a linear map of the condition before its activation. A label of -1
-    means that the class is unknown, and so does no label.
+    means that the class is unknown; without labels all classes are unknown.
 
     Args:
         shape: The shape of an event; an integer for vectors.
@@ -49,8 +49,8 @@ class DenoiserMLP(Artefact):
         )
 
     def forward(self, x: Tensor, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
-        """Events (batch, \\*shape). Raises ``ValueError`` for labels that the network has no class
-        for.
+        """Events (batch, \\*shape). Raises ``ValueError`` for labels if the network has no
+        classes.
         """
         condition = self.condition(noise_level.to(x.dtype), label)
         *hidden, last = self.layers

@@ -1,11 +1,11 @@
 r"""Energy networks, which know their own gradient.
 
 An energy on a latent space is a scalar MLP ``E(z) = w . a(h_L) + b``, ``h_l = W_l a(h_{l-1}) +
-b_l``. Langevin dynamics asks for ``E`` and ``dE/dz`` at every step and for nothing else, so that
-the gradient is written down instead of recorded: ``delta_L = w * a'(h_L)``, ``delta_{l-1} =
-(delta_l W_l) * a'(h_{l-1})``, ``dE/dz = delta_1 W_1``. The gradient uses the pre-activations
-of the forward pass again, and no graph is built. The Laplacian, which the density along a gradient
-flow needs, is written down in the same way.
+b_l``. Langevin dynamics needs only ``E`` and ``dE/dz`` at every step. The gradient is therefore
+computed in closed form, without autograd: ``delta_L = w * a'(h_L)``, ``delta_{l-1} = (delta_l W_l)
+* a'(h_{l-1})``, ``dE/dz = delta_1 W_1``. It reuses the pre-activations of the forward pass, and no
+graph is built. The Laplacian, which the density along a gradient flow needs, has a closed form of
+the same kind.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,15 +19,19 @@ from latent_ebm.networks.mlp import ACTIVATIONS, make_activation, make_layers
 from samplers.checks import check_counts
 from samplers.densities import Density, Terms
 
-BLOCK = 2**17  # entries of a block of tangents, which then stay in the cache
+BLOCK = 2**17  # entries of a block of tangents, small enough to stay in the cache
 
 
 class EnergyMLP(Artefact, Density):
     r"""Scalar energy ``(batch, dim) -> (batch,)`` with its gradient in closed form.
 
-    Arguments: ``dim`` of the latent, ``hidden`` widths (empty: a linear energy), ``activation``
-    (see ``make_activation``). ``layers[-1]`` is the output layer: zero it to start from the
-    constant energy zero. Two hidden layers of 200 units are the energy of arXiv:2006.08205.
+    ``layers[-1]`` is the output layer: zero it to start from the constant energy zero. Two hidden
+    layers of 200 units are the energy of arXiv:2006.08205.
+
+    Args:
+        dim: The dimension of the latent.
+        hidden: The widths of the hidden layers; none: a linear energy.
+        activation: See ``make_activation``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-r"""A text-conditional U-Net of which every saving of MobileDiffusion is an argument.
+r"""A text-conditional U-Net that has every saving of MobileDiffusion as an argument.
 
 The paper (Zhao et al. 2023, arXiv:2311.16567) starts from the U-Net of latent diffusion and makes
 it smaller step by step: transformer blocks move from high resolutions to the lowest one,
@@ -7,9 +7,9 @@ parts get narrower and use swish, attention weights are ReLU in place of softmax
 below the highest resolution are depthwise separable. Here these are arguments of one network, so
 that each can be measured alone.
 
-Maps pass through several resolutions, each half of the one before. At each of them stand residual
-blocks and then transformer blocks, on the way down and again on the way up, where every residual
-block also sees the map of its counterpart on the way down.
+Maps pass through several resolutions, each half of the one before. At each resolution there are
+residual blocks and then transformer blocks, on the way down and again on the way up. On the way up
+every residual block also sees the map of its counterpart on the way down.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ from samplers.checks import as_shape, check_counts
 
 
 class Told(NamedTuple):
-    """A vector (batch, dim) of all that is told; the text's tokens, their mask and their mean."""
+    """The conditions as one vector (batch, dim); the text's tokens, their mask and their mean."""
 
     vector: Tensor
     text: Tensor | None
@@ -68,16 +68,16 @@ class Level(nn.Module):
 
 
 class MobileUNet(Artefact):
-    """Maps images (batch, \\*shape) and a noise level (batch,), told of a text, to images.
+    """Maps images (batch, \\*shape), a noise level (batch,) and a text to images.
 
-    Sequences have one entry per resolution, the highest first. The output is 0 at first.
+    Sequences have one entry per resolution, the highest first. Before training the output is 0.
 
     Args:
         shape: Shape (C, H, W) of an image. Its sides are multiples of
             ``patch * 2 ** (len(channels) - 1)``.
         text_dim: Dimension of the tokens of a text.
         channels: Channels at each resolution, multiples of 8 and of ``num_heads``.
-        depth: Number of residual blocks at each resolution, on either way.
+        depth: Number of residual blocks at each resolution, on the way down and on the way up.
         transformers: Number of transformer blocks at each resolution, on either way.
         self_attention: Whether the transformer blocks of a resolution have self-attention.
         cross_attention: Whether they have cross-attention to the text.
@@ -87,8 +87,8 @@ class MobileUNet(Artefact):
         gate: Activation in the feed-forward parts, "gelu" or "silu".
         separable: Whether convolutions below the highest resolution are depthwise separable.
         num_heads: Number of heads of every attention.
-        patch: Side of the cells of pixels that become channels first.
-        guided: Whether the network is told a weight of guidance.
+        patch: Side of the cells of pixels that are first folded into channels.
+        guided: Whether the network takes the weight of guidance as an input.
         text_map: Whether a linear map of the pooled text is added to the first map. Pictures whose
             layout their name decides, such as emoji, are learned much faster with it.
 
@@ -178,9 +178,9 @@ class MobileUNet(Artefact):
 
         Args:
             x: Images (batch, \\*shape).
-            noise_level: Noise level (batch,), as ``Preconditioned`` tells it.
-            text: Tokens (batch, m, text_dim). None for no text at all.
-            mask: Which tokens there are, (batch, m). None for all of them.
+            noise_level: Noise level (batch,), as ``Preconditioned`` passes it.
+            text: Tokens (batch, m, text_dim); None for no text.
+            mask: True for the tokens that count (batch, m); None for all of them.
             guidance: Weight of guidance (batch,), for a network that is ``guided``.
         """
         told = self.tell(noise_level.to(x.dtype), text, mask, guidance)
@@ -193,7 +193,7 @@ class MobileUNet(Artefact):
         mask: Tensor | None,
         guidance: Tensor | None,
     ) -> Told:
-        """What the blocks are told; arguments are those of ``forward``."""
+        """The conditions of the blocks; arguments are those of ``forward``."""
         vector, mean = self.noise(noise_level), None
         if text is not None:
             check_text(text, mask, self.text_dim)

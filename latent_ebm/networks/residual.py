@@ -1,8 +1,8 @@
 r"""A small residual encoder of images, for features that are learnt without labels (He et al.
 2015, arXiv:1512.03385).
 
-Unlike the networks of densities it has batch normalisation, by which such features train several
-times faster. Frozen in evaluation mode, its statistics are constants, and the features of one
+Unlike the networks of densities it has batch normalisation, which makes training of such features
+several times faster. In evaluation mode its statistics are constants, and the features of one
 image do not depend on the others.
 """
 
@@ -41,12 +41,12 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualEncoder(Artefact):
-    """Encoder ``(batch, in_channels, H, W) -> (batch, 4 channels)`` of images of any size from 8
-    on.
+    """Encoder ``(batch, in_channels, H, W) -> (batch, 4 channels)`` of images with sides of 8
+    pixels or more.
 
     A convolution halves the size. Three residual blocks follow (``stages``), with ``channels``,
-    twice and four times as many maps; the last two halve the size again. Then every map is
-    averaged.
+    twice and four times as many maps; each of the last two halves the size again. Then every map
+    is averaged.
 
     Args:
         in_channels: The number of channels of an image.
@@ -71,8 +71,8 @@ class ResidualEncoder(Artefact):
 
 
 class PlacedEncoder(Artefact):
-    """Encoder ``(batch, in_channels, H, W) -> (batch, out_dim)`` that knows where in the image
-    things are, for sizes from 8 on.
+    """Encoder ``(batch, in_channels, H, W) -> (batch, out_dim)`` whose features keep positions in
+    the image, for sides of 8 pixels or more.
 
     Three convolutions halve the size, their maps are averaged to 4 x 4 places, and two linear
     layers follow. This costs a third of ``ResidualEncoder``, and is better where position matters,

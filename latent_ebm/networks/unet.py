@@ -1,11 +1,11 @@
 r"""A small U-Net for diffusion on images of 8 to 64 pixels a side, ``network(x, noise_level,
 label)``.
 
-Residual blocks ``h + conv(silu(film(norm(conv(silu(norm(h)))))))`` at two resolutions, the lower
-one with twice the channels, and skips from the way down to the way up (Ronneberger et al. 2015,
-arXiv:1505.04597; Ho et al. 2020, arXiv:2006.11239). The noise level, and the label if there is
-one, scale and shift the second norm (Dhariwal & Nichol 2021, arXiv:2105.05233). Pixels are first
-folded into cells of ``patch x patch``, so that no map has full resolution, where a usual U-Net
+It has residual blocks ``h + conv(silu(film(norm(conv(silu(norm(h)))))))`` at two resolutions, the
+lower one with twice the channels, and skips from the way down to the way up (Ronneberger et al.
+2015, arXiv:1505.04597; Ho et al. 2020, arXiv:2006.11239). The noise level, and the label if there
+is one, scale and shift the second norm (Dhariwal & Nichol 2021, arXiv:2105.05233). Pixels are
+first folded into cells of ``patch x patch``. No map has full resolution, where a usual U-Net
 spends most of its time.
 """
 
@@ -30,8 +30,8 @@ def convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """Residual block (batch, in, H, W), condition (batch, dim) -> (batch, out, H, W), at first the
-    shortcut alone.
+    """Residual block (batch, in, H, W), condition (batch, dim) -> (batch, out, H, W). It starts as
+    its shortcut alone.
 
     Args:
         in_channels: Channels of the input.
@@ -74,9 +74,9 @@ def zeroed(layer: Layer) -> Layer:
 
 class UNet(Artefact):
     """Maps images (batch, \\*shape), a noise level (batch,) and a label (batch,) to images (batch,
-    \\*shape), at first 0.
+    \\*shape). Before training the output is 0.
 
-    A label of -1 means that the class is unknown, and so does no label.
+    A label of -1 means that the class is unknown; without labels all classes are unknown.
 
     Args:
         shape: The shape (C, H, W) of an image; its sides are multiples of ``2 * patch``.
@@ -118,8 +118,8 @@ class UNet(Artefact):
         )
 
     def forward(self, x: Tensor, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
-        """Images (batch, \\*shape). Raises ``ValueError`` for labels that the network has no class
-        for.
+        """Images (batch, \\*shape). Raises ``ValueError`` for labels if the network has no
+        classes.
         """
         condition = self.condition(noise_level.to(x.dtype), label)
         h = self.enter(x)

@@ -83,8 +83,8 @@ def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 40) 
     """Densities of several samples ``values[name]`` (n,) over common bins; ``label`` names the
     horizontal axis.
 
-    The bins span all values but the outermost thousandth at either end. Raises ``ValueError`` for
-    no samples, and for one that is empty or not finite.
+    The bins span all values except the outermost thousandth at either end. Raises ``ValueError``
+    if there are no samples, or if one is empty or not finite.
     """
     check_counts("histogram_figure", num_bins=num_bins)
     if not values or not all(v.numel() and bool(v.isfinite().all()) for v in values.values()):
@@ -104,10 +104,10 @@ def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 40) 
 
 @styled
 def panels_figure(x: dict[str, Tensor], columns: int | None = None) -> "Figure":
-    """One panel per name: a grid of images (n, C, H, W) in [-1, 1], or points (n, d >= 2) by their
-    first two axes.
+    """One panel per name: a grid of images (n, C, H, W) in [-1, 1], or a scatter plot of the first
+    two coordinates of points (n, d >= 2).
 
-    Raises ``ValueError`` for nothing to show.
+    Raises ``ValueError`` if ``x`` is empty.
     """
     if not x:
         raise ValueError("x must hold at least one set of images or points, got none")

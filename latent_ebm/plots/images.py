@@ -20,9 +20,17 @@ def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
     """Images ``x`` (n, C, H, W) in [-1, 1] side by side, row by row, with white lines of one pixel
     between them.
 
-    Returns an array in [0, 1], (H', W') for C = 1 and (H', W', 3) for C = 3; values outside [-1,
-    1] are cut off, with a warning if they are far outside. ``columns``: a square grid if left out.
-    Raises ``ValueError`` for another shape, no image, or values not finite.
+    Values outside [-1, 1] are clipped, with a warning if they are far outside.
+
+    Args:
+        x: The images.
+        columns: Number of images in a row of the grid; if left out, the grid is square.
+
+    Returns:
+        An array in [0, 1], (H', W') for C = 1 and (H', W', 3) for C = 3.
+
+    Raises:
+        ValueError: For another shape, no image, or values that are not finite.
     """
     if not isinstance(x, Tensor):
         raise ValueError(f"x must be a tensor of images, got a {type(x).__name__}")

@@ -1,5 +1,5 @@
-"""Diffusion GANs: the laws of the pairs that the critic sees, its losses in closed form, and the
-plain GAN within.
+"""Diffusion GANs: the distributions of the pairs that the critic sees, its losses in closed form,
+and the plain GAN within.
 """
 
 import math
@@ -121,8 +121,8 @@ def test_real_pairs_have_the_law_of_the_forward_diffusion(k: int) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_a_generator_that_draws_from_the_posterior_makes_real_pairs(k: int) -> None:
-    """For data N(0, s^2), x_0 = shrink x_k + deviation z; without its z the pairs of any k < T are
-    another law.
+    """For data N(0, s^2), x_0 = shrink x_k + deviation z. Without its z the pairs of any k < T
+    have another distribution.
     """
     scale, schedule = 0.8, Rectified()
 

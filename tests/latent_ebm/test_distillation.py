@@ -95,7 +95,7 @@ def test_the_gap_is_the_difference_of_scores():
 
 
 def test_linear_denoiser_knows_a_student_with_fewer_latents_than_numbers():
-    """Where W W^T is singular its law lies on a line; the exact mixture is given a little width
+    """If W W^T is singular the samples lie on a line; the exact mixture is given a little width
     there.
     """
     student = linear(dim=3, latent=1)
@@ -204,7 +204,7 @@ def test_distribution_matching_follows_the_integrated_reverse_divergence():
 def exact_joint(
     teacher_cov: Tensor, teacher_mean: Tensor, student: nn.Linear, alpha: float, sigma: float
 ) -> Gaussian:
-    """The Gaussian law rho(eps, z) of a Gaussian teacher and an affine student."""
+    """The Gaussian distribution rho(eps, z) of a Gaussian teacher and an affine student."""
     w, b = student.weight.detach(), student.bias.detach()
     eye = torch.eye(len(b)).double()
     q = torch.linalg.inv(alpha**2 * teacher_cov + sigma**2 * eye)
@@ -218,8 +218,8 @@ def exact_joint(
 
 @pytest.mark.parametrize("log_snr", [-1.0, 1.0])
 def test_a_long_chain_draws_from_the_joint_law_of_a_gaussian_teacher(log_snr: float):
-    """Moments of (eps, z) by z-tests against the stationary law of unadjusted Langevin, (H (I - h
-    H / 2))^-1, which at the steps used is within some percent of the exact one."""
+    """Moments of (eps, z) by z-tests against the stationary covariance of unadjusted Langevin, (H
+    (I - h H / 2))^-1, which at the steps used is within some percent of the exact one."""
     student, step, z_step, num = linear(scale=0.7), 0.05, 0.05, 8000
     mean, covariance = (
         torch.tensor([0.4, -0.3]).double(),
@@ -502,7 +502,7 @@ def test_chains_keep_their_precision_under_autocast(tmp_path):
 
 
 def test_the_student_hears_the_label_at_every_place():
-    """Two students in one: with label 0 and 1 the teacher's two laws are learnt apart."""
+    """Two students in one: the two distributions of labels 0 and 1 are learnt apart."""
     teacher = GaussianMixtureDenoiser([0.5, 0.5], [[-2.0], [2.0]], [0.5, 0.5], VE())
 
     class Two(nn.Module):

@@ -125,7 +125,7 @@ class TestBracket:
         assert (upper - lower).abs().max() < 0.2
 
     def test_one_rung_is_plain_importance_sampling_from_q_itself(self) -> None:
-        """No annealing that would make up for draws of a wrong law."""
+        """No annealing that would make up for draws of a wrong distribution."""
         model = LinearGaussian().requires_grad_(False)
         x, log_z = model.marginal().sample((1,)), model.log_z.item()
         lower, upper = nll_bracket(

@@ -33,9 +33,8 @@ def flat(grads: tuple[Tensor, ...]) -> Tensor:
 def test_losses_have_the_maximum_likelihood_gradient_at_exact_posterior_samples() -> None:
     model, num = LinearGaussian(), 500
     parameters = list(model.parameters())
-    x = (
-        0.4 + 1.3 * torch.randn(num, 3).double()
-    )  # not the model's own law, where the gradient would vanish
+    # not the model's own distribution, where the gradient would vanish
+    x = 0.4 + 1.3 * torch.randn(num, 3).double()
     nll = -model.marginal().log_prob(x).mean()
     exact = flat(torch.autograd.grad(nll, parameters, materialize_grads=True))
     gradients = []

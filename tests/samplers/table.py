@@ -44,8 +44,8 @@ def z_scores(values: Tensor, expected: Tensor) -> Tensor:
 
 
 def moment_z(x: Tensor, mean: Tensor, covariance: Tensor) -> float:
-    """Largest z-score among the first and second moments of ``x`` (num, dim) whitened by the
-    expected law.
+    """Largest z-score among the first and second moments of ``x`` (num, dim), whitened by the
+    expected ``covariance``.
     """
     tril = torch.linalg.cholesky(covariance)
     y = torch.linalg.solve_triangular(tril, (x - mean).mT, upper=False).mT
@@ -90,7 +90,7 @@ def baoab_law(sampler: UnderdampedLangevin, target: Gaussian) -> Tensor:
 
 
 def law_start(row: "Row", target: Gaussian, num: int, generator: torch.Generator) -> Any:
-    """A state at draws of the row's law."""
+    """A state at draws of the row's stationary distribution."""
     x = Gaussian(target.mean, row.law(row.sampler, target)).sample(num, generator=generator)
     return row.sampler.init(target, x, generator=generator)
 
@@ -103,7 +103,7 @@ def baoab_start(row: "Row", target: Gaussian, num: int, generator: torch.Generat
 
 
 def tempering_start(row: "Row", target: Gaussian, num: int, generator: torch.Generator) -> Any:
-    """Every replica at its own exact law, ``covariance / beta``."""
+    """Every replica at its own exact distribution, with ``covariance / beta``."""
     state: Any = law_start(row, target, num, generator)
     laws = [Gaussian(target.mean, target.covariance / beta) for beta in row.sampler.ladder]
     x = torch.cat([law.sample(num, generator=generator) for law in laws])
@@ -128,10 +128,10 @@ def exact_law(sampler: Sampler, target: Gaussian) -> Tensor:
 class Row:
     """A sampler, with steps as large as it bears on ``correlated_gaussian``.
 
-    ``law`` (sampler, target) -> the covariance of the stationary law of its positions: the
-    target's, unless the sampler is unadjusted; None if it has none, and obeys the contract only.
-    ``start`` (row, target, num, generator) -> a state at that law. A sampler of ``transient`` law
-    reaches it, but does not keep it step by step.
+    ``law`` (sampler, target) -> the covariance of its stationary distribution: the target's,
+    unless the sampler is unadjusted; None if there is none, and only the contract is tested.
+    ``start`` (row, target, num, generator) -> a state at that distribution. A ``transient``
+    sampler reaches the distribution, but does not keep it step by step.
     """
 
     name: str

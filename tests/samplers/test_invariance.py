@@ -1,5 +1,5 @@
-"""Chains started at the stationary law must stay there: z-tests after a few large steps, and from
-far away.
+"""Chains started at the stationary distribution must stay there: z-tests after a few large steps,
+and from far away.
 
 Many chains and few steps see an error of one step; a long chain with a loose tolerance passes a
 sampler whose Metropolis test is missing.
@@ -303,8 +303,8 @@ def funnel_draws(num: int, beta: float, generator: torch.Generator) -> Tensor:
 def test_tempering_on_a_funnel_is_invariant_if_all_replicas_start_at_their_laws(
     exact: bool,
 ) -> None:
-    """If all start at draws of the coldest law instead, the hot ones drive the cold one off on
-    their way.
+    """If all replicas start at draws of the coldest distribution, the hot ones drive the cold one
+    off on their way.
     """
     sampler, generator, num = ParallelTempering(MALA(0.05, 1), (0.25, 0.6, 1.0)), seeded(3), 10_000
     state = sampler.init(funnel, funnel_draws(num, 1.0, generator), generator=generator)

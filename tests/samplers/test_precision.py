@@ -1,4 +1,4 @@
-"""Low precision: what is rounded, what is not, and by how much the law of a chain moves."""
+"""Low precision: what is rounded, what is not, and how far the distribution of a chain moves."""
 
 import math
 import warnings

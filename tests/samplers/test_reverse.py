@@ -1,4 +1,5 @@
-"""Reverse samplers: exact laws, declared orders, exact densities, and no digit lost at the ends.
+"""Reverse samplers: exact distributions, declared orders, exact densities, and no digit lost at
+the ends.
 
 Teachers are Gaussian mixtures, whose denoiser is known in closed form at every noise level.
 """
