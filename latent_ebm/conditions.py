@@ -1,7 +1,7 @@
-r"""What a network is told besides its input: a class, a text, an image, or that nothing is known.
+r"""Conditions: what a network receives besides its input, such as a class, a text or an image.
 
 A condition c is a set of named tensors with one entry per row. A *null* belongs to every name: the
-entry that means "unknown". A network that sees the null in a share of the rows learns both
+entry that means "unknown". A network that sees the null in some of the rows learns both
 ``p(x | c)`` and ``p(x)``, and classifier-free guidance needs both (Ho & Salimans 2022,
 arXiv:2207.12598). A *conditioner* turns what a batch carries (labels, token ids, images) into what
 the networks take as keywords.
@@ -19,11 +19,11 @@ from latent_ebm.artefacts import Artefact, Described
 from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.run_checks import is_readable
 
-UNKNOWN = -1  # the label of a row whose class is not known
+UNKNOWN = -1  # the label of a row whose class is unknown
 
 
 class Condition(Mapping[str, Tensor], Described):
-    """Named tensors with one entry per row; ``network(x, level, **condition)`` hands them on.
+    """Named tensors with one entry per row, as in ``network(x, level, **condition)``.
 
     ``Condition()`` is the empty condition: it has no names, and fits any number of rows.
 
@@ -70,7 +70,7 @@ class Condition(Mapping[str, Tensor], Described):
                 raise ValueError(f"condition {name} must have {num} rows, got {len(value)}")
 
     def rows(self, index: Tensor | slice | int) -> "Condition":
-        """The rows at ``index``; of an integer the one entry, without the axis of rows."""
+        """The rows at ``index``; for an integer the one entry, without the axis of rows."""
         return self._map(lambda value: value[index], lambda entry: entry)
 
     def to(self, device: torch.device | str) -> "Condition":
@@ -94,9 +94,7 @@ class Condition(Mapping[str, Tensor], Described):
         return self._masked(dropped)
 
     def unknown(self) -> "Condition":
-        """The same number of rows of which nothing is known. Raises ``ValueError`` for a name
-        without a null.
-        """
+        """The same number of rows, all unknown. Raises ``ValueError`` for a name without a null."""
         if not self:
             return self
         first = next(iter(self.values()))
@@ -112,7 +110,7 @@ class Condition(Mapping[str, Tensor], Described):
     def _map(
         self, value: Callable[[Tensor], Tensor], entry: Callable[[Tensor], Tensor]
     ) -> "Condition":
-        """What ``value`` makes of the tensors and ``entry`` of the nulls, without checks."""
+        """Apply ``value`` to the tensors and ``entry`` to the nulls, without checks."""
         made = Condition.__new__(Condition)
         made.tensors = {name: value(v) for name, v in self.items()}
         made.null = {name: entry(v) for name, v in self.null.items()}
@@ -156,7 +154,7 @@ def as_batch(batch: BatchLike) -> Batch:
     """A batch of what a user's loader yields: x alone, ``(x, label, index)``, its beginning, or a
     ``Batch``.
 
-    A label counts if it holds one integer per row; what else stands in its place is passed over.
+    A label must hold one integer per row; anything else in its place is ignored.
     """
     if isinstance(batch, Batch):
         return batch
@@ -174,20 +172,20 @@ class Conditioner(Artefact, ABC):
 
     @abstractmethod
     def forward(self, condition: Condition) -> Condition:
-        """What networks are told of the rows of ``condition``.
+        """The condition of networks for the rows of ``condition``, as a batch carries it.
 
         Raises ``ValueError`` if ``condition`` lacks a name.
         """
 
     @abstractmethod
     def unknown(self, num: int) -> Condition:
-        """What networks are told of ``num`` rows of which nothing is known."""
+        """The condition of networks for ``num`` rows that are unknown."""
 
     def request(self, num: int, condition: Condition | None) -> Condition:
-        """What networks are told of ``num`` samples: ``condition``, as a batch carries it on any
-        device, or that nothing is known.
+        """The condition of networks for ``num`` samples, from ``condition`` as a batch carries it,
+        on any device. None means unknown.
 
-        Raises ``ValueError`` for what is no condition, or has another number of rows.
+        Raises ``ValueError`` for anything but a condition of ``num`` rows.
         """
         check_counts("generate", least=0, num=num)
         if condition is None:
@@ -198,7 +196,7 @@ class Conditioner(Artefact, ABC):
         return self(condition if mine is None else condition.to(mine.device))
 
     def in_turn(self, num: int) -> Condition:
-        """A condition, as a batch carries it, for each of ``num`` samples when nobody says which.
+        """A default condition, as a batch carries it, for each of ``num`` samples.
 
         Raises ``ValueError`` if there is no list of conditions to choose from.
         """
@@ -208,7 +206,7 @@ class Conditioner(Artefact, ABC):
 
 
 class Unconditional(Conditioner):
-    """Tells networks nothing, whatever a batch carries."""
+    """Gives networks no condition, whatever a batch carries."""
 
     def forward(self, condition: Condition) -> Condition:
         return Condition()
@@ -217,7 +215,7 @@ class Unconditional(Conditioner):
         return Condition()
 
     def request(self, num: int, condition: Condition | None) -> Condition:
-        """Raises ``ValueError`` for a condition that would be passed over."""
+        """Raises ``ValueError`` for a condition, which would be ignored."""
         check_counts("generate", least=0, num=num)
         check_unconditional(condition)
         return Condition()
@@ -227,7 +225,7 @@ class Unconditional(Conditioner):
 
 
 def check_unconditional(condition: Condition | None) -> None:
-    """Raise ``ValueError`` for a condition that would be passed over."""
+    """Raise ``ValueError`` for a condition, which would be ignored."""
     if condition is not None and len(condition):
         raise ValueError(
             f"condition must be left out for a rule without a conditioner, got {condition}"
@@ -235,9 +233,7 @@ def check_unconditional(condition: Condition | None) -> None:
 
 
 def conditioner_or_none(conditioner: Conditioner | None) -> Conditioner:
-    """``conditioner``, or for None the one that tells nothing. Raises ``ValueError`` for anything
-    else.
-    """
+    """``conditioner``; ``Unconditional`` for None. Raises ``ValueError`` for anything else."""
     if conditioner is None:
         return Unconditional()
     check_kind("rule", Conditioner, conditioner=conditioner)
@@ -248,11 +244,11 @@ class ClassLabels(Conditioner):
     """The ``label`` of every row, an integer: -1 where the class is unknown.
 
     Args:
-        num_classes: The number of classes; null: any label from -1 on is handed on.
+        num_classes: The number of classes; null: any label from -1 on is allowed.
 
     Raises:
-        ValueError: For a label that is not one of -1, 0, ..., ``num_classes`` - 1 (looked at on
-            the CPU alone), or a batch without labels.
+        ValueError: For a label that is not one of -1, 0, ..., ``num_classes`` - 1 (checked on the
+            CPU alone), or a batch without labels.
     """
 
     null: Tensor

@@ -76,7 +76,7 @@ class LatentModel(Artefact):
 
     @property
     def is_conditional(self) -> bool:
-        """Whether the prior or the likelihood is told a condition."""
+        """Whether the prior or the likelihood takes a condition."""
         return self.prior.is_conditional or self.likelihood.is_conditional
 
     def given(self, condition: Condition) -> "LatentModel":

@@ -7,7 +7,7 @@ has in closed form, and automatic differentiation does the others. Densities add
     base - energy        beta * density        prior + likelihood,
 
 to a ``Sum`` of weighted terms, whose value, gradient, workspace and Laplacian are the weighted
-sums of its terms', each in closed form where it is known. A target whose value nobody knows is a
+sums of its terms', each in closed form where it is known. A target whose value is unknown is a
 ``Score``.
 """
 
@@ -72,7 +72,7 @@ class Density(ABC):
         return self
 
     def terms(self) -> Terms:
-        """The weighted terms of which the density is the sum: itself, unless it is a ``Sum``."""
+        """The weighted terms that the density is the sum of: itself, unless it is a ``Sum``."""
         return ((1.0, self),)
 
     def __add__(self, other: LogDensity) -> "Total":
@@ -103,7 +103,7 @@ class Density(ABC):
 
 
 class Plain(Density):
-    """A callable that knows its value alone. Raises ``ValueError`` for what is no function."""
+    """A callable that knows only its value. Raises ``ValueError`` unless it is a function."""
 
     def __init__(self, function: LogDensity) -> None:
         if not callable(function):

@@ -1,6 +1,6 @@
-r"""Text to image: prompts in, images out, by a denoiser that is told what a text says.
+r"""Text to image: prompts in, images out, by a denoiser with a text as its condition.
 
-All parts are those of the library: a conditioner turns prompts into what the denoiser is told, a
+All parts are those of the library: a conditioner turns prompts into the denoiser's condition, a
 reverse sampler leads from noise to images, and an autoencoder, if there is one, decodes latents.
 A student of few steps is the same object with another denoiser and a sampler of fewer steps.
 """
@@ -25,7 +25,7 @@ class TextToImage(Artefact):
     """Draws images for prompts.
 
     Args:
-        conditioner: Turns prompts into what the denoiser is told.
+        conditioner: Turns prompts into the denoiser's condition.
         denoiser: Trained together with ``conditioner``.
         sampler: Leads from noise to images, on the schedule of the denoiser.
         shape: Shape (C, H, W) of an image.

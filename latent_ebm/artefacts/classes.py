@@ -25,8 +25,8 @@ TORCH = {"torch.nn": nn, "torch.optim": torch.optim, "torch.optim.lr_scheduler":
 
 
 class Described:
-    """A class that is no module and yet can be a part of a saved one: its constructor only keeps
-    its arguments, as attributes of the same name.
+    """A class that is not a module but can be part of a saved one. Its constructor only keeps its
+    arguments, as attributes of the same name.
     """
 
 

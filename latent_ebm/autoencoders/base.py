@@ -1,9 +1,9 @@
 r"""Autoencoders: images as smaller maps, in which a diffusion model is cheaper.
 
-Latents are standardised: with the mean m and deviation s of every channel of the raw maps,
-measured on training data, ``encode(x) = (maps(x) - m) / s``, so that a schedule of noise fits
-whatever autoencoder is used (Rombach et al. 2022, arXiv:2112.10752, who divide by one number). m
-and s are buffers, and travel with the weights.
+Latents are standardised: ``encode(x) = (maps(x) - m) / s``, with the mean m and standard deviation
+s of every channel of the raw maps, measured on training data. A schedule of noise then fits any
+autoencoder (Rombach et al. 2022, arXiv:2112.10752, who divide by one number). m and s are buffers,
+and travel with the weights.
 """
 
 from abc import ABC, abstractmethod
@@ -97,8 +97,8 @@ class Autoencoder(LatentSpace, ABC):
     ) -> Tensor:
         """Latents (batch, channels, h, w) of images ``x`` (batch, in_channels, H, W).
 
-        They are drawn with ``generator`` where the autoencoder says that they are random;
-        ``index`` has no part in them. Raises ``ValueError`` for images of another shape.
+        If latents are random, they are drawn with ``generator``; ``index`` is ignored. Raises
+        ``ValueError`` for images of another shape.
         """
         self.latent_shape(x.shape[1:])
         return (self.maps(x).draw(generator) - self.mean) / self.deviation

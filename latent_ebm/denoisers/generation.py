@@ -33,7 +33,7 @@ def generate(
         sampler: Leads from noise to data, on the schedule of the denoiser.
         shape: The shape of an event.
         num: The number of samples.
-        condition: What the denoiser is told, ``num`` rows; None: nothing.
+        condition: The denoiser's condition, with ``num`` rows; None: no condition.
         generator: The random stream, on the device of the denoiser.
 
     Raises:

@@ -93,5 +93,5 @@ class Preconditioned(Denoiser):
 
 
 def log_sigma_level(log_snr: Tensor) -> Tensor:
-    """``log(sigma / alpha) / 4``, the noise level that EDM networks are told."""
+    """``log(sigma / alpha) / 4``, the noise level of EDM networks."""
     return -log_snr / 8

@@ -1,4 +1,4 @@
-"""Guidance: a denoiser in, a denoiser that wants something out; one file a method."""
+"""Guidance: turns a denoiser into one that favours a condition; one file per method."""
 
 from latent_ebm.guidance.classifier_free import ClassifierFree, classifier_free, guided
 

@@ -1,7 +1,7 @@
 r"""Classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598).
 
 One denoiser knows the data with a condition c and without. The difference of the two scores is
-``grad log q(c | x_t)``, so that a multiple of it leads to where c is more or less likely.
+``grad log q(c | x_t)``. Multiples of it move samples to where c is more or less likely.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,8 +34,8 @@ def classifier_free(
         condition: What the sample should be, with one entry per row or one for all rows.
         null: What stands for no condition, or what the sample should not be (a negative prompt):
             the same names, with one entry per row or one for all rows.
-        weight: The weight w, a number or (batch,). Of the number 1 ``null`` has no part in the
-            result, and is not computed.
+        weight: The weight w, a number or (batch,). For the number 1, ``null`` does not matter and
+            is not computed.
 
     Raises:
         ValueError: For conditions that differ in their names or the shape of an entry, or whose
@@ -77,7 +77,7 @@ def stack(
 def guided(
     denoiser: Denoiser, condition: Condition, weight: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """``(x_t, t) -> x_0``: ``denoiser`` told ``condition``, guided away from the condition's own
+    """``(x_t, t) -> x_0``: ``denoiser`` with ``condition``, guided away from the condition's own
     null with ``weight``.
 
     Raises ``ValueError`` for a name without a null, if ``weight`` is not 1.
@@ -99,13 +99,13 @@ def check_guidance(weight: float, conditioner: Conditioner | None) -> float:
 
 class ClassifierFree(Denoiser):
     """``D_w(x_t | c) = D(x_t | null) + w (D(x_t | c) - D(x_t | null))``: the score of ``q(x_t)
-    q(c | x_t)^w``, at each noise level alone.
+    q(c | x_t)^w``, at each noise level separately.
 
-    No diffusion has these scores, so that reverse samplers do not sample from the tilted
+    No diffusion process has these scores, so reverse samplers do not sample from the tilted
     distribution of clean data.
 
     Args:
-        denoiser: Knows conditions, and their null.
+        denoiser: A denoiser trained with conditions and with their null.
         weight: The weight w: 1 is the denoiser's own conditional distribution; more gives samples
             that are more typical of the condition and less varied.
         null: What stands for no condition, or what samples should not be (a negative prompt): one

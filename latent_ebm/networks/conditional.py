@@ -23,8 +23,8 @@ class Conditional(Artefact):
     """
 
     def check(self, condition: Condition) -> None:
-        """Raise ``ValueError`` for a ``condition`` that the network cannot be told;
-        looked at once, where it is given.
+        """Raise ``ValueError`` for a ``condition`` that the network cannot take. It is checked
+        once, when it is given.
         """
 
 

@@ -1,4 +1,4 @@
-"""Text as a condition: prompts to tokens, tokens to vectors, vectors to what networks are told."""
+"""Text as a condition: prompts to tokens, tokens to vectors, vectors to conditions of networks."""
 
 from latent_ebm.text.encoder import TextConditioner, TextEncoder, TextTransformer
 from latent_ebm.text.pretrained import load_text_encoder

@@ -1,4 +1,4 @@
-r"""Prompts as what networks are told: one vector per token, and a mask of the tokens there are.
+r"""Prompts as conditions of networks: one vector per token, and a mask of the tokens that count.
 
 Tokens become vectors, to which a vector of their position is added, and a few transformer layers
 let every token see the others (Vaswani et al. 2017, arXiv:1706.03762). Padding is never seen, so
@@ -107,11 +107,11 @@ class TextLayer(nn.Module):
 
 
 class TextConditioner(Conditioner):
-    """Tells networks the ``text`` (n, m, dim) of a row and its ``mask`` (n, m).
+    """Gives networks the ``text`` (n, m, dim) of a row and its ``mask`` (n, m).
 
-    A batch carries ``tokens`` (n, m), as ``tokens`` makes them of prompts once, before training.
-    The null is the encoded empty prompt. The encoder is trained with the network that is told,
-    unless its parameters are frozen.
+    A batch carries ``tokens`` (n, m), which ``tokens`` makes from prompts once, before training.
+    The null is the encoded empty prompt. The encoder is trained together with the network, unless
+    its parameters are frozen.
 
     Args:
         encoder: What turns tokens into vectors.
@@ -146,7 +146,7 @@ class TextConditioner(Conditioner):
         )
 
     def tokens(self, prompts: Sequence[str], *, strict: bool = False) -> Condition:
-        """What a batch carries of ``prompts``: ``tokens`` (n, m), whose null is the empty prompt.
+        """What a batch carries for ``prompts``: ``tokens`` (n, m); the null is the empty prompt.
 
         Raises ``ValueError`` for prompts that the tokenizer refuses; with ``strict`` these are
         also those of unknown words.
@@ -155,7 +155,7 @@ class TextConditioner(Conditioner):
         return Condition({"tokens": ids}, {"tokens": self.empty})
 
     def encode(self, prompts: Sequence[str], *, strict: bool = False) -> Condition:
-        """What networks are told of ``prompts``: their ``text`` (n, m, dim) and ``mask`` (n, m).
+        """The condition of networks for ``prompts``: ``text`` (n, m, dim) and ``mask`` (n, m).
 
         Arguments and errors are those of ``tokens``.
         """

@@ -1,6 +1,4 @@
-"""Text encoders of ``transformers`` from local folders: no network is asked, and nothing is
-unpickled.
-"""
+"""Text encoders of ``transformers`` from local folders. Nothing is downloaded or unpickled."""
 
 import os
 import reprlib

@@ -187,7 +187,7 @@ def spaced(character: str) -> str:
 
 
 def check_list(name: str, texts: object, kind: type = Sequence) -> None:
-    """Raise ``ValueError`` for one string, or what is no ``kind``."""
+    """Raise ``ValueError`` for a single string, or anything but a ``kind``."""
     if isinstance(texts, str) or not isinstance(texts, kind):
         raise ValueError(f"{name} must be a list of strings, got {reprlib.repr(texts)}")
 
