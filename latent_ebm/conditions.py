@@ -94,7 +94,7 @@ class Condition(Mapping[str, Tensor], Described):
         return self._masked(dropped)
 
     def unknown(self) -> "Condition":
-        """The same number of rows, all unknown. Raises ``ValueError`` for a name without a null."""
+        """As many rows, all of them unknown. Raises ``ValueError`` for a name without null."""
         if not self:
             return self
         first = next(iter(self.values()))
