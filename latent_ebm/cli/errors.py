@@ -115,6 +115,11 @@ def sentence(error: BaseException) -> str:
         "",
         text,
     )
+    text = re.sub(
+        r"the following arguments are required: (\w+)\.data, \1\.model",
+        r"\1 needs a YAML file, --config FILE: latent-ebm recipes lists those of the library",
+        text,
+    )
     keys = re.findall(r'Parser key "([^"]+)": ', text)
     if not keys:
         return text

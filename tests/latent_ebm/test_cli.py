@@ -54,6 +54,14 @@ def test_wrong_usage(args: list[str]) -> None:
     assert main(args) == 2
 
 
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_a_run_without_a_file_asks_for_one(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command]) == 2
+    refused(capsys, f"{command} needs a YAML file, --config FILE")
+
+
 def test_sample(checkpoint: Path, tmp_path: Path) -> None:
     def draw(name: str, seed: int) -> np.ndarray:
         args = ["sample", str(checkpoint), "--num", "5", "--out", name, "--seed", str(seed)]
