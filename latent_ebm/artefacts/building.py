@@ -31,7 +31,7 @@ from latent_ebm.foreign import reading
 
 
 def build(node: object, hint: object, place: str, allowed: Allowed) -> Any:
-    """What ``node`` stands for as the argument at ``place`` that is annotated ``hint``.
+    """The value of ``node`` for the argument at ``place``, whose annotation is ``hint``.
 
     Raises ``ValueError`` with the place, the rule and the value of what is not allowed or does not
     fit.
@@ -98,7 +98,7 @@ def build_sequential(nodes: dict[str, object], place: str, allowed: Allowed) -> 
 def call(
     maker: Callable[..., object], nodes: dict[str, object], place: str, allowed: Allowed
 ) -> object:
-    """What ``maker`` makes of arguments that ``nodes`` stand for."""
+    """Call ``maker`` with the arguments that ``nodes`` describe."""
     arguments = build_arguments(maker, nodes, place, allowed)
     with reading(place, f"arguments of {maker.__name__}"):
         return maker(**arguments)

@@ -32,7 +32,7 @@ class Described:
 
 PARTS = (nn.Module, Sampler, ReverseSampler, Schedule, Described)  # what models are made of
 FACTORIES = (Optimizer, lr_scheduler.LRScheduler)  # parameters take these classes, not objects
-COPIERS = (  # these make as many copies of a layer as a number says
+COPIERS = (  # these make any number of copies of a layer
     nn.Transformer,
     nn.TransformerEncoder,
     nn.TransformerDecoder,
@@ -124,9 +124,7 @@ def path_of(cls: type) -> str:
 
 
 def advice(path: str) -> str:
-    """What to do about a class of another package. Nothing helps for one that comes with
-    Python.
-    """
+    """Advice for a class of another package; none for a class that comes with Python."""
     top, name = path.split(".")[0], path.rpartition(".")[2]
     known = top in sys.stdlib_module_names and top != "__main__"
     if known or top in (*OURS, "torch", "builtins") or not name.isidentifier():

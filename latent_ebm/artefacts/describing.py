@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latent_ebm.artefacts.classes import PARTS, path_of, shorten
 
 Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
-LEFT_OUT = ("generator", "device", "dtype")  # are no part of what an object is
+LEFT_OUT = ("generator", "device", "dtype")  # arguments that are not part of an object's state
 WHAT = "a number, a text, a tensor, a sampler, a schedule or a module, or a list of these"
 
 
@@ -54,7 +54,7 @@ def describe(value: object, place: str, tensors: dict[str, Tensor]) -> Node:
 
 
 def arguments_of(part: object, place: str) -> dict[str, object]:
-    """The arguments that would make ``part`` again, by name; of a sequence its layers."""
+    """The arguments that would make ``part`` again, by name; for a sequence its layers."""
     if isinstance(part, nn.Sequential):
         return dict(part._modules)  # also a layer that stands there twice
     if isinstance(part, nn.Identity) or type(part).__init__ is nn.Module.__init__:
@@ -68,7 +68,7 @@ def arguments_of(part: object, place: str) -> dict[str, object]:
 
 
 def argument_of(part: object, parameter: inspect.Parameter, place: str) -> object:
-    """The attribute of ``part`` that is called as a ``parameter`` of its constructor."""
+    """The attribute of ``part`` with the name of a ``parameter`` of its constructor."""
     value = getattr(part, parameter.name, parameter.empty)
     variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     if variadic or value is parameter.empty or isinstance(value, types.MethodType):

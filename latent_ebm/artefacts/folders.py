@@ -41,7 +41,7 @@ CONFIG = "config.json"
 KEYS = {"format", "library", "object", "weights", "sha256"}
 WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
 DRAFT = re.compile(r"\.(config\.json|weights-[0-9a-f]{16}\.safetensors)\.[0-9a-f]{16}\.tmp")
-OLD = 3600  # seconds after which what a killed save has left is removed: no save takes as long
+OLD = 3600  # seconds after which files of a killed save are removed; no save takes as long
 WHAT = "an object that this version can load"
 
 
@@ -57,7 +57,7 @@ class Artefact(nn.Module):
         save(self, folder)
 
     def restored(self) -> object:
-        """What ``load`` returns: this module, unless it only holds the state of something else."""
+        """What ``load`` returns: this module, unless it holds another object's state."""
         return self
 
 
@@ -204,8 +204,8 @@ def rebuild(
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], tree: Node) -> None:
-    """Give ``module`` its ``tensors``, in the precision that they have, besides those that are
-    arguments alone.
+    """Load ``tensors`` into ``module``, in their own precision. Tensors that are only arguments of
+    constructors are left out.
     """
     arguments, wanted = set(tensor_paths(tree)), module.state_dict()
     state = {n: value for n, value in tensors.items() if n in wanted or n not in arguments}
@@ -245,7 +245,7 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def plain(name: str, value: Tensor) -> Tensor:
-    """A copy of ``value`` on the CPU that shares its memory with none."""
+    """A copy of ``value`` on the CPU that shares its memory with no other tensor."""
     copy = value.detach().cpu().contiguous().clone()
     check_tensor(name, copy)
     return copy

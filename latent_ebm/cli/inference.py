@@ -112,8 +112,8 @@ def generation_options(rule: LearningRule, options: Mapping[str, float | None]) 
 def condition_in_turn(
     rule: LearningRule, num: int, options: Mapping[str, float]
 ) -> Condition | None:
-    """Classes in turn for a student that is told them, and for a teacher with guidance; else
-    nothing is known of a sample.
+    """Classes in turn for a conditional student, and for a teacher with guidance; otherwise None,
+    an unknown condition.
     """
     conditioner = getattr(rule, "conditioner", None)
     asked = "guidance" in options or "guidance" not in inspect.signature(rule.generate).parameters

@@ -129,7 +129,7 @@ class TextConditioner(Conditioner):
         """The ``text`` and ``mask`` of ``tokens`` (n, m). Raises ``ValueError`` without these."""
         if "tokens" not in condition:
             raise ValueError(
-                f"a batch must carry tokens for a network that is told a text, got {condition}"
+                f"a batch must carry tokens for a text-conditional network, got {condition}"
             )
         tokens = condition["tokens"]
         check_tokens(tokens, self.encoder.tokenizer)
