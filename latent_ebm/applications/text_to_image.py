@@ -50,6 +50,9 @@ class TextToImage(Artefact):
         super().__init__()
         check_kind(self, TextConditioner, conditioner=conditioner)
         check_kind(self, Denoiser, denoiser=denoiser)
+        check_kind(self, ReverseSampler, sampler=sampler)
+        if autoencoder is not None:
+            check_kind(self, Autoencoder, autoencoder=autoencoder)
         check_numbers(self, "finite", guidance=guidance)
         if sampler.schedule != denoiser.schedule:
             raise ValueError(
@@ -117,5 +120,5 @@ class TextToImage(Artefact):
 
 def check_prompts(prompts: Sequence[str]) -> None:
     """Raise ``ValueError`` unless ``prompts`` are a list of one text or more."""
-    if isinstance(prompts, str) or not len(prompts):
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
         raise ValueError(f"prompts must be a list of one text or more, got {prompts!r}")

@@ -35,6 +35,7 @@ from latent_ebm.artefacts.describing import Node, check_twin, describe
 from latent_ebm.artefacts.traits import set_traits, traits
 from latent_ebm.foreign import check_file, check_tensor, read_json, reading, rehearsal
 from latent_ebm.writing import atomic_path
+from samplers.checks import check_kind
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -77,6 +78,7 @@ def save(module: nn.Module, folder: str | os.PathLike[str]) -> None:
         FileExistsError: ``folder`` holds anything else.
         OSError: Nothing can be written there.
     """
+    check_kind("save", nn.Module, module=module)
     target = check_place(folder)
     tensors: dict[str, Tensor] = {}
     tree = describe(module, "", tensors)
@@ -132,6 +134,9 @@ def load(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()
 def read(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()) -> nn.Module:
     """The module that ``save`` wrote, which may hold the state of something else."""
     path = config_path(folder)
+    check_kind("load", Sequence, classes=classes)
+    for cls in classes:
+        check_kind("load", type, classes=cls)
     record = read_record(path)
     with reading(path, WHAT):
         try:
@@ -246,6 +251,8 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 def plain(name: str, value: Tensor) -> Tensor:
     """A copy of ``value`` on the CPU that shares its memory with no other tensor."""
+    if value.is_meta:
+        raise ValueError(f"{name} must have values to be saved, got a tensor on the meta device")
     copy = value.detach().cpu().contiguous().clone()
     check_tensor(name, copy)
     return copy

@@ -13,6 +13,7 @@ from torch import nn
 from latent_ebm import save
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
+from latent_ebm.conditions import Conditioner
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
 from latent_ebm.export import export_diffusers, export_onnx
@@ -49,6 +50,12 @@ def run_export(args: argparse.Namespace) -> None:
             found = trained(rule)
             save(found, args.out)
             print(f"{type(found).__name__}, to be read by latent_ebm.load: {args.out}")
+            conditioner = getattr(rule, "conditioner", None)
+            if isinstance(conditioner, Conditioner) and any(
+                True for _ in conditioner.parameters()
+            ):
+                name = type(conditioner).__name__
+                print(f"the {name} of the checkpoint, which has weights too, is left out")
 
 
 def write_onnx(args: argparse.Namespace) -> None:

@@ -584,3 +584,19 @@ def test_the_folder_moves_and_is_read_by_eye(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HOME", str(Path.cwd()))
     shutil.move("a", "b")
     assert load("~/b").exemplars.shape == (50, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: save({"a": nn.Linear(1, 1)}, "b"), "module must be a Module, got {'a'"),
+        (lambda: save(nn.Linear(1, 1, device="meta"), "b"), "weight must have values"),
+        (lambda: load("a", nn.Linear), "classes must be a Sequence, got <class"),
+        (lambda: load("a", ["Linear"]), "classes must be a type, got 'Linear'"),
+    ],
+)
+def test_other_arguments_are_refused(make: Callable[[], object], message: str) -> None:
+    model().save("a")
+    with pytest.raises(ValueError, match=message):
+        make()
+    assert not Path("b").exists()

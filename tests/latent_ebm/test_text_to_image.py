@@ -113,6 +113,7 @@ def test_steps_guidance_and_seed_matter() -> None:
 WRONG = [
     ({"prompts": "red"}, "prompts must be a list of one text or more, got 'red'"),
     ({"prompts": []}, "prompts must be a list of one text or more"),
+    ({"prompts": None}, "prompts must be a list of one text or more, got None"),
     ({"prompts": ["red"], "num": 0}, "num must be an integer >= 1"),
     ({"prompts": ["red"], "num_steps": 0}, "num_steps must be an integer >= 1"),
     ({"prompts": ["red"], "guidance": float("nan")}, "guidance must be finite"),
