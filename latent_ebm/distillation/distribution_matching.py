@@ -14,13 +14,12 @@ from latent_ebm.objectives import score_difference
 
 
 class DistributionMatching(ScoreDistiller):
-    """Minimises the reverse KL divergence from the student's samples to the teacher's, integrated
-    over noise levels; see ``ScoreDistiller``.
+    """Minimises the reverse KL divergence from the student's samples to the teacher's.
 
-    This is the part of DMD that needs no data and no discriminator. It seeks modes: the loss does
-    not notice a mode that the student never visits. Source: Luo et al. 2023, arXiv:2305.18455
-    (Diff-Instruct); Wang et al. 2023, arXiv:2305.16213 (VSD); Yin et al. 2023, arXiv:2311.18828
-    (DMD).
+    The divergence is integrated over noise levels; see ``ScoreDistiller``. This is the part of DMD
+    that needs no data and no discriminator. It seeks modes: the loss does not notice a mode that
+    the student never visits. Source: Luo et al. 2023, arXiv:2305.18455 (Diff-Instruct); Wang et
+    al. 2023, arXiv:2305.16213 (VSD); Yin et al. 2023, arXiv:2311.18828 (DMD).
 
     Args:
         teacher: The frozen denoiser of the data.

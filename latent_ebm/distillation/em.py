@@ -106,11 +106,11 @@ class JointPosterior(Score):
 
 
 class EMDistillation(ScoreDistiller):
-    """Minimises the forward KL divergence from the teacher's data to the student, integrated over
-    noise levels, by EM; see ``ScoreDistiller``.
+    """Minimises the forward KL divergence from the teacher's data to the student by EM.
 
-    With a ``weight_power`` of 1, as in the paper, squared errors in x have the same weight at all
-    noise levels. Source: Xie et al. 2024, arXiv:2405.16852.
+    The divergence is integrated over noise levels; see ``ScoreDistiller``. With a ``weight_power``
+    of 1, as in the paper, squared errors in x have the same weight at all noise levels. Source:
+    Xie et al. 2024, arXiv:2405.16852.
 
     Args:
         teacher: The frozen denoiser of the data.

@@ -30,8 +30,7 @@ from samplers.schedules import Schedule, broadcast
 
 
 class Progressive(LearningRule):
-    """Distils ``teacher``, sampled by ``teacher_steps`` steps of DDIM, into a ``student`` that
-    needs ``num_steps``.
+    """Distils ``teacher_steps`` steps of DDIM of a ``teacher`` into ``num_steps`` of a student.
 
     Every ``stage_length`` updates the student becomes the teacher and the number of steps is
     halved, until ``num_steps`` is reached. The rows x may be samples of the teacher or its

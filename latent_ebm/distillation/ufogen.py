@@ -28,11 +28,10 @@ from samplers.schedules import broadcast
 
 
 class UFOGen(AdversarialRule):
-    """Trains a copy of ``teacher`` against ``critic(x_{k-1}, t) -> logit`` (batch,) at rows x; see
-    ``AdversarialRule``.
+    """Trains a copy of ``teacher`` against a critic of noised rows; see ``AdversarialRule``.
 
-    The rows may be samples of the teacher or the data that it was trained on. Source:
-    arXiv:2311.09257.
+    The critic is ``critic(x_{k-1}, t) -> logit`` (batch,). The rows x may be samples of the
+    teacher or the data that it was trained on. Source: arXiv:2311.09257.
 
     Args:
         teacher: The denoiser that the student starts from.

@@ -25,9 +25,9 @@ from samplers.schedules import Schedule, broadcast
 
 
 class DiffusionGAN(AdversarialRule):
-    """Trains ``generator(x_k, t, z) -> x_0`` against ``critic(x_{k-1}, t, x_k) -> logit``
-    (batch,); see ``AdversarialRule``.
+    """Trains a generator of few denoising steps against a critic; see ``AdversarialRule``.
 
+    They are ``generator(x_k, t, z) -> x_0`` and ``critic(x_{k-1}, t, x_k) -> logit`` (batch,).
     ``t = k / T`` (batch,), and z (batch, \\*latent_shape) ~ N(0, I) is drawn anew for every step.
     Source: arXiv:2112.07804.
 

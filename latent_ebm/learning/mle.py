@@ -27,10 +27,9 @@ from samplers import PersistentChains
 
 
 class ShortRunMLE(LatentRule):
-    """Trains a ``model`` with an energy prior by maximum likelihood. A Gaussian prior works too;
-    it has nothing to learn.
+    """Trains a ``model`` with an energy prior by maximum likelihood.
 
-    Source: arXiv:2006.08205.
+    A Gaussian prior works too; it has nothing to learn. Source: arXiv:2006.08205.
 
     Args:
         model: The latent model, with an energy prior or a Gaussian one.

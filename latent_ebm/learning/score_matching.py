@@ -13,11 +13,11 @@ from samplers.checks import check_kind, check_numbers
 
 
 class ScoreMatching(LearningRule):
-    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), so that its score becomes
-    the score of the data with Gaussian noise added.
+    """Trains the density ``ebm`` until its score is that of the data with Gaussian noise added.
 
-    The energy's additive constant gets no gradient. With several processes, use Lightning's
-    strategy "ddp_find_unused_parameters_true". Source: Vincent 2011.
+    Rows x are flattened to (batch, dim). The energy's additive constant gets no gradient. With
+    several processes, use Lightning's strategy "ddp_find_unused_parameters_true". Source: Vincent
+    2011.
 
     Args:
         ebm: The density of x.

@@ -26,13 +26,12 @@ Negatives = Literal["detached", "through", "through+entropy"]
 
 
 class SelfAdversarial(LearningRule):
-    """Trains the density ``ebm`` on rows x, flattened to (batch, dim), against negatives from its
-    own ``sampler``.
+    """Trains the density ``ebm`` against negatives from its own ``sampler``.
 
-    Metrics on held-out data: ``gap`` = E[U(F(x_0))] - E_data[U]; ``displacement`` = E|F(x_0) -
-    x_0|; ``noise``, the noise level of the sampler. With a ``GradientFlow`` also the ``slope`` and
-    ``correlation`` of its log-density against ``-U``, both 1 for a model that samples from itself,
-    and its ``contraction``, E[log p_T - log p_0].
+    Rows x are flattened to (batch, dim). Metrics on held-out data: ``gap`` = E[U(F(x_0))] -
+    E_data[U]; ``displacement`` = E|F(x_0) - x_0|; ``noise``, the noise level of the sampler. With
+    a ``GradientFlow`` also the ``slope`` and ``correlation`` of its log-density against ``-U``,
+    both 1 for a model that samples from itself, and its ``contraction``, E[log p_T - log p_0].
 
     Args:
         ebm: The density of x.

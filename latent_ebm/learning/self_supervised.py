@@ -91,11 +91,10 @@ class Augment(nn.Module):
 
 
 class VICReg(LearningRule):
-    """Trains ``encoder`` on images (batch, C, H, W) in [-1, 1] so that its features agree between
-    views and do not collapse.
+    """Trains ``encoder`` so that features agree between views of an image and do not collapse.
 
-    If ``loss/variance`` stays near its weight, embeddings have collapsed. Source:
-    arXiv:2105.04906.
+    Images are (batch, C, H, W) in [-1, 1]. If ``loss/variance`` stays near its weight, embeddings
+    have collapsed. Source: arXiv:2105.04906.
 
     Args:
         encoder: Maps images to features.

@@ -22,11 +22,11 @@ from samplers import Sampler
 
 
 class Variational(LatentRule):
-    """Trains a ``model`` with a Gaussian, energy or ratio prior, and the encoder of ``posterior``,
-    by the evidence lower bound.
+    """Trains a ``model`` and the encoder of its ``posterior`` by the evidence lower bound.
 
-    A ``RatioPrior`` learns in ``stages`` from the encoder's draws. For NCP-VAE, give the trained
-    posterior and likelihood to ``MultiStageRatio(train_likelihood=False)`` with one stage.
+    The prior may be a Gaussian, an energy prior or a ratio prior. A ``RatioPrior`` learns in
+    ``stages`` from the encoder's draws. For NCP-VAE, give the trained posterior and likelihood to
+    ``MultiStageRatio(train_likelihood=False)`` with one stage.
 
     Args:
         model: The latent model.

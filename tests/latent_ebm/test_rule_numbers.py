@@ -129,6 +129,12 @@ def test_the_help_of_a_rule_describes_every_argument() -> None:
         assert all(described.values()), rule
 
 
+def test_the_help_of_a_rule_begins_with_a_whole_sentence() -> None:
+    """jsonargparse shows the first line of a docstring only."""
+    for rule in {type(make()) for make in RULES.values()}:
+        assert (rule.__doc__ or "").splitlines()[0].endswith("."), rule
+
+
 def test_the_command_line_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--model.help=latent_ebm.learning.ShortRunMLE"]) == 0
     assert "Draws the latents z+ of a batch in training." in capsys.readouterr().out
