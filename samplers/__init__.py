@@ -6,7 +6,6 @@ from samplers.chains import PersistentChains
 from samplers.densities import (
     Density,
     LogDensity,
-    Score,
     Sum,
     as_density,
     gradient_function,
@@ -24,10 +23,13 @@ from samplers.importance import (
 )
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
 from samplers.precision import LowPrecision
-from samplers.reverse import DDIM, Ancestral, Heun, ProbabilityFlow, ReverseSampler, bridge
-from samplers.schedules import VE, Karras, Rectified, Schedule, VPCosine, VPDiscrete, VPLinear
+from samplers.probability_flow import ProbabilityFlow
+from samplers.reverse import DDIM, Ancestral, Heun, ReverseSampler, bridge
+from samplers.schedules import VE, Karras, Rectified, Schedule, VPCosine, VPLinear
+from samplers.scores import Score
 from samplers.targets import Banana, Gaussian, GaussianMixture
 from samplers.tempering import Annealed, ParallelTempering, Tempered
+from samplers.vp_discrete import VPDiscrete
 
 __all__ = [
     "DDIM",

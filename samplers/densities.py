@@ -13,13 +13,13 @@ sums of its terms', each in closed form where it is known. A target whose value 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from samplers.checks import check_numbers
 from samplers.derivatives import check_recording, check_value, differentiate, value_and_divergence
+from samplers.scores import Score
 
 LogDensity = Callable[[Tensor], Tensor]
 Weight = float | Tensor
@@ -191,42 +191,6 @@ class Total(Sum):
 
     def terms(self) -> Terms:
         return self._terms
-
-
-class Score(ABC):
-    """A target known by its score ``grad log p`` alone, as in diffusion models, for samplers that
-    need no value: ``Langevin``, ``UnderdampedLangevin``, ``GradientFlow``.
-
-    Where a state holds the log-density it then holds zeros. Samplers with a Metropolis test, which
-    compares values, refuse it, as does all else that needs a log-density.
-    """
-
-    @abstractmethod
-    def gradient(self, x: Tensor) -> Tensor:
-        """``grad log p``, like ``x`` (chains, \\*event)."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Raise ``ValueError``."""
-        self.refuse()
-
-    def refuse(self) -> NoReturn:
-        """Raise ``ValueError`` where the value is asked for."""
-        raise ValueError(
-            f"log_density must have a value, got {type(self).__name__}, which is known by its "
-            "gradient alone: use a sampler without a Metropolis test, as Langevin"
-        )
-
-    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros (chains,) in place of the value, and the gradient, like ``x``."""
-        return x.new_zeros(len(x)), self.gradient(x)
-
-    def workspace(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The gradient as a function of positions shaped like ``x``."""
-        return self.gradient
-
-    def settled(self) -> "Score":
-        """The target itself."""
-        return self
 
 
 def as_density(log_density: LogDensity) -> Density:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from latent_ebm.denoisers.preconditioned import Preconditioned
 from latent_ebm.foreign import check_file, read_json, reading, rehearsal
 from samplers.checks import check_counts
-from samplers.schedules import VE, Karras, Rectified, VPDiscrete
+from samplers.schedules import VE, Karras, Rectified
+from samplers.vp_discrete import VPDiscrete
 
 Config: TypeAlias = dict[str, Any]  # the content of a JSON file
 # names in diffusers, and in Preconditioned

@@ -20,7 +20,7 @@ from torch import nn
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.denoisers.teachers import PREDICTIONS, DiffusersNetwork
 from latent_ebm.export.onnx import write_onnx
-from samplers.schedules import VPDiscrete
+from samplers.vp_discrete import VPDiscrete
 
 
 def export_onnx(

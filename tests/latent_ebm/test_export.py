@@ -12,7 +12,8 @@ from latent_ebm.denoisers.teachers import DiffusersNetwork
 from latent_ebm.distillation import OneStep
 from latent_ebm.export import export_diffusers, export_onnx, onnx
 from latent_ebm.networks import UNet
-from samplers.schedules import VPCosine, VPDiscrete
+from samplers.schedules import VPCosine
+from samplers.vp_discrete import VPDiscrete
 
 
 def student() -> OneStep:
