@@ -13,6 +13,7 @@ from torch import nn
 from latent_ebm import save
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
+from latent_ebm.cli.prompts import text_to_image
 from latent_ebm.conditions import Conditioner
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
@@ -47,10 +48,11 @@ def run_export(args: argparse.Namespace) -> None:
             export_diffusers(denoiser(rule), args.out)
             print(f"unet and scheduler: {args.out}")
         else:
-            found = trained(rule)
+            whole = text_to_image(rule)
+            found = trained(rule) if whole is None else whole
             save(found, args.out)
             print(f"{type(found).__name__}, to be read by latent_ebm.load: {args.out}")
-            conditioner = getattr(rule, "conditioner", None)
+            conditioner = getattr(rule, "conditioner", None) if whole is None else None
             if isinstance(conditioner, Conditioner) and any(
                 True for _ in conditioner.parameters()
             ):

@@ -13,7 +13,9 @@ def add(commands: Commands) -> None:
     )
     command = add_checkpoint_command(commands, "sample", "draw samples from a trained model", more)
     command.add_argument(
-        "--num", type=positive, default=64, help="number of samples (default: 64)"
+        "--num",
+        type=positive,
+        help="number of samples (default: 64), or of images per prompt (default: 4)",
     )
     command.add_argument(
         "--steps",
@@ -29,6 +31,15 @@ def add(commands: Commands) -> None:
         "without it",
     )
     command.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="for text-to-image models: what to draw, in a row of its own; may be repeated",
+    )
+    command.add_argument(
+        "--negative", metavar="TEXT", help="what not to draw, with --prompt and --guidance"
+    )
+    command.add_argument(
         "--out",
         required=True,
         metavar="FILE",
@@ -38,7 +49,24 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.prompt:
+        from latent_ebm.cli.prompts import draw_prompts
+
+        draw_prompts(
+            args.checkpoint,
+            args.out,
+            args.prompt,
+            args.num or 4,
+            steps=args.steps,
+            guidance=args.guidance,
+            negative=args.negative,
+            seed=args.seed,
+            trust=args.trust,
+        )
+        return
     from latent_ebm.cli.inference import sample
 
+    if args.negative is not None:
+        raise ValueError(f"--negative must come with --prompt, got {args.negative!r} alone")
     options = {"num_steps": args.steps, "guidance": args.guidance}
-    sample(args.checkpoint, args.out, args.num, options, seed=args.seed, trust=args.trust)
+    sample(args.checkpoint, args.out, args.num or 64, options, seed=args.seed, trust=args.trust)

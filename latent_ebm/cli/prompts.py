@@ -1,0 +1,94 @@
+"""Images of prompts, by a saved text-to-image model or by the checkpoint of one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from latent_ebm import load, plots
+from latent_ebm.applications import TextToImage
+from latent_ebm.artefacts.folders import config_path
+from latent_ebm.autoencoders import Autoencoder
+from latent_ebm.cli.checkpoints import applied, load_rule
+from latent_ebm.cli.files import check_apart, check_output
+from latent_ebm.learning import Denoising
+from latent_ebm.learning.base import LearningRule
+from latent_ebm.text import TextConditioner
+from latent_ebm.writing import atomic_path
+from samplers.run_checks import check_finite
+
+
+def draw_prompts(
+    source: str,
+    file: str,
+    prompts: Sequence[str],
+    num: int,
+    *,
+    steps: int | None,
+    guidance: float | None,
+    negative: str | None,
+    seed: int,
+    trust: Sequence[str],
+) -> None:
+    """Write ``num`` images of every prompt to ``file``: .png with a row per prompt, or .npz.
+
+    Args:
+        source: A checkpoint, or a folder that ``save`` wrote.
+        file: The file to write.
+        prompts: What to draw.
+        num: Number of images per prompt.
+        steps: Number of steps of the sampler; None: that of the model.
+        guidance: Weight of guidance; None: that of the model.
+        negative: What not to draw.
+        seed: Seed of the noise.
+        trust: Packages whose classes a checkpoint may use.
+
+    Raises:
+        ValueError: If ``source`` holds no text-to-image model, or the model refuses a prompt.
+    """
+    out = check_output(file, (".png", ".npz"))
+    model = read_model(source, out, trust)
+    generator = torch.Generator().manual_seed(seed)
+    with applied(source):
+        x = model.generate(prompts, num, guidance, steps, negative, generator=generator)
+    check_finite("images", x, f"the weights of {source} may have diverged")
+    if out.suffix == ".png":
+        plots.save_grid(x, out, columns=num)
+    else:
+        with atomic_path(out) as path, path.open("wb") as stream:
+            np.savez(stream, x=x.numpy())
+    print(f"{num} of each of {len(prompts)} prompts: {out}")
+
+
+def read_model(source: str, out: Path, trust: Sequence[str]) -> TextToImage:
+    """The text-to-image model of a folder or a checkpoint, which ``out`` must not overwrite."""
+    if config_path(source).is_file():
+        saved = load(source)
+        if not isinstance(saved, TextToImage):
+            name = type(saved).__name__
+            raise ValueError(f"{source} must hold a TextToImage to draw prompts, got a {name}")
+        return saved
+    rule, data = load_rule(source, trust)
+    check_apart([out], [source, *data.files])
+    model = text_to_image(rule)
+    if model is None:
+        raise ValueError(
+            f"--prompt needs a denoiser with a TextConditioner, got {type(rule).__name__} in "
+            f"{source}"
+        )
+    return model
+
+
+def text_to_image(rule: LearningRule) -> TextToImage | None:
+    """The text-to-image model that ``rule`` has trained; None if it trains another thing."""
+    if not isinstance(rule, Denoising) or not isinstance(rule.conditioner, TextConditioner):
+        return None
+    if not isinstance(rule.latents, Autoencoder | None):
+        return None
+    autoencoder, shape = rule.latents, rule.shape
+    if autoencoder is not None:
+        shape = (autoencoder.in_channels, *(side * autoencoder.factor for side in shape[1:]))
+    return TextToImage(
+        rule.conditioner, rule.denoiser, rule.reverse, shape, autoencoder=autoencoder
+    )
