@@ -119,7 +119,7 @@ class Sampler(ABC, Generic[S]):
 
     @property
     def noise_level(self) -> float:
-        """Standard deviation of every coordinate after a chain on a flat density: how far noise
+        """Standard deviation of every coordinate after a chain on a flat density, how far noise
         alone carries it. Measured on 10,000 chains unless a sampler knows it.
         """
         start = torch.zeros(10_000, 1, dtype=torch.float64, device="cpu")

@@ -42,7 +42,7 @@ class Findings(NamedTuple):
 
     @property
     def smallest(self) -> int:
-        """The smallest number of rows that can be selected: so many must lie beyond every normal
+        """The smallest number of rows that can be selected. So many must lie beyond every normal
         row.
         """
         return smallest_selection(len(self.scores), len(self.normal_scores) + 1, self.alpha)

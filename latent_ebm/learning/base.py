@@ -95,7 +95,7 @@ class LearningRule(LightningModule, ABC):
 
     @property
     def logs_now(self) -> bool:
-        """Whether the trainer writes what this step logs: the last of every ``log_every_n_steps``
+        """Whether the trainer writes what this step logs, the last of every ``log_every_n_steps``
         steps.
         """
         every = self.trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]

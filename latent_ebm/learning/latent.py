@@ -117,7 +117,7 @@ class LatentRule(LearningRule):
 
     @property
     def learner(self) -> nn.Module:
-        """The module that learns the prior: its parameters have the learning rate ``prior_lr``."""
+        """The module that learns the prior. Its parameters have the learning rate ``prior_lr``."""
         return self.model.prior
 
     def watch_posterior(
