@@ -20,15 +20,19 @@ import pickletools
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import yaml
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PASSED = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError)
 MAX_JSON = 2**24  # bytes
 MAX_REASON = 200  # characters
@@ -212,6 +216,17 @@ def rehearsal() -> Iterator[None]:
     with grads, torch.device("meta"), Budget(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*non-meta parameter.*")
         yield
+
+
+def apart(load: Callable[P, T]) -> Callable[P, T]:
+    """``load`` in a separate thread, where the settings of a rehearsal do not apply."""
+
+    @wraps(load)
+    def load_apart(*args: P.args, **kwargs: P.kwargs) -> T:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(load, *args, **kwargs).result()
+
+    return load_apart
 
 
 class Budget(TorchFunctionMode):

@@ -1,11 +1,8 @@
 r"""A trained object as a folder: ``model.save(folder)``, ``load(folder)``.
 
-The folder holds two files::
-
-    config.json                      the object as a tree of classes and arguments, the versions
-                                     of format and library, and hashes
-    weights-3f2a91c0b1d2e4f5.safetensors    its tensors, in a file that is called by its hash, or
-                                     by chance if it follows an older object
+The folder holds ``config.json`` (classes and arguments, versions, hashes) and the tensors, as
+``weights-3f2a91c0b1d2e4f5.safetensors``. The name of the weights comes from their hash, or is
+random if they replace those of an older object.
 
 A save writes the weights under a new name and then, in one step, ``config.json``, which names
 them. So whoever reads finds the old object or the new one and never a mixture, wherever a save is

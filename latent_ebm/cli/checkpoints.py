@@ -9,11 +9,9 @@ without memory, so that a model that is larger than its file is refused before i
 
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import yaml
@@ -28,6 +26,7 @@ from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
 from latent_ebm.foreign import (
+    apart,
     check_file,
     check_pickle,
     check_tensor,
@@ -40,7 +39,6 @@ from latent_ebm.foreign import (
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 
-P = ParamSpec("P")
 Checkpoint: TypeAlias = dict[str, Any]  # plain values and tensors by name
 KINDS = (*PARTS, *FACTORIES, LightningDataModule)
 KEYS = ("config", "state_dict")
@@ -165,17 +163,6 @@ def denoiser_in(folder: str) -> Denoiser:
     if not isinstance(found, Denoiser):
         raise ValueError(f"{folder} must hold a denoiser, got a {type(found).__name__}")
     return found.train()
-
-
-def apart(load: Callable[P, Denoiser]) -> Callable[P, Denoiser]:
-    """``load`` in a separate thread, where the settings of a rehearsal do not apply."""
-
-    @wraps(load)
-    def load_apart(*args: P.args, **kwargs: P.kwargs) -> Denoiser:
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(load, *args, **kwargs).result()
-
-    return load_apart
 
 
 DENOISER_LOADER = f"{__name__}.{load_denoiser.__name__}"

@@ -1,5 +1,4 @@
-"""Places to write to, checked before long work begins; the writing itself is
-``atomic_path``'s.
+"""Places to write to, checked before long work begins; ``atomic_path`` does the writing.
 
 One rule for all commands: a result is written beside its place and renamed when it is complete. It
 takes the place of an older file of its name, for commands are repeated; never that of a file that
@@ -9,10 +8,13 @@ device. Nothing is made before there is something to write.
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from latent_ebm.files.images import SUFFIXES
+from latent_ebm.writing import atomic_path
 
 MAX_NAME, MAX_PATH = (
     255,
@@ -106,3 +108,9 @@ def real(path: Path) -> Path:
 def is_same(a: Path, b: Path) -> bool:
     """Whether two paths lead to one file, over links of both kinds, or would."""
     return real(a) == real(b) or (a.exists() and b.exists() and a.samefile(b))
+
+
+def save_arrays(out: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write ``arrays`` by name to the file ``out``, .npz."""
+    with atomic_path(out) as path, path.open("wb") as stream:
+        np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]

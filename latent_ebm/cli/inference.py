@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from latent_ebm import LatentModel, Prior, load, plots
 from latent_ebm.artefacts.folders import config_path
 from latent_ebm.blocks import BLOCK
 from latent_ebm.cli.checkpoints import applied, load_rule
-from latent_ebm.cli.files import check_apart, check_folder, check_output
+from latent_ebm.cli.files import check_apart, check_folder, check_output, save_arrays
 from latent_ebm.cli.held_out import evaluate_checkpoint, print_metrics
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.data import DataModule
@@ -64,8 +63,7 @@ def sample(
     else:
         arrays = {name: value.numpy() for name, value in found.items()}
         arrays["x"] = data.inverse_transform(found["x"]).numpy()
-        with atomic_path(out) as path, path.open("wb") as stream:
-            np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]
+        save_arrays(out, arrays)
     print(f"{num} samples: {out}")
 
 
@@ -89,8 +87,7 @@ def sample_saved(
     if out.suffix == ".png":
         plots.save_grid(x, out)
     else:
-        with atomic_path(out) as path, path.open("wb") as stream:
-            np.savez(stream, x=x.numpy())
+        save_arrays(out, {"x": x.numpy()})
     print(f"{num} samples: {out}")
 
 

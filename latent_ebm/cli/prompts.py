@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from latent_ebm import load, plots
@@ -11,11 +10,10 @@ from latent_ebm.applications import TextToImage
 from latent_ebm.artefacts.folders import config_path
 from latent_ebm.autoencoders import Autoencoder
 from latent_ebm.cli.checkpoints import applied, load_rule
-from latent_ebm.cli.files import check_apart, check_output
+from latent_ebm.cli.files import check_apart, check_output, save_arrays
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.text import TextConditioner
-from latent_ebm.writing import atomic_path
 from samplers.run_checks import check_finite
 
 
@@ -56,8 +54,7 @@ def draw_prompts(
     if out.suffix == ".png":
         plots.save_grid(x, out, columns=num)
     else:
-        with atomic_path(out) as path, path.open("wb") as stream:
-            np.savez(stream, x=x.numpy())
+        save_arrays(out, {"x": x.numpy()})
     print(f"{num} of each of {len(prompts)} prompts: {out}")
 
 

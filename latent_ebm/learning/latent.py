@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.blocks import BLOCK
+from latent_ebm.blocks import in_blocks
 from latent_ebm.conditions import (
     Batch,
     BatchLike,
@@ -141,9 +141,8 @@ class LatentRule(LearningRule):
         """Prior draws ``z`` (num, dim), ``x = E[x|z]``, and the ``condition`` if there is one."""
         told = self.conditioner.request(num, condition)
         z = self.model.given(told).prior.sample(num, generator=generator)
-        parts = [slice(start, start + BLOCK) for start in range(0, max(num, 1), BLOCK)]
-        x = [self.model.given(told.rows(part)).decode(z[part]) for part in parts]
-        return {**(condition or {}), "x": torch.cat(x), "z": z}
+        x = in_blocks(lambda z, told: self.model.given(told).decode(z), z, told)
+        return {**(condition or {}), "x": x, "z": z}
 
     def told(self, batch: Batch) -> LatentModel:
         """The model given the condition of the rows of ``batch``. In training mode, a share

@@ -4,8 +4,7 @@ The paper (Zhao et al. 2023, arXiv:2311.16567) starts from the U-Net of latent d
 it smaller step by step: transformer blocks move from high resolutions to the lowest one,
 self-attention is left out where maps are large, keys and values share a projection, feed-forward
 parts get narrower and use swish, attention weights are ReLU in place of softmax, and convolutions
-below the highest resolution are depthwise separable. Here these are arguments of one network, so
-that each can be measured alone.
+below the highest resolution are depthwise separable. Here each of these is an argument.
 
 Maps pass through several resolutions, each half of the one before. At each resolution there are
 residual blocks and then transformer blocks, on the way down and again on the way up. On the way up
@@ -96,6 +95,9 @@ class MobileUNet(Artefact):
         ValueError: For sequences of different lengths, or numbers that break these rules.
     """
 
+    weights: Weights
+    gate: Gate
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -116,55 +118,55 @@ class MobileUNet(Artefact):
         text_map: bool = False,
     ) -> None:
         super().__init__()
-        channels = check_channels(channels, num_heads)
-        levels = range(len(channels))
-        check_levels(
-            len(levels),
-            depth=depth,
-            transformers=transformers,
-            self_attention=self_attention,
-            cross_attention=cross_attention,
-        )
-        check_counts(self, text_dim=text_dim, patch=patch)
-        check_pixels(shape, patch * 2 ** (len(levels) - 1))
-        dim, cell = 4 * channels[0], shape[0] * patch**2
-        attention = partial(Attention, num_heads=num_heads, shared_kv=shared_kv, weights=weights)
-
-        self.shape, self.text_dim, self.channels = tuple(shape), text_dim, channels
+        self.shape, self.text_dim = tuple(shape), text_dim
+        self.channels = check_channels(channels, num_heads)
         self.depth, self.transformers = tuple(depth), tuple(transformers)
         self.self_attention, self.cross_attention = tuple(self_attention), tuple(cross_attention)
         self.shared_kv, self.weights, self.separable = shared_kv, weights, separable
         self.expansion, self.gate, self.num_heads = expansion, gate, num_heads
         self.patch, self.guided, self.text_map = patch, guided, text_map
-
-        def transformer(i: int) -> TransformerBlock:
-            own = attention(channels[i]) if self_attention[i] else None
-            cross = attention(channels[i], text_dim) if cross_attention[i] else None
-            return TransformerBlock(
-                channels[i], own, cross, FeedForward(channels[i], expansion, gate)
-            )
-
-        def level(i: int, takes: bool) -> Level:
-            kind = separable_convolution if separable and i else convolution
-            block = partial(Block, (1 + takes) * channels[i], channels[i], dim, kind)
-            attentive = [transformer(i) for _ in range(transformers[i])]
-            return Level([block() for _ in range(depth[i])], attentive, takes)
-
+        check_levels(self)
+        check_counts(self, text_dim=text_dim, patch=patch)
+        check_pixels(shape, patch * 2 ** (len(self.channels) - 1))
+        dim = 4 * self.channels[0]
         self.noise, self.pooled = Conditioning(dim), nn.Linear(text_dim, dim)
         weigh = nn.Sequential(nn.Linear(1, dim), nn.SiLU(), nn.Linear(dim, dim))
-        size = (channels[0], shape[1] // patch, shape[2] // patch)
+        size = (self.channels[0], shape[1] // patch, shape[2] // patch)
         paint = nn.Sequential(nn.Linear(text_dim, prod(size)), nn.Unflatten(1, size))
         self.guidance, self.paint = weigh if guided else None, paint if text_map else None
-        self.enter = nn.Sequential(nn.PixelUnshuffle(patch), convolution(cell, channels[0]))
-        self.down = nn.ModuleList(level(i, takes=False) for i in levels)
-        self.up = nn.ModuleList(level(i, takes=True) for i in levels)
-        pairs = list(pairwise(channels))
+        self.build()
+
+    def build(self) -> None:
+        """Make both ways."""
+        first, cell = self.channels[0], self.shape[0] * self.patch**2
+        levels, pairs = range(len(self.channels)), list(pairwise(self.channels))
+        self.enter = nn.Sequential(nn.PixelUnshuffle(self.patch), convolution(cell, first))
+        self.down = nn.ModuleList(self.level(i, takes=False) for i in levels)
+        self.up = nn.ModuleList(self.level(i, takes=True) for i in levels)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairs)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in pairs)
-        last = zeroed(convolution(channels[0], cell))
+        last = zeroed(convolution(first, cell))
         self.leave = nn.Sequential(
-            nn.GroupNorm(NUM_GROUPS, channels[0]), nn.SiLU(), last, nn.PixelShuffle(patch)
+            nn.GroupNorm(NUM_GROUPS, first), nn.SiLU(), last, nn.PixelShuffle(self.patch)
         )
+
+    def level(self, i: int, takes: bool) -> Level:
+        """The blocks of resolution ``i``."""
+        width, dim = self.channels[i], 4 * self.channels[0]
+        kind = separable_convolution if self.separable and i else convolution
+        block = partial(Block, (1 + takes) * width, width, dim, kind)
+        attentive = [self.transformer(i) for _ in range(self.transformers[i])]
+        return Level([block() for _ in range(self.depth[i])], attentive, takes)
+
+    def transformer(self, i: int) -> TransformerBlock:
+        """A transformer block of resolution ``i``."""
+        width, heads = self.channels[i], self.num_heads
+        attention = partial(Attention, num_heads=heads, shared_kv=self.shared_kv)
+        own = attention(width, weights=self.weights) if self.self_attention[i] else None
+        cross = None
+        if self.cross_attention[i]:
+            cross = attention(width, self.text_dim, weights=self.weights)
+        return TransformerBlock(width, own, cross, FeedForward(width, self.expansion, self.gate))
 
     def forward(
         self,
@@ -233,17 +235,17 @@ def check_channels(channels: Sequence[int], num_heads: int) -> tuple[int, ...]:
     channels = as_shape("MobileUNet", channels=channels)
     check_counts("MobileUNet", num_heads=num_heads)
     if any(c % NUM_GROUPS or c % num_heads for c in channels):
-        raise ValueError(
-            f"channels must be multiples of {NUM_GROUPS} and of num_heads {num_heads}, "
-            f"got {channels}"
-        )
+        rule = f"multiples of {NUM_GROUPS} and of num_heads {num_heads}"
+        raise ValueError(f"channels must be {rule}, got {channels}")
     return channels
 
 
-def check_levels(num: int, **levels: Sequence[int]) -> None:
-    """Raise ``ValueError`` unless every argument has ``num`` entries, none of them negative."""
-    for name, entries in levels.items():
+def check_levels(net: MobileUNet) -> None:
+    """Raise ``ValueError`` unless sequences have one entry per resolution, none negative."""
+    num = len(net.channels)
+    for name in ("depth", "transformers", "self_attention", "cross_attention"):
+        entries = getattr(net, name)
         if len(entries) != num:
             raise ValueError(f"{name} must have {num} entries, like channels, got {entries!r}")
         for entry in entries:
-            check_counts("MobileUNet", least=0, **{name: int(entry)})
+            check_counts(net, least=0, **{name: int(entry)})

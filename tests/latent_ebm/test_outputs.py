@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent_ebm.cli import inference, main
+from latent_ebm.cli import main
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from latent_ebm.writing import atomic_path
 from tests.latent_ebm.tiny import fit, make_config, part
@@ -156,7 +156,7 @@ def test_a_failed_command_leaves_nothing(folder: Path, monkeypatch: pytest.Monke
         raise OSError("no space left on device")
 
     before = content(folder)
-    monkeypatch.setattr(inference.np, "savez", fail)
+    monkeypatch.setattr(np, "savez", fail)
     assert main(["sample", "run/last.ckpt", "--out", "new/deep/x.npz"]) == 1
     assert content(folder) == before
     assert not Path("new").exists()
