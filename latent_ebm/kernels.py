@@ -244,7 +244,8 @@ def leave_one_out_bandwidth(exemplars: Tensor, max_rows: int = 2000) -> float:
     check_counts("leave_one_out_bandwidth", max_rows=max_rows)
     rows = distinct(exemplars)
     max_rows = min(max_rows, max(1, 16_000_000 // len(rows)))
-    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    generator = torch.Generator("cpu").manual_seed(0)
+    rows = rows[torch.randperm(len(rows), generator=generator, device="cpu")]
     square = square_distances(rows[:max_rows], rows).fill_diagonal_(math.inf)
     nearest = square.min(1).values.median().clamp(min=torch.finfo(rows.dtype).tiny)
 
@@ -279,9 +280,8 @@ def local_bandwidths(exemplars: Tensor, num_neighbours: int) -> tuple[Tensor, fl
     search = NearestNeighbors(n_neighbors=min(num_neighbours + 1, len(others))).fit(
         others.numpy(force=True)
     )
-    gaps = torch.as_tensor(search.kneighbors(centred.numpy(force=True))[0])[:, 1:].to(
-        exemplars
-    )  # without the row itself
+    gaps = torch.from_numpy(search.kneighbors(centred.numpy(force=True))[0])
+    gaps = gaps[:, 1:].to(exemplars)  # without the row itself
     spread = float((gaps[:, -1:] / gaps[:, :-1]).log().mean()) if gaps.shape[1] > 1 else 0.0
     m = max(1.0, min(dim, 1 / spread)) if spread > 0 else dim
     return gaps[:, -1] / math.sqrt(m), m

@@ -123,7 +123,7 @@ class Sampler(ABC, Generic[S]):
         alone carries it. Measured on 10,000 chains unless a sampler knows it.
         """
         start = torch.zeros(10_000, 1, dtype=torch.float64, device="cpu")
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         end = self.sample(lambda x: 0 * x.sum(1), start, generator=generator)
         return float(end.std())
 

@@ -74,7 +74,7 @@ def split_rhat(draws: Tensor) -> Tensor:
     """
     check_draws(draws)
     x = halves(draws)
-    middle = torch.as_tensor(np.median(x.flatten(0, 1).numpy(), axis=0))
+    middle = torch.from_numpy(np.median(x.flatten(0, 1).numpy(), axis=0))
     found = torch.maximum(
         *(ratio_of_scales(normal_scores(part)) for part in (x, (x - middle).abs()))
     )
@@ -97,7 +97,7 @@ def normal_scores(x: Tensor) -> Tensor:
     from scipy.stats import rankdata
 
     flat = x.flatten(0, 1)
-    rank = torch.as_tensor(rankdata(flat.numpy(), axis=0)).to(flat)
+    rank = torch.from_numpy(rankdata(flat.numpy(), axis=0))
     return torch.special.ndtri((rank - 0.375) / (len(flat) + 0.25)).view_as(x)
 
 
@@ -135,7 +135,7 @@ def monotone_sum(rho: Tensor) -> Tensor:
     last = max(0, (len(rho) - 3) // 2)  # number of pairs that have a successor
     pairs = (rho[0::2][: last + 1] + rho[1::2][: last + 1]).cummin(0).values
     stop = torch.where((pairs <= 0).any(0), (pairs <= 0).int().argmax(0), last)
-    counted = torch.arange(last + 1)[:, None] < stop
+    counted = torch.arange(last + 1, device=rho.device)[:, None] < stop
     edge = rho[0::2].gather(0, stop[None])[0].clamp(min=0)
     return 2 * (pairs * counted).sum(0) + edge
 

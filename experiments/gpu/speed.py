@@ -124,9 +124,7 @@ def distillation(num_steps: int, channels: int, batch_size: int) -> Times:
 def detector(num: int) -> Times:
     """The energy of ``num`` rows of 20 columns under 2,000 kernels."""
     device = torch.get_default_device()
-    torch.set_default_device("cpu")
     fitted = LatentEBMDetector(random_state=0, max_stages=0).fit(rows(2000, 1))
-    torch.set_default_device(device)
     x = torch.as_tensor(fitted.scaler_.transform(rows(num, 2))).to(device)
     views = [view.to(device) for view in fitted.views_]
 
@@ -148,7 +146,7 @@ def effective_samples() -> dict[str, float]:
     for kind in ("MALA", "HMC"):
         runs |= available({f"blackjax {kind}": partial(mixing.blackjax, kind)})
     seconds = {name: row[1] / 1e3 for name, row in times(runs, 3).items()}
-    return {name: float(ess(runs[name]().cpu()).min()) / cost for name, cost in seconds.items()}
+    return {name: float(ess(runs[name]()).min()) / cost for name, cost in seconds.items()}
 
 
 def draws(sampler: Sampler) -> Callable[[], Tensor]:

@@ -94,8 +94,8 @@ class TextToImage(Artefact):
         check_counts(self, num=num)
         weight = self.guidance if guidance is None else guidance
         steps = self.sampler.num_steps if num_steps is None else num_steps
-        told = self.conditioner.encode(prompts)
-        told = told.rows(torch.arange(len(prompts)).repeat_interleave(num))
+        rows = torch.arange(len(prompts), device="cpu").repeat_interleave(num)
+        told = self.conditioner.encode(prompts).rows(rows)
         denoiser = self.guided(told, weight, negative)
         sampler = replace(self.sampler, num_steps=steps)
         shape, count = self.latent_shape, len(prompts) * num

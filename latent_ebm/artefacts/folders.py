@@ -196,7 +196,8 @@ def rebuild(
             blank = {name: value.to("meta") for name, value in tensors.items()}
             allowed = Allowed(OURS, {}, PARTS, own, blank)
             fill(build(tree, nn.Module, place, allowed), blank, tree)
-    with torch.random.fork_rng(devices=[]):  # loading draws no numbers of the user's
+    # loading draws no random numbers of the user's
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         module = build(tree, nn.Module, place, Allowed(OURS, {}, PARTS, own, tensors))
     fill(module, tensors, tree)
     for name, parameter in module.named_parameters():

@@ -46,7 +46,7 @@ def generate(
     check_kind("generate", Condition, condition=condition)
     condition.check_rows(num)
     x_T = like(denoiser).new_empty(num, *shape).normal_(generator=generator)
-    x_T = broadcast(denoiser.schedule(torch.ones(()))[1], x_T) * x_T
+    x_T = broadcast(denoiser.schedule(x_T.new_ones(()))[1], x_T) * x_T
 
     def draw(x_T: Tensor, told: Condition) -> Tensor:
         return sampler.sample(partial(denoiser, **told), x_T, generator=generator)

@@ -58,7 +58,9 @@ class GaussianMixtureDenoiser(Denoiser):
         self.schedule = schedule
         means = 1.0 * as_tensor(means)
         weights, scales = (as_tensor(a).to(means) for a in (weights, scales))
-        labels = torch.arange(len(means)) if labels is None else as_tensor(labels)
+        if labels is None:
+            labels = torch.arange(len(means), device=means.device)
+        labels = as_tensor(labels).to(means.device)
         if labels.is_floating_point():
             raise ValueError(f"labels must be integers, got {labels.tolist()}")
         if (

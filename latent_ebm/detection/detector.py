@@ -119,7 +119,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         if not again:
             self.scaler_ = self._make_scaler(rows)
         x = self._standardise(rows)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
             self._fit_model(x, again)
             if self.trim > 0:
@@ -141,7 +141,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         check_parameters(self)
         new = self._standardise(validated(self, X, reset=False))
         x = torch.cat([self.rows_, new])
-        order = torch.as_tensor(check_random_state(self.random_state).permutation(len(x)))
+        order = torch.from_numpy(check_random_state(self.random_state).permutation(len(x)))
         self.rows_ = x[order[: self.max_exemplars]]
         self._place_kernels()
         self.offset_ = self._threshold(x)
@@ -288,7 +288,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
 
     def _standardise(self, X: np.ndarray) -> Tensor:
         check_magnitude(X)
-        x = torch.as_tensor(np.ascontiguousarray(self.scaler_.transform(X)))
+        x = torch.from_numpy(np.ascontiguousarray(self.scaler_.transform(X)))
         check_magnitude(x.numpy())
         return x if self.image_shape is None else x.view(-1, *self.image_shape)
 

@@ -49,6 +49,7 @@ def path_gradient(energy: Callable[[Tensor], Tensor], start: Tensor, end: Tensor
     """Gradient (n, \\*event) of ``energy``, averaged over the straight path from ``start`` to
     ``end`` (arXiv:1703.01365).
     """
-    ticks = (torch.arange(NUM_PATH_POINTS, dtype=end.dtype) + 0.5) / NUM_PATH_POINTS
+    num = NUM_PATH_POINTS
+    ticks = (torch.arange(num, dtype=end.dtype, device=end.device) + 0.5) / num
     gradients = [value_and_grad(energy, start + t * (end - start))[1] for t in ticks]
     return torch.stack(gradients).mean(0)

@@ -141,7 +141,7 @@ def frozen_classifier(
 
     Weights and order come from a fixed seed, so that all images are compared in the same space.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
         num_channels, height, width = x.shape[1:]
         network = FeatureClassifier((num_channels, height, width), num_classes, channels).to(x)
@@ -152,7 +152,7 @@ def frozen_classifier(
         epochs=epochs,
         batch_size=batch_size,
         progress=progress,
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator("cpu").manual_seed(0),
     )
     return network.eval().requires_grad_(False)
 

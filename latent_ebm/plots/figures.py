@@ -91,7 +91,7 @@ def histogram_figure(values: dict[str, Tensor], label: str, num_bins: int = 40) 
         raise ValueError(f"values must hold samples of finite numbers, got {values}")
     figure, (axes,) = new_figure(1, (4.6, 2.8))
     pooled = torch.cat([value.detach().flatten().double().cpu() for value in values.values()])
-    low, high = pooled.quantile(torch.tensor([0.001, 0.999], dtype=torch.float64)).tolist()
+    low, high = (pooled.quantile(q).item() for q in (0.001, 0.999))
     bins = np.linspace(low, high if high > low else low + 1, num_bins + 1)
     for name, value in values.items():
         counts, _ = np.histogram(value.detach().cpu().double().numpy(), bins=bins)

@@ -43,7 +43,7 @@ def nowhere() -> Tensor:
     [
         (lambda x: None, "NoneType"),
         (lambda x: (standard(x),), "tuple"),
-        (lambda x: standard(x.detach()).numpy(), "ndarray"),
+        (lambda x: standard(x.detach()).numpy(force=True), "ndarray"),
         (lambda x: standard(x) * 1j, "torch.complex64"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_device_without_units_is_told_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(precision, "has_units", lambda device, dtype: False)
     sampler, x = LowPrecision(Langevin(STEP_SIZE, 3)), torch.zeros(4, DIM)
     with pytest.warns(
-        UserWarning, match="this cpu has no units for bfloat16, .* 2 to 15 times slower"
+        UserWarning, match=f"this {x.device.type} has no units for bfloat16, .* 2 to 15 times"
     ):
         sampler.sample(rotated, x)
     with warnings.catch_warnings():

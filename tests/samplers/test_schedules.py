@@ -38,7 +38,7 @@ def test_log_snr_falls_and_is_inverted(schedule: Schedule) -> None:
     torch.testing.assert_close(schedule.time(log_snr), t, rtol=0, atol=1e-12)
     inside = torch.linspace(*schedule.log_snr_range, 501, dtype=torch.float64)
     torch.testing.assert_close(schedule.log_snr(schedule.time(inside)), inside, rtol=0, atol=1e-9)
-    assert schedule.log_snr_range == (log_snr[-1].item(), log_snr[0].item())
+    assert schedule.log_snr_range == pytest.approx((log_snr[-1].item(), log_snr[0].item()))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)

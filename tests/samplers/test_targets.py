@@ -120,7 +120,7 @@ def test_bad_arguments(make, message: str) -> None:
 
 
 def test_tensors_stay_where_they_are_whatever_the_default_device() -> None:
-    mean, covariance = torch.zeros(2), torch.eye(2)
+    mean, covariance = torch.zeros(2, device="cpu"), torch.eye(2, device="cpu")
     with torch.device("meta"):
         target = Gaussian(mean, covariance)
         mixture = GaussianMixture(torch.ones(1, device="cpu"), mean[None], covariance[:1, 0])
