@@ -16,6 +16,7 @@ from latent_ebm.autoencoders import Autoencoder
 from latent_ebm.conditions import Condition
 from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.guidance import ClassifierFree
+from latent_ebm.guidance.distilled import at_weight, check_weight
 from latent_ebm.text import TextConditioner
 from samplers.checks import as_shape, check_counts, check_kind, check_numbers
 from samplers.reverse import ReverseSampler
@@ -30,12 +31,16 @@ class TextToImage(Artefact):
         sampler: Leads from noise to images, on the schedule of the denoiser.
         shape: Shape (C, H, W) of an image.
         guidance: Weight of classifier-free guidance unless ``generate`` is given another one; 1
-            for none, as for a student that has learnt it.
+            for none, as for a student that has learnt it with one weight.
         autoencoder: Decodes what the denoiser draws. None for a denoiser of images.
+        weights: Least and greatest weight of guidance of a denoiser that takes the weight as an
+            input, its condition ``guidance``, as a student of ``Progressive`` may; a step is then
+            one call for any weight. None for another denoiser, which is called for the prompt and
+            for what not to draw.
 
     Raises:
-        ValueError: If the sampler has another schedule than the denoiser, or the autoencoder makes
-            images of another shape.
+        ValueError: If the sampler has another schedule than the denoiser, the autoencoder makes
+            images of another shape, or ``guidance`` is not one of ``weights``.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class TextToImage(Artefact):
         shape: Sequence[int],
         guidance: float = 1.0,
         autoencoder: Autoencoder | None = None,
+        weights: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         check_kind(self, TextConditioner, conditioner=conditioner)
@@ -61,7 +67,9 @@ class TextToImage(Artefact):
             )
         self.conditioner, self.denoiser, self.sampler = conditioner, denoiser, sampler
         self.shape, self.guidance = as_shape(self, shape=tuple(shape)), guidance
-        self.autoencoder = autoencoder
+        self.autoencoder, self.weights = autoencoder, weights
+        if weights is not None:
+            check_weight(guidance, weights)
         self.latent_shape = self.shape if autoencoder is None else autoencoder.latent_shape(shape)
 
     @torch.no_grad()
@@ -80,32 +88,41 @@ class TextToImage(Artefact):
         Args:
             prompts: What to draw.
             num: Number of images per prompt.
-            guidance: Weight of classifier-free guidance. None: that of this object.
+            guidance: Weight of guidance. None: that of this object.
             num_steps: Number of steps of the sampler. None: that of this object.
             negative: What not to draw, in place of the empty prompt. It has no part in a guidance
-                of 1.
+                of 1, or in one that the denoiser has learnt.
             generator: The random stream.
 
         Raises:
-            ValueError: If the tokenizer refuses a prompt, or a negative prompt meets a guidance of
-                1.
+            ValueError: If the tokenizer refuses a prompt, a negative prompt has no part in the
+                guidance, or the denoiser has not learnt its weight.
         """
         check_prompts(prompts)
         check_counts(self, num=num)
         weight = self.guidance if guidance is None else guidance
         steps = self.sampler.num_steps if num_steps is None else num_steps
         rows = torch.arange(len(prompts), device="cpu").repeat_interleave(num)
-        told = self.conditioner.encode(prompts).rows(rows)
+        told, count = self.conditioner.encode(prompts).rows(rows), len(rows)
         denoiser = self.guided(told, weight, negative)
+        if self.weights is not None:
+            told = at_weight(told, weight, count)
         sampler = replace(self.sampler, num_steps=steps)
-        shape, count = self.latent_shape, len(prompts) * num
-        z = generate(denoiser, sampler, shape, count, told, generator=generator)
+        z = generate(denoiser, sampler, self.latent_shape, count, told, generator=generator)
         x = z if self.autoencoder is None else self.autoencoder.decode(z)
         return x.clamp(-1, 1)
 
     def guided(self, told: Condition, weight: float, negative: str | None) -> Denoiser:
         """The denoiser, guided with ``weight`` away from ``negative`` or the empty prompt."""
         check_numbers(self, "finite", guidance=weight)
+        if self.weights is not None:
+            check_weight(weight, self.weights)
+            if negative is not None:
+                raise ValueError(
+                    "negative must be left out for a denoiser that has learnt its guidance, got "
+                    f"{negative!r}"
+                )
+            return self.denoiser
         if weight == 1:
             if negative is not None:
                 raise ValueError(

@@ -21,6 +21,7 @@ from latent_ebm.data import DataModule
 from latent_ebm.data.ranges import compare_ranges
 from latent_ebm.denoisers import GaussianMixtureDenoiser
 from latent_ebm.files import Reader, Rows, read_images
+from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.model import EnergyTerms
@@ -113,7 +114,7 @@ def condition_in_turn(
     an unknown condition.
     """
     conditioner = getattr(rule, "conditioner", None)
-    asked = "guidance" in options or "guidance" not in inspect.signature(rule.generate).parameters
+    asked = "guidance" in options or not isinstance(rule, Denoising)
     return conditioner.in_turn(num) if isinstance(conditioner, Conditioner) and asked else None
 
 

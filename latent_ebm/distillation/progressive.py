@@ -9,6 +9,11 @@ guess of x_0 leads to the same point in a single step,
 The student regresses on this guess. Then it becomes the teacher of a student with half as many
 steps. Squared errors have the weight ``max(1, alpha^2 / sigma^2)``. Source: Salimans & Ho 2022,
 arXiv:2202.00512.
+
+*Guidance.* If the first teacher is guided, the student learns the result, and needs one call a
+step in place of two. The weight may be an input of the student: it is drawn anew for every row,
+and one student then serves a range of weights (Meng et al. 2023, arXiv:2210.03142, who learn the
+guidance first and then halve the steps; here the first halving does both).
 """
 
 from collections.abc import Sequence
@@ -20,7 +25,9 @@ from torch import Tensor
 
 from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
 from latent_ebm.denoisers import Denoiser, generate
+from latent_ebm.distillation.students import taking_guidance
 from latent_ebm.guidance.classifier_free import check_guidance, guided
+from latent_ebm.guidance.distilled import at_weight, check_weight, check_weights, weighted
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers.base import normal_like
@@ -39,7 +46,9 @@ class Progressive(LearningRule):
 
     Args:
         teacher: The first teacher, any denoiser of the student's schedule.
-        student: The denoiser that learns; null: a copy of the teacher.
+        student: The denoiser that learns; null: a copy of the teacher. For a range of guidance it
+            takes the weight as the condition ``guidance`` (batch,), which a copy learns to do if
+            its network is a ``MobileUNet``.
         shape: The shape of an event.
         optimizer: Makes the optimiser from the trainable parameters.
         teacher_steps: The number of steps of the first teacher: ``num_steps`` times a power of
@@ -49,12 +58,13 @@ class Progressive(LearningRule):
         conditioner: Turns what a batch carries (labels, token ids) into the condition of teacher
             and student, and is held fixed; null: no condition.
         guidance: The weight of classifier-free guidance of the first teacher, away from the null
-            condition; 1 means no guidance. The student learns the guided teacher.
+            condition; 1 means no guidance. Or a range of weights, its least and its greatest, such
+            as [1, 4]: the student takes the weight as an input, uniform in the range.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
     Raises:
-        ValueError: For schedules that differ, a student without parameters, or numbers out of
-            range.
+        ValueError: For schedules that differ, a student without parameters, a range of guidance
+            and no student that takes it, or numbers out of range.
     """
 
     def __init__(
@@ -67,11 +77,16 @@ class Progressive(LearningRule):
         num_steps: int = 1,
         stage_length: int = 1000,
         conditioner: Conditioner | None = None,
-        guidance: float = 1.0,
+        guidance: float | tuple[float, float] = 1.0,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
-        student = deepcopy(teacher) if student is None else student
+        if isinstance(guidance, Sequence):
+            self.guidance = check_weights(guidance, conditioner)
+            student = taking_guidance(teacher) if student is None else student
+        else:
+            self.guidance = check_guidance(guidance, conditioner)
+            student = deepcopy(teacher) if student is None else student
         check_student(teacher, student)
         check_counts(
             self, teacher_steps=teacher_steps, num_steps=num_steps, stage_length=stage_length
@@ -85,7 +100,6 @@ class Progressive(LearningRule):
             num_steps,
             stage_length,
         )
-        self.guidance = check_guidance(guidance, conditioner)
         self.conditioner = conditioner_or_none(conditioner).requires_grad_(False)
 
     @property
@@ -112,24 +126,32 @@ class Progressive(LearningRule):
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x, given, _ = self.unpack(batch)
-        condition = self.conditioner(given)
+        condition, weight = self.conditioner(given), self.draw_weight(x)
         t = (
             torch.randint(1, self.student_steps + 1, (len(x),), device=x.device).double()
             / self.student_steps
         )
         alpha, sigma = self.student.schedule(t)
         x_t = broadcast(alpha, x) * x + broadcast(sigma, x) * normal_like(x, None)
-        target = self.target(x_t, t, t - 1 / self.student_steps, condition)
-        weight = (alpha / sigma).square().clamp(min=1)
-        return {"student": regression(self.student(x_t, t, **condition), target, weight)}
+        target = self.target(x_t, t, t - 1 / self.student_steps, condition, weight)
+        guess = self.student(x_t, t, **tell(condition, weight))
+        return {"student": regression(guess, target, (alpha / sigma).square().clamp(min=1))}
+
+    def draw_weight(self, x: Tensor) -> float | Tensor:
+        """The weight of guidance; (batch,), one for every row of ``x``, if it has a range."""
+        if isinstance(self.guidance, tuple):
+            return x.new_empty(len(x)).uniform_(*self.guidance)
+        return self.guidance
 
     @torch.no_grad()
-    def target(self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition) -> Tensor:
+    def target(
+        self, x_t: Tensor, t: Tensor, s: Tensor, condition: Condition, weight: float | Tensor
+    ) -> Tensor:
         """The guess of x_0 that leads from ``x_t`` (batch, \\*shape) at time ``t`` to the point
-        that two teacher steps reach at time ``s``.
+        that two teacher steps reach at time ``s``, guided with ``weight``.
         """
-        first = guided(self.teacher, condition, self.guidance)
-        teacher = partial(self.previous, **condition) if self.stage else first
+        first = guided(self.teacher, condition, weight)
+        teacher = partial(self.previous, **tell(condition, weight)) if self.stage else first
         solver = DDIM(self.student.schedule, num_steps=2)
         middle = (t + s) / 2
         x_s = solver.step(teacher, solver.step(teacher, x_t, t, middle), middle, s)
@@ -141,16 +163,36 @@ class Progressive(LearningRule):
         num: int,
         condition: Condition | None = None,
         *,
+        guidance: float | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM, and the condition."""
+        """Samples ``x`` (num, \\*shape) by ``num_steps`` steps of DDIM, and the condition.
+
+        ``guidance`` is the weight for a student that has learnt a range of them; None: the least.
+
+        Raises:
+            ValueError: For a weight outside this range, or a student without one.
+        """
         solver = DDIM(self.student.schedule, self.num_steps)
         told = self.conditioner.request(num, condition)
+        if isinstance(self.guidance, tuple):
+            weight = self.guidance[0] if guidance is None else guidance
+            check_weight(weight, self.guidance)
+            told = at_weight(told, weight, num)
+        elif guidance is not None:
+            raise ValueError(
+                f"guidance must be left out for a student of one weight, got {guidance}"
+            )
         x = generate(self.student, solver, self.shape, num, told, generator=generator)
         return {**(condition or {}), "x": x}
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer(list(self.student.parameters()))]
+
+
+def tell(condition: Condition, weight: float | Tensor) -> Condition:
+    """What a student is told: also the ``weight`` of guidance, if rows have their own."""
+    return weighted(condition, weight) if isinstance(weight, Tensor) else condition
 
 
 def invert_step(schedule: Schedule, x_t: Tensor, x_s: Tensor, t: Tensor, s: Tensor) -> Tensor:

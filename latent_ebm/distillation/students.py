@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
-from latent_ebm.denoisers import Denoiser
+from latent_ebm.denoisers import Denoiser, Preconditioned
+from latent_ebm.networks import MobileUNet
 from samplers.schedules import Schedule, broadcast
 
 
@@ -57,6 +58,21 @@ class LinearDenoiser(Denoiser):
         axes, scales, _ = torch.linalg.svd(self.student.weight, full_matrices=False)
         shrink = alpha * scales**2 / (alpha**2 * scales**2 + sigma**2)
         return self.student.bias + (shrink * ((x_t - alpha * self.student.bias) @ axes)) @ axes.mT
+
+
+def taking_guidance(denoiser: Denoiser) -> Denoiser:
+    """A copy of ``denoiser`` whose network takes the weight of guidance too; untrained, it ignores
+    the weight. Raises ``ValueError`` unless the network is a ``MobileUNet``.
+    """
+    if not (isinstance(denoiser, Preconditioned) and isinstance(denoiser.network, MobileUNet)):
+        raise ValueError(
+            "student must be given for a range of guidance if the teacher is no MobileUNet: a "
+            f"denoiser that takes guidance (batch,) as a condition, got a "
+            f"{type(denoiser).__name__} and none"
+        )
+    made = deepcopy(denoiser)
+    made.network = denoiser.network.with_guidance()
+    return made
 
 
 def check_log_snr(name: str, value: float, schedule: Schedule) -> None:

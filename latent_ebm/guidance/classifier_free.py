@@ -75,14 +75,14 @@ def stack(
 
 
 def guided(
-    denoiser: Denoiser, condition: Condition, weight: float
+    denoiser: Denoiser, condition: Condition, weight: float | Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """``(x_t, t) -> x_0``: ``denoiser`` with ``condition``, guided away from the condition's own
-    null with ``weight``.
+    null with ``weight``, a number or (batch,).
 
-    Raises ``ValueError`` for a name without a null, if ``weight`` is not 1.
+    Raises ``ValueError`` for a name without a null, unless ``weight`` is the number 1.
     """
-    if weight == 1:
+    if not isinstance(weight, Tensor) and weight == 1:
         return partial(denoiser, **condition)
     return partial(
         classifier_free, denoiser, condition=condition, null=condition.unknown(), weight=weight

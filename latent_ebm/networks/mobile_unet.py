@@ -12,6 +12,7 @@ every residual block also sees the map of its counterpart on the way down.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from itertools import pairwise
 from math import prod
@@ -130,11 +131,21 @@ class MobileUNet(Artefact):
         check_pixels(shape, patch * 2 ** (len(self.channels) - 1))
         dim = 4 * self.channels[0]
         self.noise, self.pooled = Conditioning(dim), nn.Linear(text_dim, dim)
-        weigh = nn.Sequential(nn.Linear(1, dim), nn.SiLU(), nn.Linear(dim, dim))
         size = (self.channels[0], shape[1] // patch, shape[2] // patch)
         paint = nn.Sequential(nn.Linear(text_dim, prod(size)), nn.Unflatten(1, size))
-        self.guidance, self.paint = weigh if guided else None, paint if text_map else None
+        self.guidance, self.paint = weigh(dim) if guided else None, paint if text_map else None
         self.build()
+
+    def with_guidance(self) -> "MobileUNet":
+        """A copy that is ``guided``. Until it is trained, the weight does not change its output.
+
+        Raises ``ValueError`` if this network is guided already.
+        """
+        if self.guided:
+            raise ValueError("with_guidance needs a network that is not guided, got a guided one")
+        made = deepcopy(self)
+        made.guided, made.guidance = True, weigh(4 * self.channels[0]).to(self.pooled.weight)
+        return made
 
     def build(self) -> None:
         """Make both ways."""
@@ -222,6 +233,11 @@ class MobileUNet(Artefact):
         for level, grow in zip(reversed(self.up), [*reversed(self.grow), self.leave], strict=True):
             h = grow(level(h, told, skips))
         return h
+
+
+def weigh(dim: int) -> nn.Sequential:
+    """Maps weights of guidance (batch, 1) to vectors (batch, dim), which are 0 at first."""
+    return nn.Sequential(nn.Linear(1, dim), nn.SiLU(), zeroed(nn.Linear(dim, dim)))
 
 
 def separable_convolution(in_channels: int, channels: int) -> nn.Module:

@@ -37,8 +37,8 @@ def conditioner(dim: int) -> TextConditioner:
     return TextConditioner(TextTransformer(WORDS, dim=dim).requires_grad_(False))
 
 
-def exact(**changes: float) -> TextToImage:
-    return TextToImage(conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 2, 2), **changes)
+def exact() -> TextToImage:
+    return TextToImage(conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 2, 2))
 
 
 def answer(model: TextToImage, prompt: str) -> Tensor:
@@ -65,6 +65,38 @@ def test_guidance_leads_away_from_the_null_or_the_negative(negative: str, null: 
     x = model.generate(["red"], guidance=1.2, negative=negative, generator=generator())
     expected = answer(model, null) + 1.2 * (answer(model, "red") - answer(model, null))
     torch.testing.assert_close(x[0], expected.clamp(-1, 1), atol=0.05, rtol=0)
+
+
+class Weighted(Exact):
+    """What ``Exact`` and guidance away from the empty prompt say together, for any weight, in one
+    call; it counts its calls.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        self.calls += 1
+        told = super().forward(x_t, t, **condition)
+        null = conditioner(12).unknown(len(x_t))
+        untold = super().forward(x_t, t, **null)
+        return untold + condition["guidance"].view(-1, 1, 1, 1) * (told - untold)
+
+
+@pytest.mark.parametrize("weight", [1.0, 1.2, 2.0])
+def test_a_student_of_many_weights_is_called_once_a_step(weight: float) -> None:
+    student = Weighted()
+    model = TextToImage(conditioner(12), student, DDIM(SCHEDULE, 2), (3, 2, 2), weights=(1.0, 2.0))
+    x = model.generate(["red", "blue"], num=2, guidance=weight, generator=generator())
+    assert student.calls == 2
+    expected = exact().generate(["red", "blue"], 2, weight, generator=generator())
+    torch.testing.assert_close(x, expected)
+    with pytest.raises(ValueError, match="negative must be left out for a denoiser that has"):
+        model.generate(["red"], guidance=weight, negative="blue")
+    for wrong in (0.9, 2.1, float("nan")):
+        with pytest.raises(ValueError, match="guidance must"):
+            model.generate(["red"], guidance=wrong)
 
 
 def tiny() -> TextToImage:
@@ -132,6 +164,8 @@ def test_wrong_requests_are_refused(arguments: dict, message: str) -> None:
 
 
 def test_parts_must_fit() -> None:
+    with pytest.raises(ValueError, match=r"guidance must lie in \[2, 3\]"):
+        TextToImage(conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 2, 2), weights=(2, 3))
     with pytest.raises(ValueError, match="sampler must have the schedule"):
         TextToImage(conditioner(12), Exact(), DDIM(VPCosine(-5.0), 2), (3, 2, 2))
     with pytest.raises(ValueError, match="sides that are multiples of 2"):

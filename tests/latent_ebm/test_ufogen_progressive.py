@@ -109,7 +109,7 @@ def test_one_step_of_the_target_is_two_of_the_exact_teacher(steps: int) -> None:
         x_0 = teacher(x, u)
         x = alpha_v * x_0 + sigma_v * (x - alpha_u * x_0) / sigma_u
     s = t - 1 / steps
-    target = made.target(x_t, t, s, Condition())
+    target = made.target(x_t, t, s, Condition(), 1.0)
     reached = DDIM(SCHEDULE, steps).step(lambda x, t: target, x_t, t, s)
     torch.testing.assert_close(reached, x, atol=1e-10, rtol=1e-10)
 
@@ -164,7 +164,7 @@ def test_stages_follow_the_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (0, 5, 10, 15):
         monkeypatch.setattr(Progressive, "global_step", step)
         made.on_train_batch_start(None, 0)
-        targets.append(made.target(x, t, s, Condition()).item())
+        targets.append(made.target(x, t, s, Condition(), 1.0).item())
         made.student.a.data.mul_(0.9)
     assert targets[0] == targets[1], "the first teacher does not move"
     assert targets[2] == targets[3] != targets[0], (
@@ -181,7 +181,7 @@ def test_guidance_is_distilled() -> None:
     t = torch.ones(6, dtype=torch.float64)
     expected = ClassifierFree(teacher, 2.0, told.unknown())
     two = DDIM(SCHEDULE, 2).sample(partial(expected, **told), x)
-    one = DDIM(SCHEDULE, 1).step(lambda x, t: made.target(x, t, t - 1, told), x, t, t - 1)
+    one = DDIM(SCHEDULE, 1).step(lambda x, t: made.target(x, t, t - 1, told, 2.0), x, t, t - 1)
     torch.testing.assert_close(one, two, atol=1e-10, rtol=1e-10)
     assert not torch.allclose(two, DDIM(SCHEDULE, 2).sample(teacher, x), atol=0.01)
     with pytest.raises(ValueError, match="batch must be"):
