@@ -2,16 +2,18 @@
 
 A configuration is a tree of numbers, words, None, lists, mappings, parts ``{class_path,
 init_args}``, and, where tensors are stored beside it, ``{tensor_path}``. A part becomes an object
-of its class, a tensor path the tensor of that name, and all else stays what it is: no word is read
-again as YAML, JSON, a path or a name, and no function is called.
+of its class, and so does a mapping whose argument is annotated with a dataclass. A tensor path
+becomes the tensor of that name. All else stays what it is: no word is read again as YAML, JSON, a
+path or a name, and no function is called.
 
 Which classes are built is said in ``classes``. The argument that receives a part must be annotated
 with its class or a base of it (``hints``). ``Allowed.loaders`` are the one exception: functions
-that load a denoiser from another file, by rules like these.
+that load a part from another file, by rules like these.
 """
 
 import inspect
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -43,6 +45,8 @@ def build(node: object, hint: object, place: str, allowed: Allowed) -> Any:
     kind = next((kind for kind in alternatives(hint) if describes(kind, node)), None)
     if kind is None:
         raise misfit(place, hint, node)
+    if isinstance(node, dict) and isinstance(kind, type) and is_dataclass(kind):
+        return call(kind, node, place, allowed)
     inner = [part for part in get_args(kind) if part is not ...] or [object]
     if isinstance(node, dict):
         return {

@@ -152,6 +152,12 @@ def config_path(folder: str | os.PathLike[str]) -> Path:
     return Path(folder).expanduser() / CONFIG
 
 
+def is_saved(folder: str | os.PathLike[str]) -> bool:
+    """Whether ``folder`` holds an object that ``save`` wrote, and not one of another library."""
+    path = config_path(folder)
+    return path.is_file() and "format" in read_json(path)
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """The content of ``config.json``, checked against its version and its hash."""
     record = read_json(path, "the configuration of a saved object")
@@ -269,7 +275,7 @@ def check_place(folder: str | os.PathLike[str]) -> Path:
         other = [
             n for n in names if n != CONFIG and not WEIGHTS.fullmatch(n) and not DRAFT.match(n)
         ]
-        if CONFIG in names and "format" not in read_json(target / CONFIG):
+        if CONFIG in names and not is_saved(target):
             other.append(CONFIG)
         if other:
             raise FileExistsError(

@@ -4,6 +4,7 @@ Annotations are read as they are written: a text is never taken for a number, no
 """
 
 import collections.abc
+import dataclasses
 import re
 import types
 import typing
@@ -50,7 +51,7 @@ def describes(kind: object, node: object) -> bool:
     if kind is Any or kind is object:
         return type(node) in UNTYPED
     if isinstance(node, dict):
-        return origin in MAPPINGS
+        return origin in MAPPINGS or dataclasses.is_dataclass(origin)
     if isinstance(node, list):
         return origin in SEQUENCES and (
             not is_fixed(kind) or len(typing.get_args(kind)) == len(node)

@@ -1,4 +1,4 @@
-"""Autoencoders of ``diffusers`` from local folders: no downloads, and nothing is unpickled."""
+"""Trained autoencoders from local folders. Nothing is downloaded or unpickled."""
 
 import os
 from importlib import import_module
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from latent_ebm.artefacts import load
+from latent_ebm.artefacts.folders import is_saved
 from latent_ebm.autoencoders.base import Autoencoder, Maps
 from latent_ebm.denoisers.teachers import defaults, read_network
 from latent_ebm.foreign import read_json
@@ -52,24 +54,33 @@ class PretrainedAutoencoder(Autoencoder):
         return methodcaller("decode", maps)(self.model).sample
 
 
-def load_autoencoder(folder: str | os.PathLike[str]) -> PretrainedAutoencoder:
-    """The autoencoder in a folder of ``diffusers``, frozen and in evaluation mode.
+def load_autoencoder(folder: str | os.PathLike[str]) -> Autoencoder:
+    """The autoencoder in a folder of this library or of ``diffusers``, frozen and in evaluation
+    mode.
 
     Args:
-        folder: A folder with ``vae/``, or one that holds the autoencoder itself.
+        folder: A folder that ``save`` wrote, or one of ``diffusers`` with ``vae/`` or with the
+            files of the autoencoder itself.
 
     Raises:
-        ImportError: Without the package ``diffusers``.
+        ImportError: Without the package ``diffusers``, for a folder of it.
         FileNotFoundError: If the configuration or the weights are missing.
         ValueError: If the folder holds another model, or weights that do not fit.
     """
+    autoencoder = load(folder) if is_saved(folder) else load_pretrained(Path(folder).expanduser())
+    if not isinstance(autoencoder, Autoencoder):
+        raise ValueError(f"{folder} must hold an autoencoder, got a {type(autoencoder).__name__}")
+    return autoencoder.eval().requires_grad_(False)
+
+
+def load_pretrained(folder: Path) -> PretrainedAutoencoder:
+    """The autoencoder in a folder of ``diffusers``."""
     try:
         diffusers = import_module("diffusers")
     except ImportError as error:
         raise ImportError(
             f"loading {folder} needs diffusers: pip install 'latent-ebm[diffusers]'"
         ) from error
-    folder = Path(folder).expanduser()
     folder = folder / "vae" if (folder / "vae").is_dir() else folder
     config = read_json(folder / "config.json", "the configuration of an autoencoder of diffusers")
     if config.get("_class_name") not in KINDS:
@@ -80,7 +91,7 @@ def load_autoencoder(folder: str | os.PathLike[str]) -> PretrainedAutoencoder:
     kind = getattr(diffusers, config["_class_name"])
     model, config = read_network(kind, folder, config), {**defaults(kind), **config}
     levels = config.get("block_out_channels") or config["encoder_block_out_channels"]
-    autoencoder = PretrainedAutoencoder(
+    return PretrainedAutoencoder(
         model,
         config["in_channels"],
         config["latent_channels"],
@@ -88,4 +99,3 @@ def load_autoencoder(folder: str | os.PathLike[str]) -> PretrainedAutoencoder:
         scaling=config["scaling_factor"],
         shift=config.get("shift_factor") or 0.0,
     )
-    return autoencoder.eval().requires_grad_(False)

@@ -12,8 +12,9 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from latent_ebm.cli.checkpoints import inline_denoisers
+from latent_ebm.cli.inlining import inline
 from latent_ebm.data import DataModule
+from latent_ebm.foreign import check_yaml
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.plots import image_grid
 from samplers.checks import check_counts
@@ -45,10 +46,12 @@ class StoreConfig(SaveConfigCallback):
 
     @cached_property
     def text(self) -> str:
-        """The configuration, including those of the teachers that it names. Their files are read
-        once.
+        """The configuration, with the content of files that checkpoints need not open again. They
+        are read once.
+
+        Raises ``ValueError`` if it is too large to be read from a checkpoint.
         """
-        return yaml.safe_dump(inline_denoisers(self.plain()), sort_keys=False)
+        return check_yaml(yaml.safe_dump(inline(self.plain()), sort_keys=False))
 
 
 class SampleGrid(Callback):

@@ -21,7 +21,8 @@ from torch import Tensor
 from latent_ebm.artefacts import load
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import FACTORIES, OURS, PARTS, Allowed
-from latent_ebm.artefacts.folders import config_path, read_record, tensor_paths
+from latent_ebm.artefacts.folders import config_path
+from latent_ebm.autoencoders import load_autoencoder
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
@@ -38,6 +39,7 @@ from latent_ebm.foreign import (
 )
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.base import LearningRule
+from latent_ebm.text import load_text_encoder, load_tokenizer, subword_encoder
 
 Checkpoint: TypeAlias = dict[str, Any]  # plain values and tensors by name
 KINDS = (*PARTS, *FACTORIES, LightningDataModule)
@@ -62,7 +64,7 @@ def load_rule(path: str | Path, trust: Sequence[str] = ()) -> tuple[LearningRule
         ValueError: If the file is damaged, not a checkpoint of this library, or names classes of
             other packages.
     """
-    loaders = {DENOISER_LOADER: apart(load_nested), **TEACHER_LOADERS}
+    loaders = {DENOISER_LOADER: apart(load_nested), **FILE_LOADERS}
     with modules_here() if trust else nullcontext():
         return load_parts(path, Allowed((*OURS, *trust), loaders, KINDS))
 
@@ -153,7 +155,7 @@ def load_nested(checkpoint: str) -> Denoiser:
     """
     if config_path(checkpoint).is_file():
         return denoiser_in(checkpoint)
-    allowed = Allowed(OURS, TEACHER_LOADERS, KINDS)
+    allowed = Allowed(OURS, FILE_LOADERS, KINDS)
     return denoiser_of(load_parts(checkpoint, allowed)[0], checkpoint)
 
 
@@ -165,11 +167,23 @@ def denoiser_in(folder: str) -> Denoiser:
     return found.train()
 
 
+def by_path(*loaders: Callable[..., object]) -> dict[str, Callable[..., object]]:
+    """``loaders`` under the paths of their modules, and of the packages that export them."""
+    homes = {
+        loader: (loader.__module__, loader.__module__.rpartition(".")[0]) for loader in loaders
+    }
+    return {
+        f"{home}.{loader.__qualname__}": loader for loader in loaders for home in homes[loader]
+    }
+
+
 DENOISER_LOADER = f"{__name__}.{load_denoiser.__name__}"
-TEACHER_LOADERS: dict[str, Callable[..., Denoiser]] = dict.fromkeys(
-    ("latent_ebm.denoisers.load_teacher", "latent_ebm.denoisers.teachers.load_teacher"),
-    apart(load_teacher),
-)
+FOLDER_LOADERS = by_path(load_teacher, load_text_encoder, load_tokenizer, load_autoencoder)
+# The files that these open hold no code. Only the installed package counts for subwords.
+FILE_LOADERS = {
+    **{path: apart(loader) for path, loader in FOLDER_LOADERS.items()},
+    **by_path(subword_encoder),
+}
 
 
 def denoiser_of(rule: LearningRule, checkpoint: str) -> Denoiser:
@@ -180,38 +194,6 @@ def denoiser_of(rule: LearningRule, checkpoint: str) -> Denoiser:
             f"{type(rule).__name__}"
         )
     return rule.denoiser.train()
-
-
-def inline_denoisers(config: object) -> object:
-    """``config``, plain dicts, lists and scalars, with every ``load_denoiser`` replaced by the
-    denoiser's own configuration.
-
-    The checkpoint of a rule holds the weights of its denoiser too, so it needs no other
-    checkpoint.
-    """
-    if isinstance(config, list):
-        return [inline_denoisers(value) for value in config]
-    if not isinstance(config, dict):
-        return config
-    if config.get("class_path") == DENOISER_LOADER:
-        return denoiser_config(Path(config["init_args"]["checkpoint"]))
-    return {name: inline_denoisers(value) for name, value in config.items()}
-
-
-def denoiser_config(path: Path) -> object:
-    """The configuration of the denoiser in a checkpoint or in a folder that ``save`` wrote.
-
-    Raises ``ValueError`` if an argument is a tensor, which cannot be written as text.
-    """
-    if not config_path(path).is_file():
-        return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
-    tree = read_record(config_path(path))["object"]
-    if name := next(tensor_paths(tree), None):
-        raise ValueError(
-            f"{path} must hold a denoiser whose arguments are numbers to be a teacher in a YAML "
-            f"file, got a tensor {name}"
-        )
-    return tree
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

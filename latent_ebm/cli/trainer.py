@@ -48,6 +48,7 @@ NOISE = (
     ".*exists and is not empty.*",  # a resumed run writes where the first one did
     ".*is not the same as the strategy's.*",
     ".*no pre-optimization state was saved.*",  # checkpoints hold the weights after the step
+    ".*in eval mode at the start of training.*",  # trained parts that a rule holds fixed
     ".*isinstance.treespec, LeafSpec.*",  # Lightning with a recent torch
 )
 

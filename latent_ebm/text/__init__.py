@@ -1,7 +1,7 @@
 """Text as a condition: prompts to tokens, tokens to vectors, vectors to conditions of networks."""
 
 from latent_ebm.text.encoder import TextConditioner, TextEncoder, TextTransformer
-from latent_ebm.text.pretrained import load_text_encoder
+from latent_ebm.text.pretrained import load_text_encoder, load_tokenizer
 from latent_ebm.text.tokenizer import Tokenizer, WordTokenizer
 from latent_ebm.text.wordllama import SubwordTokenizer, subword_encoder
 
@@ -13,5 +13,6 @@ __all__ = [
     "Tokenizer",
     "WordTokenizer",
     "load_text_encoder",
+    "load_tokenizer",
     "subword_encoder",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -132,32 +132,57 @@ def load_text_encoder(
         FileNotFoundError: If the configuration of the model is missing.
         ValueError: If the folder holds no text model, or weights are missing or do not fit.
     """
+    model = read_model(import_transformers(folder), part_of(folder, "text_encoder"))
+    encoder = PretrainedTextEncoder(load_tokenizer(folder, max_tokens), model, show_padding)
+    return encoder.requires_grad_(False)
+
+
+def load_tokenizer(
+    folder: str | os.PathLike[str], max_tokens: int | None = None
+) -> PretrainedTokenizer:
+    """The tokenizer of the text encoder in a folder, by which data make the tokens of captions.
+
+    Args:
+        folder: As in ``load_text_encoder``.
+        max_tokens: As in ``load_text_encoder``.
+
+    Raises:
+        ImportError: Without the package ``transformers``.
+        FileNotFoundError: If the configuration of the model is missing.
+        ValueError: If the folder holds no tokenizer or no text model.
+    """
+    transformers, place = import_transformers(folder), part_of(folder, "tokenizer")
+    with reading(place, "a tokenizer of transformers"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            place, local_files_only=True, trust_remote_code=False
+        )
+    if max_tokens is None:
+        place = part_of(folder, "text_encoder")
+        with reading(place, "the configuration of a model of transformers"):
+            config = find_model(transformers, place).config_class.from_pretrained(place)
+        max_tokens = int(tokenizer.model_max_length)
+        max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
+    return PretrainedTokenizer(tokenizer, max_tokens)
+
+
+def import_transformers(folder: str | os.PathLike[str]) -> ModuleType:
+    """The package ``transformers``, by which ``folder`` is loaded."""
     try:
-        transformers = import_module("transformers")
+        return import_module("transformers")
     except ImportError as error:
         raise ImportError(
             f"loading {folder} needs transformers: pip install 'latent-ebm[transformers]'"
         ) from error
+
+
+def part_of(folder: str | os.PathLike[str], name: str) -> Path:
+    """The folder ``name`` in ``folder``; ``folder`` itself if there is none."""
     folder = Path(folder).expanduser()
-    parts = [folder / part for part in ("text_encoder", "tokenizer")]
-    model_folder, tokenizer_folder = (part if part.is_dir() else folder for part in parts)
-    model = read_model(transformers, model_folder)
-    with reading(tokenizer_folder, "a tokenizer of transformers"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            tokenizer_folder, local_files_only=True
-        )
-    allowed: int = tokenizer.model_max_length
-    most = min(allowed, getattr(model.config, "max_position_embeddings", allowed))
-    encoder = PretrainedTextEncoder(
-        PretrainedTokenizer(tokenizer, most if max_tokens is None else max_tokens),
-        model,
-        show_padding,
-    )
-    return encoder.requires_grad_(False)
+    return folder / name if (folder / name).is_dir() else folder
 
 
-def read_model(transformers: ModuleType, folder: Path) -> nn.Module:
-    """The text model in ``folder``, of a class of ``transformers``, if no weights are missing."""
+def find_model(transformers: ModuleType, folder: Path) -> Any:
+    """The class of ``transformers`` that the configuration in ``folder`` names."""
     config = read_json(folder / "config.json", "the configuration of a model of transformers")
     name = next(iter(config.get("architectures") or []), None)
     kind = getattr(transformers, str(name), None)
@@ -166,6 +191,12 @@ def read_model(transformers: ModuleType, folder: Path) -> nn.Module:
             f"architectures of {folder / 'config.json'} must name a model of transformers, got "
             f"{name!r}"
         )
+    return kind
+
+
+def read_model(transformers: ModuleType, folder: Path) -> nn.Module:
+    """The text model in ``folder``, of a class of ``transformers``, if no weights are missing."""
+    kind = find_model(transformers, folder)
     with reading(folder, "a model of transformers and its weights as .safetensors"):
         model, info = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -174,5 +205,5 @@ def read_model(transformers: ModuleType, folder: Path) -> nn.Module:
         if wrong:
             raise ValueError(f"weights that do not fit, {wrong}")
         if not hasattr(model.config, "vocab_size"):
-            raise ValueError(f"{name} is no model of text")
+            raise ValueError(f"{kind.__name__} is no model of text")
     return model

@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from latent_ebm.foreign import check_file, reading
+from latent_ebm.foreign import apart, check_file, reading
 from latent_ebm.text.encoder import TextTransformer
 from latent_ebm.text.tokenizer import Tokenizer, normalise
 from samplers.checks import check_counts
@@ -73,7 +73,7 @@ def subword_table() -> Tensor:
     """Vectors (32000, 256) of the subwords of ``wordllama``, float32, scaled to unit variance."""
     path = wordllama_file(WEIGHTS)
     with reading(path, "the weights of wordllama"):
-        table = load_file(path)["embedding.weight"].float()
+        table = apart(load_file)(path)["embedding.weight"].float()
     return table / table.std()
 
 

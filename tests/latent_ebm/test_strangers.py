@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from latent_ebm import foreign
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import OURS, Allowed, find_class
+from latent_ebm.autoencoders import PatchPCA
 from latent_ebm.cli import main
 from latent_ebm.cli.checkpoints import load_denoiser, load_rule
 from latent_ebm.learning import Denoising
@@ -501,6 +502,28 @@ def test_a_teacher_from_a_file_is_loaded_by_a_checkpoint(
         teacher(denoiser=part("latent_ebm.denoisers.load_teacher", path=JSON)), state_dict=weights
     )
     refused(capsys, "path must name a model directory of diffusers")
+
+
+LATENTS = "latent_ebm.autoencoders.load_autoencoder"
+CONDITIONER = "latent_ebm.text.load_text_encoder"
+LOADERS = [
+    ("latents", LATENTS, JSON, "config.json"),
+    ("conditioner", LATENTS, "saved", "conditioner.class_path must be Conditioner"),
+    ("conditioner", CONDITIONER, "saved", "architectures of"),
+    ("latents", "latent_ebm.load", ".", "'latent_ebm.load'"),
+    ("conditioner", "latent_ebm.text.WordTokenizer.load", "x.json", "WordTokenizer.load"),
+]
+
+
+@pytest.mark.parametrize(("place", "loader", "folder", "words"), LOADERS)
+def test_loaders_make_what_an_argument_takes(
+    place: str, loader: str, folder: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no other function is called in their place."""
+    pytest.importorskip("transformers" if loader == CONDITIONER else "torch")
+    PatchPCA().save("saved")
+    save(teacher(**{place: part(loader, folder=folder)}))
+    refused(capsys, words)
 
 
 # Bombs

@@ -24,6 +24,7 @@ from latent_ebm.text import (
     subword_encoder,
 )
 from latent_ebm.text.tokenizer import PADDING, START, UNKNOWN, split_words
+from tests.latent_ebm.pipelines import write_text_encoder
 
 CAPTIONS = ["a red apple", "a green apple", "the cat", "A dog's bone"]
 KNOWN = ["red apple", "", "the cat"]
@@ -304,26 +305,7 @@ def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.fixture
 def pipeline(tmp_path: Path, offline: None) -> Path:
     """A folder with a tiny random CLIP model and a tokenizer of words."""
-    transformers = pytest.importorskip("transformers", reason="not installed: transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    marks = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
-    words = {word: 4 + i for i, word in enumerate(("a", "red", "apple"))}
-    subwords = Tokenizer(models.WordLevel(marks | words, unk_token="<unk>"))
-    subwords.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    frame = [("<s>", 1), ("</s>", 2)]
-    subwords.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=frame
-    )
-    names = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-    transformers.PreTrainedTokenizerFast(tokenizer_object=subwords, **names).save_pretrained(
-        tmp_path / "tokenizer"
-    )
-    torch.manual_seed(0)
-    sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
-    ends = dict(vocab_size=7, pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    config = transformers.CLIPTextConfig(**sizes, **ends, max_position_embeddings=8)
-    transformers.CLIPTextModel(config).save_pretrained(tmp_path / "text_encoder")
+    write_text_encoder(tmp_path, ["a", "red", "apple"])
     return tmp_path
 
 

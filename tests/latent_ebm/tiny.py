@@ -95,6 +95,35 @@ def diffusion_gan() -> dict[str, Any]:
     }
 
 
+def text_to_image(
+    tokenizer: dict[str, Any], encoder: dict[str, Any] | None = None, dim: int = 8, **more: Any
+) -> dict[str, Any]:
+    """A run of three steps on drawn shapes of 8 x 8 pixels, whose captions are split by
+    ``tokenizer`` and encoded in ``dim`` dimensions; ``more`` are arguments of ``Denoising``.
+    """
+    noise = part("samplers.VPCosine", log_snr_min=-7.0)
+    shape = more.get("shape", [3, 8, 8])
+    switches = {"self_attention": [False], "cross_attention": [True], "text_map": True}
+    network = part(
+        "latent_ebm.networks.MobileUNet",
+        **{"shape": shape, "text_dim": dim, "channels": [8], "depth": [1], "transformers": [1]},
+        **switches,
+    )
+    encoder = encoder or part("latent_ebm.text.TextTransformer", tokenizer=tokenizer, dim=dim)
+    rule = {
+        "denoiser": part("latent_ebm.denoisers.Preconditioned", network=network, schedule=noise),
+        "reverse": part("samplers.DDIM", schedule=noise, num_steps=2),
+        "shape": shape,
+        "optimizer": part("torch.optim.Adam", lr=0.01),
+        "conditioner": part("latent_ebm.text.TextConditioner", encoder=encoder),
+        **more,
+    }
+    data = {"source": "shapes", "side": 8, "batch_size": 32, "tokenizer": tokenizer}
+    config = wrap("learning.Denoising", rule, 1)
+    config["trainer"] |= {"max_steps": 3, "max_epochs": -1, "logger": False}
+    return {**config, "data": part("latent_ebm.data.Emoji", **data)}
+
+
 def wrap(name: str, rule_args: dict[str, Any], epochs: int) -> dict[str, Any]:
     """A run of the rule ``latent_ebm.{name}`` on points of the plane."""
     checkpoint = {"dirpath": "run", "filename": "last", "enable_version_counter": False}
