@@ -2,6 +2,7 @@
 run.
 """
 
+import base64
 import os
 import warnings
 from pathlib import Path
@@ -68,6 +69,15 @@ def test_is_committed_as_it_ran(path: Path) -> None:
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     assert cells[-1].source.count("assert ") >= 3
+
+
+@every_notebook
+def test_pictures_are_small(path: Path) -> None:
+    """Of at most 256 colours, as ``theory_notebooks/shrink.py`` leaves them."""
+    shown = [output.get("data", {}) for cell in code_cells(path) for output in cell.outputs]
+    pictures = [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
+    pictures.append((path.parent / "figures" / f"{path.stem[:2]}.png").read_bytes())
+    assert {png[25] for png in pictures} == {3}  # the colour type of a palette
 
 
 @every_notebook
