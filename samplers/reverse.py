@@ -31,6 +31,7 @@ from samplers.checks import check_fields, check_kind
 from samplers.reverse_checks import check_cleaner, check_estimate, check_schedule
 from samplers.run_checks import check_finite, check_position, is_readable
 from samplers.schedules import Schedule, broadcast
+from samplers.vp_discrete import SPACINGS, VPDiscrete
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0
 GRIDS = ("time", "log_snr", "karras")
@@ -43,7 +44,8 @@ class ReverseSampler(ABC):
 
     Every one has the fields ``schedule``, that of the denoiser, ``num_steps``, and ``grid``, the
     scale on which the steps are equal: "time", "log_snr" or "karras", ``(sigma / alpha)^(1/7)``
-    (Karras et al. 2022, arXiv:2206.00364).
+    (Karras et al. 2022, arXiv:2206.00364). With a schedule ``VPDiscrete`` it may also be "leading"
+    or "trailing": training steps alone, as schedulers of ``diffusers`` choose them.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[object]]]  # what dataclasses.replace asks for
@@ -54,11 +56,20 @@ class ReverseSampler(ABC):
     def __post_init__(self) -> None:
         check_kind(self, Schedule, schedule=self.schedule)
         check_fields(self, num_steps="count")
-        if self.grid not in GRIDS:
-            raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {self.grid!r}")
+        if isinstance(self.schedule, VPDiscrete) and self.grid in SPACINGS:
+            self.schedule.visited(self.num_steps, self.grid)
+        elif self.grid not in GRIDS:
+            raise ValueError(
+                f"grid must be one of {', '.join(GRIDS)}, or with VPDiscrete one of "
+                f"{', '.join(SPACINGS)}, got {self.grid!r}"
+            )
 
     def times(self, like: Tensor) -> Tensor:
-        """Times (num_steps + 1,) from 1 down to 0, float64, on the device of ``like``."""
+        """Times (num_steps + 1,) from 1 down to 0, float64, on the device of ``like``; "leading"
+        begins a little below 1.
+        """
+        if isinstance(self.schedule, VPDiscrete) and self.grid in SPACINGS:
+            return self.schedule.visited(self.num_steps, self.grid).to(like.device)
         share = torch.linspace(0, 1, self.num_steps + 1, dtype=torch.float64, device=like.device)
         if self.grid == "time":
             return 1 - share
@@ -172,7 +183,8 @@ class Ancestral(ReverseSampler):
     Args:
         schedule: The noise, that of the denoiser.
         num_steps: The number of steps.
-        grid: The scale on which the steps are equal: "time", "log_snr" or "karras".
+        grid: The scale on which the steps are equal: "time", "log_snr" or "karras"; or training
+            steps of ``VPDiscrete``: "leading" or "trailing".
 
     Raises:
         ValueError: For a non-positive ``num_steps`` or an unknown ``grid``.
@@ -208,7 +220,8 @@ class DDIM(ReverseSampler):
         schedule: The noise, that of the denoiser.
         num_steps: The number of steps.
         eta: The share of fresh noise, in [0, 1].
-        grid: The scale on which the steps are equal: "time", "log_snr" or "karras".
+        grid: The scale on which the steps are equal: "time", "log_snr" or "karras"; or training
+            steps of ``VPDiscrete``: "leading" or "trailing".
 
     Raises:
         ValueError: For a non-positive ``num_steps``, an ``eta`` outside [0, 1] or an unknown
@@ -251,7 +264,8 @@ class Heun(ReverseSampler):
     Args:
         schedule: The noise, that of the denoiser.
         num_steps: The number of steps.
-        grid: The scale on which the steps are equal: "time", "log_snr" or "karras".
+        grid: The scale on which the steps are equal: "time", "log_snr" or "karras"; or training
+            steps of ``VPDiscrete``: "leading" or "trailing".
 
     Raises:
         ValueError: For a non-positive ``num_steps`` or an unknown ``grid``.

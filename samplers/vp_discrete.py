@@ -11,6 +11,7 @@ from samplers.checks import check_fields
 from samplers.schedules import Schedule, check_order
 
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+SPACINGS = ("leading", "trailing")  # of training steps, by their names in ``diffusers``
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,22 @@ class VPDiscrete(Schedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         return self.position(log_snr) / (self.num_train_steps - 1)
+
+    def visited(self, num_steps: int, spacing: str) -> Tensor:
+        """Times (num_steps + 1,) that decrease to 0, float64, on the CPU.
+
+        All but the last are those of training steps with equal distances d, as schedulers of
+        ``diffusers`` visit them: ``1, 1 + d, ...`` if ``spacing`` is "leading", and ``..., n - 1 -
+        d, n - 1`` if it is "trailing". Raises ``ValueError`` for more steps than n / 2.
+        """
+        num = self.num_train_steps
+        if num_steps > num // 2:
+            raise ValueError(
+                f"num_steps must be at most {num // 2} on the grid {spacing!r}, got {num_steps}"
+            )
+        count = torch.arange(num_steps, dtype=torch.float64, device="cpu")
+        if spacing == "leading":
+            steps = 1 + (num // num_steps) * count.flip(0)
+        else:
+            steps = (num - num / num_steps * count).round() - 1
+        return torch.cat([steps, steps.new_zeros(1)]) / (num - 1)

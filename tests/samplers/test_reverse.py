@@ -269,6 +269,25 @@ def test_grids(schedule: Schedule, grid: str) -> None:
     )
 
 
+TRAINING_STEPS = [
+    ("leading", 3, [667, 334, 1, 0]),
+    ("leading", 500, [*range(999, 0, -2), 0]),
+    ("trailing", 4, [999, 749, 499, 249, 0]),
+    ("trailing", 3, [999, 666, 332, 0]),
+    ("trailing", 500, [*range(999, 0, -2), 0]),
+]
+
+
+@pytest.mark.parametrize(("grid", "num_steps", "steps"), TRAINING_STEPS)
+def test_grids_of_training_steps(grid: str, num_steps: int, steps: list[int]) -> None:
+    times = DDIM(VPDiscrete(), num_steps, grid=grid).times(torch.zeros(1))
+    torch.testing.assert_close(times * 999, torch.tensor(steps).double())
+    with pytest.raises(ValueError, match=f"at most 500 on the grid '{grid}', got 501"):
+        DDIM(VPDiscrete(), 501, grid=grid)
+    with pytest.raises(ValueError, match=f"with VPDiscrete one of .*, got '{grid}'"):
+        DDIM(VPLinear(), num_steps, grid=grid)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_same_generator_same_images(name: str) -> None:
     schedule = VPDiscrete()
@@ -331,7 +350,7 @@ def test_meta_tensors_pass(make) -> None:
         (lambda: DDIM(VE(), 3, eta=1.5), r"eta must be in \[0, 1\], got 1.5"),
         (
             lambda: Heun(VE(), 3, "cosine"),
-            "grid must be one of time, log_snr, karras, got 'cosine'",
+            "grid must be one of time, log_snr, karras, or with VPDiscrete .* got .cosine.",
         ),
         (
             lambda: ProbabilityFlow(VE(), method="rk45"),
