@@ -24,6 +24,7 @@ from samplers.importance import (
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
 from samplers.precision import LowPrecision
 from samplers.probability_flow import ProbabilityFlow
+from samplers.renoising import Renoising
 from samplers.reverse import DDIM, Ancestral, Heun, ReverseSampler, bridge
 from samplers.schedules import VE, Karras, Rectified, Schedule, VPCosine, VPLinear
 from samplers.scores import Score
@@ -55,6 +56,7 @@ __all__ = [
     "PersistentChains",
     "ProbabilityFlow",
     "Rectified",
+    "Renoising",
     "ReverseSampler",
     "Sampler",
     "Schedule",

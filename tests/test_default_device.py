@@ -115,7 +115,7 @@ CASES: dict[str, Callable[[], object]] = {
         f"{kind.__name__} {schedule}": lambda kind=kind, schedule=schedule: generated(
             lambda s: kind(s, 3), schedule
         )
-        for kind in (DDIM, Ancestral, Heun)
+        for kind in (DDIM, Ancestral, Heun, Renoising)
         for schedule in (COSINE, VPDiscrete(10))
     },
     "probability flow": lambda: generated(ProbabilityFlow, COSINE),

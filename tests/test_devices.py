@@ -100,7 +100,7 @@ def test_a_chain_is_that_of_float64_on_the_cpu(row: Row) -> None:
     assert float(apart.double().mean()) <= 0.01
 
 
-@pytest.mark.parametrize("kind", [Ancestral, DDIM, Heun])
+@pytest.mark.parametrize("kind", [Ancestral, DDIM, Heun, Renoising])
 def test_a_reverse_sampler_is_that_of_float64_on_the_cpu(kind: type) -> None:
     schedule = VPCosine(-10, 10)
 

@@ -336,7 +336,7 @@ def frozen_parts() -> list[Any]:
         *(s.GradientFlow(1.0, "euler", 3), s.LowPrecision(chain), s.Captured(chain)),
         *(s.Annealed(chain, (0.5, 1.0)), s.ParallelTempering(s.MALA(0.1, 2), (0.5, 1.0))),
         *(s.VPLinear(), s.VPCosine(), s.VPDiscrete(10), s.VE(), s.Karras(), s.Rectified()),
-        *(s.Ancestral(NOISE, 2), s.DDIM(NOISE, 2), s.Heun(NOISE, 2)),
+        *(s.Ancestral(NOISE, 2), s.DDIM(NOISE, 2), s.Heun(NOISE, 2), s.Renoising(NOISE, 2)),
         s.ProbabilityFlow(NOISE, num_steps=2, method="euler"),
     ]
 

@@ -22,6 +22,7 @@ from samplers import (
     Karras,
     ProbabilityFlow,
     Rectified,
+    Renoising,
     ReverseSampler,
     Schedule,
     VPCosine,
@@ -134,6 +135,51 @@ def test_bridge_has_the_marginals_of_the_diffusion(schedule: Schedule, eta: floa
         torch.testing.assert_close(x_s, alpha_s * x_0 + sigma_s * (x_t - alpha_t * x_0) / sigma_t)
     else:
         assert moment_z(pairs, torch.stack([alpha_s, alpha_t]) * 0.8, law) < Z_MAX
+
+
+def posterior_draw(teacher: GaussianMixtureDenoiser, generator: torch.Generator):
+    """``(x_t, t) -> x_0``, drawn from ``q(x_0 | x_t)`` of the one component of ``teacher``."""
+    covariance = torch.tensor([[0.5, 0.3], [0.3, 0.4]]).double()
+
+    def draw(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = teacher.schedule(t)
+        inner = torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2))
+        left = covariance - alpha**2 * covariance @ inner @ covariance
+        noise = torch.randn(x_t.shape, generator=generator, dtype=x_t.dtype)
+        return teacher(x_t, t) + noise @ torch.linalg.cholesky(left).mT
+
+    return draw
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_renoising_a_perfect_generator_lands_on_the_data(num_steps: int) -> None:
+    """Also on the way: the marginals are those of the diffusion, for any number of steps."""
+    teacher = gaussian(VPLinear())
+    covariance = torch.tensor([[0.5, 0.3], [0.3, 0.4]]).double()
+    _, x_T = noised(teacher, ONE, NUM)
+    draw = posterior_draw(teacher, seeded(5))
+    for _, s, x in Renoising(VPLinear(), num_steps).run(draw, x_T, generator=seeded(1)):
+        alpha, sigma = VPLinear()(s) if s > 0 else (ONE, ZERO)
+        law = alpha**2 * covariance + sigma**2 * torch.eye(2)
+        assert moment_z(x, alpha * teacher.means[0], law) < Z_MAX
+
+
+def test_renoising_keeps_nothing_but_the_guess() -> None:
+    """Fresh noise at s, unlike that of ``DDIM`` with eta 1; at the end none."""
+    guess, x_t = torch.full((50_000, 1), 0.8).double(), torch.randn(50_000, 1).double()
+    t, s = torch.tensor(0.5), torch.tensor(0.4)
+    step = Renoising(VPCosine(), 1).step
+    x_s = step(lambda x, t: guess, x_t, t, s, generator=seeded(1))
+    alpha, sigma = VPCosine()(s)
+    assert moment_z(x_s, (alpha * 0.8)[None], (sigma**2)[None, None]) < Z_MAX
+    pair = torch.corrcoef(torch.cat([x_s, x_t], 1).mT)
+    assert pair[0, 1].abs() < 0.03
+    other = bridge(VPCosine(), guess, x_t, t, s, generator=seeded(1))
+    assert torch.corrcoef(torch.cat([other, x_t], 1).mT)[0, 1] > 0.5
+    ends = torch.tensor([0.0, 0.3]).repeat(25_000)
+    x_s = step(lambda x, t: guess, x_t, t, ends, generator=seeded(1))
+    assert torch.equal(x_s[::2], guess[::2])
+    assert (x_s[1::2] != guess[1::2]).all()
 
 
 def test_ancestral_is_ddim_with_all_the_noise() -> None:
@@ -301,7 +347,9 @@ def test_same_generator_same_images(name: str) -> None:
     assert not a.requires_grad
 
 
-@pytest.mark.parametrize("make", [DDIM, Ancestral, Heun], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "make", [DDIM, Ancestral, Heun, Renoising], ids=lambda c: c.__name__
+)
 def test_steps_take_a_time_for_every_row(make) -> None:
     teacher = mixture(VPLinear())
     _, x = noised(teacher, torch.tensor(0.5), 3)
@@ -309,7 +357,7 @@ def test_steps_take_a_time_for_every_row(make) -> None:
     step = make(teacher.schedule, 1).step
     torch.manual_seed(0)
     rows = step(teacher, x, t, s, generator=seeded())
-    if make is not Ancestral:
+    if make not in (Ancestral, Renoising):
         torch.testing.assert_close(
             rows, torch.cat([step(teacher, x[i : i + 1], t[i], s[i]) for i in range(3)])
         )
@@ -330,7 +378,7 @@ def test_gradients_through_a_step() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [DDIM, Ancestral, Heun, ProbabilityFlow], ids=lambda c: c.__name__
+    "make", [DDIM, Ancestral, Heun, ProbabilityFlow, Renoising], ids=lambda c: c.__name__
 )
 def test_meta_tensors_pass(make) -> None:
     teacher, x_T = (
