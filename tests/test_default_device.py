@@ -29,6 +29,7 @@ from samplers import (
     Heun,
     Langevin,
     ProbabilityFlow,
+    Renoising,
     ReverseSampler,
     VPCosine,
     VPDiscrete,

@@ -14,7 +14,17 @@ from torch import Tensor
 from latent_ebm import EnergyPrior, GaussianLikelihood, GaussianPrior, LatentModel
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.networks import EnergyMLP
-from samplers import DDIM, Ancestral, Captured, Gaussian, Heun, Langevin, LowPrecision, VPCosine
+from samplers import (
+    DDIM,
+    Ancestral,
+    Captured,
+    Gaussian,
+    Heun,
+    Langevin,
+    LowPrecision,
+    Renoising,
+    VPCosine,
+)
 from tests.latent_ebm.test_learning import RULES, data
 from tests.noise import SharedNoise
 from tests.samplers.table import TABLE, Row, seeded

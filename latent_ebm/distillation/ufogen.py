@@ -7,23 +7,27 @@ x_{k-1} and its time. Noised distributions agree only if the clean ones do, so i
 step from k = T is a complete generator. In practice a critic cannot see what the noise at k = T -
 1 hides. Where x_k still says something about x_0, a regression of G on the data keeps G near the
 teacher.
+
+*Independent noise levels.* If guesses are noised to a level that is drawn apart from k, the critic
+also sees those of k = T with little noise or none, which is what one step needs. It then compares
+the data with guesses of all k together. This is how MobileDiffusion makes its model of one step
+(Zhao et al. 2023, arXiv:2311.16567).
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
-from latent_ebm.blocks import in_blocks
 from latent_ebm.conditions import Condition, Conditioner
-from latent_ebm.denoisers import Denoiser
+from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers.checks import check_counts, check_numbers
+from samplers.renoising import Renoising
 from samplers.schedules import broadcast
 
 
@@ -43,6 +47,8 @@ class UFOGen(AdversarialRule):
             x_{k-1} and x'_{k-1} are x_0 and the guess with the same noise added. This is
             ``alpha_k^2 / 2 v_k`` times the squared error of the guess.
         num_steps: The number T of steps of noise.
+        independent: Whether the data and the guesses are noised to levels of their own, each
+            uniform in 0, ..., T - 1, rather than to k - 1: better for one step.
         penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
             arXiv:1801.04406).
         penalty_every: The penalty is computed once in this many batches, and multiplied by their
@@ -63,6 +69,7 @@ class UFOGen(AdversarialRule):
         shape: Sequence[int],
         optimizer: OptimizerCallable,
         num_steps: int = 4,
+        independent: bool = False,
         reconstruction: float = 1.0,
         penalty: float = 0.05,
         penalty_every: int = 1,
@@ -91,8 +98,9 @@ class UFOGen(AdversarialRule):
             conditioner=conditioner,
             scheduler=scheduler,
         )
+        self.generator = student
         self.conditioner.requires_grad_(False)
-        self.reconstruction = reconstruction
+        self.reconstruction, self.independent = reconstruction, independent
 
     def on_train_start(self) -> None:
         """Switch the conditioner to evaluation mode, so that it uses no dropout."""
@@ -103,10 +111,12 @@ class UFOGen(AdversarialRule):
         k = self.draw_steps(x)
         guess = self.denoise(self.diffuse(x, k), k, condition)
         near = regression(guess, x, self.weight(k)) / x[0].numel()
-        losses = {"reconstruction": self.reconstruction * near}
-        return Meeting(
-            self.diffuse(x, k - 1), self.diffuse(guess, k - 1), (self.time(k - 1, x),), losses
+        levels = [self.draw_steps(x) - 1 if self.independent else k - 1 for _ in range(2)]
+        real, fake = (
+            (self.diffuse(rows, level), self.time(level, x))
+            for rows, level in zip((x, guess), levels, strict=True)
         )
+        return Meeting(real, fake, {"reconstruction": self.reconstruction * near})
 
     def weight(self, k: Tensor) -> Tensor:
         """``alpha_k^2 / v_k`` (batch,), with the variance v_k of ``q(x_k | x_{k-1})``: 0 where x_k
@@ -137,38 +147,22 @@ class UFOGen(AdversarialRule):
         num_steps: int = 1,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*shape) in ``num_steps`` of the T steps. The first is ``G(x_T,
-        1)``; each further step adds noise to the last guess and guesses again.
+        """Samples ``x`` (num, \\*shape) in ``num_steps`` steps of ``Renoising``: the first is
+        ``G(x_T, 1)``; each further step adds noise to the last guess and guesses again.
 
         Raises:
-            ValueError: For a ``num_steps`` not in 1 to T.
+            ValueError: For a ``num_steps`` that does not divide T, as the generator has not been
+                trained at the times between.
         """
         check_counts(self, num_steps=num_steps)
-        if num_steps > self.num_steps:
-            raise ValueError(f"num_steps must lie in 1 to {self.num_steps}, got {num_steps}")
-        ks = torch.linspace(self.num_steps, 0, num_steps + 1).round().long().tolist()[:-1]
-        told = self.conditioner.request(num, condition)
-        x_T = self.start(num, generator=generator)
-        x = in_blocks(partial(self.walk, ks=ks, generator=generator), x_T, told.to(x_T.device))
+        if self.num_steps % num_steps:
+            raise ValueError(f"num_steps must divide {self.num_steps}, got {num_steps}")
+        sampler, told = (
+            Renoising(self.schedule, num_steps),
+            self.conditioner.request(num, condition),
+        )
+        x = generate(self.generator, sampler, self.shape, num, told, generator=generator)
         return {**(condition or {}), "x": x}
-
-    def walk(
-        self,
-        x_T: Tensor,
-        condition: Condition,
-        *,
-        ks: list[int],
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Go from noise ``x_T`` (batch, \\*shape) to samples, by guesses after ``ks`` steps of
-        noise; the first of ``ks`` is T.
-        """
-        x = x_T
-        for step in ks:
-            k = torch.full((len(x),), step, device=x.device)
-            x = x if step == self.num_steps else self.diffuse(x, k, generator=generator)
-            x = self.denoise(x, k, condition)
-        return x
 
 
 class DenoiserCritic(Artefact):

@@ -26,13 +26,13 @@ from samplers.schedules import Schedule, broadcast
 
 
 class Meeting(NamedTuple):
-    """Where generator and critic meet: ``real`` and ``fake`` (batch, \\*shape), the ``context``
-    that the critic receives with both, and further ``losses`` of the generator by name.
+    """Where generator and critic meet: what the critic receives of the data, ``real``, and of the
+    model, ``fake``. First are rows (batch, \\*shape) under noise, then what it is told of them.
+    Further ``losses`` of the generator have names.
     """
 
-    real: Tensor
-    fake: Tensor
-    context: tuple[Tensor, ...]
+    real: tuple[Tensor, ...]
+    fake: tuple[Tensor, ...]
     losses: dict[str, Tensor]
 
 
@@ -142,9 +142,9 @@ class AdversarialRule(LearningRule):
         """
         with torch.no_grad():
             told = self.conditioner(condition)
-            real, fake, context, _ = self.meet(x, told)
+            (real, *context), fake, _ = self.meet(x, told)
         judge = partial(self.critic, **told)
-        losses = {"critic": noise_contrastive(judge(real, *context), judge(fake, *context))}
+        losses = {"critic": noise_contrastive(judge(real, *context), judge(*fake))}
         if self.penalty and self.training and self.batches_seen % self.penalty_every == 0:
             slope = gradient_penalty(lambda x: judge(x, *context), real)
             losses["penalty"] = 0.5 * self.penalty * self.penalty_every * slope
@@ -153,9 +153,9 @@ class AdversarialRule(LearningRule):
     def generator_losses(self, x: Tensor, condition: Condition) -> dict[str, Tensor]:
         """Losses of the generator with the critic held fixed, as ``critic_losses``."""
         told = self.conditioner(condition)
-        _, fake, context, more = self.meet(x, told)
+        _, fake, more = self.meet(x, told)
         fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        logit = torch.func.functional_call(self.critic, fixed, (fake, *context), dict(told))
+        logit = torch.func.functional_call(self.critic, fixed, fake, dict(told))
         return {"generator": non_saturating(logit), **more}
 
     @property

@@ -82,12 +82,9 @@ class DiffusionGAN(AdversarialRule):
     def meet(self, x: Tensor, condition: Condition) -> Meeting:
         k = self.draw_steps(x)
         x_k = self.diffuse(x, k)
-        return Meeting(
-            self.back(x, x_k, k),
-            self.back(self.denoise(x_k, k, condition), x_k, k),
-            (self.time(k, x), x_k),
-            {},
-        )
+        real, fake = self.back(x, x_k, k), self.back(self.denoise(x_k, k, condition), x_k, k)
+        context = (self.time(k, x), x_k)
+        return Meeting((real, *context), (fake, *context), {})
 
     def back(
         self, x_0: Tensor, x_k: Tensor, k: Tensor, generator: torch.Generator | None = None

@@ -272,9 +272,32 @@ def test_critic_of_ufogen_sees_forward_diffusions() -> None:
             assert x[t == value].std().item() == pytest.approx(float(sigma), abs=0.02)
 
 
+def test_independent_levels_of_data_and_guesses() -> None:
+    """A guess from pure noise is also judged without noise: levels of data, guesses and inputs of
+    the generator are uniform, and know nothing of each other.
+    """
+    critic = Recorder()
+    made = ufogen(critic=critic, penalty=0.0, independent=True)
+    with torch.no_grad():
+        made.generator.a.copy_(torch.tensor([0.0, 0, 0, 0, 1e3]))  # 0, and huge from k = T
+    torch.manual_seed(0)
+    made.critic_losses(torch.full((NUM, 1), 3.0), Condition())
+    (real, t), (fake, t_fake) = critic.seen
+    for level, times in enumerate((t, t_fake)):
+        counts = times.mul(4).long().bincount(minlength=4) / NUM
+        torch.testing.assert_close(counts, torch.full((4,), 0.25), atol=0.01, rtol=0)
+        x = (real, fake)[level][times == 0]
+        assert (x == 3).all() if level == 0 else ((x == 0) | (x.abs() > 5)).float().mean() > 0.98
+    pair = torch.corrcoef(torch.stack([t, t_fake]))
+    assert pair[0, 1].abs() < 0.015
+    from_noise = fake[:, 0].abs() > 20
+    assert from_noise.float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert from_noise[t_fake == 0].float().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("num_steps", "times"),
-    [(1, [1.0]), (2, [1.0, 0.5]), (3, [1.0, 0.75, 0.25]), (4, [1.0, 0.75, 0.5, 0.25])],
+    [(1, [1.0]), (2, [1.0, 0.5]), (4, [1.0, 0.75, 0.5, 0.25])],
 )
 def test_ufogen_samples_in_one_step_or_few(num_steps: int, times: list[float]) -> None:
     """Every guess is noised to the next time; with guesses of 2 that is all there is to see."""
@@ -282,7 +305,7 @@ def test_ufogen_samples_in_one_step_or_few(num_steps: int, times: list[float]) -
     table, inputs = made.generator, []
 
     def guess(x: Tensor, t: Tensor) -> Tensor:
-        inputs.append((x.mean().item(), float(t[0])))
+        inputs.append((x.mean().item(), float(t)))
         return torch.full_like(x, 2.0)
 
     table.forward = guess
@@ -328,7 +351,7 @@ def test_head_of_the_critic() -> None:
             lambda: ufogen(reconstruction=-1.0),
             "reconstruction must be finite and non-negative, got -1",
         ),
-        (lambda: ufogen().generate(1, num_steps=5), "num_steps must lie in 1 to 4, got 5"),
+        (lambda: ufogen().generate(1, num_steps=5), "num_steps must divide 4, got 5"),
         (
             lambda: progressive(mixture()),
             "student must be another denoiser than the teacher, with parameters",

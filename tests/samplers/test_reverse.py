@@ -347,9 +347,7 @@ def test_same_generator_same_images(name: str) -> None:
     assert not a.requires_grad
 
 
-@pytest.mark.parametrize(
-    "make", [DDIM, Ancestral, Heun, Renoising], ids=lambda c: c.__name__
-)
+@pytest.mark.parametrize("make", [DDIM, Ancestral, Heun, Renoising], ids=lambda c: c.__name__)
 def test_steps_take_a_time_for_every_row(make) -> None:
     teacher = mixture(VPLinear())
     _, x = noised(teacher, torch.tensor(0.5), 3)
