@@ -2,16 +2,21 @@ r"""Text to image: prompts in, images out, by a denoiser with a text as its cond
 
 All parts are those of the library: a conditioner turns prompts into the denoiser's condition, a
 reverse sampler leads from noise to images, and an autoencoder, if there is one, decodes latents.
-A student of few steps is the same object with another denoiser and a sampler of fewer steps.
+A student of few steps is the same object with another denoiser and a sampler of fewer steps. So
+is a Stable Diffusion pipeline of ``diffusers`` (``pipelines``).
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from latent_ebm.artefacts import Artefact
+from latent_ebm.applications.pipelines import INDEX, read_pipeline
+from latent_ebm.artefacts import Artefact, load
+from latent_ebm.artefacts.folders import config_path
 from latent_ebm.autoencoders import Autoencoder
 from latent_ebm.conditions import Condition
 from latent_ebm.denoisers import Denoiser, generate
@@ -71,6 +76,28 @@ class TextToImage(Artefact):
         if weights is not None:
             check_weight(guidance, weights)
         self.latent_shape = self.shape if autoencoder is None else autoencoder.latent_shape(shape)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "TextToImage":
+        """The model in a local folder, on the CPU and in evaluation mode. Nothing is downloaded,
+        unpickled or run.
+
+        Args:
+            folder: A folder that ``save`` wrote, or one of a ``StableDiffusionPipeline`` of
+                ``diffusers``, whose weights are files ``.safetensors``.
+
+        Raises:
+            ImportError: For a pipeline, without the packages ``diffusers`` and ``transformers``.
+            FileNotFoundError: If the folder or a file in it is missing.
+            ValueError: If the folder holds something else, or a file in it is damaged.
+        """
+        place = check_folder(folder)
+        if (place / INDEX).is_file():
+            return cls(*read_pipeline(place)).eval()
+        found = load(place)
+        if not isinstance(found, cls):
+            raise ValueError(f"{folder} must hold a TextToImage, got a {type(found).__name__}")
+        return found
 
     @torch.no_grad()
     def generate(
@@ -133,6 +160,23 @@ class TextToImage(Artefact):
         if negative is not None:
             null = self.conditioner.encode([negative])
         return ClassifierFree(self.denoiser, weight, null)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """``folder``, which holds a saved object or a pipeline of ``diffusers``."""
+    place = Path(folder).expanduser()
+    if not place.exists():
+        raise FileNotFoundError(f"folder must hold a TextToImage, but there is no {str(folder)!r}")
+    if not place.is_dir():
+        raise ValueError(f"folder must be a folder, got the file {str(folder)!r}")
+    index = config_path(place)
+    if not index.is_file() and not (place / INDEX).is_file():
+        held = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
+        raise FileNotFoundError(
+            f"{folder} must hold {index.name} of a saved TextToImage or {INDEX} of a pipeline of "
+            f"diffusers, got {held:.200}"
+        )
+    return place
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 
-from latent_ebm import load, plots
+from latent_ebm import plots
 from latent_ebm.applications import TextToImage
-from latent_ebm.artefacts.folders import config_path
 from latent_ebm.autoencoders import Autoencoder
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
@@ -60,12 +59,8 @@ def draw_prompts(
 
 def read_model(source: str, out: Path, trust: Sequence[str]) -> TextToImage:
     """The text-to-image model of a folder or a checkpoint, which ``out`` must not overwrite."""
-    if config_path(source).is_file():
-        saved = load(source)
-        if not isinstance(saved, TextToImage):
-            name = type(saved).__name__
-            raise ValueError(f"{source} must hold a TextToImage to draw prompts, got a {name}")
-        return saved
+    if Path(source).is_dir():
+        return TextToImage.load(source)
     rule, data = load_rule(source, trust)
     check_apart([out], [source, *data.files])
     model = text_to_image(rule)

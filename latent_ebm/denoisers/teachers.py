@@ -21,6 +21,11 @@ from samplers.vp_discrete import VPDiscrete
 Config: TypeAlias = dict[str, Any]  # the content of a JSON file
 # names in diffusers, and in Preconditioned
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x"}
+# names of conditions here, and in diffusers
+CONDITIONS = {
+    **{"label": "class_labels", "text": "encoder_hidden_states"},
+    **{"mask": "encoder_attention_mask"},
+}
 # the group is the variant
 WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.safetensors")
 
@@ -31,8 +36,9 @@ def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Pr
     A model directory of ``diffusers`` needs the extra of this name. Its ``unet/`` and
     ``scheduler/`` define the denoiser: beta schedules with predictions of eps, v or x, flow
     matching, or EDM. Settings that its scheduler leaves out have the defaults of the scheduler's
-    class. The denoiser's ``label`` is the model's ``class_labels``; other conditions keep their
-    names. Weights of a variant such as fp16 are used if there are no others, and run in float32.
+    class. The denoiser's ``label`` is the model's ``class_labels``, ``text`` and ``mask`` are its
+    ``encoder_hidden_states`` and ``encoder_attention_mask``; other conditions keep their names.
+    Weights of a variant such as fp16 are used if there are no others, and run in float32.
 
     Args:
         path: A model directory of ``diffusers``, or a ``.safetensors`` file with the weights of
@@ -219,9 +225,7 @@ class DiffusersNetwork(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, x: Tensor, noise_level: Tensor, *, label: Tensor | None = None, **condition: Tensor
-    ) -> Tensor:
-        if label is not None:
-            condition["class_labels"] = label
+    def forward(self, x: Tensor, noise_level: Tensor, **condition: Tensor) -> Tensor:
+        """The model's output like ``x``; ``CONDITIONS`` get the names that it knows."""
+        condition = {CONDITIONS.get(name, name): value for name, value in condition.items()}
         return self.model(x, noise_level, **condition).sample[:, : x.shape[1]]
