@@ -1,7 +1,10 @@
-"""Files that appear complete or not at all: each is written beside its place, then renamed."""
+"""Files and folders that appear complete or not at all: each is written beside its place, then
+renamed.
+"""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,3 +35,23 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             with suppress(OSError):
                 folder.rmdir()
         raise
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside ``path``, renamed to it if the block ends well and removed if it
+    does not.
+
+    Parent directories are made as by ``atomic_path``. Raises ``FileExistsError`` if anything is at
+    ``path``, and ``OSError`` where nothing can be written.
+    """
+    target = Path(path).expanduser()
+    if os.path.lexists(target):
+        raise FileExistsError(f"folder must be a new one, got {str(target)!r}")
+    with atomic_path(target) as draft:
+        draft.mkdir()
+        try:
+            yield draft
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise

@@ -11,13 +11,14 @@ from pathlib import Path
 from torch import nn
 
 from latent_ebm import save
+from latent_ebm.applications import TextToImage
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from latent_ebm.cli.prompts import text_to_image
 from latent_ebm.conditions import Conditioner
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
-from latent_ebm.export import export_diffusers, export_onnx
+from latent_ebm.export import export_diffusers, export_onnx, export_pipeline
 from latent_ebm.learning import Autoencoding, Denoising, ScoreMatching, SelfAdversarial, VICReg
 from latent_ebm.learning.adversarial import AdversarialRule
 from latent_ebm.learning.base import LearningRule
@@ -42,22 +43,37 @@ def run_export(args: argparse.Namespace) -> None:
         write_onnx(args)
         return
     check_new(check_folder(args.out))
+    if args.diffusers:
+        write_diffusers(args)
+        return
     rule, _ = load_rule(args.checkpoint, args.trust)
     with applied(args.checkpoint):
-        if args.diffusers:
+        whole = text_to_image(rule)
+        found = trained(rule) if whole is None else whole
+        save(found, args.out)
+        print(f"{type(found).__name__}, to be read by latent_ebm.load: {args.out}")
+        conditioner = getattr(rule, "conditioner", None) if whole is None else None
+        if isinstance(conditioner, Conditioner) and any(True for _ in conditioner.parameters()):
+            name = type(conditioner).__name__
+            print(f"the {name} of the checkpoint, which has weights too, is left out")
+
+
+def write_diffusers(args: argparse.Namespace) -> None:
+    """A folder of ``diffusers``: a pipeline if the source is a text-to-image model, else U-Net and
+    scheduler.
+    """
+    if Path(args.checkpoint).is_dir():
+        whole, rule = TextToImage.load(args.checkpoint), None
+    else:
+        rule, _ = load_rule(args.checkpoint, args.trust)
+        whole = text_to_image(rule)
+    with applied(args.checkpoint):
+        if whole is not None:
+            export_pipeline(whole, args.out)
+            print(f"StableDiffusionPipeline: {args.out}")
+        elif rule is not None:
             export_diffusers(denoiser(rule), args.out)
             print(f"unet and scheduler: {args.out}")
-        else:
-            whole = text_to_image(rule)
-            found = trained(rule) if whole is None else whole
-            save(found, args.out)
-            print(f"{type(found).__name__}, to be read by latent_ebm.load: {args.out}")
-            conditioner = getattr(rule, "conditioner", None) if whole is None else None
-            if isinstance(conditioner, Conditioner) and any(
-                True for _ in conditioner.parameters()
-            ):
-                name = type(conditioner).__name__
-                print(f"the {name} of the checkpoint, which has weights too, is left out")
 
 
 def write_onnx(args: argparse.Namespace) -> None:

@@ -8,10 +8,7 @@ ONNX Runtime needs neither PyTorch nor this library to run the file. A ``diffuse
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ from torch import nn
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.denoisers.teachers import PREDICTIONS, DiffusersNetwork
 from latent_ebm.export.onnx import write_onnx
+from latent_ebm.writing import atomic_folder
 from samplers.vp_discrete import VPDiscrete
 
 
@@ -47,9 +45,6 @@ def export_diffusers(denoiser: nn.Module, folder: str | os.PathLike[str]) -> Non
             ``VPDiscrete``.
         FileExistsError: If the folder exists already.
     """
-    target = Path(folder)
-    if target.exists():
-        raise FileExistsError(f"folder must be a new one, got {str(target)!r}")
     network = denoiser.network if isinstance(denoiser, Preconditioned) else denoiser
     if not isinstance(network, DiffusersNetwork):
         raise ValueError(
@@ -57,17 +52,12 @@ def export_diffusers(denoiser: nn.Module, folder: str | os.PathLike[str]) -> Non
             f"{type(network).__name__}"
         )
     scheduler = scheduler_config(denoiser)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with atomic_folder(folder) as draft:
         network.model.save_pretrained(draft / "unet")  # pyright: ignore[reportCallIssue]
         (draft / "scheduler").mkdir()
         (draft / "scheduler" / "scheduler_config.json").write_text(
             json.dumps(scheduler, indent=2) + "\n"
         )
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def scheduler_config(denoiser: Any) -> dict[str, Any]:
@@ -80,6 +70,11 @@ def scheduler_config(denoiser: Any) -> dict[str, Any]:
             f"denoiser must have a schedule VPDiscrete and predict one of {', '.join(names)} to "
             "be written for diffusers, "
             f"got {schedule} and {denoiser.prediction!r}"
+        )
+    if denoiser.level != schedule.position:
+        raise ValueError(
+            "level of denoiser must be the position method of its schedule to be written for "
+            f"diffusers, whose networks take the training step, got {denoiser.level}"
         )
     return {
         "_class_name": "DDIMScheduler",

@@ -2,6 +2,7 @@
 back, without a network.
 """
 
+import inspect
 import json
 import re
 import shutil
@@ -17,8 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from latent_ebm.applications import TextToImage
+from latent_ebm.autoencoders import PatchPCA
 from latent_ebm.cli import main
-from latent_ebm.networks import MLP
+from latent_ebm.denoisers import Preconditioned
+from latent_ebm.export import export_pipeline
+from latent_ebm.networks import MLP, MobileUNet
+from latent_ebm.text import TextConditioner, TextTransformer, WordTokenizer
+from latent_ebm.text.pretrained import PretrainedTextEncoder
+from samplers import DDIM, VPCosine
 from samplers.schedules import broadcast
 from tests.latent_ebm.pipelines import ddim, write_pipeline
 
@@ -92,6 +99,89 @@ def test_the_command_draws(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.array_equal(np.load("x.npz")["x"], expected.numpy())
     assert main(["sample", "pipeline", *prompts, "--steps", "2", "--out", "grid.png"]) == 0
     assert Path("grid.png").stat().st_size > 0
+
+
+def trained(folder: Path, **changes: Any) -> TextToImage:
+    """A model of the pipeline in ``folder`` with other weights, as after a training."""
+    model = TextToImage.load(folder)
+    for parameter in model.denoiser.parameters():
+        parameter.mul_(1.05)
+    parts = {name: getattr(model, name) for name in inspect.signature(TextToImage).parameters}
+    return TextToImage(**{**parts, **changes}).eval()
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_a_model_becomes_a_pipeline(folder: Path, spacing: str) -> None:
+    """Of the size, the statistics and the length of prompts that it has now."""
+    before = TextToImage.load(folder)
+    sampler = DDIM(before.denoiser.schedule, 10, grid=spacing)
+    model = trained(folder, sampler=sampler, shape=(3, 16, 8))
+    assert model.autoencoder is not None
+    model.autoencoder.set_statistics(torch.zeros(4), torch.full((4,), 3.0))
+    export_pipeline(model, folder.parent / "again")
+    expected = theirs(folder.parent / "again", model, 7.5, num_inference_steps=10)
+    x = ours(model)
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-4)
+    again = TextToImage.load(folder.parent / "again")
+    torch.testing.assert_close(ours(again, num_steps=10), x, rtol=0, atol=1e-5)
+
+
+def unlike(folder: Path) -> dict[str, TextToImage]:
+    """Models that no pipeline draws like, by what is said of them."""
+    model = TextToImage.load(folder)
+    schedule, encoder = model.denoiser.schedule, model.conditioner.encoder
+    assert isinstance(encoder, PretrainedTextEncoder)
+    assert isinstance(model.denoiser, Preconditioned)
+    hiding = PretrainedTextEncoder(encoder.tokenizer, encoder.model)
+    own = TextTransformer(WordTokenizer(["red"]), dim=16)
+    unet = model.denoiser.network
+    cosine = VPCosine()
+    other = trained(folder)
+    assert other.autoencoder is not None
+    other.autoencoder.set_statistics(torch.zeros(4), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    mobile = MobileUNet((4, 4, 4), 16, (8,), (1,), (1,), (False,), (True,))
+    pca = PatchPCA(channels=4, patch=2)
+    return {
+        "show_padding of the text encoder must be True": trained(
+            folder, conditioner=TextConditioner(hiding)
+        ),
+        "the text encoder must be a Pretrained.*, got TextTransformer": trained(
+            folder, conditioner=TextConditioner(own)
+        ),
+        "the network must be a DiffusersNetwork .*, got MobileUNet": trained(
+            folder, denoiser=Preconditioned(mobile, schedule, "eps")
+        ),
+        "denoiser must have a schedule VPDiscrete": trained(
+            folder, denoiser=Preconditioned(unet, cosine, "eps"), sampler=DDIM(cosine, 10)
+        ),
+        "level of denoiser must be the position": trained(
+            folder, denoiser=Preconditioned(unet, schedule, "eps")
+        ),
+        "sampler must be DDIM .* on one of the grids": trained(folder, sampler=DDIM(schedule, 9)),
+        "sampler must be DDIM with eta 0": trained(
+            folder, sampler=DDIM(schedule, 9, 0.5, "leading")
+        ),
+        "the autoencoder must be a Pretrained.*, got PatchPCA": trained(folder, autoencoder=pca),
+        "latents must have mean 0 and one deviation": other,
+    }
+
+
+def test_what_no_pipeline_draws_like_is_refused(folder: Path) -> None:
+    for said, model in unlike(folder).items():
+        with pytest.raises(ValueError, match=said):
+            export_pipeline(model, folder.parent / "again")
+    assert [path.name for path in folder.parent.iterdir()] == ["pipeline"]
+
+
+def test_the_command_writes_a_pipeline(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert main(["export", "pipeline", "--diffusers", "--out", "again"]) == 0
+    x, y = (ours(TextToImage.load(name), num_steps=2) for name in ("pipeline", "again"))
+    assert torch.equal(x, y)
+    assert main(["export", "pipeline", "--diffusers", "--out", "again"]) == 1
+    assert "again" in capsys.readouterr().err
 
 
 def edit(path: Path, **changes: Any) -> None:

@@ -19,7 +19,8 @@ def add(commands: Commands) -> None:
         "--diffusers",
         action="store_true",
         help="write the folder for the library diffusers; for diffusion models whose network is "
-        "one of diffusers",
+        "one of diffusers. A text-to-image model becomes a whole pipeline, and CKPT may be its "
+        "folder",
     )
     command.set_defaults(run=run)
 

@@ -9,7 +9,8 @@ def add(commands: Commands) -> None:
     more = (
         "A folder that latent-ebm export wrote of a latent model may stand in place of CKPT. It "
         "holds no data module: its samples x have the units of the model, in which the columns of "
-        "a table are standardised, and no class is asked for."
+        "a table are standardised, and no class is asked for. With --prompt, CKPT may be the "
+        "folder of a text-to-image model, or of a Stable Diffusion pipeline of diffusers."
     )
     command = add_checkpoint_command(commands, "sample", "draw samples from a trained model", more)
     command.add_argument(
