@@ -8,10 +8,12 @@ from torch import Tensor
 
 
 def is_readable(x: Tensor) -> bool:
-    """Whether values of ``x`` can be looked at: not on the meta device or in a CUDA graph's
-    making.
+    """Whether values of ``x`` can be looked at: not on the meta device, nor while a CUDA graph or
+    a graph of ``torch.export`` or ``torch.compile`` is made.
     """
-    return not x.is_meta and not (x.is_cuda and torch.cuda.is_current_stream_capturing())
+    if x.is_meta or torch.compiler.is_compiling():
+        return False
+    return not (x.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def check_finite(name: str, x: Tensor, hint: str = "") -> None:

@@ -1,8 +1,8 @@
 """``latent-ebm export``: what a checkpoint has trained, without the training.
 
-Three forms: a folder that ``latent_ebm.load`` reads, and for programs that do not have this
-library an ONNX file or a folder of ``diffusers``. Where a training averages its weights, the
-averages are written: they are the weights of its checkpoints.
+That is a folder that ``latent_ebm.load`` reads, or for programs that do not have this library an
+ONNX file, a folder of ``diffusers``, or a page for browsers. Where a training averages its
+weights, the averages are written: they are the weights of its checkpoints.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from latent_ebm import save
 from latent_ebm.applications import TextToImage
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
-from latent_ebm.cli.prompts import text_to_image
+from latent_ebm.cli.prompts import read_model, text_to_image
 from latent_ebm.conditions import Conditioner
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
-from latent_ebm.export import export_diffusers, export_onnx, export_pipeline
+from latent_ebm.export import export_diffusers, export_onnx, export_page, export_pipeline
 from latent_ebm.learning import Autoencoding, Denoising, ScoreMatching, SelfAdversarial, VICReg
 from latent_ebm.learning.adversarial import AdversarialRule
 from latent_ebm.learning.base import LearningRule
@@ -39,6 +39,11 @@ TRAINED: dict[type[LearningRule], str] = {  # the attribute that holds what a ru
 
 def run_export(args: argparse.Namespace) -> None:
     """Write what a checkpoint has trained in the form that ``args`` ask for."""
+    if args.web is None and args.runtime is not None:
+        raise ValueError(f"--runtime must come with --web, got {args.runtime!r} alone")
+    if args.web is not None:
+        write_page(args)
+        return
     if Path(args.out).suffix:
         write_onnx(args)
         return
@@ -85,6 +90,17 @@ def write_onnx(args: argparse.Namespace) -> None:
     with applied(args.checkpoint):
         export_onnx(student, latent_shape, out)
     print(f"input z (batch, {', '.join(map(str, latent_shape))}), output x: {out}")
+
+
+def write_page(args: argparse.Namespace) -> None:
+    """A page that draws with a text-to-image model."""
+    if args.diffusers:
+        raise ValueError(f"--diffusers must come with --out, got --web {args.web!r}")
+    out = check_new(check_folder(args.web, "--web"), "--web")
+    model = read_model(args.checkpoint, out, args.trust)
+    with applied(args.checkpoint):
+        export_page(model, out, args.runtime)
+    print(f"page, to be served by `python -m http.server -d {out}`: {out}")
 
 
 def trained(rule: LearningRule) -> nn.Module:

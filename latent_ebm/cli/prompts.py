@@ -66,8 +66,8 @@ def read_model(source: str, out: Path, trust: Sequence[str]) -> TextToImage:
     model = text_to_image(rule)
     if model is None:
         raise ValueError(
-            f"--prompt needs a denoiser with a TextConditioner, got {type(rule).__name__} in "
-            f"{source}"
+            f"{source} must hold a denoiser with a TextConditioner to draw prompts, got "
+            f"{type(rule).__name__}"
         )
     return model
 

@@ -96,7 +96,7 @@ def export_onnx(detector: LatentEBMDetector, path: str | os.PathLike[str]) -> No
     rows = detector.scaler_.inverse_transform(detector.rows_[:MAX_CHECKED].flatten(1).numpy())
     network = Score(detector).eval()
     with atomic_path(path) as temporary:
-        write_onnx(network, torch.as_tensor(rows[:2]), temporary, ("rows", "score"))
+        write_onnx(network, {"rows": torch.as_tensor(rows[:2])}, temporary, ("score",))
         if find_spec("onnxruntime") is not None:
             check_parity(temporary, rows, detector.score_samples(rows), TOLERANCE[network.dtype])
 

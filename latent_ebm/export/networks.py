@@ -34,7 +34,7 @@ def export_onnx(
         ImportError: Without the packages of the extra "onnx".
     """
     z = torch.randn(2, *latent_shape, dtype=next(student.parameters()).dtype)
-    write_onnx(student.eval(), z, path, ("z", "x"))
+    write_onnx(student.eval(), {"z": z}, path, ("x",))
 
 
 def export_diffusers(denoiser: nn.Module, folder: str | os.PathLike[str]) -> None:

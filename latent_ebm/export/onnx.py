@@ -5,7 +5,7 @@ library.
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -16,29 +16,39 @@ from latent_ebm.writing import atomic_path
 
 
 def write_onnx(
-    network: nn.Module, example: Tensor, path: str | os.PathLike[str], names: tuple[str, str]
+    network: nn.Module,
+    examples: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    outputs: Sequence[str],
 ) -> None:
-    """Write ``network`` to ``path``: one input and one output, called ``names``, for any number of
-    rows.
+    """Write ``network`` to ``path``, for any number of rows.
 
-    ``example`` (n >= 2, \\*event) is an input of the network; both must be on the CPU. Set the
-    network to the mode that the file shall have. The file does not mention the source code of the
-    network. Raises ``ImportError`` without the extra "onnx".
+    The file does not mention the source code of the network.
+
+    Args:
+        network: On the CPU, and in the mode that the file shall have.
+        examples: An input (n >= 2, \\*event) for every argument of its ``forward``, by the name
+            that it has in the file, in order.
+        path: The file.
+        outputs: Names of the tensors that the network returns.
+
+    Raises:
+        ImportError: Without the packages of the extra "onnx".
     """
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ImportError(
             f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"'
         )
-    rows = ({0: torch.export.Dim("rows")},)
+    rows = tuple({0: torch.export.Dim("rows")} for _ in examples)
     with quiet_exporter(), atomic_path(path) as temporary:
         program = torch.onnx.export(
             network,
-            (example,),
+            tuple(examples.values()),
             dynamo=True,
             dynamic_shapes=rows,
-            input_names=names[:1],
-            output_names=names[1:],
+            input_names=list(examples),
+            output_names=outputs,
             verbose=False,
         )
         if program is None:
@@ -53,8 +63,8 @@ def write_onnx(
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's warnings about deprecated functions that it calls itself, and about
-    libraries that are not installed.
+    """Silence the exporter's warnings about deprecated functions that it calls itself, about
+    libraries that are not installed, and about axes of one name.
     """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -62,6 +72,9 @@ def quiet_exporter() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            warnings.filterwarnings(
+                "ignore", "# The axis name: rows will not be used", UserWarning
+            )
             yield
     finally:
         logger.setLevel(level)
