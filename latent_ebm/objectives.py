@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import softplus
 
 from samplers.checks import check_numbers
@@ -64,7 +65,8 @@ def gradient_penalty(logit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     At data it is R1, with which adversarial training converges locally: Mescheder et al. 2018,
     arXiv:1801.04406.
     """
-    with torch.enable_grad():
+    # fused attention has no second derivative
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         x = x.detach().requires_grad_()
         grad = differentiate(logit(x), x, "logit", create_graph=True)
     return grad.flatten(1).square().sum(1).mean()

@@ -18,12 +18,14 @@ import yaml
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from latent_ebm.applications import TextToImage
 from latent_ebm.artefacts import load
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import FACTORIES, OURS, PARTS, Allowed
 from latent_ebm.artefacts.folders import config_path
 from latent_ebm.autoencoders import load_autoencoder
 from latent_ebm.cli.modules import modules_here
+from latent_ebm.conditions import Conditioner
 from latent_ebm.data import DataModule, OtherData
 from latent_ebm.denoisers import Denoiser, load_teacher
 from latent_ebm.foreign import (
@@ -159,9 +161,29 @@ def load_nested(checkpoint: str) -> Denoiser:
     return denoiser_of(load_parts(checkpoint, allowed)[0], checkpoint)
 
 
+def load_conditioner(checkpoint: str) -> Conditioner:
+    """The conditioner of a checkpoint of ``Denoising``, or of a saved ``TextToImage``. The YAML
+    file of a distiller names that of its teacher in this way.
+
+    Args:
+        checkpoint: The path of the checkpoint or folder.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As ``load_rule``, or if there is no conditioner in it.
+    """
+    found = load(checkpoint) if config_path(checkpoint).is_file() else load_rule(checkpoint)[0]
+    if not isinstance(found, Denoising | TextToImage):
+        kinds, got = "Denoising or TextToImage", type(found).__name__
+        raise ValueError(f"{checkpoint} must hold a conditioner, that of {kinds}, got a {got}")
+    return found.conditioner.train()
+
+
 def denoiser_in(folder: str) -> Denoiser:
-    """The denoiser that ``save`` wrote to ``folder``."""
+    """The denoiser that ``save`` wrote to ``folder``, alone or in a text-to-image model."""
     found = load(folder)
+    if isinstance(found, TextToImage):
+        found = found.denoiser
     if not isinstance(found, Denoiser):
         raise ValueError(f"{folder} must hold a denoiser, got a {type(found).__name__}")
     return found.train()
@@ -178,6 +200,7 @@ def by_path(*loaders: Callable[..., object]) -> dict[str, Callable[..., object]]
 
 
 DENOISER_LOADER = f"{__name__}.{load_denoiser.__name__}"
+CONDITIONER_LOADER = f"{__name__}.{load_conditioner.__name__}"
 FOLDER_LOADERS = by_path(load_teacher, load_text_encoder, load_tokenizer, load_autoencoder)
 # The files that these open hold no code. Only the installed package counts for subwords.
 FILE_LOADERS = {

@@ -10,9 +10,16 @@ from pathlib import Path
 from latent_ebm.artefacts.describing import describe
 from latent_ebm.artefacts.folders import config_path, is_saved, read_record, tensor_paths
 from latent_ebm.autoencoders import load_autoencoder
-from latent_ebm.cli.checkpoints import DENOISER_LOADER, by_path, read_checkpoint, read_config
+from latent_ebm.cli.checkpoints import (
+    CONDITIONER_LOADER,
+    DENOISER_LOADER,
+    by_path,
+    read_checkpoint,
+    read_config,
+)
 from latent_ebm.text import WordTokenizer
 
+PARTS = {DENOISER_LOADER: "denoiser", CONDITIONER_LOADER: "conditioner"}
 AUTOENCODERS, WORDS = by_path(load_autoencoder), by_path(WordTokenizer.load)
 
 
@@ -25,8 +32,8 @@ def inline(config: object) -> object:
     if not isinstance(config, dict):
         return config
     loader, arguments = config.get("class_path"), config.get("init_args") or {}
-    if loader == DENOISER_LOADER:
-        return denoiser_config(arguments["checkpoint"])
+    if loader in PARTS:
+        return part_config(arguments["checkpoint"], PARTS[loader])
     if loader in WORDS:
         return describe(WordTokenizer.load(arguments["path"]), "", {})
     if loader in AUTOENCODERS and is_saved(arguments["folder"]):
@@ -34,22 +41,27 @@ def inline(config: object) -> object:
     return {name: inline(value) for name, value in config.items()}
 
 
-def denoiser_config(path: str | Path) -> object:
-    """The configuration of the denoiser in a checkpoint or in a folder that ``save`` wrote."""
-    if config_path(path).is_file():
-        return saved_config(path)
-    return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"]["denoiser"]
+def part_config(path: str | Path, name: str) -> object:
+    """The configuration of the part ``name`` of a rule's checkpoint, or of a model in a folder
+    that ``save`` wrote; of another folder all of it.
+    """
+    if not config_path(path).is_file():
+        return read_config(read_checkpoint(path)["config"], path)["model"]["init_args"][name]
+    return saved_config(path, name)
 
 
-def saved_config(folder: str | Path) -> object:
-    """The configuration of the object in a folder that ``save`` wrote.
+def saved_config(folder: str | Path, name: str | None = None) -> object:
+    """The configuration of the object in a folder that ``save`` wrote; of a ``TextToImage`` only
+    that of its part ``name``.
 
     Raises ``ValueError`` if an argument is a tensor, which cannot be written as text.
     """
     tree = read_record(config_path(folder))["object"]
-    if name := next(tensor_paths(tree), None):
+    if name is not None and tree["class_path"].endswith(".TextToImage"):
+        tree = tree["init_args"][name]
+    if tensor := next(tensor_paths(tree), None):
         raise ValueError(
             f"{folder} must hold an object whose arguments are numbers to be named in a YAML "
-            f"file, got a tensor {name}"
+            f"file, got a tensor {tensor}"
         )
     return tree

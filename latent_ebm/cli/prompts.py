@@ -7,12 +7,9 @@ import torch
 
 from latent_ebm import plots
 from latent_ebm.applications import TextToImage
-from latent_ebm.autoencoders import Autoencoder
+from latent_ebm.applications.trained import text_to_image
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
-from latent_ebm.learning import Denoising
-from latent_ebm.learning.base import LearningRule
-from latent_ebm.text import TextConditioner
 from samplers.run_checks import check_finite
 
 
@@ -66,21 +63,7 @@ def read_model(source: str, out: Path, trust: Sequence[str]) -> TextToImage:
     model = text_to_image(rule)
     if model is None:
         raise ValueError(
-            f"{source} must hold a denoiser with a TextConditioner to draw prompts, got "
-            f"{type(rule).__name__}"
+            f"{source} must hold a denoiser or a student with a TextConditioner to draw prompts, "
+            f"got {type(rule).__name__}"
         )
     return model
-
-
-def text_to_image(rule: LearningRule) -> TextToImage | None:
-    """The text-to-image model that ``rule`` has trained; None if it trains another thing."""
-    if not isinstance(rule, Denoising) or not isinstance(rule.conditioner, TextConditioner):
-        return None
-    if not isinstance(rule.latents, Autoencoder | None):
-        return None
-    autoencoder, shape = rule.latents, rule.shape
-    if autoencoder is not None:
-        shape = (autoencoder.in_channels, *(side * autoencoder.factor for side in shape[1:]))
-    return TextToImage(
-        rule.conditioner, rule.denoiser, rule.reverse, shape, autoencoder=autoencoder
-    )

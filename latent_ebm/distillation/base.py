@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.blocks import in_blocks
 from latent_ebm.conditions import (
     BatchLike,
@@ -25,7 +26,7 @@ from latent_ebm.conditions import (
     conditioner_or_none,
 )
 from latent_ebm.denoisers import Denoiser
-from latent_ebm.distillation.students import check_log_snr
+from latent_ebm.denoisers.from_noise import check_log_snr
 from latent_ebm.guidance.classifier_free import check_guidance, guided
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising
@@ -71,6 +72,8 @@ class ScoreDistiller(LearningRule):
         guidance: The weight of classifier-free guidance of the teacher, away from the null
             condition; 1 means no guidance.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+        latents: An autoencoder, held fixed, in whose latents teacher and student work: rows x of a
+            batch are encoded, and samples decoded; null: they work on data.
 
     Raises:
         ValueError: For schedules that differ, noise levels outside of them, or numbers out of
@@ -91,8 +94,9 @@ class ScoreDistiller(LearningRule):
         conditioner: Conditioner | None = None,
         guidance: float = 1.0,
         scheduler: SchedulerCallable | None = None,
+        latents: LatentSpace | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(optimizer, scheduler, latents)
         fake = deepcopy(teacher).requires_grad_() if fake is None else fake
         check_parts(teacher, student, fake, log_snr)
         self.teacher, self.student, self.fake = teacher.requires_grad_(False), student, fake
@@ -176,7 +180,7 @@ class ScoreDistiller(LearningRule):
         told = self.conditioner.request(num, condition)
         z = self.draw_latents(num, generator=generator)
         x = in_blocks(lambda z, told: self.student(z, **told), z, told.to(z.device))
-        return {**(condition or {}), "x": x, "z": z}
+        return {**(condition or {}), **self.decoded(x), "z": z}
 
     def watch(self) -> dict[str, Tensor]:
         return {f"chain/{name}": value for name, value in self.figures.items()}

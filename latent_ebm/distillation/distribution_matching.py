@@ -39,6 +39,8 @@ class DistributionMatching(ScoreDistiller):
         guidance: The weight of classifier-free guidance of the teacher, away from the null
             condition; 1 means no guidance.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+        latents: An autoencoder, held fixed, in whose latents teacher and student work: rows x of a
+            batch are encoded, and samples decoded; null: they work on data.
     """
 
     def student_loss(self, z: Tensor, x: Tensor, condition: Condition) -> Tensor:

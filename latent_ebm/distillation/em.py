@@ -26,6 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.distillation.base import Noise, ScoreDistiller
@@ -138,6 +139,8 @@ class EMDistillation(ScoreDistiller):
         guidance: The weight of classifier-free guidance of the teacher, away from the null
             condition; 1 means no guidance.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+        latents: An autoencoder, held fixed, in whose latents teacher and student work: rows x of a
+            batch are encoded, and samples decoded; null: they work on data.
 
     Raises:
         ValueError: For numbers out of range.
@@ -161,6 +164,7 @@ class EMDistillation(ScoreDistiller):
         conditioner: Conditioner | None = None,
         guidance: float = 1.0,
         scheduler: SchedulerCallable | None = None,
+        latents: LatentSpace | None = None,
     ) -> None:
         super().__init__(
             teacher,
@@ -175,6 +179,7 @@ class EMDistillation(ScoreDistiller):
             conditioner=conditioner,
             guidance=guidance,
             scheduler=scheduler,
+            latents=latents,
         )
         check_numbers(self, "non-negative", z_step_size=z_step_size)
         check_kind(self, Langevin, sampler=sampler)

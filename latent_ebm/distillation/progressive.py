@@ -23,6 +23,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
 from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.distillation.students import taking_guidance
@@ -61,6 +62,8 @@ class Progressive(LearningRule):
             condition; 1 means no guidance. Or a range of weights, its least and its greatest, such
             as [1, 4]: the student takes the weight as an input, uniform in the range.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+        latents: An autoencoder, held fixed, in whose latents teacher and student work: rows x of a
+            batch are encoded, and samples decoded; null: they work on data.
 
     Raises:
         ValueError: For schedules that differ, a student without parameters, a range of guidance
@@ -79,8 +82,9 @@ class Progressive(LearningRule):
         conditioner: Conditioner | None = None,
         guidance: float | tuple[float, float] = 1.0,
         scheduler: SchedulerCallable | None = None,
+        latents: LatentSpace | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(optimizer, scheduler, latents)
         if isinstance(guidance, Sequence):
             self.guidance = check_weights(guidance, conditioner)
             student = taking_guidance(teacher) if student is None else student
@@ -184,7 +188,7 @@ class Progressive(LearningRule):
                 f"guidance must be left out for a student of one weight, got {guidance}"
             )
         x = generate(self.student, solver, self.shape, num, told, generator=generator)
-        return {**(condition or {}), "x": x}
+        return {**(condition or {}), **self.decoded(x)}
 
     def make_optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer(list(self.student.parameters()))]

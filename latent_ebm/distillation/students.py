@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
 from latent_ebm.denoisers import Denoiser, Preconditioned
+from latent_ebm.denoisers.from_noise import check_log_snr
 from latent_ebm.networks import MobileUNet
 from samplers.schedules import Schedule, broadcast
 
@@ -73,13 +74,3 @@ def taking_guidance(denoiser: Denoiser) -> Denoiser:
     made = deepcopy(denoiser)
     made.network = denoiser.network.with_guidance()
     return made
-
-
-def check_log_snr(name: str, value: float, schedule: Schedule) -> None:
-    """Raise ``ValueError`` unless ``value`` is a log-SNR that ``schedule`` reaches."""
-    least, greatest = schedule.log_snr_range
-    if not least <= value <= greatest:
-        raise ValueError(
-            f"{name} must lie in [{least:.4g}, {greatest:.4g}], the schedule's log-SNRs, got "
-            f"{value}"
-        )

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
@@ -57,6 +58,8 @@ class UFOGen(AdversarialRule):
         conditioner: Turns what a batch carries (labels, token ids) into keywords of generator and
             critic, and is held fixed; null: no condition.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+        latents: An autoencoder, held fixed, in whose latents teacher and student work: rows x of a
+            batch are encoded, and samples decoded; null: they work on data.
 
     Raises:
         ValueError: For a teacher without parameters, or numbers out of range.
@@ -76,6 +79,7 @@ class UFOGen(AdversarialRule):
         critic_lr: float | None = None,
         conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
+        latents: LatentSpace | None = None,
     ) -> None:
         if not any(True for _ in teacher.parameters()):
             raise ValueError(
@@ -97,6 +101,7 @@ class UFOGen(AdversarialRule):
             critic_lr=critic_lr,
             conditioner=conditioner,
             scheduler=scheduler,
+            latents=latents,
         )
         self.generator = student
         self.conditioner.requires_grad_(False)
@@ -162,7 +167,7 @@ class UFOGen(AdversarialRule):
             self.conditioner.request(num, condition),
         )
         x = generate(self.generator, sampler, self.shape, num, told, generator=generator)
-        return {**(condition or {}), "x": x}
+        return {**(condition or {}), **self.decoded(x)}
 
 
 class DenoiserCritic(Artefact):

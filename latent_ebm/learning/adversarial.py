@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable, total_loss
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
@@ -60,6 +61,8 @@ class AdversarialRule(LearningRule):
         conditioner: Turns what a batch carries (labels, token ids) into keywords of generator and
             critic; its parameters are trained with the generator; null: no condition.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+        latents: What encodes the rows of a batch and decodes samples, held fixed; null: the rule
+            works on data.
 
     Raises:
         ValueError: For numbers out of range.
@@ -80,8 +83,9 @@ class AdversarialRule(LearningRule):
         critic_lr: float | None = None,
         conditioner: Conditioner | None = None,
         scheduler: SchedulerCallable | None = None,
+        latents: LatentSpace | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(optimizer, scheduler, latents)
         self.automatic_optimization = False
         check_counts(self, num_steps=num_steps, penalty_every=penalty_every)
         check_numbers(self, "non-negative", penalty=penalty, critic_lr=critic_lr or 0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import Batch, BatchLike, Condition, as_batch
 from latent_ebm.learning.resuming import adopt_settings, complete_batch, settings_of
 from samplers import PersistentChains
@@ -31,12 +32,17 @@ class LearningRule(LightningModule, ABC):
     Args:
         optimizer: Makes the optimiser from the trainable parameters.
         scheduler: Makes a scheduler of its learning rate, which steps after every epoch.
+        latents: What encodes the rows of a batch and decodes samples, held fixed; None: the rule
+            works on data.
     """
 
     PARTS: ClassVar[tuple[str, ...]] = ("all",)  # what each optimiser trains
 
     def __init__(
-        self, optimizer: OptimizerCallable, scheduler: SchedulerCallable | None = None
+        self,
+        optimizer: OptimizerCallable,
+        scheduler: SchedulerCallable | None = None,
+        latents: LatentSpace | None = None,
     ) -> None:
         super().__init__()
         for name, made in {"optimizer": optimizer, "scheduler": scheduler or LRScheduler}.items():
@@ -48,6 +54,7 @@ class LearningRule(LightningModule, ABC):
                     f"latent_ebm.learning.base), got {made!r}"
                 )
         self.optimizer, self.scheduler = optimizer, scheduler
+        self.latents = None if latents is None else latents.requires_grad_(False).eval()
         self._rng: dict[str, Tensor] = {}
         self._settings: dict[str, Any] = {}
         self._resumed_in_batch = False
@@ -70,14 +77,19 @@ class LearningRule(LightningModule, ABC):
         ``condition`` has ``num`` rows, as a batch carries it; if left out, it is unknown.
         """
 
-    @staticmethod
-    def unpack(batch: BatchLike) -> Batch:
-        """``(x, condition, index)`` of what a loader yields, see ``as_batch``. Raises
-        ``FloatingPointError`` if x is not finite.
+    def unpack(self, batch: BatchLike) -> Batch:
+        """``(x, condition, index)`` of what a loader yields, see ``as_batch``, with the latents of
+        x if the rule has them. Raises ``FloatingPointError`` if x is not finite.
         """
         batch = as_batch(batch)
         check_finite("x", batch.x, "remove or impute the offending rows")
-        return batch
+        if self.latents is None:
+            return batch
+        return batch._replace(x=self.latents.encode(batch.x, batch.index))
+
+    def decoded(self, x: Tensor) -> dict[str, Tensor]:
+        """Samples ``x`` as data, and the latents ``z`` that they are decoded from, if any."""
+        return {"x": x} if self.latents is None else {"x": self.latents.decode(x), "z": x}
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         """Metrics of a held-out batch by name: the losses, unless a rule defines others."""

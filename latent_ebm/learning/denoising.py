@@ -71,7 +71,7 @@ class Denoising(LearningRule):
         latents: LatentSpace | None = None,
         scheduler: SchedulerCallable | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler)
+        super().__init__(optimizer, scheduler, latents)
         check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
         check_numbers(self, "in [0, 1]", dropout=dropout)
         if reverse.schedule != denoiser.schedule:
@@ -82,12 +82,9 @@ class Denoising(LearningRule):
         self.denoiser, self.reverse, self.shape = denoiser, reverse, as_shape(self, shape=shape)
         self.noise, self.log_snr = noise, log_snr
         self.conditioner, self.dropout = conditioner_or_none(conditioner), dropout
-        self.latents = None if latents is None else latents.requires_grad_(False).eval()
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        x, given, index = self.unpack(batch)
-        if self.latents is not None:
-            x = self.latents.encode(x, index)
+        x, given, _ = self.unpack(batch)
         schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x)
         weight = log_snr.exp() + self.denoiser.data_scale**-2
         told = self.conditioner(given).drop(self.dropout)
@@ -130,8 +127,7 @@ class Denoising(LearningRule):
                 raise ValueError(f"guidance must come with a condition, got {guidance} and none")
             denoiser = ClassifierFree(denoiser, guidance, told.rows(slice(1)).unknown())
         x = generate(denoiser, reverse, self.shape, num, told, generator=generator)
-        found = {"x": x} if self.latents is None else {"x": self.latents.decode(x), "z": x}
-        return {**(condition or {}), **found}
+        return {**(condition or {}), **self.decoded(x)}
 
 
 def check_noise(

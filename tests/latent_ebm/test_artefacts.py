@@ -42,7 +42,12 @@ from latent_ebm.artefacts.describing import describe
 from latent_ebm.autoencoders import ConvAutoencoder, PatchCritic, PatchPCA, PretrainedAutoencoder
 from latent_ebm.conditions import ClassLabels, Unconditional, label_condition
 from latent_ebm.data import Toy2D
-from latent_ebm.denoisers import Denoiser, GaussianMixtureDenoiser, Preconditioned
+from latent_ebm.denoisers import (
+    Denoiser,
+    FromNoise,
+    GaussianMixtureDenoiser,
+    Preconditioned,
+)
 from latent_ebm.distillation import LinearDenoiser, OneStep
 from latent_ebm.distillation.ufogen import DenoiserCritic
 from latent_ebm.guidance import ClassifierFree
@@ -188,6 +193,7 @@ ROWS: dict[type, Row] = {
         lambda guided: guided(draws(5, 2), torch.tensor(0.4), label=torch.tensor([0, 1, 2, 0, 1])),
     ),
     LinearDenoiser: Row(lambda: LinearDenoiser(nn.Linear(2, 2), NOISE), use_denoiser),
+    FromNoise: Row(lambda: FromNoise(denoiser(), -2.0), use_denoiser),
     OneStep: Row(lambda: OneStep(denoiser(), -5.0), of(5, 2)),
     DenoiserCritic: Row(
         lambda: DenoiserCritic(denoiser(), (2,)), lambda critic: critic(draws(5, 2), draws(5) ** 2)
