@@ -131,7 +131,8 @@ class DataModule(LightningDataModule, ABC):
     batch if a whole one remains. Loaders do not touch the global random state. Checkpoints keep
     the ``range`` of the training rows in the units of the user's files (the least and the greatest
     value of every column, or of all pixels), and the ``names`` of the columns, if a header gives
-    them.
+    them. Batches are made by ``num_workers`` processes, or by the training process if it is 0: set
+    it to more where rows are drawn anew, as in ``Scenes``, and a GPU waits for them.
     """
 
     train: TensorSet
@@ -139,6 +140,7 @@ class DataModule(LightningDataModule, ABC):
     test: TensorSet
     range: tuple[Tensor, Tensor] | None = None
     names: list[str] | None = None
+    num_workers = 0
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
@@ -232,6 +234,7 @@ class DataModule(LightningDataModule, ABC):
             "batch_size": self.batch_size,
             "collate_fn": collate,
             "generator": own,
+            "num_workers": self.num_workers,
         }
 
 
