@@ -147,6 +147,10 @@ class VPCosine(Schedule):
         check_fields(self, log_snr_min="finite", log_snr_max="finite")
         check_order("log_snr_min", self.log_snr_min, "log_snr_max", self.log_snr_max)
 
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        return float(self.log_snr_min), float(self.log_snr_max)
+
     def _angle(self, log_snr: float) -> float:
         return math.atan(math.exp(-log_snr / 2))
 

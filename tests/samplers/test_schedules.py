@@ -187,3 +187,8 @@ def test_schedules_are_values() -> None:
 def test_bad_arguments(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_ends_of_a_cosine_are_its_arguments() -> None:
+    """To the last bit, so that a rule may be given the same numbers."""
+    assert VPCosine(-6.0, 8.0).log_snr_range == (-6.0, 8.0)
