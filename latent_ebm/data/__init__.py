@@ -2,6 +2,7 @@
 
 from latent_ebm.data.arrays import Arrays
 from latent_ebm.data.base import Batch, DataModule, OtherData, TensorSet
+from latent_ebm.data.captioned_images import CaptionedImages
 from latent_ebm.data.captions import Captions, open_captions
 from latent_ebm.data.digits import Digits, StackedDigits
 from latent_ebm.data.emoji import Emoji
@@ -21,6 +22,7 @@ __all__ = [
     "MNIST",
     "Arrays",
     "Batch",
+    "CaptionedImages",
     "Captions",
     "DataModule",
     "Digits",
