@@ -6,6 +6,8 @@ from torch import Tensor
 from latent_ebm.denoisers.base import Denoiser
 from samplers.schedules import Schedule, broadcast
 
+SLACK = 1e-6  # the ends of a schedule are known up to rounding
+
 
 class FromNoise(Denoiser):
     """``denoiser``, for which whatever is noisier than ``log_snr`` is noise and nothing else.
@@ -39,7 +41,7 @@ class FromNoise(Denoiser):
 def check_log_snr(name: str, value: float, schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``value`` is a log-SNR that ``schedule`` reaches."""
     least, greatest = schedule.log_snr_range
-    if not least <= value <= greatest:
+    if not least - SLACK <= value <= greatest + SLACK:
         raise ValueError(
             f"{name} must lie in [{least:.4g}, {greatest:.4g}], the schedule's log-SNRs, got "
             f"{value}"

@@ -96,6 +96,41 @@ def test_a_student_in_latents_is_one_of_encoded_rows(kind: type[LearningRule]) -
     torch.testing.assert_close(decoded["x"], (z["x"] - 1) / 2)
 
 
+class Counted(nn.Module):
+    """``z -> 2 z`` with a parameter, and the number of its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.calls = nn.Parameter(torch.tensor(2.0)), 0
+
+    def forward(self, z: Tensor, **condition: Tensor) -> Tensor:
+        self.calls += 1
+        return self.scale * z
+
+
+@pytest.mark.parametrize(("z_step_size", "calls"), [(0.0, 1 + 2), (0.01, 4 + 2)])
+def test_a_chain_with_fixed_latents_calls_the_student_once(z_step_size: float, calls: int) -> None:
+    """Besides the two calls of every step: for ``fake``, and for the loss."""
+    made, teacher = Counted(), TextDenoiser(DIM)
+    options = {"sampler": Langevin(0.16, 4), "z_step_size": z_step_size, "log_snr": (-5.0, 5.0)}
+    rule = EMDistillation(
+        teacher, made, None, DIM, ADAM, conditioner=TokenVectors(), guidance=2.0, **options
+    )
+    losses = rule.losses(Batch(torch.randn(6, DIM), sentences(6), None))
+    assert made.calls == calls
+    losses["student"].backward()
+    assert made.scale.grad is not None
+    assert made.scale.grad.abs() > 0
+
+
+def test_a_student_may_start_at_the_end_of_the_schedule() -> None:
+    """Whose log-SNR is known up to rounding."""
+    denoiser = Preconditioned(DenoiserMLP(DIM, [8]), VPCosine(-9, 9))
+    assert OneStep(denoiser, -9.0).t.item() == pytest.approx(1.0, abs=1e-6)
+    with pytest.raises(ValueError, match=r"init_log_snr must lie in \[-9, 9\]"):
+        OneStep(denoiser, -9.01)
+
+
 class Attentive(nn.Module):
     """Logits (batch,) of rows (batch, tokens, dim) by attention, fused or written out."""
 
