@@ -1,0 +1,1 @@
+"""Text to image on emoji. How to run it is said in ``run``."""

@@ -1,0 +1,199 @@
+"""Text to image on emoji: ``LATENT_EBM_DATA=DIR python -m experiments.text_to_image``
+
+``DIR`` holds the folder ``emoji`` of the pack. Each run has a budget of seconds (of the CPU, or of
+the wall on a GPU) or of updates, is kept with its weights in ``outputs``, and goes on where it was
+stopped when the same command is given again. ``--parts`` names what to run.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from experiments.common import HERE, cached
+from experiments.text_to_image.judging import Draw, Gallery, drawing, names, openness
+from experiments.text_to_image.scene_judging import scenes
+from experiments.text_to_image.students import GUIDANCE, STUDENTS
+from experiments.text_to_image.switches import NETWORK, PLAIN, SIZE, SWITCHES, costs
+from experiments.text_to_image.training import SCENE_GROUPS, SCENE_WORDS, STYLES, Run, write_words
+from latent_ebm.data import Emoji, Scenes
+from latent_ebm.text import WordTokenizer
+
+FOLDER = HERE / "text_to_image"
+BASE, SCENES = FOLDER / "base.yaml", FOLDER / "scenes.yaml"
+MODEL, RECIPE = "--model.init_args.", "--model.init_args.optimizer.init_args."
+REGRESSION = (f"{MODEL}log_snr=[-8.99,0.01]", f"{MODEL}dropout=0")  # pure noise: no diffusion
+SMALL = (  # a quarter of the work
+    f"{NETWORK}shape=[3,16,16]",
+    f"{MODEL}shape=[3,16,16]",
+    "--data.init_args.side=16",
+)
+OPEN = (
+    *SMALL,
+    f"--data.init_args.styles=[{','.join(STYLES)}]",
+    "--data.init_args.captions={name: 1, styled: 1, keyword: 1, kind: 1}",
+)
+SCENES_GPU = (
+    "--data.init_args.batch_size=256",
+    "--data.init_args.num=100000",
+    f"{NETWORK}channels=[64,128,192]",
+    f"{NETWORK}depth=[2,2,2]",
+    f"{NETWORK}transformers=[1,2,2]",
+)
+STEPS = (1, 2, 4, 8, 15, 50)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+UPDATES = 300  # of students that are compared at equal updates
+HOW = {  # options of drawing, by what is added to a student's name
+    "progressive-8": {"": {"guidance": GUIDANCE}},
+    "ufogen": {"-1": {"num_steps": 1}, "-4": {"num_steps": 4}},
+}
+Judge = Callable[[Draw], dict[str, Any]]
+
+
+def regression(seed: int) -> Run:
+    """The picture as a function of the text: a denoiser that sees nothing but noise."""
+    return Run(f"regression-{seed}", BASE, (f"--seed_everything={seed}", *REGRESSION), 600)
+
+
+def base(seed: int) -> Run:
+    """The diffusion model, which starts from the regression."""
+    return Run(f"base-{seed}", BASE, (f"--seed_everything={seed}",), 1200, start=regression(seed))
+
+
+def open_regression(seed: int) -> Run:
+    """The regression on captions some of which leave the picture open, in three styles."""
+    options = (f"--seed_everything={seed}", *OPEN, *REGRESSION)
+    return Run(f"open-regression-{seed}", BASE, options, 300)
+
+
+def open_base(seed: int) -> Run:
+    """The diffusion model of open captions: the teacher of all students."""
+    options = (f"--seed_everything={seed}", *OPEN)
+    return Run(f"open-base-{seed}", BASE, options, 900, start=open_regression(seed))
+
+
+def open_student(kind: str, seed: int, **budget: float) -> Run:
+    """A student of few steps."""
+    options, amount = (f"--seed_everything={seed}", *OPEN), "-".join(budget)
+    start = open_base(seed)
+    return Run(f"{kind}-{amount}-{seed}", BASE, options, start=start, student=kind, **budget)
+
+
+def switched(name: str, seed: int) -> Run:
+    """A plain network with a change, for the table of changes."""
+    shared, stem = small(seed, **SWITCHES[name]), name.replace(" ", "_")
+    first = Run(f"first-{stem}-{seed}", BASE, (*shared, *REGRESSION), updates=700)
+    return Run(f"switch-{stem}-{seed}", BASE, shared, updates=1300, start=first)
+
+
+def tuned(weights: str, seed: int) -> Run:
+    """The plain network, trained on with other attention weights, or with its own."""
+    options, start = small(seed, weights=weights), switched("plain", seed)
+    return Run(f"tuned-{weights}-{seed}", BASE, options, updates=500, start=start)
+
+
+def small(seed: int, **changes: Any) -> tuple[str, ...]:
+    """Options of a plain network with ``changes``, at 16 pixels."""
+    network = PLAIN | changes
+    options = (f"{NETWORK}{key}={value}" for key, value in network.items())
+    return (f"--seed_everything={seed}", *SMALL, *options)
+
+
+def scene_base(seed: int, seconds: float) -> Run:
+    """The diffusion model of scenes, without a regression first: no caption tells places."""
+    options = (f"--seed_everything={seed}", *(SCENES_GPU if DEVICE.type == "cuda" else ()))
+    return Run(f"scenes-{DEVICE.type}-{seed}", SCENES, options, seconds)
+
+
+@cache
+def gallery(styles: Sequence[str] = ("twemoji",), side: int = 32) -> Gallery:
+    """All glyphs of some styles."""
+    return Gallery(Emoji(styles=styles, side=side))
+
+
+def judged(run: Run, label: str, judge: Judge, **options: Any) -> dict[str, Any]:
+    """What ``judge`` finds of the pictures that the trained rule draws with ``options``."""
+    config = {**run.settings, "draw": options, "judge": 1}
+
+    def compute() -> dict[str, Any]:
+        return {**judge(drawing(run.rule(), **options)), **run.spent()}
+
+    return cached(f"text_to_image/{run.name}{label}", config, compute)
+
+
+def judge_names(draw: Draw, side: int = 32) -> dict[str, float]:
+    return names(draw, gallery(side=side), DEVICE)
+
+
+def judge_open(draw: Draw) -> dict[str, float]:
+    return openness(draw, gallery(STYLES, 16), DEVICE)
+
+
+def run_base(seed: int) -> None:
+    judged(regression(seed), "", judge_names, num_steps=1)
+    for steps in (1, 15):
+        judged(base(seed), f"-{steps}", judge_names, num_steps=steps, guidance=GUIDANCE)
+    judged(base(seed), "-unguided", judge_names, num_steps=15)
+
+
+def run_open(seed: int) -> None:
+    judged(open_regression(seed), "", judge_open, num_steps=1)
+    for steps in STEPS:
+        judged(open_base(seed), f"-{steps}", judge_open, num_steps=steps, guidance=GUIDANCE)
+
+
+def run_students(seed: int, kinds: Sequence[str], seconds: float) -> None:
+    for budget in ({"seconds": seconds}, {"updates": UPDATES}):
+        for kind in kinds:
+            run = open_student(kind, seed, **budget)
+            for label, options in HOW.get(kind, {"": {}}).items():
+                judged(run, label, judge_open, **options)
+
+
+def run_switches(seed: int, only: Sequence[str]) -> None:
+    cached("text_to_image/costs", {"size": SIZE, "switches": SWITCHES}, costs)
+    judge = partial(judge_names, side=16)
+    for name in only:
+        judged(switched(name, seed), "", judge, num_steps=15, guidance=GUIDANCE)
+    for weights in ("softmax", "relu"):
+        judged(tuned(weights, seed), "", judge, num_steps=15, guidance=GUIDANCE)
+
+
+def run_scenes(seed: int, seconds: float) -> None:
+    run, data = scene_base(seed, seconds), Scenes("pack", groups=SCENE_GROUPS)
+    data.tokenizer = WordTokenizer.load(SCENE_WORDS)
+    data.setup()
+    judge = partial(scenes, data=data, device=DEVICE)
+    for steps in (1, 8, 50):
+        judged(run, f"-{steps}", judge, num_steps=steps, guidance=GUIDANCE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = ("base", "open", "students", "switches", "scenes")
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--switches", nargs="*", default=SWITCHES, choices=SWITCHES)
+    parser.add_argument("--students", nargs="*", default=STUDENTS, choices=STUDENTS)
+    parser.add_argument("--student", type=float, default=300, help="seconds of a student")
+    parser.add_argument("--scene", type=float, default=3600, help="seconds of a model of scenes")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    os.chdir(HERE)  # from where the YAML files name their files
+    write_words()
+    for seed in args.seeds:
+        if "base" in args.parts:
+            run_base(seed)
+        if "open" in args.parts:
+            run_open(seed)
+        if "students" in args.parts:
+            run_students(seed, args.students, args.student)
+        if "switches" in args.parts:
+            run_switches(seed, args.switches)
+        if "scenes" in args.parts:
+            run_scenes(seed, args.scene)

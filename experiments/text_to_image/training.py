@@ -1,0 +1,187 @@
+"""Training by a budget: the learning rate falls as it is spent, and weights are averaged."""
+
+import math
+import time
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from experiments.common import HERE, OUTPUTS, digest, prepare, settings
+from experiments.text_to_image.students import SETTINGS as STUDENT_SETTINGS
+from experiments.text_to_image.students import student as make_student
+from latent_ebm.data import Captions, Emoji, Scenes
+from latent_ebm.writing import atomic_path
+
+NAME = "text_to_image"
+STYLES = ("twemoji", "noto", "fluent")
+WEIGHTS, DRAFTS = OUTPUTS / NAME, HERE / "runs" / NAME
+WARM_UP, LEAST = 100, 0.03  # updates of rising rates; the last rate as a share of the first
+# the tokenizers that YAML files name
+WORDS, SCENE_WORDS = DRAFTS / "words.json", DRAFTS / "scene_words.json"
+SCENE_GROUPS = ("animals-nature",)
+KEEP_EVERY, WORKERS = 10, 4  # epochs between checkpoints; processes that draw scenes for a GPU
+
+
+class Recipe(Callback):
+    """Ends training when ``seconds`` or ``updates`` are spent, whichever comes first.
+
+    Learning rates rise over 100 updates and fall along half a cosine as the budget is spent. The
+    exponential average of the weights over ``memory`` updates is ``average``; early in training it
+    is one over a tenth of the updates so far. Seconds are those of the CPU, or of the wall on a
+    GPU. A checkpoint carries all of it, so that a run that was killed goes on within its budget.
+    """
+
+    average: LightningModule
+
+    def __init__(
+        self, seconds: float = math.inf, updates: float = math.inf, memory: int = 500
+    ) -> None:
+        self.budget, self.num, self.memory = seconds, updates, memory
+        self.now = time.perf_counter if torch.cuda.is_available() else time.process_time
+        self.before, self.updates, self.rates = 0.0, 0, list[float]()
+        self.state: dict[str, Tensor] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a restart among them."""
+        return self.before + self.now() - self.start
+
+    @property
+    def spent(self) -> float:
+        """The share of the budget that is spent."""
+        return max(self.seconds / self.budget, self.updates / self.num)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.average = deepcopy(pl_module).requires_grad_(False).eval()
+        self.average.load_state_dict(self.state or self.average.state_dict())
+        groups = [group for opt in trainer.optimizers for group in opt.param_groups]
+        self.rates, self.start = self.rates or [group["lr"] for group in groups], self.now()
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        fall = LEAST + (1 - LEAST) * (1 + math.cos(math.pi * min(self.spent, 1))) / 2
+        factor = fall * min(1, (self.updates + 1) / WARM_UP)
+        groups = [group for opt in trainer.optimizers for group in opt.param_groups]
+        for group, rate in zip(groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        self.updates += 1
+        share = max(1 / self.memory, 10 / (10 + self.updates))
+        with torch.no_grad():
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage]
+                list(self.average.parameters()), list(pl_module.parameters()), share
+            )
+        if self.updates % 100 == 0:
+            loss = float(next(iter(trainer.callback_metrics.values()), math.nan))
+            print(f"  {self.updates} updates, {self.seconds:.0f} s, {loss:.4g}", flush=True)
+        trainer.should_stop = self.spent >= 1
+
+    def record(self) -> dict[str, Any]:
+        """What was spent, and on what."""
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "one CPU core"
+        return {"updates": self.updates, "seconds": self.seconds, "device": device}
+
+    def state_dict(self) -> dict[str, Any]:
+        spent = {"before": self.seconds, "updates": self.updates, "rates": self.rates}
+        return {**spent, "state": self.average.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.__dict__.update(state_dict)
+
+
+class Run(NamedTuple):
+    """A training run by a YAML file: its options, its budget, and the run that it starts from,
+    whose weights it takes, or whose student it trains.
+    """
+
+    name: str
+    config: Path
+    options: tuple[str, ...] = ()
+    seconds: float = math.inf
+    updates: float = math.inf
+    start: "Run | None" = None
+    student: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the outcome depends on."""
+        start = None if self.start is None else self.start.settings
+        more = {"budget": [str(self.seconds), str(self.updates)], "start": start}
+        if self.student:
+            more |= {"student": self.student, **STUDENT_SETTINGS}
+        return settings(self.config, options=list(self.options), **more)
+
+    @property
+    def weights(self) -> Path:
+        """The file of the averaged weights, named after the settings."""
+        return WEIGHTS / f"{self.name}-{digest(self.settings)}.pt"
+
+    def make(self) -> Any:
+        """Trainer, rule and data, before training."""
+        quiet = [f"--trainer.enable_{part}=false" for part in ("progress_bar", "model_summary")]
+        cli = prepare(self.config, [*quiet, *self.options])
+        if self.student and self.start is not None:
+            cli.model = make_student(self.student, self.start.rule())
+        return cli
+
+    def rule(self) -> Any:
+        """The trained rule, from the file of its weights, or trained now."""
+        if not self.weights.exists():
+            self.train()
+        rule = self.make().model
+        rule.load_state_dict(torch.load(self.weights, weights_only=True)["weights"])
+        return rule.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+    def spent(self) -> dict[str, Any]:
+        """Updates and seconds of training, and on what, after ``rule``."""
+        return torch.load(self.weights, weights_only=True)["spent"]
+
+    def train(self) -> None:
+        """Train, from the weights of ``start`` or from where this was stopped; write weights."""
+        cli, draft = self.make(), DRAFTS / f"{self.weights.stem}.ckpt"
+        if self.start is not None and not self.student:
+            cli.model.load_state_dict(self.start.rule().state_dict())
+        keep = ModelCheckpoint(
+            DRAFTS,
+            draft.stem,
+            every_n_epochs=KEEP_EVERY,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        recipe = Recipe(self.seconds, self.updates)
+        cli.trainer.callbacks += [recipe, keep]
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")
+            cli.datamodule.num_workers = WORKERS if isinstance(cli.datamodule, Scenes) else 0
+        resume = draft if draft.exists() else None
+        print(f"{self.name}: training {'goes on' if resume else 'begins'}", flush=True)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
+        WEIGHTS.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.weights) as path:
+            torch.save({"weights": recipe.average.state_dict(), "spent": recipe.record()}, path)
+        draft.unlink(missing_ok=True)
+
+
+def write_words() -> None:
+    """Write the tokenizers of all captions of the emoji in every style, and of the scenes, unless
+    they are there.
+    """
+    sources = {
+        WORDS: partial(Emoji, styles=STYLES, captions=Captions(1, 1, 1, 1)),
+        SCENE_WORDS: partial(Scenes, "pack", groups=SCENE_GROUPS),
+    }
+    for words, source in sources.items():
+        if not words.exists():
+            data = source()
+            data.setup()
+            words.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(words) as path:
+                data.tokenizer.save(path)
