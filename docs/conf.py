@@ -21,7 +21,11 @@ from sphinx.util.docutils import SphinxTranslator
 
 HERE = Path(__file__).parent
 HOMES = ("samplers.", "latent_ebm.")
-MODULES = ("latent_ebm.conditions", "latent_ebm.objectives")  # public, and no packages
+MODULES = (  # public, and no packages
+    "latent_ebm.applications.trained",
+    "latent_ebm.conditions",
+    "latent_ebm.objectives",
+)
 
 logger = logging.getLogger(__name__)
 

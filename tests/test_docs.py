@@ -15,6 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from latent_ebm import load
 from latent_ebm.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -57,11 +58,20 @@ def conditions(names: dict[str, Any]) -> None:
     assert (judge.predict(names["images_of_3"].flatten(1).numpy()) == 3).mean() > 0.7
 
 
+def draw_in_few_steps(names: dict[str, Any]) -> None:
+    assert names["images"].shape == (4, 3, 16, 16)
+    assert names["model"].weights == (1.0, 4.0)
+    assert names["student"].stage == 1
+    assert Path("four.png").stat().st_size > 0
+    assert load("one_step").sampler.num_steps == 1
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "student": student,
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
     "conditions": conditions,
+    "draw_in_few_steps": draw_in_few_steps,
     "train_on_your_table": train_on_your_table,
 }
 
