@@ -170,6 +170,16 @@ def test_all_comes_from_the_folder(browser: Browser, site: Path) -> None:
     assert (site / "ort" / "LICENSE").read_text().startswith("MIT License\n\nCopyright (c) Micro")
 
 
+def test_requests_elsewhere_are_blocked(browser: Browser) -> None:
+    found = browser.evaluate(
+        "Promise.race([new Promise((resolve) => document.addEventListener("
+        "'securitypolicyviolation', (event) => resolve(event.effectiveDirective))),"
+        " fetch('http://127.0.0.1:9/').catch(() => new Promise((resolve) => "
+        "setTimeout(resolve, 1000, 'sent')))])"
+    )
+    assert found == "connect-src"
+
+
 def test_a_model_that_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="guidance must be 1"):
         export_page(tiny_model(guidance=2.0), tmp_path / "site")
