@@ -66,12 +66,19 @@ def draw_in_few_steps(names: dict[str, Any]) -> None:
     assert load("one_step").sampler.num_steps == 1
 
 
+def text_to_image(names: dict[str, Any]) -> None:
+    assert names["x"].shape == (1, 3, 16, 16)
+    assert names["mine"].train.captions([0])[0] in names["glyphs"].names
+    assert all(Path(name).stat().st_size > 1000 for name in ("first.png", "eight.png", "grid.png"))
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "student": student,
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
     "conditions": conditions,
     "draw_in_few_steps": draw_in_few_steps,
+    "text_to_image": text_to_image,
     "train_on_your_table": train_on_your_table,
 }
 

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.data.base import TensorSet
-from latent_ebm.text import Tokenizer
+from latent_ebm.text import TextConditioner, Tokenizer
+
+NUM_COMPARED = 64  # captions that are split by two tokenizers
 
 
 class CaptionedSet(TensorSet):
@@ -76,3 +78,20 @@ class EpochOrder(DistributedSampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         drawn = torch.multinomial(self.weights, self.total_size, True, generator=generator)
         return iter(drawn[self.rank :: self.num_replicas].tolist())
+
+
+def check_tokenizer(loader: object, conditioner: object) -> None:
+    """Raise ``ValueError`` if the captions of ``loader`` become other tokens by the tokenizer of
+    ``conditioner``. Other loaders than those of a ``CaptionedSet``, and other parts than a
+    ``TextConditioner``, are not looked at.
+    """
+    rows = loader.dataset if isinstance(loader, DataLoader) else None
+    if not (isinstance(rows, CaptionedSet) and isinstance(conditioner, TextConditioner)):
+        return
+    texts = rows.captions(range(min(len(rows), NUM_COMPARED)))
+    ids, expected = rows.tokenizer(texts), conditioner.encoder.tokenizer(texts)
+    if not torch.equal(ids, expected):
+        raise ValueError(
+            "tokenizer of the data must be that of the conditioner, but they split captions such "
+            f"as {texts[0]!r} into other tokens"
+        )

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import Batch, BatchLike, Condition, as_batch
+from latent_ebm.data.captioned import check_tokenizer
 from latent_ebm.learning.resuming import adopt_settings, complete_batch, settings_of
 from samplers import PersistentChains
 from samplers.run_checks import check_finite
@@ -217,7 +218,11 @@ class LearningRule(LightningModule, ABC):
         self._settings["now"] = settings_of(self.trainer.optimizers)
 
     def on_train_start(self) -> None:
-        """Apply optimiser settings that differ from those of the checkpoint."""
+        """Apply optimiser settings that differ from those of the checkpoint. Raises
+        ``ValueError`` if the data and a conditioner of texts have different tokenizers.
+        """
+        for part in self.children():
+            check_tokenizer(self.trainer.train_dataloader, part)
         if "before" in self._settings:
             scheduled = self.scheduler is not None
             adopt_settings(

@@ -66,7 +66,9 @@ def test_steps_guidance_and_negative_are_chosen() -> None:
 
 
 REFUSED = [
-    (["model", "--prompt", "red " * 99], "must have at most"),
+    (["model", "--prompt", "red " * 10_000], "must have at most 3 words, got 10,000"),
+    (["model", "--prompt", "red", "--prompt", "bl\x00ue"], "prompts[1] must hold no control"),
+    (["model", "--prompt", "?!"], "must hold a word or be empty, got '?!'"),
     (["model", *PROMPTS, "--negative", "green"], "guidance must not be 1"),
     (["run/last.ckpt", "--negative", "green"], "--negative must come with --prompt"),
     (["nothing.ckpt", "--prompt", "red"], "nothing.ckpt"),
@@ -76,5 +78,27 @@ REFUSED = [
 @pytest.mark.parametrize(("arguments", "words"), REFUSED)
 def test_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", *arguments, "--out", "none.png"]) == 1
-    assert words in capsys.readouterr().err
-    assert not Path("none.png").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert not list(Path().glob("none*"))
+
+
+def test_data_with_other_tokens_than_the_conditioner_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Words would become other words, without a sign. Equal tokenizers are as good as one."""
+    data = Emoji(source="shapes", side=8)
+    data.setup()
+    words = list(data.tokenizer.words)
+    longest = data.tokenizer.max_words
+    same, other = (
+        part("latent_ebm.text.WordTokenizer", words=order, max_words=longest)
+        for order in (words, words[::-1])
+    )
+    config = text_to_image(same)
+    config["trainer"]["callbacks"] = []
+    assert fit(config, tmp_path, "--trainer.enable_checkpointing=false") == 0
+    config["data"]["init_args"]["tokenizer"] = other
+    assert fit(config, tmp_path) == 1
+    expected = "tokenizer of the data must be that of the conditioner, but they split captions"
+    assert expected in capsys.readouterr().err
