@@ -130,6 +130,7 @@ REFUSED = [
 def test_what_cannot_be_drawn_is_told(browser: Browser, prompt: str, message: str) -> None:
     assert draw(browser, prompt) == message
     assert browser.evaluate("document.querySelector('#message').className") == "error"
+    assert len(pictures(browser)) == 0
     assert draw(browser, "").startswith("1 of 1 pictures")
     assert browser.evaluate("document.querySelector('#message').className") == ""
 

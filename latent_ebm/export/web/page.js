@@ -108,8 +108,8 @@ function show({ data, dims: [, channels, height, width] }, caption) {
 /** Draw what the form asks for. */
 async function answer() {
   const number = Number(element("number").value), first = Number(element("seed").value);
-  const ids = tokenize(element("prompt").value, vocabulary);
   element("grid").replaceChildren();
+  const ids = tokenize(element("prompt").value, vocabulary);
   const condition = await encoder.run({ tokens: new ort.Tensor("int64", ids, [1, ids.length]) });
   let total = 0;
   for (let i = 0; i < number; i++) {
