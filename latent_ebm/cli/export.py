@@ -6,6 +6,7 @@ weights, the averages are written: they are the weights of its checkpoints.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -40,8 +41,9 @@ TRAINED: dict[type[LearningRule], str] = {  # the attribute that holds what a ru
 
 def run_export(args: argparse.Namespace) -> None:
     """Write what a checkpoint has trained in the form that ``args`` ask for."""
-    if args.web is None and args.runtime is not None:
-        raise ValueError(f"--runtime must come with --web, got {args.runtime!r} alone")
+    for name in ("steps", "guidance", "runtime"):
+        if args.web is None and (value := getattr(args, name)) is not None:
+            raise ValueError(f"--{name} must come with --web, got {value!r} alone")
     if args.web is not None:
         write_page(args)
         return
@@ -99,8 +101,18 @@ def write_page(args: argparse.Namespace) -> None:
         raise ValueError(f"--diffusers must come with --out, got --web {args.web!r}")
     out = check_new(check_folder(args.web, "--web"), "--web")
     model = read_model(args.checkpoint, out, args.trust)
+    steps = args.steps or model.sampler.num_steps
+    drawing = TextToImage(
+        model.conditioner,
+        model.denoiser,
+        replace(model.sampler, num_steps=steps),
+        model.shape,
+        model.guidance if args.guidance is None else args.guidance,
+        model.autoencoder,
+        model.weights,
+    )
     with applied(args.checkpoint):
-        export_page(model, out, args.runtime)
+        export_page(drawing, out, args.runtime)
     print(f"page, to be served by `python -m http.server -d {out}`: {out}")
 
 

@@ -138,7 +138,7 @@ def check_exportable(model: TextToImage) -> WordTokenizer:
     if sampler.num_steps > MAX_STEPS:
         raise ValueError(
             f"num_steps of the sampler must be at most {MAX_STEPS} to be exported, got "
-            f"{sampler.num_steps}: export a student of few steps"
+            f"{sampler.num_steps}"
         )
     if isinstance(sampler, ProbabilityFlow):
         raise ValueError(

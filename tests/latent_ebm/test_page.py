@@ -15,27 +15,32 @@ from latent_ebm.applications import TextToImage
 from latent_ebm.cli import main
 from latent_ebm.export import export_page, runtime
 from latent_ebm.text.tokenizer import split_words
+from samplers import DDIM
 from tests.browser import CHROMIUM, Browser, served
 
-from .drawing import noise_of, seeded, tiny_model
+from .drawing import NOISE, noise_of, seeded, tiny_model
 
 LEVELS = 1  # of 255 by which a pixel may differ
 
 
 @pytest.fixture(scope="module")
 def model() -> TextToImage:
-    return tiny_model(autoencoder=True).eval()
+    return tiny_model(autoencoder=True).eval()  # one step, no guidance
 
 
 @pytest.fixture(scope="module")
-def site(model: TextToImage, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page that the command line wrote, with the runtime that npm fetches."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page that the command line wrote for fewer steps than the folder says, without guidance,
+    with the runtime that npm fetches.
+    """
     for name in ("onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason="needs the extra onnx")
     folder = tmp_path_factory.mktemp("page")
-    model.save(folder / "model")
+    slow = tiny_model(DDIM(NOISE, 50), autoencoder=True, guidance=2.0)
+    slow.save(folder / "model")
+    options = ["--web", str(folder / "site"), "--steps", "1", "--guidance", "1"]
     with redirect_stderr(StringIO()) as told:
-        code = main(["export", str(folder / "model"), "--web", str(folder / "site")])
+        code = main(["export", str(folder / "model"), *options])
     if code == 1 and "error: npm" in told.getvalue():
         pytest.skip(f"needs the runtime: {told.getvalue()}")
     assert code == 0, told.getvalue()
@@ -223,6 +228,7 @@ def test_without_npm_or_network_it_says_what_to_do(
 
 USAGE = [
     (["--out", "model", "--runtime", "package"], 1, "--runtime must come with --web"),
+    (["--out", "model", "--steps", "2"], 1, "--steps must come with --web"),
     (["--web", "site", "--diffusers"], 1, "--diffusers must come with --out"),
     (["--web", "."], 1, "--web must be a new folder"),
     (["--web", "site"], 1, "nothing.ckpt"),

@@ -2,7 +2,7 @@
 
 import argparse
 
-from latent_ebm.cli.commands.options import Commands, add_checkpoint_command
+from latent_ebm.cli.commands.options import Commands, add_checkpoint_command, positive
 
 
 def add(commands: Commands) -> None:
@@ -33,6 +33,18 @@ def add(commands: Commands) -> None:
         help="write the folder of --out for the library diffusers; for diffusion models whose "
         "network is one of diffusers. A text-to-image model becomes a whole pipeline, and CKPT "
         "may be its folder",
+    )
+    command.add_argument(
+        "--steps",
+        type=positive,
+        help="with --web: number of steps of the sampler, at most 8 (default: that of the model)",
+    )
+    command.add_argument(
+        "--guidance",
+        type=float,
+        metavar="W",
+        help="with --web: weight of guidance, for a denoiser that has learnt a range of weights "
+        "(default: that of the model)",
     )
     command.add_argument(
         "--runtime",
