@@ -9,9 +9,9 @@ step from k = T is a complete generator. In practice a critic cannot see what th
 teacher.
 
 *Independent noise levels.* If guesses are noised to a level that is drawn apart from k, the critic
-also sees those of k = T with little noise or none, which is what one step needs. It then compares
-the data with guesses of all k together. This is how MobileDiffusion makes its model of one step
-(Zhao et al. 2023, arXiv:2311.16567).
+also sees those of k = T with little noise or none. Samples of one step are then sharper. But the
+critic compares the data with guesses of all k together, so those of one k may lack modes. This is
+how MobileDiffusion makes its model of one step (Zhao et al. 2023, arXiv:2311.16567).
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,8 @@ class UFOGen(AdversarialRule):
             ``alpha_k^2 / 2 v_k`` times the squared error of the guess.
         num_steps: The number T of steps of noise.
         independent: Whether the data and the guesses are noised to levels of their own, each
-            uniform in 0, ..., T - 1, rather than to k - 1: better for one step.
+            uniform in 0, ..., T - 1, rather than to k - 1: sharper in one step, but with the risk
+            of fewer modes.
         penalty: The weight g of ``g / 2 E|grad f|^2`` at real x in the critic's loss (R1,
             arXiv:1801.04406).
         penalty_every: The penalty is computed once in this many batches, and multiplied by their

@@ -295,6 +295,36 @@ def test_independent_levels_of_data_and_guesses() -> None:
     assert from_noise[t_fake == 0].float().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
+class Listening(nn.Module):
+    """A critic that keeps the label that it is told, and a generator that does so too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.schedule, self.a, self.heard = SCHEDULE, nn.Parameter(torch.ones(())), []
+
+    def forward(self, x: Tensor, t: Tensor, *, label: Tensor) -> Tensor:
+        self.heard.append(label)
+        return self.a * x[:, 0]
+
+
+class ListeningTable(Table):
+    def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor) -> Tensor:
+        self.times.append(label.tolist())  # pyright: ignore[reportArgumentType]
+        return super().forward(x_t, t)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_generator_and_critic_are_told_the_condition_of_every_row(independent: bool) -> None:
+    """For data and guesses, with and without the penalty, in either half of a batch."""
+    critic, told = Listening(), label_condition(torch.tensor([2, 0, 1]))
+    made = ufogen(ListeningTable(), critic, independent=independent, conditioner=ClassLabels(3))
+    made.losses((torch.randn(3, 1), told["label"]))
+    assert len(critic.heard) == 4  # data, guesses, the penalty at data; guesses again
+    assert all(torch.equal(label, told["label"]) for label in critic.heard)
+    heard = [seen for seen in made.generator.times if isinstance(seen, list)]
+    assert heard == [[2, 0, 1]] * 2
+
+
 @pytest.mark.parametrize(
     ("num_steps", "times"),
     [(1, [1.0]), (2, [1.0, 0.5]), (4, [1.0, 0.75, 0.5, 0.25])],
