@@ -131,10 +131,16 @@ def one_step(rule: LearningRule) -> tuple[nn.Module, tuple[int, ...]]:
     """The map from noise z to x that ``rule`` has trained, and the shape of z. Raises
     ``ValueError`` if there is none.
     """
+    if text_to_image(rule) is not None:
+        raise ValueError(
+            f"the checkpoint must hold a student without prompts to be written as .onnx, got "
+            f"{type(rule).__name__} with a text encoder: use --web, or "
+            "latent_ebm.export.export_text_to_image"
+        )
     if isinstance(rule, ScoreDistiller):
         return rule.student, rule.latent_shape
     if isinstance(rule, UFOGen):
-        return OneStep(rule.generator, rule.schedule.log_snr_range[0]), rule.shape  # pyright: ignore[reportArgumentType]
+        return OneStep(rule.generator, rule.schedule.log_snr_range[0]), rule.shape
     raise ValueError(
         "the checkpoint must hold a one-step student to be written as .onnx, got "
         f"{type(rule).__name__}"

@@ -145,6 +145,13 @@ class TextConditioner(Conditioner):
             {name: entry.expand(num, *entry.shape) for name, entry in null.items()}, null
         )
 
+    def in_turn(self, num: int) -> Condition:
+        """Raises ``ValueError``: there is no list of prompts to choose from."""
+        raise ValueError(
+            "prompts must be given for samples of a model of texts, as by --prompt TEXT of "
+            "latent-ebm sample, got none"
+        )
+
     def tokens(self, prompts: Sequence[str], *, strict: bool = False) -> Condition:
         """What a batch carries for ``prompts``: ``tokens`` (n, m); the null is the empty prompt.
 

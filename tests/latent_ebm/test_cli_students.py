@@ -151,6 +151,23 @@ def test_weights_that_are_not_learnt_are_refused(capsys: pytest.CaptureFixture[s
     assert not Path("none.npz").exists()
 
 
+REFUSED = [
+    (
+        ["export", "UFOGen/last.ckpt", "--out", "none.onnx"],
+        "without prompts to be written as .onnx",
+    ),
+    (["sample", "UFOGen/last.ckpt", "--out", "none.npz"], "as by --prompt TEXT of latent-ebm"),
+    (["sample", "UFOGen/last.ckpt", *PROMPTS, "--guidance", "nan", "--out", "none.npz"], "finite"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED)
+def test_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 1
+    assert words in capsys.readouterr().err
+    assert not list(Path().glob("none.*"))
+
+
 @pytest.mark.parametrize("source", [TEACHER, "teacher/model"])
 def test_a_yaml_file_names_parts_of_a_text_to_image_model(source: str) -> None:
     """Checkpoint or folder: what replaces the loader is the configuration of the part alone."""
