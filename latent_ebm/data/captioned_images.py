@@ -6,6 +6,7 @@ with an object ``{"file": ..., "caption": ...}`` per line. Files are named relat
 
 import csv
 import json
+import reprlib
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from torch import Tensor
 from latent_ebm.data.base import DataModule, Pair, make_generator
 from latent_ebm.data.captioned import CaptionedSet
 from latent_ebm.data.images import decode
-from latent_ebm.files.images import find_images
+from latent_ebm.files.images import SUFFIXES, find_images
 from latent_ebm.files.limits import MAX_ENTRIES
 from latent_ebm.foreign import check_file, reading
 from latent_ebm.text import Tokenizer, WordTokenizer
@@ -25,6 +26,7 @@ from samplers.checks import check_counts
 
 TABLES, COLUMNS = ("captions.csv", "captions.jsonl"), ("file", "caption")
 MAX_TABLE = 2**28  # bytes
+MAX_WORDS = 256  # of a caption, unless a tokenizer is given: a batch is as wide as the longest
 HELD_SHARE = 0.1  # of the images, for validation and for test
 
 
@@ -97,6 +99,8 @@ def read_captions(folder: Path) -> tuple[list[Path], list[str]]:
 def check_images(folder: Path, table: Path, names: Sequence[str]) -> None:
     """Raise ``ValueError`` for ``names`` that are no images of ``folder``; warn of others."""
     present = {path.relative_to(folder).as_posix() for path in find_images(folder)}
+    if odd := [name for name in names if name not in present and (folder / name).is_file()]:
+        raise ValueError(f"{table} must name images ({', '.join(SUFFIXES)}), got {odd[0]!r}")
     if missing := [name for name in names if name not in present]:
         raise ValueError(
             f"{table} must name images that exist: {len(missing)} of {len(names)} do not, the "
@@ -201,5 +205,14 @@ class CaptionedImages(DataModule):
 
 
 def vocabulary(texts: Sequence[str]) -> WordTokenizer:
-    """The tokenizer of all words of ``texts``, as long as the longest of these."""
-    return WordTokenizer.count(texts, max_words=max(1, *(len(split_words(t)) for t in texts)))
+    """The tokenizer of all words of ``texts``, as long as the longest of these.
+
+    Raises ``ValueError`` if that has more than ``MAX_WORDS`` words.
+    """
+    longest = max(texts, key=lambda text: len(split_words(text)))
+    if (num := len(split_words(longest))) > MAX_WORDS:
+        raise ValueError(
+            f"captions must have at most {MAX_WORDS} words, unless a tokenizer is given, got "
+            f"{num:,}: {reprlib.repr(longest)}"
+        )
+    return WordTokenizer.count(texts, max_words=max(1, num))

@@ -39,12 +39,13 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "more").mkdir()
     for i, name in enumerate(NAMES):
         Image.fromarray(np.full((6, 6), 20 * i, np.uint8)).save(tmp_path / name)
+    (tmp_path / "4.gif").write_bytes(b"GIF89a")
     return tmp_path
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_every_image_keeps_its_caption(folder: Path, kind: str) -> None:
-    write(folder, rows(), kind)
+    write(folder, rows()[::-1], kind)
     data = CaptionedImages(str(folder), size=4, num_test=2)
     data.setup()
     parts = (data.train, data.val, data.test)
@@ -90,6 +91,10 @@ def no_image(folder: Path) -> None:
     (folder / "3.png").write_text("not a picture")
 
 
+def latin(folder: Path) -> None:
+    (folder / "captions.csv").write_bytes("file,caption\n0.png,caf\u00e9\n".encode("latin-1"))
+
+
 def other_size(folder: Path) -> None:
     write(folder, rows())
     Image.new("L", (5, 6)).save(folder / "3.png")
@@ -120,6 +125,9 @@ def text(content: str, name: str = "captions.csv") -> Callable[[Path], object]:
         (change(4, caption=" "), r"captions.csv must hold a file and a caption .* row 5 has no"),
         (change(4, file=""), r"must hold a file and a caption per row: row 5 has no file"),
         (change(4, caption="a\x00b"), r"the caption of '4.png' in .* no control characters"),
+        (change(4, caption="red " * 10_000), r"at most 256 words, unless .* got 10,000: 'red"),
+        (change(4, file="4.gif"), r"must name images \(.png, .*\), got '4.gif'"),
+        (latin, r"captions.csv must hold a file and a caption per row: 'utf-8' codec"),
         (corrupt, r"3.png must hold a plain image"),
         (no_image, r"3.png must hold a plain image"),
         (other_size, r"images must have one size .* --size 5"),
