@@ -167,6 +167,18 @@ def test_an_adapter_that_is_off_or_new_changes_nothing(
     assert torch.equal(draw(with_network(student, new), 1), draw(student, 1))
 
 
+def test_an_adapter_fits_a_student_that_takes_guidance(
+    trained: tuple[Preconditioned, Preconditioned], adapter: Path
+) -> None:
+    network, told = trained[1].network, dict(encoder().encode(["left", "right"]))
+    assert isinstance(network, MobileUNet)
+    x, level = torch.randn(2, *SHAPE), torch.zeros(2)
+    guided = peft.PeftModel.from_pretrained(network.with_guidance(), adapter)
+    plain = peft.PeftModel.from_pretrained(copy.deepcopy(network), adapter)
+    assert torch.equal(guided(x, level, **told, guidance=torch.ones(2)), plain(x, level, **told))
+    assert not torch.equal(plain(x, level, **told), network(x, level, **told))
+
+
 def test_an_adapter_that_is_merged_is_saved_with_the_student(
     trained: tuple[Preconditioned, Preconditioned], adapter: Path, tmp_path: Path
 ) -> None:
