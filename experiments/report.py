@@ -18,6 +18,7 @@ from experiments.mnist_diffusion import report as mnist_diffusion
 from experiments.pinwheel import report as pinwheel
 from experiments.self_adversarial import report as self_adversarial
 from experiments.stacked_digits import report as stacked_digits
+from experiments.text_to_image import report as text_to_image
 from experiments.universal import report as universal
 
 SECTIONS: tuple[Callable[[], str], ...] = (
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[], str], ...] = (
     mnist_diffusion.section,
     diffusion_gan.section,
     stacked_digits.section,
+    text_to_image.section,
     flow.section,
     summary.section,
     gpu.section,

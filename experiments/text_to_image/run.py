@@ -77,8 +77,8 @@ def open_base(seed: int) -> Run:
 
 def open_student(kind: str, seed: int, **budget: float) -> Run:
     """A student of few steps."""
-    options, amount = (f"--seed_everything={seed}", *OPEN), "-".join(budget)
-    start = open_base(seed)
+    options = (f"--seed_everything={seed}", *OPEN, "--trainer.gradient_clip_val=null")
+    start, amount = open_base(seed), "-".join(budget)
     return Run(f"{kind}-{amount}-{seed}", BASE, options, start=start, student=kind, **budget)
 
 

@@ -1,0 +1,147 @@
+"""The section of the report on text to image, from stored results."""
+
+from typing import Any
+
+from experiments.common import is_run, results
+from experiments.tables import spread, table
+from experiments.text_to_image.students import STUDENTS
+from experiments.text_to_image.switches import SWITCHES
+
+Found = dict[str, Any]
+NAMES = ("other R@1", "people R@1", "held out R@1", "held out R@5", "base", "gender", "tone")
+BARS = ("0.95", "-", "0.70", "0.90", "0.95", "0.88", "0.75")
+OPEN = ("right", "coverage", "kl", "distance")
+CHECKS = ("background", "number", "glyphs", "relation", "all")
+INTRODUCTION = """## Text to image on emoji: `python -m experiments.text_to_image`
+
+Pictures are judged by the nearest glyph among all 3,781 of the pack's Twemoji (pixels, mean
+squares); glyphs that look the same count as right. R@k is the share of names whose glyph is among
+the k nearest. `regression` is the same network, told the text and noise alone: it draws the
+average of all pictures that fit, and a diffusion model is worth something where it does better."""
+
+SWITCHED = """\
+**Changes of MobileDiffusion**, each alone in a plain network of 16x16 pixels, and all together:
+cost of a picture in one call on one core, and names after 2,000 updates of 64 rows (15 steps,
+guided). Attention with ReLU is also learnt by 500 more updates of the plain network, beside as
+many with softmax."""
+OPENED = """\
+**Open captions**, 16x16 pixels, three styles. *Kinds* ("food", "a flag") have 9 to 4,676 right
+answers, and *names* without their style three. Shares of pictures whose nearest glyph is right;
+different right answers, over the number that uniform draws would give; KL divergence of subgroups
+or styles from those of the answers; distance to the nearest glyph, of which blurred averages are
+far."""
+SCENES = """\
+**Scenes** of 1 to 3 animals, of 159, on 8 backgrounds, as an exact parser reads them: shares of
+pictures with the right background and relation (where the caption tells them), number and multiset
+of glyphs, and all of it."""
+
+
+def section() -> str:
+    """All tables there are."""
+    stored = results("text_to_image")
+    parts = [base(stored), switches(stored), openness(stored), scenes(stored)]
+    found = [part for part in parts if part]
+    return "\n\n".join([INTRODUCTION, *found]) if found else ""
+
+
+def seeds(stored: Found, name: str, label: str = "") -> list[Found]:
+    """The results of a run, one per seed."""
+    short = {key.removesuffix(label): run for key, run in stored.items() if key.endswith(label)}
+    return [run for key, run in short.items() if is_run(key, f"{name}-")]
+
+
+def cells(runs: list[Found], keys: tuple[str, ...]) -> list[str]:
+    return [spread(run.get(key) for run in runs) for key in keys]
+
+
+def base(stored: Found) -> str:
+    """How well names are drawn, seen ones and compositions that were held out."""
+    kinds = {
+        "regression": seeds(stored, "regression"),
+        "one step, guided": seeds(stored, "base", "-1"),
+        "15 steps": seeds(stored, "base", "-unguided"),
+        "15 steps, guided": seeds(stored, "base", "-15"),
+    }
+    rows = [[name, *cells(runs, NAMES)] for name, runs in kinds.items() if runs]
+    if not rows:
+        return ""
+    updates = spread(run["updates"] for run in kinds["15 steps, guided"])
+    return f"""\
+**Names.** 32x32 pixels, half an hour of one core: 600 s of regression, then 1,200 s of diffusion
+({updates} updates). Guidance is 1.5. Two of the 18 compositions of gender and skin tone of 67
+professions and activities were held out, with the shares whose base, gender and tone are right.
+
+{table(["", *NAMES], [*rows, ["goal", *BARS]])}"""
+
+
+def switches(stored: Found) -> str:
+    """What each change of the network costs, saves and does to pictures."""
+    costs, rows = stored.get("costs", {}), list[list[str]]()
+    for name in SWITCHES:
+        runs = seeds(stored, f"switch-{name.replace(' ', '_')}")
+        if name in costs:
+            cost = costs[name]
+            size = [f"{cost[key] / 1e6:.2f}" for key in ("parameters", "multiply-adds")]
+            rows.append([name, *size, f"{cost['ms']:.2f}", *cells(runs, NAMES[:3])])
+    for weights in ("softmax", "relu"):
+        runs = seeds(stored, f"tuned-{weights}")
+        rows.append([f"plain, tuned with {weights}", *"---", *cells(runs, NAMES[:3])])
+    head = ["", "parameters, 10^6", "multiply-adds, 10^6", "ms", *NAMES[:3]]
+    return (
+        f"""{SWITCHED}
+
+{table(head, rows)}"""
+        if costs
+        else ""
+    )
+
+
+def openness(stored: Found) -> str:
+    """How well captions are drawn that leave the picture open."""
+    teachers = {
+        f"teacher, {steps} steps": seeds(stored, "open-base", f"-{steps}")
+        for steps in (1, 2, 4, 8, 15, 50)
+    }
+    kinds = {"regression": seeds(stored, "open-regression"), **teachers}
+    for budget, text in (("seconds", "equal time"), ("updates", "equal updates")):
+        for student in STUDENTS:
+            for label in ("", "-1", "-4"):
+                kinds[f"{student}{label}, {text}"] = seeds(stored, f"{student}-{budget}", label)
+    rows = [
+        [name, spread(run["updates"] for run in runs), *cells(runs, tuple(columns()))]
+        for name, runs in kinds.items()
+        if runs
+    ]
+    return (
+        f"""{OPENED}
+
+{table(["", "updates", *columns().values()], rows)}"""
+        if rows
+        else ""
+    )
+
+
+def columns() -> dict[str, str]:
+    """Headings of the metrics of open captions."""
+    sorts = {"kinds": "kinds", "styles": "names"}
+    return {f"{sort} {key}": f"{name}: {key}" for sort, name in sorts.items() for key in OPEN}
+
+
+def scenes(stored: Found) -> str:
+    """What scenes of one to three glyphs show."""
+    rows: list[list[str]] = []
+    for device in ("cpu", "cuda"):
+        for steps in (1, 8, 50):
+            runs = seeds(stored, f"scenes-{device}", f"-{steps}")
+            for num in ("1", "2", "3"):
+                parts = [run[num] for run in runs]
+                if runs:
+                    where = f"{runs[0]['device']}, {runs[0]['seconds']:.0f} s, {steps} steps"
+                    rows.append([where, num, *cells(parts, CHECKS)])
+    return (
+        f"""{SCENES}
+
+{table(["", "glyphs", *CHECKS], rows)}"""
+        if rows
+        else ""
+    )
