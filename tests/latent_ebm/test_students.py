@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from latent_ebm.applications.trained import text_to_image
-from latent_ebm.autoencoders import LatentSpace
+from latent_ebm.autoencoders import LatentSpace, PatchPCA
 from latent_ebm.conditions import Batch
 from latent_ebm.denoisers import FromNoise, Preconditioned
 from latent_ebm.distillation import (
@@ -141,7 +141,8 @@ class Attentive(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q = self.scale * x
         if self.fused:
-            return scaled_dot_product_attention(q, x, x).sin().sum((1, 2))
+            q, x = q[:, None], x[:, None]  # a head: only then is the kernel fused
+            return scaled_dot_product_attention(q, x, x).sin().sum((1, 2, 3))
         share = (q @ x.mT / x.shape[-1] ** 0.5).softmax(-1)
         return (share @ x).sin().sum((1, 2))
 
@@ -176,6 +177,31 @@ def test_networks_of_students_keep_the_names_of_the_base() -> None:
         denoiser = denoiser.denoiser if isinstance(denoiser, FromNoise) else denoiser
         assert isinstance(denoiser, Preconditioned)
         assert names <= {name for name, _ in denoiser.network.named_modules()}
+
+
+def test_students_in_latents_draw_images() -> None:
+    """Those of the rule, decoded by the autoencoder that the teacher has been trained with."""
+    torch.manual_seed(0)
+    autoencoder = PatchPCA(channels=4, patch=2).fit(torch.rand(20, 3, 8, 8) * 2 - 1)
+    tell = TextConditioner(TextTransformer(WordTokenizer(["red"], max_words=2), dim=8))
+    network = MobileUNet((4, 4, 4), 8, (8,), (1,), (1,), (True,), (True,))
+    base, shape = Preconditioned(network, VPCosine(-7, 9)), (4, 4, 4)
+    more = {"conditioner": tell, "latents": autoencoder}
+    rules = [
+        Progressive(base, None, shape, ADAM, 4, 2, guidance=(1.0, 3.0), **more),
+        UFOGen(base, None, shape, ADAM, **more),
+        DistributionMatching(base, OneStep(base), None, shape, ADAM, guidance=1.5, **more),
+    ]
+    for rule in rules:
+        losses = rule.losses(Batch(torch.rand(4, 3, 8, 8), tell.tokens(["red"] * 4), None))
+        assert all(loss.isfinite() for loss in losses.values())
+        model = text_to_image(rule)
+        assert model is not None
+        x = model.generate(["red", ""], generator=torch.Generator().manual_seed(0))
+        told = tell.tokens(["red", ""])
+        expected = rule.generate(2, told, generator=torch.Generator().manual_seed(0))["x"]
+        assert x.shape == (2, 3, 8, 8)
+        torch.testing.assert_close(x, expected.clamp(-1, 1), atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_no_text_to_image_model() -> None:
