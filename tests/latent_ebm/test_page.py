@@ -15,7 +15,7 @@ from latent_ebm.applications import TextToImage
 from latent_ebm.cli import main
 from latent_ebm.export import export_page, runtime
 from latent_ebm.text.tokenizer import split_words
-from samplers import DDIM
+from samplers import Renoising
 from tests.browser import CHROMIUM, Browser, served
 
 from .drawing import NOISE, noise_of, seeded, tiny_model
@@ -25,7 +25,7 @@ LEVELS = 1  # of 255 by which a pixel may differ
 
 @pytest.fixture(scope="module")
 def model() -> TextToImage:
-    return tiny_model(autoencoder=True).eval()  # one step, no guidance
+    return tiny_model(Renoising(NOISE, 1), autoencoder=True).eval()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason="needs the extra onnx")
     folder = tmp_path_factory.mktemp("page")
-    slow = tiny_model(DDIM(NOISE, 50), autoencoder=True, guidance=2.0)
+    slow = tiny_model(Renoising(NOISE, 50), autoencoder=True, guidance=2.0)
     slow.save(folder / "model")
     options = ["--web", str(folder / "site"), "--steps", "1", "--guidance", "1"]
     with redirect_stderr(StringIO()) as told:
