@@ -15,8 +15,9 @@ from experiments.diffusion_gan.run import measure
 from experiments.self_adversarial.report import count, unlike_density, verdict
 from experiments.tables import spread
 from latent_ebm.cli import main
-from latent_ebm.data import MNIST, Images, Toy2D
+from latent_ebm.data import MNIST, Emoji, Images, Scenes, Toy2D
 from latent_ebm.data.base import Pair
+from latent_ebm.text import WordTokenizer
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").glob("*/*.yaml"))
@@ -84,18 +85,20 @@ def test_takes_a_step(
     monkeypatch.setattr(MNIST, "load", fake_mnist)
     monkeypatch.setattr(MNIST, "prepare_data", lambda self: None)
     monkeypatch.setattr(Images, "load", fake_images)
-    assert (
-        main(
-            [
-                "fit",
-                "--config",
-                str(path),
-                "--trainer.fast_dev_run=true",
-                "--trainer.enable_progress_bar=false",
-            ]
-        )
-        == 0
-    )
+    short = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]
+    drawn = on_shapes(path) if path.parent.name == "text_to_image" else []
+    assert main(["fit", "--config", str(path), *short, *drawn]) == 0
+
+
+def on_shapes(path: Path) -> list[str]:
+    """Options by which a file on emoji learns drawn shapes; their words are written as it says."""
+    Path("runs/text_to_image").mkdir(parents=True)
+    for name, data in {"words": Emoji("shapes", num_val=8), "scene_words": Scenes()}.items():
+        data.setup()
+        assert isinstance(data.tokenizer, WordTokenizer)
+        data.tokenizer.save(f"runs/text_to_image/{name}.json")
+    own = ["num_val=8"] if path.stem == "base" else ["groups=null", "num=64"]
+    return [f"--data.init_args.{option}" for option in ("source=shapes", *own)]
 
 
 def test_spread_says_mean_deviation_and_number() -> None:

@@ -2,7 +2,8 @@
 
 ``DIR`` holds the folder ``emoji`` of the pack. Each run has a budget of seconds (of the CPU, or of
 the wall on a GPU) or of updates, is kept with its weights in ``outputs``, and goes on where it was
-stopped when the same command is given again. ``--parts`` names what to run.
+stopped when the same command is given again. ``--parts`` names what to run; ``--parts words``
+writes the words of captions where ``latent-ebm fit`` looks for them, and nothing else.
 """
 
 import argparse
@@ -175,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("base", "open", "students", "switches", "scenes")
+    parts = ("words", "base", "open", "students", "switches", "scenes")
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--switches", nargs="*", default=SWITCHES, choices=SWITCHES)
@@ -184,6 +185,8 @@ def main() -> None:
     parser.add_argument("--scene", type=float, default=3600, help="seconds of a model of scenes")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.parts == ["words"]:
+        return write_words()
     os.chdir(HERE)  # from where the YAML files name their files
     write_words()
     for seed in args.seeds:

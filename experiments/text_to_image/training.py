@@ -23,7 +23,8 @@ STYLES = ("twemoji", "noto", "fluent")
 WEIGHTS, DRAFTS = OUTPUTS / NAME, HERE / "runs" / NAME
 WARM_UP, LEAST = 100, 0.03  # updates of rising rates; the last rate as a share of the first
 # the tokenizers that YAML files name
-WORDS, SCENE_WORDS = DRAFTS / "words.json", DRAFTS / "scene_words.json"
+PLACE = Path("runs") / NAME
+WORDS, SCENE_WORDS = PLACE / "words.json", PLACE / "scene_words.json"
 SCENE_GROUPS = ("animals-nature",)
 KEEP_EVERY, WORKERS = 10, 4  # epochs between checkpoints; processes that draw scenes for a GPU
 
@@ -127,7 +128,7 @@ class Run(NamedTuple):
     def make(self) -> Any:
         """Trainer, rule and data, before training."""
         quiet = [f"--trainer.enable_{part}=false" for part in ("progress_bar", "model_summary")]
-        cli = prepare(self.config, [*quiet, *self.options])
+        cli = prepare(self.config, [*quiet, "--trainer.max_epochs=-1", *self.options])
         if self.student and self.start is not None:
             cli.model = make_student(self.student, self.start.rule())
         return cli
