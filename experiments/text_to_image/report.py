@@ -67,7 +67,7 @@ def base(stored: Found) -> str:
         return ""
     updates = spread(run["updates"] for run in kinds["15 steps, guided"])
     return f"""\
-**Names.** 32x32 pixels, half an hour of one core: 600 s of regression, then 1,200 s of diffusion
+**Names.** 32x32 pixels, half an hour of one core: 500 s of regression, then 1,300 s of diffusion
 ({updates} updates). Guidance is 1.5. Two of the 18 compositions of gender and skin tone of 67
 professions and activities were held out, with the shares whose base, gender and tone are right.
 

@@ -56,12 +56,12 @@ Judge = Callable[[Draw], dict[str, Any]]
 
 def regression(seed: int) -> Run:
     """The picture as a function of the text: a denoiser that sees nothing but noise."""
-    return Run(f"regression-{seed}", BASE, (f"--seed_everything={seed}", *REGRESSION), 600)
+    return Run(f"regression-{seed}", BASE, (f"--seed_everything={seed}", *REGRESSION), 500)
 
 
 def base(seed: int) -> Run:
     """The diffusion model, which starts from the regression."""
-    return Run(f"base-{seed}", BASE, (f"--seed_everything={seed}",), 1200, start=regression(seed))
+    return Run(f"base-{seed}", BASE, (f"--seed_everything={seed}",), 1300, start=regression(seed))
 
 
 def open_regression(seed: int) -> Run:

@@ -18,6 +18,10 @@ from latent_ebm.text.tokenizer import Tokenizer
 from samplers.checks import check_counts, check_kind
 from samplers.run_checks import is_readable
 
+# Standard deviation of untrained vectors. A rare word is seen in few updates, each of which moves
+# an entry by about the learning rate: small vectors can be turned round by these.
+INIT_STD = 0.01
+
 
 class TextEncoder(Artefact, ABC):
     """Maps ids (n, m) of its ``tokenizer`` to vectors (n, m, ``dim``) and a mask (n, m)."""
@@ -69,7 +73,7 @@ class TextTransformer(TextEncoder):
             )
         self.register_buffer("table", table)
         self.embedding = token_embedding(tokenizer.num_tokens, dim, table)
-        self.position = nn.Parameter(torch.randn(tokenizer.max_tokens, dim) * dim**-0.5)
+        self.position = nn.Parameter(INIT_STD * torch.randn(tokenizer.max_tokens, dim))
         self.layers = nn.ModuleList(TextLayer(dim, num_heads, expansion) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
@@ -174,7 +178,7 @@ def token_embedding(num_tokens: int, dim: int, table: Tensor | None) -> nn.Modul
     if table is not None:
         return nn.Linear(table.shape[1], dim)
     embedding = nn.Embedding(num_tokens, dim)
-    nn.init.normal_(embedding.weight, std=dim**-0.5)
+    nn.init.normal_(embedding.weight, std=INIT_STD)
     return embedding
 
 

@@ -190,6 +190,19 @@ def test_the_null_is_trained(conditioner: TextConditioner) -> None:
     assert not embedding.weight.grad[UNKNOWN + 1 :].any()
 
 
+def test_few_updates_turn_the_vector_of_a_word_round(tokenizer: WordTokenizer) -> None:
+    """A rare word is seen some ten times; its vector must then say what it means."""
+    torch.manual_seed(0)
+    embedding = TextTransformer(tokenizer, dim=128).embedding
+    word, meaning = torch.tensor([3]), torch.randn(128).sign()
+    optimizer = torch.optim.Adam(embedding.parameters(), lr=2e-3)
+    for _ in range(12):
+        optimizer.zero_grad()
+        (-embedding(word) @ meaning).sum().backward()
+        optimizer.step()
+    assert torch.cosine_similarity(embedding(word), meaning[None]).item() > 0.9
+
+
 def test_no_prompt_is_no_row(conditioner: TextConditioner) -> None:
     assert conditioner.encode([])["text"].shape == (0, 6, 16)
 
