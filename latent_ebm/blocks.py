@@ -16,5 +16,9 @@ def in_blocks(
     """``function(x, condition)`` like rows of ``x`` (num, \\*event), of at most ``BLOCK`` rows at
     once.
     """
-    blocks = [slice(i, i + BLOCK) for i in range(0, max(len(x), 1), BLOCK)]
-    return torch.cat([function(x[rows], condition.rows(rows)) for rows in blocks])
+    return torch.cat([function(x[rows], condition.rows(rows)) for rows in blocks(len(x))])
+
+
+def blocks(num: int) -> list[slice]:
+    """``num`` rows as slices of at most ``BLOCK`` rows; one of none if there are no rows."""
+    return [slice(i, i + BLOCK) for i in range(0, max(num, 1), BLOCK)]

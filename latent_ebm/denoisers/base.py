@@ -25,6 +25,12 @@ class Denoiser(Artefact, ABC):
         (batch,).
         """
 
+    def at_rows(self, index: slice) -> "Denoiser":
+        """The denoiser of the rows at ``index`` of a batch: another one if it holds an entry for
+        each of them.
+        """
+        return self
+
     def score(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """``grad log q(x_t)`` like ``x_t`` (batch, \\*event), at times ``t``, a scalar or
         (batch,).

@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.blocks import in_blocks
+from latent_ebm.blocks import blocks
 from latent_ebm.conditions import Condition
 from latent_ebm.denoisers.base import Denoiser
 from samplers.checks import check_counts, check_kind
@@ -47,11 +47,13 @@ def generate(
     condition.check_rows(num)
     x_T = like(denoiser).new_empty(num, *shape).normal_(generator=generator)
     x_T = broadcast(denoiser.schedule(x_T.new_ones(()))[1], x_T) * x_T
+    told = condition.to(x_T.device)
 
-    def draw(x_T: Tensor, told: Condition) -> Tensor:
-        return sampler.sample(partial(denoiser, **told), x_T, generator=generator)
+    def draw(rows: slice) -> Tensor:
+        denoise = partial(denoiser.at_rows(rows), **told.rows(rows))
+        return sampler.sample(denoise, x_T[rows], generator=generator)
 
-    return in_blocks(draw, x_T, condition.to(x_T.device))
+    return torch.cat([draw(rows) for rows in blocks(num)])
 
 
 def like(module: nn.Module) -> Tensor:

@@ -109,7 +109,8 @@ class ClassifierFree(Denoiser):
         weight: The weight w: 1 is the denoiser's own conditional distribution; more gives samples
             that are more typical of the condition and less varied.
         null: What stands for no condition, or what samples should not be (a negative prompt): one
-            row for all, or one per row of every ``x_t``. ``condition.rows(slice(1)).unknown()`` is
+            row for all, or one per row of every ``x_t``, which ``generate`` hands out to its
+            blocks. ``condition.rows(slice(1)).unknown()`` is
             a condition's own null.
 
     Raises:
@@ -132,6 +133,10 @@ class ClassifierFree(Denoiser):
     def null(self) -> dict[str, Tensor]:
         """What stands for no condition, by name."""
         return {name: self.get_buffer(f"null_{name}") for name in self.names}
+
+    def at_rows(self, index: slice) -> "ClassifierFree":
+        null = {name: v if len(v) == 1 else v[index] for name, v in self.null.items()}
+        return ClassifierFree(self.denoiser.at_rows(index), self.weight, null)
 
     def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return classifier_free(self.denoiser, x_t, t, condition, self.null, self.weight)

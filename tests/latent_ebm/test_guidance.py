@@ -160,3 +160,19 @@ def test_samples_have_their_condition_in_every_block():
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_null_of_every_row_is_handed_out_to_blocks_of_rows():
+    """1,003 rows are drawn in three blocks, the last of which has three rows."""
+    exact, num = mixture(), 1003
+    label, other = label_condition(torch.arange(num) % 3), torch.arange(num) // 7 % 3
+
+    def draw(null: Tensor) -> Tensor:
+        guide, noise = ClassifierFree(exact, 1.5, label_condition(null)), torch.Generator()
+        noise.manual_seed(0)
+        return generate(guide, DDIM(exact.schedule, 2), (2,), num, label, generator=noise)
+
+    whole = draw(other)
+    for k in range(3):
+        mine = other == k
+        torch.testing.assert_close(whole[mine], draw(torch.tensor([k]))[mine])
