@@ -21,10 +21,11 @@ from latent_ebm.autoencoders import Autoencoder
 from latent_ebm.conditions import Condition
 from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.guidance import ClassifierFree
-from latent_ebm.guidance.distilled import at_weight, check_weight
+from latent_ebm.guidance.distilled import at_weight, check_range, check_weight
 from latent_ebm.text import TextConditioner
 from samplers.checks import as_shape, check_counts, check_kind, check_numbers
 from samplers.reverse import ReverseSampler
+from samplers.run_checks import check_finite
 
 
 class TextToImage(Artefact):
@@ -71,11 +72,15 @@ class TextToImage(Artefact):
                 f"{sampler.schedule}"
             )
         self.conditioner, self.denoiser, self.sampler = conditioner, denoiser, sampler
-        self.shape, self.guidance = as_shape(self, shape=tuple(shape)), guidance
-        self.autoencoder, self.weights = autoencoder, weights
+        self.shape, self.guidance = as_shape(self, shape=shape), guidance
+        if len(self.shape) != 3:
+            raise ValueError(f"shape must be (C, H, W), got {self.shape}")
+        self.autoencoder, self.weights = autoencoder, None
         if weights is not None:
-            check_weight(guidance, weights)
-        self.latent_shape = self.shape if autoencoder is None else autoencoder.latent_shape(shape)
+            self.weights = check_range("weights must be", weights)
+            check_weight(guidance, self.weights)
+        code = self.shape if autoencoder is None else autoencoder.latent_shape(self.shape)
+        self.latent_shape = code
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "TextToImage":
@@ -137,6 +142,7 @@ class TextToImage(Artefact):
         sampler = replace(self.sampler, num_steps=steps)
         z = generate(denoiser, sampler, self.latent_shape, count, told, generator=generator)
         x = z if self.autoencoder is None else self.autoencoder.decode(z)
+        check_finite("images", x, "the autoencoder is not finite at what the denoiser draws")
         return x.clamp(-1, 1)
 
     def guided(self, told: Condition, weight: float, negative: str | None) -> Denoiser:
@@ -158,8 +164,15 @@ class TextToImage(Artefact):
             return self.denoiser
         null = told.rows(slice(1)).unknown()
         if negative is not None:
-            null = self.conditioner.encode([negative])
+            null = self.encode_negative(negative)
         return ClassifierFree(self.denoiser, weight, null)
+
+    def encode_negative(self, negative: str) -> Condition:
+        """The condition of one row for ``negative``. Raises ``ValueError`` if it is refused."""
+        try:
+            return self.conditioner.encode([negative])
+        except ValueError as error:
+            raise ValueError(str(error).replace("prompts[0]", "negative")) from None
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:

@@ -40,10 +40,19 @@ def check_weights(
     """``weights``, a range of weights of guidance. Raises ``ValueError`` unless they are two
     finite numbers in order, and there is a ``conditioner``.
     """
-    if len(weights) != 2 or not weights[0] < weights[1]:
-        raise ValueError(f"guidance must be a weight or a range [least, greatest], got {weights}")
-    least, greatest = weights
-    check_numbers("guidance", "finite", least=least, greatest=greatest)
+    least, greatest = check_range("guidance must be a weight or", weights)
     if conditioner is None:
         raise ValueError(f"guidance must be 1 without a conditioner, got {weights}")
     return least, greatest
+
+
+def check_range(rule: str, weights: object) -> tuple[float, float]:
+    """``weights``. Raises ``ValueError``, which begins with ``rule``, unless they are two finite
+    numbers in order.
+    """
+    if isinstance(weights, Sequence) and not isinstance(weights, str) and len(weights) == 2:
+        least, greatest = weights
+        check_numbers("guidance", "finite", least=least, greatest=greatest)
+        if least < greatest:
+            return least, greatest
+    raise ValueError(f"{rule} a range [least, greatest], got {weights!r}")

@@ -66,11 +66,8 @@ class TextTransformer(TextEncoder):
         check_kind(self, Tokenizer, tokenizer=tokenizer)
         self.tokenizer, self.dim, self.depth = tokenizer, dim, depth
         self.num_heads, self.expansion = num_heads, expansion
-        if table is not None and table.shape[:-1] != (tokenizer.num_tokens,):
-            raise ValueError(
-                f"table must have shape ({tokenizer.num_tokens}, dimension), got "
-                f"{tuple(table.shape)}"
-            )
+        if table is not None:
+            check_table(table, tokenizer.num_tokens)
         self.register_buffer("table", table)
         self.embedding = token_embedding(tokenizer.num_tokens, dim, table)
         self.position = nn.Parameter(INIT_STD * torch.randn(tokenizer.max_tokens, dim))
@@ -182,9 +179,22 @@ def token_embedding(num_tokens: int, dim: int, table: Tensor | None) -> nn.Modul
     return embedding
 
 
+def check_table(table: Tensor, num: int) -> None:
+    """Raise ``ValueError`` unless ``table`` holds finite vectors (num, any dimension)."""
+    check_kind("TextTransformer", Tensor, table=table)
+    if table.shape[:-1] != (num,) or table.numel() == 0:
+        raise ValueError(f"table must have shape ({num}, dimension), got {tuple(table.shape)}")
+    if not table.is_floating_point():
+        raise ValueError(f"table must hold floating-point numbers, got {table.dtype}")
+    if is_readable(table) and not bool(table.isfinite().all()):
+        raise ValueError("table must be finite, got NaN or infinity")
+
+
 def check_tokens(tokens: Tensor, tokenizer: Tokenizer) -> None:
     """Raise ``ValueError`` unless ``tokens`` are ids (n, m) of ``tokenizer``."""
-    if tokens.ndim != 2 or tokens.shape[1] > tokenizer.max_tokens or tokens.is_floating_point():
+    check_kind("text encoder", Tensor, tokens=tokens)
+    whole = tokens.dtype in (torch.int32, torch.int64)
+    if tokens.ndim != 2 or tokens.shape[1] > tokenizer.max_tokens or not whole:
         raise ValueError(
             f"tokens must be integers of shape (n, at most {tokenizer.max_tokens}), got "
             f"{tokens.dtype} of shape {tuple(tokens.shape)}"

@@ -129,7 +129,10 @@ class WordTokenizer(Tokenizer):
         """
         check_counts("WordTokenizer", num_words=1 if num_words is None else num_words)
         check_list("captions", captions, Iterable)
-        counts = Counter(word for caption in captions for word in split_words(caption))
+        counts = Counter[str]()
+        for i, caption in enumerate(captions):
+            check_prompt(f"captions[{i}]", caption)
+            counts.update(split_words(caption))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         return cls(tuple(islice(ranked, num_words)), max_words)
 

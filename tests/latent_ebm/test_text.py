@@ -392,3 +392,23 @@ def test_a_long_unknown_word_is_named_in_short(tokenizer: WordTokenizer) -> None
     with pytest.warns(UserWarning, match="not known") as caught:
         tokenizer(["a" * 100_000])
     assert len(str(caught[0].message)) < 200
+
+
+def test_captions_of_other_kinds_are_refused() -> None:
+    for wrong in (3, ["red"], None, "re\x00d"):
+        with pytest.raises(ValueError, match=r"captions\[1\] must"):
+            WordTokenizer.count(["red", wrong])  # pyright: ignore[reportArgumentType]
+
+
+def test_a_table_holds_finite_numbers(tokenizer: WordTokenizer) -> None:
+    size = tokenizer.num_tokens
+    for wrong in ([1.0], torch.zeros(size, 4).long(), torch.full((size, 4), torch.nan)):
+        with pytest.raises(ValueError, match="table must"):
+            TextTransformer(tokenizer, dim=16, table=wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_tokens_are_integers(tokenizer: WordTokenizer) -> None:
+    encoder = TextTransformer(tokenizer, dim=16)
+    for wrong in ("red", torch.zeros(1, 2, dtype=torch.bool), torch.zeros(1, 2).char()):
+        with pytest.raises(ValueError, match="tokens must be"):
+            encoder(wrong)

@@ -154,6 +154,9 @@ WRONG = [
         "guidance must not be 1 with a negative prompt",
     ),
     ({"prompts": ["red red red red"]}, "at most 3"),
+    ({"prompts": ["red"], "guidance": 2, "negative": "?!"}, "^negative must hold a word"),
+    ({"prompts": ["red"], "guidance": 2, "negative": "red " * 4}, "^negative must have at most 3"),
+    ({"prompts": ["red"], "guidance": 2, "negative": ["red"]}, "^negative must be a string"),
 ]
 
 
@@ -172,3 +175,26 @@ def test_parts_must_fit() -> None:
         TextToImage(
             conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 3, 3), autoencoder=tiny().autoencoder
         )
+
+
+WEIGHTS = [(1.0,), (2.0, 1.0), (1.0, float("inf")), 3.0, ("a", "b"), (True, 2.0)]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_weights_are_two_finite_numbers_in_order(weights: object) -> None:
+    with pytest.raises(ValueError, match=r"(weights|guidance).* must be (a range|finite)"):
+        TextToImage(conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 2, 2), weights=weights)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("shape", [3, (3, 2), (3, 2, 2, 2), None])
+def test_a_shape_has_three_sides(shape: object) -> None:
+    with pytest.raises(ValueError, match="shape must be"):
+        TextToImage(conditioner(12), Exact(), DDIM(SCHEDULE, 2), shape)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_autoencoder_that_diverged_draws_nothing() -> None:
+    model = tiny()
+    assert model.autoencoder is not None
+    model.autoencoder.mean.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="images must be finite: 1 of 1 are not"):
+        model.generate(["red"], generator=generator())
