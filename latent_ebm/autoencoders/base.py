@@ -16,7 +16,7 @@ from torch import Tensor
 from latent_ebm.artefacts import Artefact
 from latent_ebm.blocks import BLOCK
 from samplers.base import check_finite, is_readable, normal_like
-from samplers.checks import as_shape, check_counts
+from samplers.checks import as_shape, check_counts, check_kind
 
 
 class Maps(NamedTuple):
@@ -100,17 +100,35 @@ class Autoencoder(LatentSpace, ABC):
         If latents are random, they are drawn with ``generator``; ``index`` is ignored. Raises
         ``ValueError`` for images of another shape.
         """
-        self.latent_shape(x.shape[1:])
+        self.check_event(x)
         return (self.maps(x).draw(generator) - self.mean) / self.deviation
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images (batch, in_channels, H, W) of latents ``z`` (batch, channels, h, w)."""
+        """Images (batch, in_channels, H, W) of latents ``z`` (batch, channels, h, w).
+
+        Raises ``ValueError`` for latents of another shape.
+        """
+        check_kind(self, Tensor, z=z)
+        if z.ndim != 4 or z.shape[1] != self.channels or not z.is_floating_point():
+            raise ValueError(
+                f"z must be floating-point latents (batch, {self.channels}, h, w), got {z.dtype} "
+                f"of shape {tuple(z.shape)}"
+            )
         return self.images(z * self.deviation + self.mean)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions of images ``x`` (batch, in_channels, H, W), by the means of latents."""
-        self.latent_shape(x.shape[1:])
+        self.check_event(x)
         return self.images(self.maps(x).mean)
+
+    def check_event(self, x: Tensor) -> None:
+        """Raise ``ValueError`` unless ``x`` are floating-point images (batch, in_channels, H, W)
+        with sides that ``factor`` divides.
+        """
+        check_kind(self, Tensor, x=x)
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating-point images, got {x.dtype}")
+        self.latent_shape(x.shape[1:])
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
         """Shape of the latents of images of ``shape`` (in_channels, H, W).
@@ -118,7 +136,7 @@ class Autoencoder(LatentSpace, ABC):
         Raises ``ValueError`` for a shape of other channels, or sides that ``factor`` does not
         divide.
         """
-        shape, f = as_shape(self, shape=tuple(shape)), self.factor
+        shape, f = as_shape(self, shape=shape), self.factor
         if len(shape) != 3 or shape[0] != self.in_channels or any(side % f for side in shape[1:]):
             raise ValueError(
                 f"shape must be ({self.in_channels}, H, W) with sides that are multiples of {f}, "
@@ -144,8 +162,19 @@ class Autoencoder(LatentSpace, ABC):
     def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
         """Standardise latents by ``mean`` and ``deviation`` (channels,) of their channels.
 
-        Raises ``ValueError`` for a channel that is constant.
+        Raises ``ValueError`` for a channel that is constant, and for statistics of another shape
+        or that are no finite numbers.
         """
+        for name, value in {"mean": mean, "deviation": deviation}.items():
+            check_kind(self, Tensor, **{name: value})
+            if value.shape != (self.channels,):
+                raise ValueError(
+                    f"{name} must have shape ({self.channels},), got {tuple(value.shape)}"
+                )
+            if is_readable(value) and not bool(value.isfinite().all()):
+                raise ValueError(f"{name} must be finite, got {value.tolist()}")
+        if is_readable(deviation) and bool((deviation < 0).any()):
+            raise ValueError(f"deviation must not be negative, got {deviation.tolist()}")
         if is_readable(deviation) and bool((deviation == 0).any()):
             index = int((deviation == 0).int().argmax())
             raise ValueError(f"latents must vary, but channel {index} is constant")
@@ -157,6 +186,7 @@ def check_images(x: Tensor) -> None:
     """Raise ``ValueError`` unless ``x`` are images (n >= 1, C, H, W), and ``FloatingPointError``
     unless they are finite.
     """
+    check_kind("autoencoder", Tensor, x=x)
     if x.ndim != 4 or len(x) == 0 or not x.is_floating_point():
         raise ValueError(
             f"x must be floating-point images (n >= 1, C, H, W), got {x.dtype} of shape "

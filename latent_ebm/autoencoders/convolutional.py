@@ -14,7 +14,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 from latent_ebm.autoencoders.base import Autoencoder, Maps
 from latent_ebm.autoencoders.pca import PatchPCA
 from latent_ebm.networks.unet import NUM_GROUPS, zeroed
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind
 
 LOG_DEVIATION = -3.0  # of random latents at first, whose own deviation is 1
 
@@ -74,6 +74,7 @@ class ConvAutoencoder(Autoencoder):
 
         Raises ``ValueError`` for a ``pca`` of other channels or patches.
         """
+        check_kind(self, PatchPCA, pca=pca)
         for name in ("in_channels", "channels", "factor"):
             if getattr(pca, name) != getattr(self, name):
                 raise ValueError(
@@ -92,6 +93,9 @@ class ConvAutoencoder(Autoencoder):
 
         Raises ``ValueError`` for an encoder of other sizes.
         """
+        check_kind(self, ConvAutoencoder, trained=trained)
+        if trained.random != self.random:
+            raise ValueError(f"random of trained must be {self.random}, got {trained.random}")
         parts = {name: part for name, part in trained.named_children() if name != "decoder"}
         for name, part in parts.items():
             own, state = self.get_submodule(name), part.state_dict()

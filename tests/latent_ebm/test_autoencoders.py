@@ -249,3 +249,38 @@ def test_other_models_are_refused(diffusers, tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ImportError, match=r"pip install 'latent-ebm\[diffusers\]'"):
         load_autoencoder(tmp_path)
+
+
+NAN = float("nan")
+WRONG = {
+    "no tensor": (lambda a: a.encode("x"), "x must be a Tensor"),
+    "bytes": (lambda a: a.encode(torch.zeros(1, 3, 8, 8).byte()), "x must be floating-point"),
+    "channels": (lambda a: a.decode(torch.zeros(1, 3, 4, 4)), r"z must be .* \(batch, 4, h, w\)"),
+    "one latent": (lambda a: a.decode(torch.zeros(4, 4, 4)), "z must be"),
+    "a number": (lambda a: a.latent_shape(8), "shape must be"),
+    "nan": (
+        lambda a: a.set_statistics(torch.zeros(4), torch.full((4,), NAN)),
+        "deviation must be",
+    ),
+    "sign": (lambda a: a.set_statistics(torch.zeros(4), -torch.ones(4)), "must not be negative"),
+    "size": (lambda a: a.set_statistics(torch.zeros(1), torch.ones(1)), r"shape \(4,\), got \(1,"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_images_latents_and_statistics_are_refused(name: str) -> None:
+    call, message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        call(PatchPCA(channels=4, patch=2))
+
+
+def test_an_encoder_of_another_kind_is_not_taken() -> None:
+    small = {"channels": 4, "patch": 2, "width": 8, "depth": 1}
+    plain, drawn = ConvAutoencoder(**small), ConvAutoencoder(**small, random=True)
+    for one, other in ((plain, drawn), (drawn, plain)):
+        with pytest.raises(ValueError, match="random of trained must be"):
+            one.take_encoder(other)
+    with pytest.raises(ValueError, match="trained must be a ConvAutoencoder"):
+        plain.take_encoder(PatchPCA(channels=4, patch=2))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="pca must be a PatchPCA"):
+        plain.start(drawn)  # pyright: ignore[reportArgumentType]
