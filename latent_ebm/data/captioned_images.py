@@ -22,7 +22,7 @@ from latent_ebm.files.limits import MAX_ENTRIES
 from latent_ebm.foreign import check_file, reading
 from latent_ebm.text import Tokenizer, WordTokenizer
 from latent_ebm.text.tokenizer import check_prompt, split_words
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind
 
 TABLES, COLUMNS = ("captions.csv", "captions.jsonl"), ("file", "caption")
 MAX_TABLE = 2**28  # bytes
@@ -160,6 +160,8 @@ class CaptionedImages(DataModule):
         given = {"size": size, "num_val": num_val, "num_test": num_test}
         check_counts(self, **{k: v for k, v in given.items() if v is not None})
         check_counts(self, max_entries=max_entries)
+        if tokenizer is not None:
+            check_kind(self, Tokenizer, tokenizer=tokenizer)
         self.path, self.size, self.tokenizer = path, size, tokenizer
         self.num_val, self.num_test, self.max_entries = num_val, num_test, max_entries
 

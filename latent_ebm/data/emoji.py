@@ -129,7 +129,7 @@ class Emoji(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         check_source(source)
-        if isinstance(held_out, str) or not held_out:
+        if isinstance(held_out, str) or not isinstance(held_out, Sequence) or not held_out:
             raise ValueError(f"held_out must be a list of splits, got {held_out!r}")
         if len(background) != 3:
             raise ValueError(f"background must be three numbers, got {background!r}")
@@ -142,6 +142,8 @@ class Emoji(DataModule):
         self.source, self.path, self.styles, self.side = source, path, styles, side
         self.rule = Captions() if captions is None else captions
         check_kind(self, Captions, captions=self.rule)
+        if tokenizer is not None:
+            check_kind(self, Tokenizer, tokenizer=tokenizer)
         self.tokenizer, self.held_out, self.num_val = tokenizer, held_out, num_val
         self.family_power = family_power
         self.background = torch.tensor(list(background), dtype=torch.float32)

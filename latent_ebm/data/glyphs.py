@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from samplers.checks import check_numbers
+from samplers.checks import check_kind, check_numbers
 
 MAX_SIDE = 256  # pixels of a glyph
 
@@ -40,7 +40,8 @@ class Glyphs:
         style: Who drew it, such as "twemoji".
 
     Raises:
-        ValueError: If a column does not have one entry per picture.
+        ValueError: If a column does not have one entry per picture, or a pixel is no number in
+            [0, 1].
     """
 
     images: Tensor
@@ -55,10 +56,10 @@ class Glyphs:
     style: Sequence[str]
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.shape[1] != 4 or not len(self):
-            raise ValueError(
-                f"images must have shape (n >= 1, 4, side, side), got {tuple(self.images.shape)}"
-            )
+        images = check_image(self.images)
+        if not bool(((images >= 0) & (images <= 1)).all()):
+            low, high = float(images.min()), float(images.max())
+            raise ValueError(f"images must lie in [0, 1], got {low:g} to {high:g}")
         for name in COLUMNS:
             if (num := len(getattr(self, name))) != len(self):
                 raise ValueError(f"{name} must have one entry per image, {len(self)}, got {num}")
@@ -111,8 +112,20 @@ class Glyphs:
         """
         check_numbers("weights", "finite", power=power)
         size = Counter(self.base)
-        weight = torch.tensor([float(size[base]) for base in self.base]) ** power
-        return weight / weight.sum()
+        log_size = torch.tensor([float(size[base]) for base in self.base]).log()
+        return (power * log_size).softmax(0)
+
+
+def check_image(images: Tensor) -> Tensor:
+    """``images``. Raises ``ValueError`` unless they are floating, (n >= 1, 4, side, side)."""
+    check_kind("Glyphs", Tensor, images=images)
+    square = images.ndim == 4 and images.shape[1] == 4 and images.shape[2] == images.shape[3]
+    if not square or not len(images) or not images.is_floating_point():
+        raise ValueError(
+            f"images must be a floating tensor of shape (n >= 1, 4, side, side), got "
+            f"{images.dtype} of shape {tuple(images.shape)}"
+        )
+    return images
 
 
 COLUMNS = [field.name for field in fields(Glyphs)][1:]

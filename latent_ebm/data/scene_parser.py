@@ -27,7 +27,8 @@ from latent_ebm.data.scene import (
     in_order,
     palette,
 )
-from samplers.checks import check_numbers
+from samplers.checks import check_counts, check_kind, check_numbers
+from samplers.run_checks import check_finite
 
 LARGEST, SMALLEST = SIZES[-1], SIZES[0]
 TOLERANCE = 0.05  # of a background: the distance of colours in [0, 1]
@@ -47,7 +48,9 @@ class SceneParser:
     def __init__(
         self, scenery: Scenery, min_score: float = 0.5, max_num: int | None = None
     ) -> None:
+        check_kind(self, Scenery, scenery=scenery)
         check_numbers(self, "in (0, 1]", min_score=min_score)
+        check_counts(self, max_num=1 if max_num is None else max_num)
         self.scenery, self.min_score = scenery, min_score
         self.max_num = scenery.max_num + 1 if max_num is None else max_num
         padded = [
@@ -59,11 +62,16 @@ class SceneParser:
     def __call__(self, x: Tensor) -> list[Scene]:
         """The scenes of pictures (n, 3, side, side) in [-1, 1].
 
-        Raises ``ValueError`` for pictures of another shape.
+        Raises ``ValueError`` for pictures of another shape or of integers, and
+        ``FloatingPointError`` for pictures that are not finite.
         """
         side = self.scenery.side
+        check_kind(self, Tensor, x=x)
         if x.ndim != 4 or x.shape[1:] != (3, side, side):
             raise ValueError(f"x must have shape (n, 3, {side}, {side}), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating-point pictures in [-1, 1], got {x.dtype}")
+        check_finite("x", x)
         x = (x + 1) / 2
         drops = backdrops(len(TEXTURES) if self.scenery.textured else 1, side).to(x)
         found = [divmod(k, len(PALETTE)) for k in nearest(x, drops.flatten(0, 1)).tolist()]

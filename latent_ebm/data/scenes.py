@@ -22,7 +22,7 @@ from latent_ebm.data.scene_captions import (
 )
 from latent_ebm.text import Tokenizer, WordTokenizer
 from latent_ebm.text.tokenizer import split_words
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind
 
 GLYPH_SIDE = 64  # pixels of the glyphs that objects are made of
 HELD_SHARE = 0.1  # of the number of training scenes, for validation and for test
@@ -148,6 +148,8 @@ class Scenes(DataModule):
         check_source(source)
         check_counts(self, num=num)
         check_scene(side, max_num, textured)
+        if tokenizer is not None:
+            check_kind(self, Tokenizer, tokenizer=tokenizer)
         self.prompts = list(ALL_PROMPTS if prompts is None else prompts)
         check_prompts(self.prompts, max_num)
         self.source, self.path, self.style, self.groups = source, path, style, groups

@@ -7,6 +7,8 @@ import io
 import json
 from collections import ChainMap, Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,23 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from latent_ebm.conditions import Batch
-from latent_ebm.data import Captions, Emoji, Glyphs, draw_font, draw_shapes, read_pack
+from latent_ebm.data import (
+    CaptionedImages,
+    Captions,
+    Emoji,
+    Glyphs,
+    Scenes,
+    draw_font,
+    draw_shapes,
+    read_pack,
+)
 from latent_ebm.data.base import make_generator
 from latent_ebm.data.captioned import EpochOrder
 from latent_ebm.data.captions import SORTS, open_captions, other_rows
 from latent_ebm.data.emoji_font import describe, find_font
 from latent_ebm.data.emoji_pack import ROWS, SPLITS, read_splits
 from latent_ebm.data.glyphs import compose, join
+from latent_ebm.text import WordTokenizer
 from latent_ebm.text.tokenizer import split_words
 
 TONES = ("light", "dark")
@@ -563,3 +575,25 @@ def test_splits_that_cannot_be_are_refused() -> None:
         ValueError, match="num_val must be at most 120, so that every base is seen"
     ):
         Emoji(source="shapes", side=8, num_val=121).setup()
+
+
+def test_pixels_outside_of_the_unit_interval_are_refused() -> None:
+    glyphs = draw_shapes(8)
+    wrong = (torch.full_like(glyphs.images, torch.nan), 2 * glyphs.images, glyphs.images.byte())
+    for images in (*wrong, glyphs.images[..., :7], "x"):
+        with pytest.raises(ValueError, match="images must"):
+            replace(glyphs, images=images)
+
+
+@pytest.mark.parametrize("power", [-1e9, 1e9])
+def test_weights_of_any_power_are_probabilities(power: float) -> None:
+    weights = draw_shapes(8).take([0, 1, 2, 3, 8, 9, 16]).weights(power)
+    most = [0.25] * 4 + [0.0] * 3 if power > 0 else [0.0] * 6 + [1.0]
+    torch.testing.assert_close(weights, torch.tensor(most))
+
+
+@pytest.mark.parametrize("kind", [Emoji, Scenes, partial(CaptionedImages, "folder")])
+def test_a_tokenizer_is_asked_for(kind: Callable[..., object]) -> None:
+    for wrong in ("words", WordTokenizer):
+        with pytest.raises(ValueError, match="tokenizer must be a Tokenizer"):
+            kind(tokenizer=wrong)

@@ -366,3 +366,17 @@ def test_groups_choose_the_glyphs() -> None:
 def test_odd_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ready(**arguments)
+
+
+def test_what_is_no_picture_is_not_read() -> None:
+    parser = SceneParser(scenery())
+    with pytest.raises(FloatingPointError, match="x must be finite: 1 of 1 are not"):
+        parser(torch.full((1, 3, 32, 32), torch.nan))
+    for wrong in (torch.zeros(1, 3, 32, 32).byte(), "x", None):
+        with pytest.raises(ValueError, match="x must be"):
+            parser(wrong)  # pyright: ignore[reportArgumentType]
+    for number in (0, True, 2.5, "x"):
+        with pytest.raises(ValueError, match="max_num must be an integer >= 1"):
+            SceneParser(scenery(), max_num=number)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="scenery must be a Scenery"):
+        SceneParser(ready())  # pyright: ignore[reportArgumentType]
