@@ -11,7 +11,7 @@ residual blocks and then transformer blocks, on the way down and again on the wa
 every residual block also sees the map of its counterpart on the way down.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import pairwise
@@ -34,7 +34,7 @@ from latent_ebm.networks.attention import (
 )
 from latent_ebm.networks.conditioning import Conditioning, check_pixels
 from latent_ebm.networks.unet import NUM_GROUPS, Block, convolution, zeroed
-from samplers.checks import as_shape, check_counts
+from samplers.checks import as_shape, check_counts, check_kind
 
 
 class Told(NamedTuple):
@@ -119,19 +119,25 @@ class MobileUNet(Artefact):
         text_map: bool = False,
     ) -> None:
         super().__init__()
-        self.shape, self.text_dim = tuple(shape), text_dim
+        self.shape, self.text_dim = as_shape(self, shape=shape), text_dim
         self.channels = check_channels(channels, num_heads)
+        check_levels(
+            self,
+            {"depth": depth, "transformers": transformers},
+            {"self_attention": self_attention, "cross_attention": cross_attention},
+        )
         self.depth, self.transformers = tuple(depth), tuple(transformers)
         self.self_attention, self.cross_attention = tuple(self_attention), tuple(cross_attention)
         self.shared_kv, self.weights, self.separable = shared_kv, weights, separable
         self.expansion, self.gate, self.num_heads = expansion, gate, num_heads
         self.patch, self.guided, self.text_map = patch, guided, text_map
-        check_levels(self)
         check_counts(self, text_dim=text_dim, patch=patch)
-        check_pixels(shape, patch * 2 ** (len(self.channels) - 1))
+        check_kind(self, bool, shared_kv=shared_kv, separable=separable, guided=guided)
+        check_kind(self, bool, text_map=text_map)
+        check_pixels(self.shape, patch * 2 ** (len(self.channels) - 1))
         dim = 4 * self.channels[0]
         self.noise, self.pooled = Conditioning(dim), nn.Linear(text_dim, dim)
-        size = (self.channels[0], shape[1] // patch, shape[2] // patch)
+        size = (self.channels[0], self.shape[1] // patch, self.shape[2] // patch)
         paint = nn.Sequential(nn.Linear(text_dim, prod(size)), nn.Unflatten(1, size))
         self.guidance, self.paint = weigh(dim) if guided else None, paint if text_map else None
         self.build()
@@ -195,7 +201,12 @@ class MobileUNet(Artefact):
             text: Tokens (batch, m, text_dim); None for no text.
             mask: True for the tokens that count (batch, m); None for all of them.
             guidance: Weight of guidance (batch,), for a network that is ``guided``.
+
+        Raises:
+            ValueError: For images, a text or weights of another shape.
         """
+        if x.shape[1:] != self.shape:
+            raise ValueError(f"x must have shape (batch, *{self.shape}), got {tuple(x.shape)}")
         told = self.tell(noise_level.to(x.dtype), text, mask, guidance)
         return self.expand(*self.contract(x, told), told)
 
@@ -256,12 +267,18 @@ def check_channels(channels: Sequence[int], num_heads: int) -> tuple[int, ...]:
     return channels
 
 
-def check_levels(net: MobileUNet) -> None:
-    """Raise ``ValueError`` unless sequences have one entry per resolution, none negative."""
+def check_levels(
+    net: MobileUNet, counts: Mapping[str, Sequence[int]], switches: Mapping[str, Sequence[bool]]
+) -> None:
+    """Raise ``ValueError`` unless all have one entry per resolution: ``counts`` integers that are
+    not negative, and ``switches`` truth values.
+    """
     num = len(net.channels)
-    for name in ("depth", "transformers", "self_attention", "cross_attention"):
-        entries = getattr(net, name)
-        if len(entries) != num:
+    for name, entries in {**counts, **switches}.items():
+        if not isinstance(entries, Sequence) or len(entries) != num:
             raise ValueError(f"{name} must have {num} entries, like channels, got {entries!r}")
         for entry in entries:
-            check_counts(net, least=0, **{name: int(entry)})
+            if name in switches:
+                check_kind(net, bool, **{name: entry})
+            else:
+                check_counts(net, least=0, **{name: entry})

@@ -185,3 +185,26 @@ def test_runs_on_meta() -> None:
     with torch.device("meta"):
         out = network()(torch.zeros(2, 3, 16, 16), torch.zeros(2), torch.zeros(2, 5, 12))
     assert out.shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shape": 8},
+        {"shape": (3.0, 8, 8)},
+        {"depth": 1},
+        {"depth": (1.5,)},
+        {"depth": (float("nan"),)},
+        {"depth": ("x",)},
+        {"self_attention": ("no",)},
+        {"self_attention": True},
+        {"shared_kv": "no"},
+        {"text_map": 3},
+    ],
+    ids=str,
+)
+def test_arguments_of_other_kinds_are_named(wrong: dict) -> None:
+    one = {"depth": (1,), "transformers": (1,), "self_attention": (True,)}
+    arguments = {"shape": (3, 8, 8), "channels": (8,), **one, "cross_attention": (True,), **wrong}
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
+        MobileUNet(text_dim=8, **arguments)
