@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm import LatentModel, Prior, load, plots
+from latent_ebm.applications import TextToImage
 from latent_ebm.artefacts.folders import config_path
 from latent_ebm.blocks import BLOCK
 from latent_ebm.cli.checkpoints import applied, load_rule
@@ -76,7 +77,10 @@ def sample_saved(
         if value is not None:
             flag = f"--{name.removeprefix('num_')}"
             raise ValueError(f"{flag} must be left out for a saved object, got {value}")
+    check_apart([out], list(Path(folder).rglob("*")))
     saved = load(folder)
+    if isinstance(saved, TextToImage):
+        raise ValueError(f"--prompt must say what to draw, as {folder} holds a TextToImage")
     if not isinstance(saved, LatentModel | Prior | GaussianMixtureDenoiser):
         raise ValueError(
             f"{folder} must hold a latent model or another object with samples of its own, got a "

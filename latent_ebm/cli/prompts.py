@@ -57,6 +57,7 @@ def draw_prompts(
 def read_model(source: str, out: Path, trust: Sequence[str]) -> TextToImage:
     """The text-to-image model of a folder or a checkpoint, which ``out`` must not overwrite."""
     if Path(source).is_dir():
+        check_apart([out], list(Path(source).rglob("*")))
         return TextToImage.load(source)
     rule, data = load_rule(source, trust)
     check_apart([out], [source, *data.files])

@@ -72,6 +72,7 @@ REFUSED = [
     (["model", *PROMPTS, "--negative", "green"], "guidance must not be 1"),
     (["run/last.ckpt", "--negative", "green"], "--negative must come with --prompt"),
     (["nothing.ckpt", "--prompt", "red"], "nothing.ckpt"),
+    (["model"], "--prompt must say what to draw, as model holds a TextToImage"),
 ]
 
 
@@ -102,3 +103,16 @@ def test_data_with_other_tokens_than_the_conditioner_are_refused(
     assert fit(config, tmp_path) == 1
     expected = "tokenizer of the data must be that of the conditioner, but they split captions"
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--prompt", "red"], []])
+def test_a_folder_that_is_read_is_not_written_to(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also not over a link to one of its files."""
+    before = Path("model/config.json").read_bytes()
+    link = tmp_path / "link.npz"
+    link.symlink_to(Path("model/config.json").absolute())
+    assert main(["sample", "model", *arguments, "--out", str(link)]) == 1
+    assert "must not be written to, for it is read" in capsys.readouterr().err
+    assert Path("model/config.json").read_bytes() == before
