@@ -25,9 +25,9 @@ class Denoiser(Artefact, ABC):
         (batch,).
         """
 
-    def at_rows(self, index: slice) -> "Denoiser":
-        """The denoiser of the rows at ``index`` of a batch: another one if it holds an entry for
-        each of them.
+    def at_rows(self, index: slice, num: int) -> "Denoiser":
+        """The denoiser of the rows at ``index`` of ``num`` rows: another one if it holds an entry
+        for each of them.
         """
         return self
 

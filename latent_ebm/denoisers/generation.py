@@ -50,7 +50,7 @@ def generate(
     told = condition.to(x_T.device)
 
     def draw(rows: slice) -> Tensor:
-        denoise = partial(denoiser.at_rows(rows), **told.rows(rows))
+        denoise = partial(denoiser.at_rows(rows, num), **told.rows(rows))
         return sampler.sample(denoise, x_T[rows], generator=generator)
 
     return torch.cat([draw(rows) for rows in blocks(num)])

@@ -134,9 +134,12 @@ class ClassifierFree(Denoiser):
         """What stands for no condition, by name."""
         return {name: self.get_buffer(f"null_{name}") for name in self.names}
 
-    def at_rows(self, index: slice) -> "ClassifierFree":
+    def at_rows(self, index: slice, num: int) -> "ClassifierFree":
+        for name, value in self.null.items():
+            if len(value) not in (1, num):
+                raise ValueError(f"null {name} must have 1 or {num} rows, got {len(value)}")
         null = {name: v if len(v) == 1 else v[index] for name, v in self.null.items()}
-        return ClassifierFree(self.denoiser.at_rows(index), self.weight, null)
+        return ClassifierFree(self.denoiser.at_rows(index, num), self.weight, null)
 
     def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return classifier_free(self.denoiser, x_t, t, condition, self.null, self.weight)

@@ -176,3 +176,6 @@ def test_a_null_of_every_row_is_handed_out_to_blocks_of_rows():
     for k in range(3):
         mine = other == k
         torch.testing.assert_close(whole[mine], draw(torch.tensor([k]))[mine])
+    for rows in (2, 501, num + 1):
+        with pytest.raises(ValueError, match=f"null label must have 1 or {num} rows, got {rows}"):
+            draw(torch.zeros(rows, dtype=torch.long))
