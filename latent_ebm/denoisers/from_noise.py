@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.denoisers.base import Denoiser
+from samplers.checks import check_kind, check_numbers
 from samplers.schedules import Schedule, broadcast
 
 SLACK = 1e-6  # the ends of a schedule are known up to rounding
@@ -28,6 +29,7 @@ class FromNoise(Denoiser):
 
     def __init__(self, denoiser: Denoiser, log_snr: float) -> None:
         super().__init__()
+        check_kind(self, Denoiser, denoiser=denoiser)
         check_log_snr("log_snr", log_snr, denoiser.schedule)
         self.denoiser, self.schedule, self.log_snr = denoiser, denoiser.schedule, log_snr
         self.register_buffer("start", self.schedule.time(torch.tensor(log_snr)))
@@ -40,6 +42,7 @@ class FromNoise(Denoiser):
 
 def check_log_snr(name: str, value: float, schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``value`` is a log-SNR that ``schedule`` reaches."""
+    check_numbers("denoiser", "finite", **{name: value})
     least, greatest = schedule.log_snr_range
     if not least - SLACK <= value <= greatest + SLACK:
         raise ValueError(

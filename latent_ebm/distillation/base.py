@@ -31,7 +31,7 @@ from latent_ebm.guidance.classifier_free import check_guidance, guided
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising
 from samplers.base import normal_like
-from samplers.checks import as_shape, check_counts, check_numbers
+from samplers.checks import as_shape, check_counts, check_kind, check_numbers
 from samplers.schedules import broadcast
 
 
@@ -97,6 +97,7 @@ class ScoreDistiller(LearningRule):
         latents: LatentSpace | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler, latents)
+        check_kind(self, Denoiser, teacher=teacher)
         fake = deepcopy(teacher).requires_grad_() if fake is None else fake
         check_parts(teacher, student, fake, log_snr)
         self.teacher, self.student, self.fake = teacher.requires_grad_(False), student, fake
@@ -218,6 +219,8 @@ def check_parts(
     teacher: Denoiser, student: nn.Module, fake: Denoiser, log_snr: tuple[float, float]
 ) -> None:
     """Raise ``ValueError`` for parts of a ``ScoreDistiller`` that do not fit together."""
+    check_kind("distillation", Denoiser, fake=fake)
+    check_kind("distillation", nn.Module, student=student)
     if not any(p.requires_grad for p in student.parameters()):
         raise ValueError("student must have parameters to train, got none")
     if fake is teacher or fake.schedule != teacher.schedule:
@@ -225,6 +228,8 @@ def check_parts(
             f"fake must be another denoiser of the schedule {teacher.schedule}, got "
             f"{fake.schedule}"
         )
+    if not isinstance(log_snr, Sequence) or isinstance(log_snr, str) or len(log_snr) != 2:
+        raise ValueError(f"log_snr must be a least and a greatest value, got {log_snr!r}")
     for end in log_snr:
         check_log_snr("log_snr", end, teacher.schedule)
     if not log_snr[0] < log_snr[1]:

@@ -32,7 +32,7 @@ from latent_ebm.guidance.distilled import at_weight, check_weight, check_weights
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
 from samplers.base import normal_like
-from samplers.checks import as_shape, check_counts
+from samplers.checks import as_shape, check_counts, check_kind
 from samplers.reverse import DDIM
 from samplers.schedules import Schedule, broadcast
 
@@ -85,6 +85,9 @@ class Progressive(LearningRule):
         latents: LatentSpace | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler, latents)
+        check_kind(
+            self, Denoiser, teacher=teacher, student=teacher if student is None else student
+        )
         if isinstance(guidance, Sequence):
             self.guidance = check_weights(guidance, conditioner)
             student = taking_guidance(teacher) if student is None else student

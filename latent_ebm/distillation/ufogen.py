@@ -27,7 +27,7 @@ from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
-from samplers.checks import check_counts, check_numbers
+from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.renoising import Renoising
 from samplers.schedules import broadcast
 
@@ -82,6 +82,7 @@ class UFOGen(AdversarialRule):
         scheduler: SchedulerCallable | None = None,
         latents: LatentSpace | None = None,
     ) -> None:
+        check_kind("UFOGen", Denoiser, teacher=teacher)
         if not any(True for _ in teacher.parameters()):
             raise ValueError(
                 "teacher must have parameters to start the student from, got "

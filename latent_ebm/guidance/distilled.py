@@ -27,6 +27,7 @@ def at_weight(condition: Condition, weight: float, num: int) -> Condition:
 def check_weight(weight: float, weights: tuple[float, float]) -> None:
     """Raise ``ValueError`` for a ``weight`` of guidance outside the range ``weights``."""
     least, greatest = weights
+    check_numbers("guidance", "finite", guidance=weight)
     if not least <= weight <= greatest:
         raise ValueError(
             f"guidance must lie in [{least}, {greatest}], the weights that the denoiser has "

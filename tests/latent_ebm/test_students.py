@@ -208,3 +208,24 @@ def test_what_is_no_text_to_image_model() -> None:
     teacher = TextDenoiser(DIM)
     assert text_to_image(UFOGen(teacher, None, (DIM,), ADAM, conditioner=TokenVectors())) is None
     assert text_to_image(UFOGen(teacher, DenoiserCritic(teacher, (DIM,)), (DIM,), ADAM)) is None
+
+
+TEACHER = Preconditioned(DenoiserMLP(DIM, [8]), VPCosine())
+matched = partial(DistributionMatching, TEACHER, OneStep(TEACHER, -3.0), None, DIM, ADAM)
+REFUSED = {
+    "teacher of progressive": (lambda: Progressive(TEACHER.network, None, [DIM], ADAM), "teacher"),
+    "teacher of UFOGen": (lambda: UFOGen("x", None, [DIM], ADAM), "teacher must be a Denoiser"),
+    "fake": (lambda: DistributionMatching(TEACHER, TEACHER, "x", DIM, ADAM), "fake must be a"),
+    "student": (lambda: DistributionMatching(TEACHER, "x", None, DIM, ADAM), "student must be a"),
+    "one level": (lambda: matched(log_snr=(1.0,)), "log_snr must be a least and a greatest"),
+    "level": (lambda: OneStep(TEACHER, "x"), "init_log_snr must be finite, got 'x'"),
+    "truth": (lambda: FromNoise(TEACHER, True), "log_snr must be finite, got True"),
+    "network": (lambda: FromNoise(TEACHER.network, 0.0), "denoiser must be a Denoiser"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_parts_of_other_kinds_are_named(name: str) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        make()
