@@ -44,6 +44,11 @@ def test_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["failed"] == 0
 
 
+def test_all_files_of_the_check_are_there() -> None:
+    """A name without a file would end the check before its first test."""
+    assert all((Path(__file__).parents[1] / name).exists() for name in check.TESTS)
+
+
 def test_failures_are_counted_and_named(tmp_path: Path) -> None:
     right, wrong = (
         '<testcase classname="a" name="b"/>',

@@ -23,11 +23,13 @@ MODELS = (
     "denoisers denoising denoising_networks diffusion_gan distillation guidance kernels learning"
 )
 MORE = "likelihoods metrics model networks objectives posteriors priors self_adversarial"
-LAST = "self_supervised stages ufogen_progressive"
+LAST = "self_supervised stages ufogen_progressive autoencoders conditional_rules"
+TEXT = "distilled_guidance mobile_unet students text text_to_image"
 TESTS = (
     "tests/test_devices.py",
+    "tests/test_default_device.py",
     "tests/samplers",
-    *(f"tests/latent_ebm/test_{name}.py" for name in f"{MODELS} {MORE} {LAST}".split()),
+    *(f"tests/latent_ebm/test_{name}.py" for name in f"{MODELS} {MORE} {LAST} {TEXT}".split()),
 )
 
 
@@ -73,11 +75,11 @@ def main() -> None:
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         }  # for deterministic mode
         command = [sys.executable, "-m", "pytest", *options, *workers, *args.tests]
-        subprocess.run(command, env=environment, check=False)
+        status = subprocess.run(command, env=environment, check=False).returncode
         found = {"card": card(args.device), **count(report)}
     write_json(args.out, {"config": found["card"], "result": found})
     print(json.dumps(found, indent=1), flush=True)
-    sys.exit(1 if found["failed"] else 0)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
