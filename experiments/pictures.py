@@ -20,9 +20,11 @@ def save(figure: Figure, name: str, colours: int = COLOURS) -> None:
     save_image(Image.open(drawn), name, colours)
 
 
-def save_images(x: Tensor, name: str, factor: int = 2) -> None:
+def save_images(x: Tensor, name: str, factor: int = 2, columns: int | None = None) -> None:
     """Write a grid of images ``x`` (n, C, H, W) in [-1, 1], ``factor`` times as large."""
-    grid = (255 * image_grid(x)).round().astype("uint8").repeat(factor, 0).repeat(factor, 1)
+    grid = (
+        (255 * image_grid(x, columns)).round().astype("uint8").repeat(factor, 0).repeat(factor, 1)
+    )
     save_image(Image.fromarray(grid), name)
 
 

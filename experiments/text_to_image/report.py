@@ -3,12 +3,15 @@
 from typing import Any
 
 from experiments.common import is_run, results
+from experiments.mnist_diffusion.run import unpack
+from experiments.pictures import save_images
 from experiments.tables import spread, table
 from experiments.text_to_image.students import STUDENTS
 from experiments.text_to_image.switches import SWITCHES
 
 Found = dict[str, Any]
 NAMES = ("other R@1", "people R@1", "held out R@1", "held out R@5", "base", "gender", "tone")
+FIGURE = "text_to_image-names"
 BARS = ("0.95", "-", "0.70", "0.90", "0.95", "0.88", "0.75")
 OPEN = ("right", "coverage", "kl", "distance")
 CHECKS = ("background", "number", "glyphs", "relation", "all")
@@ -66,12 +69,19 @@ def base(stored: Found) -> str:
     if not rows:
         return ""
     updates = spread(run["updates"] for run in kinds["15 steps, guided"])
+    if "samples" in stored.get("shown-0", {}):
+        save_images(unpack(stored["shown-0"]["samples"], (3, 32, 32)), FIGURE, columns=12)
     return f"""\
 **Names.** 32x32 pixels, half an hour of one core: 500 s of regression, then 1,300 s of diffusion
 ({updates} updates). Guidance is 1.5. Two of the 18 compositions of gender and skin tone of 67
 professions and activities were held out, with the shares whose base, gender and tone are right.
 
-{table(["", *NAMES], [*rows, ["goal", *BARS]])}"""
+{table(["", *NAMES], [*rows, ["goal", *BARS]])}
+
+![Glyphs and drawings](figures/{FIGURE}.png)
+
+Glyphs, and beneath each row of them what the first seed draws for their names in 15 guided steps:
+things, people, and compositions that were held out."""
 
 
 def switches(stored: Found) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from experiments.common import HERE, cached
-from experiments.text_to_image.judging import Draw, Gallery, drawing, names, openness
+from experiments.mnist_diffusion.run import pack
+from experiments.text_to_image.judging import Draw, Gallery, draw_all, drawing, names, openness
 from experiments.text_to_image.scene_judging import scenes
 from experiments.text_to_image.students import GUIDANCE, STUDENTS
 from experiments.text_to_image.switches import NETWORK, PLAIN, SIZE, SWITCHES, costs
@@ -138,6 +139,18 @@ def run_base(seed: int) -> None:
     for steps in (1, 15):
         judged(base(seed), f"-{steps}", judge_names, num_steps=steps, guidance=GUIDANCE)
     judged(base(seed), "-unguided", judge_names, num_steps=15)
+    config = {**base(seed).settings, "shown": 12}
+    cached(f"text_to_image/shown-{seed}", config, partial(draw_names, seed))
+
+
+def draw_names(seed: int) -> dict[str, Any]:
+    """Glyphs of each sort, and beneath every twelve of them what is drawn for their names."""
+    shown = gallery()
+    rows = torch.cat([part[:12] for part in shown.rows().values()]).tolist()
+    draw = drawing(base(seed).rule(), num_steps=15, guidance=GUIDANCE)
+    x = draw_all(draw, [str(shown.glyphs.names[i]) for i in rows], DEVICE)
+    pairs = torch.stack([shown.x[rows].view(-1, 12, 3, 32, 32), x.view(-1, 12, 3, 32, 32)], 1)
+    return {"samples": pack(pairs.flatten(0, 2))}
 
 
 def run_open(seed: int) -> None:
