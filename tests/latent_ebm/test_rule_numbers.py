@@ -113,7 +113,7 @@ def test_refused_numbers(make: Callable[..., Any], name: str, rule: str) -> None
             lambda: mle(prior_chains="hot"),
             'prior_chains must be "cold", "warm" or PersistentChains, got \'hot\'',
         ),
-        (lambda: em_distillation(log_snr=(math.nan, 1.0)), "log_snr must lie in"),
+        (lambda: em_distillation(log_snr=(math.nan, 1.0)), "log_snr must be finite, got nan"),
     ],
 )
 def test_refused_arguments(make: Callable[[], Any], sentence: str) -> None:
