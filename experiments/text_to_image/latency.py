@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import NamedTuple
 
-import onnxruntime
+import onnxruntime  # pyright: ignore[reportMissingImports]
 import torch
 
 from latent_ebm.applications import TextToImage
