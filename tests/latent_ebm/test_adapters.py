@@ -125,7 +125,7 @@ def adapter(
     )
     assert torch.equal(draw(with_network(base, network), 4), draw(base, 4))
     before = {n: p.clone() for n, p in network.named_parameters() if not p.requires_grad}
-    fit(denoising(with_network(base, network).train(), 3e-2), 60, style=0.8)
+    fit(denoising(with_network(base, network).train(), 3e-2), 90, style=0.8)
     after = dict(network.named_parameters())
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     network.save_pretrained(folder)
