@@ -1,7 +1,11 @@
 """Figures of the report, as small files: a few colours are enough for curves and grey images."""
 
+import base64
 import io
+import zlib
+from collections.abc import Sequence
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -33,3 +37,15 @@ def save_image(image: Image.Image, name: str, colours: int = COLOURS) -> None:
     small = image.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     with atomic_path(FIGURES / f"{name}.png") as draft:
         small.save(draft, format="PNG", optimize=True)
+
+
+def pack(x: Tensor) -> str:
+    """Images x (n, *shape) in [-1, 1] as text."""
+    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    return base64.b85encode(zlib.compress(pixels.tobytes(), 9)).decode()
+
+
+def unpack(text: str, shape: Sequence[int] = (1, 28, 28)) -> Tensor:
+    """The images of ``pack``, (n, *shape)."""
+    pixels = bytearray(zlib.decompress(base64.b85decode(text)))
+    return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, *shape) / 127.5 - 1

@@ -3,8 +3,8 @@
 from typing import Any
 
 from experiments.common import results
-from experiments.mnist_diffusion.run import STEPS, STUDENTS, unpack
-from experiments.pictures import save
+from experiments.mnist_diffusion.run import STEPS, STUDENTS
+from experiments.pictures import save, unpack
 from experiments.tables import spread, table
 from latent_ebm.plots import image_grid, new_figure, styled
 

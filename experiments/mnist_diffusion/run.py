@@ -9,11 +9,8 @@ as at equal time.
 """
 
 import argparse
-import base64
 import os
 import time
-import zlib
-from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -21,6 +18,7 @@ import torch
 from torch import Tensor
 
 from experiments.common import HERE, Budget, Clock, cached, settings, train
+from experiments.pictures import pack
 from latent_ebm.cli import main as latent_ebm
 from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.data import MNIST
@@ -93,18 +91,6 @@ def judge_data() -> dict[str, Any]:
     """The best to expect: figures of training images."""
     x = data().train.x[:NUM]
     return {**quality(x), "samples": pack(x[:NUM_SHOWN])}
-
-
-def pack(x: Tensor) -> str:
-    """Images x (n, *shape) in [-1, 1] as text."""
-    pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    return base64.b85encode(zlib.compress(pixels.tobytes(), 9)).decode()
-
-
-def unpack(text: str, shape: Sequence[int] = (1, 28, 28)) -> Tensor:
-    """The images of ``pack``, (n, *shape)."""
-    pixels = bytearray(zlib.decompress(base64.b85decode(text)))
-    return torch.frombuffer(pixels, dtype=torch.uint8).view(-1, *shape) / 127.5 - 1
 
 
 def look(rule: Any) -> dict[str, Any]:

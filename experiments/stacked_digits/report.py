@@ -5,8 +5,7 @@ from typing import Any
 from einops import rearrange
 
 from experiments.common import results
-from experiments.mnist_diffusion.run import unpack
-from experiments.pictures import save
+from experiments.pictures import save, unpack
 from experiments.stacked_digits.run import COLUMNS, NUM, ROWS
 from experiments.tables import spread, table
 from latent_ebm.plots import image_grid, new_figure, styled

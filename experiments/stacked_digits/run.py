@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from experiments.common import HERE, Budget, cached, settings, train
-from experiments.mnist_diffusion.run import QUIET, pack
+from experiments.mnist_diffusion.run import QUIET
+from experiments.pictures import pack
 from latent_ebm.data import Digits, StackedDigits
 from latent_ebm.metrics import frechet_distance
 from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier

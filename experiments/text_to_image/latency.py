@@ -2,8 +2,7 @@
 
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 from typing import NamedTuple
@@ -11,10 +10,9 @@ from typing import NamedTuple
 import onnxruntime  # pyright: ignore[reportMissingImports]
 import torch
 
+from experiments.benchmarks.timing import take_turns
 from latent_ebm.applications import TextToImage
 from latent_ebm.export.text_to_image import Drawing, count_draws, export_text_to_image
-
-WARM = 3  # runs that are not counted
 
 
 class Latency(NamedTuple):
@@ -27,8 +25,8 @@ class Latency(NamedTuple):
 def latency(model: TextToImage, runs: int = 30) -> Latency:
     """Times of one picture of ``model``, from noise and the vectors of a text, on one thread.
 
-    The two take turns, ``runs`` each, and the time is that which the thread computed: other work
-    on the machine changes both little. The model must be one that ``export_text_to_image``
+    The two take turns, ``runs`` each, and the time is that of the CPU: other work on the machine
+    changes both little. The model must be one that ``export_text_to_image``
     accepts.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,22 +39,13 @@ def latency(model: TextToImage, runs: int = 30) -> Latency:
     noise = torch.randn(1, 1 + count_draws(model.sampler), *model.latent_shape)
     given = {"noise": noise, **model.conditioner.encode([""])}
     arrays = {name: value.detach().numpy() for name, value in given.items()}
+    contestants = {
+        "onnx": lambda: session.run(None, arrays),
+        "torch": lambda: drawing(**given),
+    }
     with torch.no_grad(), one_thread():
-        return Latency(
-            *interleaved(lambda: session.run(None, arrays), lambda: drawing(**given), runs=runs)
-        )
-
-
-def interleaved(*calls: Callable[[], object], runs: int) -> list[float]:
-    """Median CPU milliseconds of each of ``calls``, made in turns."""
-    times = [[milliseconds(call) for call in calls] for _ in range(WARM + runs)][WARM:]
-    return [median(column) for column in zip(*times, strict=True)]
-
-
-def milliseconds(call: Callable[[], object]) -> float:
-    start = time.thread_time()
-    call()
-    return 1e3 * (time.thread_time() - start)
+        seconds = take_turns(contestants, runs)
+    return Latency(**{name: 1e3 * median(times) for name, times in seconds.items()})
 
 
 @contextmanager

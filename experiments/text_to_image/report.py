@@ -3,8 +3,7 @@
 from typing import Any
 
 from experiments.common import is_run, results
-from experiments.mnist_diffusion.run import unpack
-from experiments.pictures import save_images
+from experiments.pictures import save_images, unpack
 from experiments.tables import spread, table
 from experiments.text_to_image.students import STUDENTS
 from experiments.text_to_image.switches import SWITCHES

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from experiments.common import HERE, cached
-from experiments.mnist_diffusion.run import pack
+from experiments.pictures import pack
 from experiments.text_to_image.judging import Draw, Gallery, draw_all, drawing, names, openness
 from experiments.text_to_image.scene_judging import scenes
 from experiments.text_to_image.students import GUIDANCE, STUDENTS
@@ -26,7 +26,7 @@ from latent_ebm.text import WordTokenizer
 
 FOLDER = HERE / "text_to_image"
 BASE, SCENES = FOLDER / "base.yaml", FOLDER / "scenes.yaml"
-MODEL, RECIPE = "--model.init_args.", "--model.init_args.optimizer.init_args."
+MODEL = "--model.init_args."
 REGRESSION = (f"{MODEL}log_snr=[-8.99,0.01]", f"{MODEL}dropout=0")  # pure noise: no diffusion
 SMALL = (  # a quarter of the work
     f"{NETWORK}shape=[3,16,16]",

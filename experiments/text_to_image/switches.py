@@ -1,6 +1,6 @@
 """The changes that make a U-Net mobile, each alone and all together: arXiv:2311.16567, table 1."""
 
-import time
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from experiments.benchmarks.timing import take_turns
 from latent_ebm.networks import MobileUNet
 
 SIZE: dict[str, Any] = {"channels": (32, 64, 128), "patch": 2}
@@ -54,7 +55,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
 
 def network(**changes: Any) -> MobileUNet:
     """The plain network at the size of the table, with ``changes``."""
-    torch.manual_seed(0)
     return MobileUNet((3, 16, 16), 128, **SIZE, **{**PLAIN, **changes}).eval()
 
 
@@ -77,10 +77,8 @@ def costs() -> dict[str, dict[str, float]]:
             net(*inputs())
         params = sum(parameter.numel() for parameter in net.parameters())
         found[name] = {"parameters": params, "multiply-adds": counter.get_total_flops() / 2}
-    times = {name: list[float]() for name in networks}
-    for _ in range(REPEATS):
-        for name, net in networks.items():
-            start, x = time.process_time(), inputs(ROWS)
-            net(*x)
-            times[name].append((time.process_time() - start) / ROWS * 1e3)
-    return {name: {**entry, "ms": median(times[name])} for name, entry in found.items()}
+    x = inputs(ROWS)
+    seconds = take_turns({name: partial(net, *x) for name, net in networks.items()}, REPEATS)
+    return {
+        name: {**entry, "ms": 1e3 * median(seconds[name]) / ROWS} for name, entry in found.items()
+    }

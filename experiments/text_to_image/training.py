@@ -61,14 +61,13 @@ class Recipe(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.average = deepcopy(pl_module).requires_grad_(False).eval()
         self.average.load_state_dict(self.state or self.average.state_dict())
-        groups = [group for opt in trainer.optimizers for group in opt.param_groups]
-        self.rates, self.start = self.rates or [group["lr"] for group in groups], self.now()
+        self.rates = self.rates or [group["lr"] for group in groups_of(trainer)]
+        self.start = self.now()
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         fall = LEAST + (1 - LEAST) * (1 + math.cos(math.pi * min(self.spent, 1))) / 2
         factor = fall * min(1, (self.updates + 1) / WARM_UP)
-        groups = [group for opt in trainer.optimizers for group in opt.param_groups]
-        for group, rate in zip(groups, self.rates, strict=True):
+        for group, rate in zip(groups_of(trainer), self.rates, strict=True):
             group["lr"] = rate * factor
 
     def on_train_batch_end(
@@ -96,6 +95,11 @@ class Recipe(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.__dict__.update(state_dict)
+
+
+def groups_of(trainer: Trainer) -> list[dict[str, Any]]:
+    """The groups of parameters of all optimisers."""
+    return [group for opt in trainer.optimizers for group in opt.param_groups]
 
 
 class Run(NamedTuple):
@@ -148,7 +152,8 @@ class Run(NamedTuple):
     def train(self) -> None:
         """Train, from the weights of ``start`` or from where this was stopped; write weights."""
         cli, draft = self.make(), DRAFTS / f"{self.weights.stem}.ckpt"
-        if self.start is not None and not self.student:
+        resume = draft if draft.exists() else None
+        if self.start is not None and not self.student and resume is None:
             cli.model.load_state_dict(self.start.rule().state_dict())
         keep = ModelCheckpoint(
             DRAFTS,
@@ -162,7 +167,6 @@ class Run(NamedTuple):
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")
             cli.datamodule.num_workers = WORKERS if isinstance(cli.datamodule, Scenes) else 0
-        resume = draft if draft.exists() else None
         print(f"{self.name}: training {'goes on' if resume else 'begins'}", flush=True)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
         WEIGHTS.mkdir(parents=True, exist_ok=True)
