@@ -8,7 +8,8 @@ the file. Folders of other libraries are opened again when the checkpoint is loa
 from pathlib import Path
 
 from latent_ebm.artefacts.describing import describe
-from latent_ebm.artefacts.folders import config_path, is_saved, read_record, tensor_paths
+from latent_ebm.artefacts.folders import config_path, is_saved, read_record
+from latent_ebm.artefacts.state import tensor_paths
 from latent_ebm.autoencoders import load_autoencoder
 from latent_ebm.cli.checkpoints import (
     CONDITIONER_LOADER,

@@ -75,18 +75,7 @@ def evaluate(
         ValueError: train or test are of different shapes or too few, or a number is too small.
         FloatingPointError: a chain diverged.
     """
-    if train.shape[1:] != test.shape[1:]:
-        raise ValueError(
-            f"train must have the event shape {tuple(test.shape[1:])} of test, got "
-            f"{tuple(train.shape[1:])}"
-        )
-    check_counts("evaluate", num_samples=num_samples, num_long=num_long)
-    check_counts("evaluate", 0, num_nll=num_nll)
-    if min(len(train), len(test), num_samples) <= NEIGHBOURS:
-        sizes = len(train), len(test), num_samples
-        raise ValueError(
-            f"train, test and num_samples must be at least {NEIGHBOURS + 1}, got {sizes}"
-        )
+    check_sizes(train, test, num_samples, num_nll, num_long)
     if quick:
         num_samples, num_nll = max(num_samples // 5, NEIGHBOURS + 1), num_nll // 5
     train, test, num_long = train[:num_samples], test[:num_samples], min(num_long, num_samples)
@@ -107,6 +96,24 @@ def evaluate(
             model, test, features, multiples=multiples, num=num_long, generator=generator
         )
     return figures | {"num_test": float(len(test)), "num_samples": float(num_samples)}
+
+
+def check_sizes(
+    train: Tensor, test: Tensor, num_samples: int, num_nll: int, num_long: int
+) -> None:
+    """Raise ``ValueError`` for data of different shapes, or too few rows or samples."""
+    if train.shape[1:] != test.shape[1:]:
+        raise ValueError(
+            f"train must have the event shape {tuple(test.shape[1:])} of test, got "
+            f"{tuple(train.shape[1:])}"
+        )
+    check_counts("evaluate", num_samples=num_samples, num_long=num_long)
+    check_counts("evaluate", 0, num_nll=num_nll)
+    if min(len(train), len(test), num_samples) <= NEIGHBOURS:
+        sizes = len(train), len(test), num_samples
+        raise ValueError(
+            f"train, test and num_samples must be at least {NEIGHBOURS + 1}, got {sizes}"
+        )
 
 
 def data_space(x: Tensor) -> Features | None:

@@ -34,6 +34,12 @@ def add(commands: Commands) -> None:
         "network is one of diffusers. A text-to-image model becomes a whole pipeline, and CKPT "
         "may be its folder",
     )
+    add_page_options(command)
+    command.set_defaults(run=run)
+
+
+def add_page_options(command: argparse.ArgumentParser) -> None:
+    """Options that go with --web alone."""
     command.add_argument(
         "--steps",
         type=positive,
@@ -52,7 +58,6 @@ def add(commands: Commands) -> None:
         help="with --web: the unpacked npm package onnxruntime-web 1.30.0 (default: npm fetches "
         "it)",
     )
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
