@@ -5,7 +5,6 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,19 +23,13 @@ from latent_ebm.networks import MobileUNet
 from latent_ebm.text import TextConditioner, TextTransformer, WordTokenizer
 from samplers import DDIM, Renoising, VPCosine
 from tests.latent_ebm.pipelines import write_pipeline
+from tests.latent_ebm.tiny import QUIET
 
 peft = pytest.importorskip("peft", reason="needs the extra peft")
 
 SCHEDULE = VPCosine(-7.0, 10.0)
 SHAPE, NUM = (1, 8, 8), 32
 ATTENTION = r".*_attention\.(query|key|value|out)"
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "accelerator": "cpu",
-}
 
 
 @pytest.fixture(autouse=True)

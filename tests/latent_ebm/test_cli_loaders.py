@@ -17,17 +17,15 @@ from latent_ebm.autoencoders import PatchPCA, load_autoencoder
 from latent_ebm.cli import main
 from latent_ebm.cli.checkpoints import load_rule, read_checkpoint
 from latent_ebm.cli.inlining import inline
-from latent_ebm.data import Emoji
 from latent_ebm.data.captions import Captions
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.learning import Denoising
 from latent_ebm.networks import MLP
 from latent_ebm.text import WordTokenizer
 from tests.latent_ebm.pipelines import write_text_encoder
-from tests.latent_ebm.tiny import fit, part, text_to_image
+from tests.latent_ebm.tiny import WORDS, fit, part, text_to_image, write_words
 
 CHECKPOINT = "run/last.ckpt"
-WORDS = part("latent_ebm.text.WordTokenizer.load", path="words.json")
 PROMPT = ["--prompt", "red circle", "--num", "1", "--out", "x.npz"]
 
 
@@ -35,11 +33,7 @@ PROMPT = ["--prompt", "red circle", "--num", "1", "--out", "x.npz"]
 def vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WordTokenizer:
     """That of the names and kinds of drawn shapes, in words.json."""
     monkeypatch.chdir(tmp_path)
-    data = Emoji(source="shapes", side=8, captions=Captions(kind=1.0))
-    data.setup()
-    assert isinstance(data.tokenizer, WordTokenizer)
-    data.tokenizer.save("words.json")
-    return data.tokenizer
+    return write_words(Captions(kind=1.0))
 
 
 def named(checkpoint: str = CHECKPOINT) -> str:

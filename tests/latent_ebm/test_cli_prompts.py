@@ -11,7 +11,7 @@ from latent_ebm import load
 from latent_ebm.applications import TextToImage
 from latent_ebm.cli import main
 from latent_ebm.data import Emoji
-from tests.latent_ebm.tiny import fit, part, text_to_image
+from tests.latent_ebm.tiny import WORDS, fit, part, text_to_image, write_words
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prompts")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        data = Emoji(source="shapes", side=8)
-        data.setup()
-        data.tokenizer.save("words.json")
-        words = part("latent_ebm.text.WordTokenizer.load", path="words.json")
-        assert fit(text_to_image(words), folder) == 0
+        write_words()
+        assert fit(text_to_image(WORDS), folder) == 0
         Path("words.json").unlink()  # a checkpoint holds the words
         assert main(["export", "run/last.ckpt", "--out", "model"]) == 0
     return folder

@@ -15,7 +15,6 @@ from latent_ebm.applications.trained import text_to_image
 from latent_ebm.cli import main
 from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.cli.inlining import inline
-from latent_ebm.data import Emoji
 from latent_ebm.distillation import UFOGen
 from samplers import DDIM, Renoising
 from tests.latent_ebm import tiny
@@ -42,8 +41,7 @@ STEPS = {"Progressive": 2}  # one for all others
 
 
 def student(name: str) -> dict[str, Any]:
-    words = part("latent_ebm.text.WordTokenizer.load", path="words.json")
-    config = tiny.text_to_image(words)
+    config = tiny.text_to_image(tiny.WORDS)
     config["trainer"] |= {"max_steps": 4 if name == "UFOGen" else 2}
     config["trainer"]["callbacks"][0]["init_args"] |= {"dirpath": name}
     conditioner = part("latent_ebm.cli.checkpoints.load_conditioner", checkpoint=TEACHER)
@@ -59,10 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("students")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        data = Emoji(source="shapes", side=8)
-        data.setup()
-        data.tokenizer.save("words.json")
-        config = tiny.text_to_image(part("latent_ebm.text.WordTokenizer.load", path="words.json"))
+        tiny.write_words()
+        config = tiny.text_to_image(tiny.WORDS)
         config["trainer"]["callbacks"][0]["init_args"] |= {"dirpath": "teacher"}
         assert fit(config, folder) == 0
         assert main(["export", TEACHER, "--out", "teacher/model"]) == 0

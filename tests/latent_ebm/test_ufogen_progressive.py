@@ -19,17 +19,11 @@ from latent_ebm.distillation.progressive import count_halvings, invert_step
 from latent_ebm.distillation.ufogen import DenoiserCritic
 from latent_ebm.guidance import ClassifierFree
 from samplers import DDIM, VE, Rectified, Schedule, VPCosine, VPLinear
+from tests.latent_ebm.tiny import QUIET
 
 ADAM = partial(torch.optim.Adam, lr=1e-2)
 SCALE, STEPS, NUM = 0.6, 4, 100_000
 SCHEDULE = VPCosine(-10, 10)
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-    "accelerator": "cpu",
-}
 
 
 def shrinkage(t: Tensor) -> Tensor:

@@ -7,12 +7,35 @@ import torch
 import yaml
 
 from latent_ebm.cli import main
+from latent_ebm.data import Emoji
+from latent_ebm.data.captions import Captions
+from latent_ebm.text import WordTokenizer
 
 PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+QUIET: dict[str, Any] = {  # a trainer on the CPU that shows and keeps nothing
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+    "accelerator": "cpu",
+}
 
 
 def part(class_path: str, **init_args: Any) -> dict[str, Any]:
     return {"class_path": class_path, "init_args": init_args}
+
+
+WORDS = part("latent_ebm.text.WordTokenizer.load", path="words.json")
+
+
+def write_words(captions: Captions | None = None) -> WordTokenizer:
+    """The tokenizer of ``captions`` of drawn shapes, which it writes to words.json."""
+    data = Emoji(source="shapes", side=8, captions=captions)
+    data.setup()
+    assert isinstance(data.tokenizer, WordTokenizer)
+    data.tokenizer.save("words.json")
+    return data.tokenizer
 
 
 def langevin(num_steps: int, step_size: float = 0.05) -> dict[str, Any]:
