@@ -31,7 +31,10 @@ COMPONENTS = {  # classes that a component may have; none: whatever the other ch
     "scheduler": (),
 }
 FURTHER_INPUTS = (  # of a U-Net that takes more than noise, time and text
-    *("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim"),
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
 )
 NUM_STEPS, GUIDANCE = 50, 7.5  # defaults of the pipeline
 

@@ -23,8 +23,9 @@ Config: TypeAlias = dict[str, Any]  # the content of a JSON file
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x"}
 # names of conditions here, and in diffusers
 CONDITIONS = {
-    **{"label": "class_labels", "text": "encoder_hidden_states"},
-    **{"mask": "encoder_attention_mask"},
+    "label": "class_labels",
+    "text": "encoder_hidden_states",
+    "mask": "encoder_attention_mask",
 }
 # the group is the variant
 WEIGHTS = re.compile(r"diffusion_pytorch_model(?:\.(\w+))??(?:-\d+-of-\d+)?\.safetensors")
