@@ -23,12 +23,12 @@ average of all pictures that fit, and a diffusion model is worth something where
 
 SWITCHED = """\
 **Changes of MobileDiffusion**, each alone in a plain network of 16x16 pixels, and all together:
-cost of a picture in one call on one core, and names after 2,000 updates of 64 rows (15 steps,
-guided). Attention with ReLU is also learnt by 500 more updates of the plain network, beside as
+cost of a picture in one call on one core, and names after 1,200 updates of 64 rows (15 steps,
+guided). Attention with ReLU is also learnt by 400 more updates of the plain network, beside as
 many with softmax."""
 OPENED = """\
-**Open captions**, 16x16 pixels, three styles. *Kinds* ("food", "a flag") have 9 to 4,676 right
-answers, and *names* without their style three. Shares of pictures whose nearest glyph is right;
+**Open captions**, 16x16 pixels, two styles. *Kinds* ("food", "a flag") have many right answers, and
+*names* without their style two. Shares of pictures whose nearest glyph is right;
 different right answers, over the number that uniform draws would give; KL divergence of subgroups
 or styles from those of the answers; distance to the nearest glyph, of which blurred averages are
 far."""
