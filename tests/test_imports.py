@@ -22,6 +22,7 @@ LAYERS = [
         "latent_ebm.artefacts",
         "latent_ebm.plots",
         "latent_ebm.networks",
+        "latent_ebm.selection",
         "latent_ebm.objectives",
         "latent_ebm.metrics",
         "latent_ebm.data",
