@@ -12,10 +12,12 @@ from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.images import Images
 from latent_ebm.data.mnist import MNIST
 from latent_ebm.data.pinwheel import Pinwheel
+from latent_ebm.data.portrait import Portrait, Studio
 from latent_ebm.data.scene import Placed, Scene, Scenery
 from latent_ebm.data.scene_parser import SceneParser
 from latent_ebm.data.scenes import Scenes
 from latent_ebm.data.shapes import draw_shapes
+from latent_ebm.data.subjects import Subjects
 from latent_ebm.data.toy2d import Toy2D
 
 __all__ = [
@@ -32,11 +34,14 @@ __all__ = [
     "OtherData",
     "Pinwheel",
     "Placed",
+    "Portrait",
     "Scene",
     "SceneParser",
     "Scenery",
     "Scenes",
     "StackedDigits",
+    "Studio",
+    "Subjects",
     "TensorSet",
     "Toy2D",
     "draw_font",

@@ -61,13 +61,14 @@ def describe(scene: Scene, names: Sequence[str], prompt: str, generator: Generat
     if prompt == "numeric-sentence":
         sentence = SENTENCES[chance(len(SENTENCES), generator)]
         return sentence.format(be="is" if len(scene.objects) == 1 else "are", things=things)
-    return f"{things} on {ground(scene)}" if prompt.endswith("color") else things
+    behind = ground(scene.background, scene.texture)
+    return f"{things} on {behind}" if prompt.endswith("color") else things
 
 
-def ground(scene: Scene) -> str:
-    """The background in words."""
-    texture = "" if scene.texture == 0 else f"{TEXTURES[scene.texture]} "
-    return f"a {texture}{list(PALETTE)[scene.background]} background"
+def ground(background: int, texture: int = 0) -> str:
+    """A background of ``PALETTE`` and ``TEXTURES`` in words."""
+    pattern = "" if texture == 0 else f"{TEXTURES[texture]} "
+    return f"a {pattern}{list(PALETTE)[background]} background"
 
 
 def relation(scene: Scene) -> tuple[int, str, int] | None:
