@@ -2,10 +2,12 @@
 
 from latent_ebm.text.encoder import TextConditioner, TextEncoder, TextTransformer
 from latent_ebm.text.pretrained import load_text_encoder, load_tokenizer
+from latent_ebm.text.subject import SubjectConditioner
 from latent_ebm.text.tokenizer import Tokenizer, WordTokenizer
 from latent_ebm.text.wordllama import SubwordTokenizer, subword_encoder
 
 __all__ = [
+    "SubjectConditioner",
     "SubwordTokenizer",
     "TextConditioner",
     "TextEncoder",

@@ -1,8 +1,8 @@
 r"""Prompts as conditions of networks: one vector per token, and a mask of the tokens that count.
 
 Tokens become vectors, to which a vector of their position is added, and a few transformer layers
-let every token see the others (Vaswani et al. 2017, arXiv:1706.03762). Padding is never seen, so
-that the vectors of a prompt do not depend on how many padding tokens follow.
+let every token see the others (Vaswani et al. 2017, arXiv:1706.03762). Padding is not seen unless
+one asks for it, so that the vectors of a prompt do not depend on how many padding tokens follow.
 """
 
 from abc import ABC, abstractmethod
@@ -45,6 +45,8 @@ class TextTransformer(TextEncoder):
         expansion: Width of their feed-forward parts in multiples of ``dim``, an even number.
         table: Vectors (num_tokens, any dimension) of the tokens that are known beforehand. They
             are held fixed, and a learned linear map follows. None: vectors are learned.
+        show_padding: Whether all rows are shown to the network, and padding to the layers, as
+            Stable Diffusion does. Otherwise neither sees padding.
 
     Raises:
         ValueError: For numbers that break these rules, or a table of another number of tokens.
@@ -60,12 +62,14 @@ class TextTransformer(TextEncoder):
         num_heads: int = 4,
         expansion: int = 4,
         table: Tensor | None = None,
+        show_padding: bool = False,
     ) -> None:
         super().__init__()
         check_counts(self, dim=dim, depth=depth)
         check_kind(self, Tokenizer, tokenizer=tokenizer)
+        check_kind(self, bool, show_padding=show_padding)
         self.tokenizer, self.dim, self.depth = tokenizer, dim, depth
-        self.num_heads, self.expansion = num_heads, expansion
+        self.num_heads, self.expansion, self.show_padding = num_heads, expansion, show_padding
         if table is not None:
             check_table(table, tokenizer.num_tokens)
         self.register_buffer("table", table)
@@ -76,14 +80,14 @@ class TextTransformer(TextEncoder):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors (n, m, dim) of ``tokens`` (n, m), and the mask (n, m) of those that are no
-        padding.
+        padding, or with ``show_padding`` of all.
 
         Raises ``ValueError`` for other shapes than (n, m <= max_tokens), or ids out of range
         (looked at on the CPU alone).
         """
         check_tokens(tokens, self.tokenizer)
-        mask = tokens != self.tokenizer.padding
-        known = tokens if self.table is None else self.table[tokens]
+        mask = self.tokenizer.shown(tokens) | self.show_padding
+        known = tokens if self.table is None else self.table[tokens].to(self.position)
         text = self.embedding(known) + self.position[: tokens.shape[1]]
         for layer in self.layers:
             text = layer(text, mask)

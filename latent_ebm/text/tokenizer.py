@@ -76,6 +76,10 @@ class Tokenizer(nn.Module, ABC):
             report_unknown(list(unknown), strict)
         return torch.tensor(rows, dtype=torch.int64).view(-1, self.max_tokens)
 
+    def shown(self, tokens: Tensor) -> Tensor:
+        """Mask (n, m) of ``tokens`` (n, m) that are no padding."""
+        return tokens != self.padding
+
     def check_length(self, name: str, prompt: str, ids: Sequence[int]) -> None:
         """Raise ``ValueError`` unless ``ids`` of a prompt fit into a row, and stand for a part of
         it if it is not blank.

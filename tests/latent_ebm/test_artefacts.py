@@ -72,7 +72,13 @@ from latent_ebm.networks import (
 from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
-from latent_ebm.text import SubwordTokenizer, TextConditioner, TextTransformer, WordTokenizer
+from latent_ebm.text import (
+    SubjectConditioner,
+    SubwordTokenizer,
+    TextConditioner,
+    TextTransformer,
+    WordTokenizer,
+)
 from latent_ebm.text.pretrained import PretrainedTextEncoder
 from samplers import DDIM, MALA, Langevin, PersistentChains, Sampler, VPCosine, VPLinear
 from samplers.reverse import ReverseSampler
@@ -243,6 +249,10 @@ ROWS: dict[type, Row] = {
     TextConditioner: Row(
         lambda: TextConditioner(text_encoder()),
         lambda tell: tuple(tell.encode(["a cat"]).values()),
+    ),
+    SubjectConditioner: Row(
+        lambda: SubjectConditioner(TextConditioner(text_encoder()), 2),
+        lambda tell: tuple(tell(tell.conditioner.tokens(["a cat"])).values()),
     ),
     PatchCritic: Row(lambda: PatchCritic(1, 2, 1), of(5, 1, 8, 8)),
     ClassLabels: Row(
