@@ -57,6 +57,10 @@ class ProbabilityFlow(ReverseSampler):
         object.__setattr__(self, "num_steps", self.num_steps or 1)
         super().__post_init__()
 
+    @property
+    def is_deterministic(self) -> bool:
+        return True
+
     def step(
         self,
         denoise: Denoise,

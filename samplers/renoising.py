@@ -15,6 +15,7 @@ from torch import Tensor
 
 from samplers.base import normal_like
 from samplers.reverse import Denoise, ReverseSampler
+from samplers.reverse_checks import check_cleaner
 from samplers.schedules import Schedule, broadcast
 
 
@@ -49,6 +50,7 @@ class Renoising(ReverseSampler):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
+        check_cleaner(self.schedule.log_snr(t), self.schedule.log_snr(s))
         x_0 = self.estimate(denoise, x_t, t)
         alpha, sigma = (broadcast(a, x_t) for a in self.schedule(s))
         x_s = alpha * x_0 + sigma * normal_like(x_t, generator)

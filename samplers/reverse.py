@@ -26,15 +26,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from samplers.base import normal_like
+from samplers.bridges import bridge
 from samplers.checks import check_fields, check_kind
-from samplers.reverse_checks import check_cleaner, check_estimate, check_schedule
-from samplers.run_checks import check_finite, check_position, is_readable
+from samplers.reverse_checks import (
+    check_arrival,
+    check_estimate,
+    check_grid,
+    check_invertible,
+    check_schedule,
+)
+from samplers.run_checks import check_position
 from samplers.schedules import Schedule, broadcast
 from samplers.vp_discrete import SPACINGS, VPDiscrete
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0
-GRIDS = ("time", "log_snr", "karras")
+Steps = Iterator[tuple[Tensor, Tensor, Tensor]]  # (t, s, x_s)
 RHO = 7.0
 
 
@@ -56,13 +62,7 @@ class ReverseSampler(ABC):
     def __post_init__(self) -> None:
         check_kind(self, Schedule, schedule=self.schedule)
         check_fields(self, num_steps="count")
-        if isinstance(self.schedule, VPDiscrete) and self.grid in SPACINGS:
-            self.schedule.visited(self.num_steps, self.grid)
-        elif self.grid not in GRIDS:
-            raise ValueError(
-                f"grid must be one of {', '.join(GRIDS)}, or with VPDiscrete one of "
-                f"{', '.join(SPACINGS)}, got {self.grid!r}"
-            )
+        check_grid(self.schedule, self.num_steps, self.grid)
 
     def times(self, like: Tensor) -> Tensor:
         """Times (num_steps + 1,) from 1 down to 0, float64, on the device of ``like``; "leading"
@@ -79,7 +79,14 @@ class ReverseSampler(ABC):
         else:
             start, end = (share.new_tensor(-0.5 * a / RHO).exp() for a in (least, greatest))
             log_snr = -2 * RHO * torch.lerp(start, end, share).log()
-        return self.schedule.time(log_snr).clamp(0, 1)
+        between = self.schedule.time(log_snr[1:-1])
+        return torch.cat([share.new_ones(1), between, share.new_zeros(1)])
+
+    def at_rows(self, index: slice, num: int) -> "ReverseSampler":
+        """The sampler of the rows at ``index`` of ``num`` rows: another one if it holds an entry
+        for each of them.
+        """
+        return self
 
     def estimate(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Tensor:
         """``denoise(x_t, t)``, an x_0 like ``x_t`` (batch, \\*event).
@@ -92,6 +99,11 @@ class ReverseSampler(ABC):
         check_estimate(x_0, x_t)
         return x_0
 
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a step draws no noise, so that it may also lead to a noisier time."""
+        return False
+
     @abstractmethod
     def step(
         self,
@@ -102,13 +114,14 @@ class ReverseSampler(ABC):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """``x_s`` like ``x_t`` (batch, \\*event), from time ``t`` to a cleaner ``s``, scalars or
-        (batch,).
+        """``x_s`` like ``x_t`` (batch, \\*event), from time ``t`` to ``s``, scalars or (batch,).
+
+        Raises ``ValueError`` for an s noisier than t, unless the sampler ``is_deterministic``.
         """
 
     def run(
         self, denoise: Denoise, x_T: Tensor, *, generator: torch.Generator | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    ) -> Steps:
         """Yield ``(t, s, x)`` after each of ``num_steps`` steps from t to s: the times, scalars,
         and ``x`` at s, like ``x_T`` (batch, \\*event), which is noise of scale ``sigma_1``.
 
@@ -118,17 +131,36 @@ class ReverseSampler(ABC):
         if a sample diverged.
         """
         check_position(x_T, "x_T")
-        x = x_T
-        for t, s in itertools.pairwise(self.times(x_T)):
+        yield from self._follow(denoise, x_T, self.times(x_T), "x_T", generator)
+
+    def invert(
+        self, denoise: Denoise, x_0: Tensor, *, generator: torch.Generator | None = None
+    ) -> Steps:
+        """The reverse of ``run``, from t = 0 to t = 1: yield ``(t, s, x)`` after each of
+        ``num_steps`` steps from t to a noisier s. The last x is the noise from which ``sample``
+        draws ``x_0`` (batch, \\*event) again, up to the errors of both ways.
+
+        Raises ``ValueError`` for a sampler that draws noise, and as ``run`` does. Source: Song,
+        Meng, Ermon 2020, arXiv:2010.02502, section 4.3.
+        """
+        check_invertible(self, self.is_deterministic)
+        check_position(x_0, "x_0")
+        yield from self._follow(denoise, x_0, self.times(x_0).flip(0), "x_0", generator)
+
+    def _follow(
+        self,
+        denoise: Denoise,
+        start: Tensor,
+        times: Tensor,
+        name: str,
+        generator: torch.Generator | None,
+    ) -> Steps:
+        """Yield ``(t, s, x)`` after each step along ``times``; ``name`` is that of ``start``."""
+        x = start
+        for t, s in itertools.pairwise(times):
             x = self.step(denoise, x, t, s, generator=generator)
             yield t, s, x
-        if is_readable(x) and not bool(x.isfinite().all()):
-            bad = int((~x_T.isfinite()).flatten(1).any(1).sum())
-            if bad:
-                raise ValueError(f"x_T must be finite: {bad} of {len(x_T)} rows are not")
-            check_finite(
-                "x_0", x, f"a sample of {type(self).__name__} diverged, or denoise is not finite"
-            )
+        check_arrival(self, name, start, x)
 
     @torch.no_grad()
     def sample(
@@ -139,39 +171,6 @@ class ReverseSampler(ABC):
         for _, _, x_s in self.run(denoise, x_T, generator=generator):
             x = x_s
         return x
-
-
-def bridge(
-    schedule: Schedule,
-    x_0: Tensor,
-    x_t: Tensor,
-    t: Tensor,
-    s: Tensor,
-    eta: float = 1.0,
-    *,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """A draw of x_s given x_0 and x_t (batch, \\*event), for times s <= t, scalars or (batch,).
-
-    With ``eta`` 1 it follows the posterior of the forward diffusion, ``q(x_s | x_t, x_0)``; a
-    smaller ``eta`` keeps the marginals and draws less fresh noise, down to none at 0:
-    ``c = eta sqrt(1 - SNR_t / SNR_s)``. Without fresh noise s may be noisier than t. Raises
-    ``ValueError`` for an s noisier than t otherwise, an ``eta`` outside [0, 1], or shapes that
-    differ.
-    """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be in [0, 1], got {eta}")
-    check_estimate(x_0, x_t)
-    log_snr_t, log_snr_s = schedule.log_snr(t), schedule.log_snr(s)
-    alpha_t, sigma_t = (broadcast(a, x_t) for a in schedule.frame(log_snr_t))
-    alpha_s, sigma_s = schedule.frame(log_snr_s)
-    mean, eps = broadcast(alpha_s, x_t) * x_0, (x_t - alpha_t * x_0) / sigma_t
-    if eta == 0:
-        return mean + broadcast(sigma_s, x_t) * eps
-    check_cleaner(log_snr_t, log_snr_s)
-    fresh = eta * (-torch.expm1(log_snr_t - log_snr_s)).sqrt()
-    kept = broadcast(sigma_s * (1 - fresh**2).sqrt(), x_t) * eps
-    return mean + kept + broadcast(sigma_s * fresh, x_t) * normal_like(x_t, generator)
 
 
 @dataclass(frozen=True)
@@ -213,8 +212,8 @@ class DDIM(ReverseSampler):
     """The step above with ``c = eta sqrt(1 - SNR_t / SNR_s)``: deterministic at ``eta`` 0,
     ancestral at 1.
 
-    It is of order 1. At ``eta`` 0 ``step`` also goes to a noisier s, and so inverts itself up to
-    its order. Source: Song, Meng, Ermon 2020, arXiv:2010.02502.
+    It is of order 1. At ``eta`` 0 ``step`` also leads to noisier times, as ``invert`` needs.
+    Source: Song, Meng, Ermon 2020, arXiv:2010.02502.
 
     Args:
         schedule: The noise, that of the denoiser.
@@ -236,6 +235,10 @@ class DDIM(ReverseSampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fields(self, eta="in [0, 1]")
+
+    @property
+    def is_deterministic(self) -> bool:
+        return self.eta == 0
 
     def step(
         self,
@@ -259,7 +262,8 @@ class Heun(ReverseSampler):
     alpha_s int_0^h exp(u - h) D du`` exactly. DDIM keeps D at its first value; here D is linear
     between its values at both ends. The mean of eps over both ends, as in EDM (Karras et al. 2022,
     arXiv:2206.00364), has the same order but multiplies errors by ``exp(h)``, which has no bound
-    where steps are few. Source: Lu et al. 2022, arXiv:2211.01095.
+    where steps are few. For the same reason ``invert`` wants steps that are short in log-SNR:
+    take the grid "log_snr", or many steps. Source: Lu et al. 2022, arXiv:2211.01095.
 
     Args:
         schedule: The noise, that of the denoiser.
@@ -275,6 +279,10 @@ class Heun(ReverseSampler):
     num_steps: int
     grid: str = "karras"
 
+    @property
+    def is_deterministic(self) -> bool:
+        return True
+
     def step(
         self,
         denoise: Denoise,
@@ -286,7 +294,7 @@ class Heun(ReverseSampler):
     ) -> Tensor:
         x_0 = self.estimate(denoise, x_t, t)
         x_s = bridge(self.schedule, x_0, x_t, t, s, eta=0.0)
-        alpha_s, _ = self.schedule(s)
+        alpha_s = self.schedule(s)[0]
         h = 0.5 * (self.schedule.log_snr(s) - self.schedule.log_snr(t))
         share = (1 + torch.expm1(-h) / h).where(h != 0, 0.0)  # int_0^h exp(u - h) u / h du
         return x_s + broadcast(alpha_s * share, x_t) * (self.estimate(denoise, x_s, s) - x_0)

@@ -51,7 +51,7 @@ def generate(
 
     def draw(rows: slice) -> Tensor:
         denoise = partial(denoiser.at_rows(rows, num), **told.rows(rows))
-        return sampler.sample(denoise, x_T[rows], generator=generator)
+        return sampler.at_rows(rows, num).sample(denoise, x_T[rows], generator=generator)
 
     return torch.cat([draw(rows) for rows in blocks(num)])
 

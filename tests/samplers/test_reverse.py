@@ -32,7 +32,7 @@ from samplers import (
 )
 from samplers.derivatives import jacobian_products, unit_vectors, value_and_divergence
 from samplers.ode import FIXED_STEP
-from samplers.reverse import GRIDS
+from samplers.reverse_checks import GRIDS
 from tests.samplers.table import Z_MAX, moment_z, seeded, z_scores
 
 ONE, ZERO = torch.tensor(1.0), torch.tensor(0.0)
