@@ -8,6 +8,7 @@ from latent_ebm.networks.energy import EnergyMLP
 from latent_ebm.networks.mlp import MLP
 from latent_ebm.networks.mobile_unet import MobileUNet
 from latent_ebm.networks.residual import PlacedEncoder, ResidualEncoder
+from latent_ebm.networks.subject_unet import SubjectUNet
 from latent_ebm.networks.unet import UNet
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "MobileUNet",
     "PlacedEncoder",
     "ResidualEncoder",
+    "SubjectUNet",
     "UNet",
     "WithClass",
     "WithLatent",

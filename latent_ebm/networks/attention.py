@@ -8,7 +8,7 @@ over keys (Wortsman et al. 2023, arXiv:2309.08586). Both have the same parameter
 trained with one can be fine-tuned with the other.
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from einops import rearrange
@@ -125,6 +125,15 @@ class FeedForward(nn.Module):
         return self.leave((gelu(a) if self.gate == "gelu" else silu(a)) * b)
 
 
+class Gated(NamedTuple):
+    """A context ``tokens`` (batch, m, dim) of cross-attention, whose part is multiplied by
+    ``gate``.
+    """
+
+    tokens: Tensor
+    gate: Tensor
+
+
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention and a feed-forward part, each added to normalised vectors.
 
@@ -143,12 +152,27 @@ class TransformerBlock(nn.Module):
         self.feed_forward = feed_forward
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
-    def forward(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Vectors like ``x`` (batch, n, dim). Without a context, cross-attention is left out."""
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        mask: Tensor | None,
+        second: Gated | None = None,
+    ) -> Tensor:
+        """Vectors like ``x`` (batch, n, dim).
+
+        Cross-attention to the ``context`` (batch, m, d) sees what ``mask`` (batch, m) shows, and
+        one to the ``second`` context is added, by the same projections. A context that is None is
+        left out.
+        """
         if self.self_attention is not None:
             x = x + self.self_attention(self.norms[0](x))
-        if self.cross_attention is not None and context is not None:
-            x = x + self.cross_attention(self.norms[1](x), context, mask)
+        if self.cross_attention is not None:
+            query = self.norms[1](x)
+            if context is not None:
+                x = x + self.cross_attention(query, context, mask)
+            if second is not None:
+                x = x + second.gate * self.cross_attention(query, second.tokens)
         return x + self.feed_forward(self.norms[2](x))
 
 

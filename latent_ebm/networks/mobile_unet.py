@@ -11,15 +11,12 @@ residual blocks and then transformer blocks, on the way down and again on the wa
 every residual block also sees the map of its counterpart on the way down.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import prod
-from typing import NamedTuple
 
-import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
@@ -33,38 +30,15 @@ from latent_ebm.networks.attention import (
     pool,
 )
 from latent_ebm.networks.conditioning import Conditioning, check_pixels
+from latent_ebm.networks.levels import (
+    Level,
+    Told,
+    check_channels,
+    separable_convolution,
+    weigh,
+)
 from latent_ebm.networks.unet import NUM_GROUPS, Block, convolution, zeroed
 from samplers.checks import as_shape, check_counts, check_kind
-
-
-class Told(NamedTuple):
-    """The conditions as one vector (batch, dim); the text's tokens, their mask and their mean."""
-
-    vector: Tensor
-    text: Tensor | None
-    mask: Tensor | None
-    mean: Tensor | None
-
-
-class Level(nn.Module):
-    """Blocks of one resolution, which keep maps on the way down and take them on the way up."""
-
-    def __init__(
-        self, blocks: Sequence[Block], transformers: Sequence[TransformerBlock], takes: bool
-    ) -> None:
-        super().__init__()
-        self.blocks, self.transformers = nn.ModuleList(blocks), nn.ModuleList(transformers)
-        self.takes = takes
-
-    def forward(self, h: Tensor, told: Told, skips: list[Tensor]) -> Tensor:
-        """A map like ``h`` (batch, C, H, W). Blocks add their maps to ``skips``, or take them."""
-        for block in self.blocks:
-            h = block(torch.cat([h, skips.pop()], 1) if self.takes else h, told.vector)
-            skips.extend([] if self.takes else [h])
-        pixels = rearrange(h, "b c h w -> b (h w) c")
-        for block in self.transformers:
-            pixels = block(pixels, told.text, told.mask)
-        return rearrange(pixels, "b (h w) c -> b c h w", h=h.shape[2])
 
 
 class MobileUNet(Artefact):
@@ -232,39 +206,31 @@ class MobileUNet(Artefact):
 
     def contract(self, x: Tensor, told: Told) -> tuple[Tensor, list[Tensor]]:
         """The way down: the map of the lowest resolution, and those that the way up takes."""
-        h, skips = self.enter(x), list[Tensor]()
+        skips = list[Tensor]()
+        *_, h = self.descend(x, told, skips)
+        return h, skips
+
+    def descend(self, x: Tensor, told: Told, skips: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the map of every resolution on the way down; blocks add theirs to ``skips``."""
+        h = self.enter(x)
         if self.paint is not None and told.mean is not None:
             h = h + self.paint(told.mean)
-        for level, shrink in zip(self.down, [*self.shrink, nn.Identity()], strict=True):
-            h = shrink(level(h, told, skips))
-        return h, skips
+        for level, shrink in zip(self.down, [nn.Identity(), *self.shrink], strict=True):
+            h = level(shrink(h), told, skips)
+            yield h
+
+    def features(self, x: Tensor, noise_level: Tensor, level: int) -> Tensor:
+        """The map (batch, channels[level], h, w) of resolution ``level`` on the way down, for
+        images (batch, \\*shape) at a noise level (batch,), without a text.
+        """
+        told = self.tell(noise_level.to(x.dtype), None, None, None)
+        return next(islice(self.descend(x, told, []), level, None))
 
     def expand(self, h: Tensor, skips: list[Tensor], told: Told) -> Tensor:
         """The way up, from what ``contract`` returns to images (batch, \\*shape)."""
         for level, grow in zip(reversed(self.up), [*reversed(self.grow), self.leave], strict=True):
             h = grow(level(h, told, skips))
         return h
-
-
-def weigh(dim: int) -> nn.Sequential:
-    """Maps weights of guidance (batch, 1) to vectors (batch, dim), which are 0 at first."""
-    return nn.Sequential(nn.Linear(1, dim), nn.SiLU(), zeroed(nn.Linear(dim, dim)))
-
-
-def separable_convolution(in_channels: int, channels: int) -> nn.Module:
-    """A 3x3 convolution of every channel alone, and a 1x1 convolution of all of them."""
-    alone = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels)
-    return nn.Sequential(alone, nn.Conv2d(in_channels, channels, 1))
-
-
-def check_channels(channels: Sequence[int], num_heads: int) -> tuple[int, ...]:
-    """``channels`` as a tuple. Raises ``ValueError`` unless 8 and ``num_heads`` divide them."""
-    channels = as_shape("MobileUNet", channels=channels)
-    check_counts("MobileUNet", num_heads=num_heads)
-    if any(c % NUM_GROUPS or c % num_heads for c in channels):
-        rule = f"multiples of {NUM_GROUPS} and of num_heads {num_heads}"
-        raise ValueError(f"channels must be {rule}, got {channels}")
-    return channels
 
 
 def check_levels(

@@ -65,6 +65,7 @@ from latent_ebm.networks import (
     MobileUNet,
     PlacedEncoder,
     ResidualEncoder,
+    SubjectUNet,
     UNet,
     WithLatent,
     WithTime,
@@ -72,6 +73,7 @@ from latent_ebm.networks import (
 from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
+from latent_ebm.selection import Discriminative
 from latent_ebm.text import (
     SubjectConditioner,
     SubwordTokenizer,
@@ -218,6 +220,17 @@ ROWS: dict[type, Row] = {
     MobileUNet: Row(
         lambda: MobileUNet((3, 8, 8), 6, (8, 16), (1, 2), (1, 1), (True, False), (False, True)),
         lambda net: net(draws(5, 3, 8, 8), draws(5), draws(5, 4, 6), torch.ones(5, 4).bool()),
+    ),
+    SubjectUNet: Row(
+        lambda: SubjectUNet(
+            MobileUNet((7, 8, 8), 6, (8, 16), (1, 1), (1, 1), (True, False), (False, True)),
+            Discriminative(3),
+            clean_level=-1.0,
+        ),
+        lambda net: net(
+            *(draws(5, 3, 8, 8), draws(5), draws(5, 4, 6), torch.ones(5, 4).bool()),
+            *(draws(5, 4, 8, 8), net.tokens(draws(5, 3, 8, 8))),
+        ),
     ),
     Conditioning: Row(lambda: Conditioning(8, 3), of(5)),
     FeatureClassifier: Row(lambda: FeatureClassifier((1, 8, 8), 3, 2), of(5, 1, 8, 8)),
