@@ -17,6 +17,7 @@ from latent_ebm.data.scene import Placed, Scene, Scenery
 from latent_ebm.data.scene_parser import SceneParser
 from latent_ebm.data.scenes import Scenes
 from latent_ebm.data.shapes import draw_shapes
+from latent_ebm.data.subject_parser import SubjectParser
 from latent_ebm.data.subjects import Subjects
 from latent_ebm.data.toy2d import Toy2D
 
@@ -41,6 +42,7 @@ __all__ = [
     "Scenes",
     "StackedDigits",
     "Studio",
+    "SubjectParser",
     "Subjects",
     "TensorSet",
     "Toy2D",

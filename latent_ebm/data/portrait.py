@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import max_pool2d, pad
 
 from latent_ebm.data.captions import kind_of
-from latent_ebm.data.glyphs import Glyphs, compose
+from latent_ebm.data.glyphs import Glyphs, compose, premultiplied
 from latent_ebm.data.scene import MIN_CONTRAST, PALETTE, TEXTURES, backdrop, chance, palette
 from latent_ebm.data.scene_captions import article, ground, plural
 from samplers.checks import check_counts, check_numbers
@@ -66,6 +66,12 @@ class Studio:
         """The glyphs in every pose (n, 4 poses, 4, size, size), straight alpha."""
         upright = self.glyphs.resize(self.size).images
         return torch.stack([upright.rot90(k, (2, 3)) for k in range(len(POSES))], 1)
+
+    @cached_property
+    def looks(self) -> Tensor:
+        """A number (n, 4) per glyph and pose; those that look the same, to 8 bits, share it."""
+        pixels = (255 * premultiplied(self.pictures)).round().byte().flatten(2)
+        return pixels.flatten(0, 1).unique(dim=0, return_inverse=True)[1].view(-1, len(POSES))
 
     @cached_property
     def visible(self) -> Tensor:
