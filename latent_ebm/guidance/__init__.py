@@ -1,6 +1,22 @@
-"""Guidance: turns a denoiser into one that favours a condition; one file per method."""
+"""Guidance: turns a denoiser or a sampler into one that favours what is asked; one file per
+method.
+"""
 
 from latent_ebm.guidance.classifier_free import ClassifierFree, classifier_free, guided
 from latent_ebm.guidance.distilled import weighted
+from latent_ebm.guidance.inversion import inversion_path
+from latent_ebm.guidance.known_region import KnownRegion
+from latent_ebm.guidance.null_text import NullText, null_text
+from latent_ebm.guidance.step_wise import StepWise
 
-__all__ = ["ClassifierFree", "classifier_free", "guided", "weighted"]
+__all__ = [
+    "ClassifierFree",
+    "KnownRegion",
+    "NullText",
+    "StepWise",
+    "classifier_free",
+    "guided",
+    "inversion_path",
+    "null_text",
+    "weighted",
+]

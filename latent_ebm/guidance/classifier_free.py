@@ -56,6 +56,14 @@ def stack(
     condition: Mapping[str, Tensor], null: Mapping[str, Tensor], num: int
 ) -> dict[str, Tensor]:
     """``num`` rows of ``condition``, and then ``num`` rows of ``null``."""
+    told, untold = spread(condition, null, num)
+    return {name: torch.cat([value, untold[name]]) for name, value in told.items()}
+
+
+def spread(
+    condition: Mapping[str, Tensor], null: Mapping[str, Tensor], num: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Both with ``num`` rows. Raises ``ValueError`` for names, entries or rows that do not fit."""
     if condition.keys() != null.keys():
         raise ValueError(
             f"condition and null must have the same names, got {', '.join(condition) or 'none'} "
@@ -68,10 +76,11 @@ def stack(
                 f"condition and null {name} must have entries of one shape and 1 or {num} rows, "
                 f"got shapes {shapes[0]} and {shapes[1]}"
             )
-    return {
-        name: torch.cat([part.expand(num, *part.shape[1:]) for part in (value, null[name])])
-        for name, value in condition.items()
-    }
+    told, untold = (
+        {name: value.expand(num, *value.shape[1:]) for name, value in part.items()}
+        for part in (condition, null)
+    )
+    return told, untold
 
 
 def guided(

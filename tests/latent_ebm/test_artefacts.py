@@ -50,7 +50,7 @@ from latent_ebm.denoisers import (
 )
 from latent_ebm.distillation import LinearDenoiser, OneStep
 from latent_ebm.distillation.ufogen import DenoiserCritic
-from latent_ebm.guidance import ClassifierFree
+from latent_ebm.guidance import ClassifierFree, NullText, StepWise
 from latent_ebm.kernels import KernelPrior, NeighbourPrior
 from latent_ebm.learning import ShortRunMLE
 from latent_ebm.likelihoods import GivenLikelihood
@@ -88,6 +88,8 @@ from samplers.schedules import Schedule
 
 ROOT = Path(__file__).parents[2]
 CHAIN = Langevin(0.1, 3)
+STEPS = torch.tensor([0.9, 0.3])
+STEP_LABELS = torch.tensor([[0], [2]])
 NOISE = VPCosine(log_snr_min=-7.0, log_snr_max=12.0)
 Outputs = Callable[[Any], "Tensor | tuple[Tensor, ...]"]
 
@@ -196,6 +198,11 @@ ROWS: dict[type, Row] = {
     LatentModel: Row(model, lambda model: model.sample(4, generator=stream())),
     GaussianMixtureDenoiser: Row(full_mixture, use_denoiser),
     Preconditioned: Row(denoiser, use_denoiser),
+    StepWise: Row(lambda: StepWise(denoiser(), STEPS, {"label": STEP_LABELS}), use_denoiser),
+    NullText: Row(
+        lambda: NullText(denoiser(), 2.0, STEPS, {"label": STEP_LABELS}),
+        lambda guided: guided(draws(5, 2), torch.tensor(0.4), label=torch.tensor([0, 1, 2, 0, 1])),
+    ),
     ClassifierFree: Row(
         lambda: ClassifierFree(denoiser(), 2.0, label_condition(torch.tensor([-1]))),
         lambda guided: guided(draws(5, 2), torch.tensor(0.4), label=torch.tensor([0, 1, 2, 0, 1])),
