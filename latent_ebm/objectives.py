@@ -110,14 +110,20 @@ def denoising_score_matching(
 
 
 def denoising(
-    denoise: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, weight: Tensor
+    denoise: Callable[[Tensor], Tensor],
+    x: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    weight: Tensor,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """``E[w |D(alpha x + sigma eps) - x|^2] / dim``. It is least for D = E[x | alpha x + sigma
     eps], for any weights w > 0.
 
     ``denoise`` maps noised rows (batch, \\*event) to estimates of x; ``alpha``, ``sigma`` and
-    ``weight`` (batch,) have one entry per row. Source: Vincent 2011; Karras et al. 2022,
-    arXiv:2206.00364.
+    ``weight`` (batch,) have one entry per row. The squared error of every entry is multiplied by
+    ``mask``, of a shape that broadcasts to that of x; None: by 1. Source: Vincent 2011; Karras et
+    al. 2022, arXiv:2206.00364.
     """
     for name, value in {"alpha": alpha, "sigma": sigma, "weight": weight}.items():
         check_shape(name, value, x.shape[:1])
@@ -125,7 +131,8 @@ def denoising(
     alpha, sigma, weight = (a.to(x.dtype).view(shape) for a in (alpha, sigma, weight))
     estimate = denoise(alpha * x + sigma * torch.randn_like(x))
     check_shape("denoise(x_t)", estimate, x.shape)
-    return (weight * (estimate - x).square()).mean()
+    error = (estimate - x).square()
+    return (weight * (error if mask is None else mask * error)).mean()
 
 
 def regression(x: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""One call that trains on rows in memory, for code without a trainer of its own."""
+"""One call that trains on rows or batches in memory, for code without a trainer of its own."""
 
 import logging
+from collections.abc import Iterable
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
+from latent_ebm.conditions import BatchLike
 from latent_ebm.data.base import TensorSet, collate
 from latent_ebm.learning.base import LearningRule
 from samplers.checks import check_counts
@@ -16,12 +18,12 @@ CHECK_EVERY = 100  # steps between two checks on the held-out rows
 
 
 class Bar(Callback):
-    """Shows on stderr how many training steps are done, of ``num_steps`` at most."""
+    """Shows on stderr how many training steps are done, of ``num_steps`` at most, and what they
+    are for.
+    """
 
-    def __init__(self, num_steps: int) -> None:
-        self.bar = tqdm(
-            total=num_steps, desc="learning features, fewer steps if that is enough", unit="step"
-        )
+    def __init__(self, num_steps: int, purpose: str) -> None:
+        self.bar = tqdm(total=num_steps, desc=purpose, unit="step")
 
     def on_train_batch_end(self, *args: object, **kwargs: object) -> None:
         self.bar.update()
@@ -68,18 +70,45 @@ def fit_rows(
     )
     train = DataLoader(TensorSet(x[:cut]), batch_size, sampler=draws, collate_fn=collate)
     held_out = DataLoader(TensorSet(x[cut:]), 1000, collate_fn=collate)
+    stop = EarlyStopping(monitor, patience=patience, mode="min")
+    bar = Bar(max_steps, "learning features, fewer steps if that is enough") if progress else None
+    make_trainer(max_steps, stop, bar).fit(rule, train, held_out)
+
+
+def fit_batches(
+    rule: LearningRule, batches: Iterable[BatchLike], num_steps: int, purpose: str | None = None
+) -> None:
+    """Train ``rule`` on the first ``num_steps`` of ``batches``, in place, on the CPU.
+
+    Uses the global random state.
+
+    Args:
+        rule: The learning rule to train.
+        batches: What a loader would yield, without an end or with ``num_steps`` batches.
+        num_steps: The number of training steps.
+        purpose: Words that stand before a bar of the steps that are done; None: no bar.
+
+    Raises:
+        ValueError: For a ``num_steps`` that is not an integer >= 1.
+    """
+    check_counts("fit_batches", num_steps=num_steps)
+    bar = None if purpose is None else Bar(num_steps, purpose)
+    trainer = make_trainer(num_steps, bar)
+    trainer.limit_val_batches = 0
+    trainer.fit(rule, batches, batches)
+
+
+def make_trainer(max_steps: int, *callbacks: Callback | None) -> Trainer:
+    """A trainer on the CPU that shows and keeps nothing but what ``callbacks`` do."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    Trainer(
+    return Trainer(
         accelerator="cpu",
         max_epochs=-1,
         max_steps=max_steps,
-        callbacks=[
-            EarlyStopping(monitor, patience=patience, mode="min"),
-            *([Bar(max_steps)] if progress else []),
-        ],
+        callbacks=[callback for callback in callbacks if callback is not None],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,
-    ).fit(rule, train, held_out)
+    )

@@ -51,9 +51,13 @@ class SubjectConditioner(Conditioner):
 
         Raises ``ValueError`` without tokens, or for a prompt without room for the subject.
         """
+        return self.tell(condition, self.rows)
+
+    def tell(self, condition: Condition, rows: Tensor) -> Condition:
+        """Like ``forward``, with other ``rows`` (num_rows, dim)."""
         told = self.conditioner(condition)
         check_room(condition["tokens"], self.num_rows, self.conditioner.encoder.tokenizer)
-        return with_rows(told, self.rows)
+        return with_rows(told, rows)
 
     def unknown(self, num: int) -> Condition:
         return self.conditioner.unknown(num)

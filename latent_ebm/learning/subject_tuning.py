@@ -1,0 +1,181 @@
+r"""A trained text-to-image model learns one subject from a few images (HiFi Tuner,
+arXiv:2312.00079).
+
+What is learned are n rows c_s beside an encoded prompt c, which start at the rows phi_s of the
+empty prompt (``SubjectConditioner``). With the mask M of the subject the loss is
+
+    E[w |M (D(x_t, [c, c_s]) - x)|^2] / dim + w_s |c_s - phi_s|^2 / (n dim):
+
+the first term looks at nothing but the subject, and the second keeps the rows where the network
+knows what they mean. First one c_s is learned for all noise levels. Then the steps t = T, ..., 1
+of the sampler get rows of their own: each set starts at that of the step before and is trained
+at this noise level alone.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+from torch.optim import Optimizer
+
+from latent_ebm.autoencoders import LatentSpace
+from latent_ebm.conditions import Batch, BatchLike, Condition, as_batch
+from latent_ebm.denoisers import Preconditioned, generate
+from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
+from latent_ebm.objectives import denoising
+from latent_ebm.text import SubjectConditioner
+from samplers.checks import as_shape, check_counts, check_kind, check_numbers
+from samplers.reverse import ReverseSampler
+
+
+class SubjectTuning(LearningRule):
+    """Trains the rows of a subject on images x with their ``tokens`` and, if there are any, masks.
+
+    A batch carries ``tokens`` of prompts that name the class of the subject, and ``mask`` (n, 1,
+    H, W), 1 where the subject is. Latents weigh as much as the share of the mask that they cover.
+    The first ``num_shared`` steps train rows for all noise levels, and the next ``num_refining``
+    steps for each step of the sampler train its own; ``num_steps`` is their number in all.
+
+    Args:
+        denoiser: The trained denoiser.
+        conditioner: Puts the rows in place of padding.
+        reverse: The sampler from noise to data, with the same schedule.
+        shape: The shape of an event, or of a latent.
+        optimizer: Makes the optimiser from the trainable parameters; the paper has Adam, 5e-3.
+        num_shared: Steps of training for rows that all noise levels share.
+        num_refining: Steps of training for the rows of each step of the sampler, 10 in the paper;
+            0: all steps share their rows.
+        regularization: The weight w_s.
+        model_lr: Learning rate of what requires gradients in denoiser and text encoder, which the
+            first ``num_shared`` steps then train too: everything (DreamBooth, arXiv:2208.12242),
+            or the LoRA of a network that ``peft`` has wrapped. Null: they are held fixed.
+        latents: An autoencoder, held fixed; null: the denoiser works on data.
+        scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
+
+    Raises:
+        ValueError: For numbers out of range, or schedules that differ.
+    """
+
+    def __init__(
+        self,
+        denoiser: Preconditioned,
+        conditioner: SubjectConditioner,
+        reverse: ReverseSampler,
+        shape: Sequence[int],
+        optimizer: OptimizerCallable,
+        num_shared: int = 1000,
+        num_refining: int = 0,
+        regularization: float = 0.01,
+        model_lr: float | None = None,
+        latents: LatentSpace | None = None,
+        scheduler: SchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(optimizer, scheduler, latents)
+        check_kind(self, SubjectConditioner, conditioner=conditioner)
+        check_counts(self, num_shared=num_shared)
+        check_counts(self, least=0, num_refining=num_refining)
+        check_numbers(self, "non-negative", regularization=regularization, model_lr=model_lr or 0)
+        if reverse.schedule != denoiser.schedule:
+            raise ValueError(
+                f"reverse must have the schedule {denoiser.schedule} of denoiser, got "
+                f"{reverse.schedule}"
+            )
+        self.denoiser, self.conditioner, self.reverse = denoiser, conditioner, reverse
+        self.shape, self.regularization = as_shape(self, shape=shape), regularization
+        self.num_shared, self.num_refining, self.model_lr = num_shared, num_refining, model_lr
+        sets = reverse.num_steps if num_refining else 0
+        self.own = nn.ParameterList(conditioner.start.clone() for _ in range(sets))
+        if model_lr is None:
+            self.freeze_model()
+
+    @property
+    def num_steps(self) -> int:
+        """The number of training steps."""
+        return self.num_shared + len(self.own) * self.num_refining
+
+    @property
+    def subject(self) -> Tensor:
+        """The rows (n, dim), or (steps of the sampler, n, dim) if these have their own."""
+        rows = torch.stack(list(self.own)) if len(self.own) else self.conditioner.rows
+        return rows.detach().clone()
+
+    def freeze_model(self) -> None:
+        """Let nothing but rows require gradients."""
+        self.denoiser.requires_grad_(False)
+        self.conditioner.conditioner.requires_grad_(False)
+
+    def step_trained(self) -> int | None:
+        """The step of the sampler whose rows are trained now; None for rows that all share."""
+        done = self.batches_seen - self.num_shared
+        if done < 0 or not self.own:
+            return None
+        return min(done // self.num_refining, len(self.own) - 1)
+
+    def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
+        """Start the rows of a step of the sampler where those of the step before have ended."""
+        super().on_train_batch_start(batch, batch_idx)
+        step, done = self.step_trained(), self.batches_seen - self.num_shared
+        if step is not None:
+            self.freeze_model()
+            if done == step * self.num_refining:
+                before = self.own[step - 1] if step else self.conditioner.rows
+                self.own[step].data.copy_(before.data)
+
+    def make_optimizers(self) -> list[Optimizer]:
+        rows = [self.conditioner.rows, *self.own]
+        if self.model_lr is None:
+            return [self.optimizer(rows)]
+        known = set(rows)
+        model = [p for p in self.parameters() if p.requires_grad and p not in known]
+        return [self.optimizer([{"params": rows}, {"params": model, "lr": self.model_lr}])]
+
+    def losses(self, batch: BatchLike) -> dict[str, Tensor]:
+        step, mask = self.step_trained(), mask_of(as_batch(batch))
+        x, given, _ = self.unpack(batch)
+        rows = self.conditioner.rows if step is None else self.own[step]
+        schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x, step)
+        denoise = partial(
+            self.denoiser, t=schedule.time(log_snr), **self.conditioner.tell(given, rows)
+        )
+        weight = log_snr.exp() + self.denoiser.data_scale**-2
+        seen = None if mask is None else adaptive_avg_pool2d(mask.to(x), (x.shape[2], x.shape[3]))
+        error = denoising(denoise, x, *schedule.frame(log_snr), weight, seen)
+        apart = (rows - self.conditioner.start).square().mean()
+        return {"denoising": error, "regularization": self.regularization * apart}
+
+    def draw_log_snr(self, x: Tensor, step: int | None) -> Tensor:
+        """A log-SNR (batch,) in float64 for every row of ``x``: at uniform times, or at that of a
+        ``step`` of the sampler.
+        """
+        time = x.new_empty(len(x), dtype=torch.float64).uniform_()
+        if step is not None:
+            time = self.reverse.times(x)[step].expand(len(x))
+        return self.denoiser.schedule.log_snr(time)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        num: int,
+        condition: Condition | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Samples ``x`` (num, \\*event) with the rows that all noise levels share, the latents
+        ``z`` that they were decoded from, if any, and the condition.
+        """
+        told = self.conditioner.request(num, condition)
+        x = generate(self.denoiser, self.reverse, self.shape, num, told, generator=generator)
+        return {**(condition or {}), **self.decoded(x)}
+
+
+def mask_of(batch: Batch) -> Tensor | None:
+    """The mask (n, 1, H, W) in a ``batch`` of images (n, C, H, W), if it carries one.
+
+    Raises ``ValueError`` for another shape.
+    """
+    mask, wanted = batch.condition.get("mask"), (len(batch.x), 1, *batch.x.shape[2:])
+    if mask is not None and tuple(mask.shape) != wanted:
+        raise ValueError(f"mask must have shape {wanted}, like x, got {tuple(mask.shape)}")
+    return mask
