@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from samplers.checks import check_numbers
 from samplers.derivatives import differentiate
+from samplers.run_checks import is_readable
 
 
 def check_shape(name: str, value: Tensor, shape: torch.Size | tuple[int, ...]) -> None:
@@ -196,3 +197,23 @@ def vicreg(z: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     covariance = centred.mT @ centred / (len(z) - 1)
     total, diagonal = covariance.square().sum(), covariance.diagonal(dim1=1, dim2=2).square().sum()
     return (z - other).square().mean(), hinge.mean(), (total - diagonal) / z.shape[1]
+
+
+def supervised_contrast(z: Tensor, label: Tensor, temperature: float) -> Tensor:
+    """``-E_i mean_{p in P(i)} log softmax_{a != i}(z_i . z_a / temperature)_p`` for unit vectors z
+    (n, dim), where P(i) holds the other rows with the ``label`` (n,) of row i.
+
+    Rows without such another one do not count. Source: Khosla et al. 2020, arXiv:2004.11362,
+    eq. 2.
+
+    Raises:
+        ValueError: If no two rows have one label.
+    """
+    check_shape("label", label, z.shape[:1])
+    alone = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    same = (label[:, None] == label) & ~alone
+    if is_readable(same) and not bool(same.any()):
+        raise ValueError("label must be the same for two rows at least, got none twice")
+    log_p = (z @ z.mT / temperature).masked_fill(alone, -torch.inf).log_softmax(1)
+    counts = same.sum(1)
+    return -(log_p.where(same, 0).sum(1) / counts.clamp_min(1)).sum() / counts.gt(0).sum()

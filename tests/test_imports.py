@@ -29,6 +29,7 @@ LAYERS = [
         "latent_ebm.foreign",
         "latent_ebm.files",
         "latent_ebm.text",
+        "latent_ebm.subjects",
     },
     {"latent_ebm.priors", "latent_ebm.kernels", "latent_ebm.likelihoods", "latent_ebm.denoisers"},
     {"latent_ebm.autoencoders"},

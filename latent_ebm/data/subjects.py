@@ -43,8 +43,8 @@ class SubjectSet(CaptionedSet):
 
     A portrait is a function of the seed, the part, the epoch and the row. Batches carry ``tokens``
     (n, L) of the caption, ``class_tokens`` (n, L) of the kind of thing alone ("an animal"), the
-    ``mask`` (n, 1, side, side) of the subject, 1 where it is, and ``reference`` (n, 3, side,
-    side), the subject alone on white.
+    ``mask`` (n, 1, side, side) of the subject, 1 where it is, the ``reference`` (n, 3, side,
+    side), which is the subject alone on white, and the ``label`` (n,).
 
     Args:
         studio: Draws and renders portraits.
@@ -90,6 +90,7 @@ class SubjectSet(CaptionedSet):
                 [stage.mask(p, self.masks[chance(len(self.masks), own)]) for p, own in pairs]
             ),
             "reference": torch.stack([stage.reference(p) for p in portraits]),
+            "label": stage.glyphs.art[[p.glyph for p in portraits]],
         }
         x = torch.stack([stage.render(portrait) for portrait in portraits])
         return Batch(x, Condition(told, {"tokens": empty, "class_tokens": empty}), None)

@@ -12,6 +12,7 @@ from latent_ebm.learning.self_adversarial import SelfAdversarial
 from latent_ebm.learning.self_supervised import Augment, VICReg
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.subject_tuning import SubjectTuning
+from latent_ebm.learning.supervised_contrast import SupervisedContrast
 from latent_ebm.learning.variational import Variational
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "SelfAdversarial",
     "ShortRunMLE",
     "SubjectTuning",
+    "SupervisedContrast",
     "VICReg",
     "Variational",
     "fit_batches",

@@ -74,6 +74,7 @@ from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
 from latent_ebm.selection import Discriminative
+from latent_ebm.subjects import LearnedIdentity
 from latent_ebm.text import (
     SubjectConditioner,
     SubwordTokenizer,
@@ -243,6 +244,7 @@ ROWS: dict[type, Row] = {
     FeatureClassifier: Row(lambda: FeatureClassifier((1, 8, 8), 3, 2), of(5, 1, 8, 8)),
     ResidualEncoder: Row(lambda: ResidualEncoder(1, 2), of(5, 1, 8, 8)),
     PlacedEncoder: Row(lambda: PlacedEncoder(1, 3, 2), of(5, 1, 8, 8)),
+    LearnedIdentity: Row(lambda: LearnedIdentity(ResidualEncoder(1, 2)), of(5, 1, 8, 8)),
     WithTime: Row(lambda: WithTime(MLP(3, 2, [4])), lambda net: net(draws(5, 2), draws(5))),
     WithLatent: Row(
         lambda: WithLatent(DenoiserMLP(4, [4])),

@@ -133,6 +133,7 @@ def test_batches_hold_what_their_rows_show() -> None:
             assert torch.equal(told["tokens"], data.tokenizer(part.captions(rows), strict=True))
             kinds = [studio.kind(p) for p in portraits]
             assert torch.equal(told["class_tokens"], data.tokenizer(kinds, strict=True))
+            assert torch.equal(told["label"], part.label[rows])
             for p, mask, reference in zip(portraits, told["mask"], told["reference"], strict=True):
                 assert any(torch.equal(mask, studio.mask(p, kind)) for kind in ("alpha", "box"))
                 assert torch.equal(reference, studio.reference(p))
