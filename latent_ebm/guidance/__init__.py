@@ -2,6 +2,7 @@
 method.
 """
 
+from latent_ebm.guidance.attention_maps import record, replace
 from latent_ebm.guidance.classifier_free import ClassifierFree, classifier_free, guided
 from latent_ebm.guidance.distilled import weighted
 from latent_ebm.guidance.inversion import inversion_path
@@ -18,5 +19,7 @@ __all__ = [
     "guided",
     "inversion_path",
     "null_text",
+    "record",
+    "replace",
     "weighted",
 ]

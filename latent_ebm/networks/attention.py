@@ -8,6 +8,7 @@ over keys (Wortsman et al. 2023, arXiv:2309.08586). Both have the same parameter
 trained with one can be fine-tuned with the other.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -19,10 +20,15 @@ from samplers.checks import check_counts
 
 Weights = Literal["softmax", "relu"]
 Gate = Literal["gelu", "silu"]
+Watch = Callable[[Tensor], Tensor]  # weights (batch, heads, n, m) -> those that are used
 
 
 class Attention(nn.Module):
     """Multi-head attention from ``x`` (batch, n, dim) to a context (batch, m, context_dim).
+
+    Weights are not kept anywhere, and fused with the sum over values where PyTorch can. While
+    ``watch`` is set, as ``latent_ebm.guidance.attention_maps`` does, they are computed on their
+    own, and what ``watch`` returns takes their place.
 
     Args:
         dim: Dimension of x, a multiple of ``num_heads``.
@@ -35,6 +41,8 @@ class Attention(nn.Module):
     Raises:
         ValueError: If ``dim`` is not a multiple of ``num_heads``, or ``weights`` is unknown.
     """
+
+    watch: Watch | None = None
 
     def __init__(
         self,
@@ -68,8 +76,13 @@ class Attention(nn.Module):
         q, k = self.heads(self.query(x)), self.heads(self.key(y))
         v = k if self.value is None else self.heads(self.value(y))
         seen = None if mask is None else mask[:, None, None]
-        attend = softmax_attention if self.weights == "softmax" else relu_attention
-        return self.out(rearrange(attend(q, k, v, seen), "b h n d -> b n (h d)"))
+        if self.watch is None:
+            attend = softmax_attention if self.weights == "softmax" else relu_attention
+            found = attend(q, k, v, seen)
+        else:
+            find = softmax_weights if self.weights == "softmax" else relu_weights
+            found = self.watch(find(q, k, seen)) @ v
+        return self.out(rearrange(found, "b h n d -> b n (h d)"))
 
     def heads(self, x: Tensor) -> Tensor:
         """Vectors (batch, n, dim) cut into heads (batch, heads, n, d)."""
@@ -92,6 +105,23 @@ def relu_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tens
     if seen is None:
         return weights @ v / k.shape[-2]
     return (weights * seen) @ v / seen.sum(-1, keepdim=True).clamp(min=1)
+
+
+def softmax_weights(q: Tensor, k: Tensor, seen: Tensor | None) -> Tensor:
+    """The weights (batch, heads, n, m) of ``softmax_attention``."""
+    logits = q @ k.mT / q.shape[-1] ** 0.5
+    if seen is None:
+        return logits.softmax(-1)
+    any_seen = seen.any(-1, keepdim=True)
+    return logits.masked_fill(~seen & any_seen, -torch.inf).softmax(-1) * any_seen
+
+
+def relu_weights(q: Tensor, k: Tensor, seen: Tensor | None) -> Tensor:
+    """The weights (batch, heads, n, m) of ``relu_attention``."""
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).relu()
+    if seen is None:
+        return weights / k.shape[-2]
+    return weights * seen / seen.sum(-1, keepdim=True).clamp(min=1)
 
 
 class FeedForward(nn.Module):
