@@ -11,6 +11,7 @@ from latent_ebm.learning.score_matching import ScoreMatching
 from latent_ebm.learning.self_adversarial import SelfAdversarial
 from latent_ebm.learning.self_supervised import Augment, VICReg
 from latent_ebm.learning.stages import RatioStages
+from latent_ebm.learning.subject_inpainting import SubjectInpainting
 from latent_ebm.learning.subject_tuning import SubjectTuning
 from latent_ebm.learning.supervised_contrast import SupervisedContrast
 from latent_ebm.learning.variational import Variational
@@ -26,6 +27,7 @@ __all__ = [
     "ScoreMatching",
     "SelfAdversarial",
     "ShortRunMLE",
+    "SubjectInpainting",
     "SubjectTuning",
     "SupervisedContrast",
     "VICReg",

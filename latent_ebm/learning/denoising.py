@@ -58,6 +58,8 @@ class Denoising(LearningRule):
         ValueError: For numbers out of range, or schedules that differ.
     """
 
+    noise: Noise
+
     def __init__(
         self,
         denoiser: Preconditioned,
@@ -74,31 +76,19 @@ class Denoising(LearningRule):
         super().__init__(optimizer, scheduler, latents)
         check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
         check_numbers(self, "in [0, 1]", dropout=dropout)
-        if reverse.schedule != denoiser.schedule:
-            raise ValueError(
-                f"reverse must have the schedule {denoiser.schedule} of denoiser, got "
-                f"{reverse.schedule}"
-            )
+        check_schedules(denoiser, reverse)
         self.denoiser, self.reverse, self.shape = denoiser, reverse, as_shape(self, shape=shape)
         self.noise, self.log_snr = noise, log_snr
         self.conditioner, self.dropout = conditioner_or_none(conditioner), dropout
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x, given, _ = self.unpack(batch)
-        schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x)
+        schedule = self.denoiser.schedule
+        log_snr = draw_log_snr(x, self.noise, self.log_snr, schedule.log_snr_range)
         weight = log_snr.exp() + self.denoiser.data_scale**-2
         told = self.conditioner(given).drop(self.dropout)
         denoise = partial(self.denoiser, t=schedule.time(log_snr), **told)
         return {"denoising": denoising(denoise, x, *schedule.frame(log_snr), weight)}
-
-    def draw_log_snr(self, x: Tensor) -> Tensor:
-        """A log-SNR (batch,) in float64 for every row of ``x``."""
-        value = x.new_empty(len(x), dtype=torch.float64)
-        if self.noise == "uniform":
-            return value.uniform_(*self.log_snr)
-        return torch.nn.init.trunc_normal_(
-            value, *self.log_snr, *self.denoiser.schedule.log_snr_range
-        )
 
     @torch.no_grad()
     def generate(
@@ -128,6 +118,27 @@ class Denoising(LearningRule):
             denoiser = ClassifierFree(denoiser, guidance, told.rows(slice(1)).unknown())
         x = generate(denoiser, reverse, self.shape, num, told, generator=generator)
         return {**(condition or {}), **self.decoded(x)}
+
+
+def check_schedules(denoiser: Preconditioned, reverse: ReverseSampler) -> None:
+    """Raise ``ValueError`` unless ``reverse`` has the schedule of ``denoiser``."""
+    if reverse.schedule != denoiser.schedule:
+        raise ValueError(
+            f"reverse must have the schedule {denoiser.schedule} of denoiser, got "
+            f"{reverse.schedule}"
+        )
+
+
+def draw_log_snr(
+    x: Tensor, noise: Noise, log_snr: tuple[float, float], log_snr_range: tuple[float, float]
+) -> Tensor:
+    """A log-SNR (batch,) in float64 for every row of ``x``; arguments are those of
+    ``Denoising``.
+    """
+    value = x.new_empty(len(x), dtype=torch.float64)
+    if noise == "uniform":
+        return value.uniform_(*log_snr)
+    return torch.nn.init.trunc_normal_(value, *log_snr, *log_snr_range)
 
 
 def check_noise(

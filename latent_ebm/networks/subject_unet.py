@@ -187,3 +187,12 @@ def widen(unet: MobileUNet, base: MobileUNet) -> None:
     values = base.state_dict()
     for name, weight in unet.state_dict().items():
         weight.zero_()[tuple(map(slice, values[name].shape))] = values[name]
+
+
+def subject_network(network: nn.Module) -> SubjectUNet:
+    """``network``. Raises ``ValueError`` unless it is a ``SubjectUNet``."""
+    if not isinstance(network, SubjectUNet):
+        raise ValueError(
+            f"denoiser must have a SubjectUNet as its network, got a {type(network).__name__}"
+        )
+    return network

@@ -20,6 +20,7 @@ from latent_ebm.autoencoders import PatchPCA
 from latent_ebm.conditions import ClassLabels, label_condition
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.learning import Denoising
+from latent_ebm.learning.denoising import draw_log_snr
 from latent_ebm.networks import DenoiserMLP
 from latent_ebm.objectives import denoising
 from samplers.reverse import DDIM
@@ -186,14 +187,15 @@ def test_labels_are_dropped_at_the_rate_that_was_asked_for():
 )
 def test_noise_levels_follow_their_law(noise, log_snr, mean, std):
     torch.manual_seed(0)
-    draws = rule(noise=noise, log_snr=log_snr).draw_log_snr(torch.zeros(100_000, 2))
+    draws = draw_log_snr(torch.zeros(100_000, 2), noise, log_snr, SCHEDULE.log_snr_range)
     assert draws.dtype == torch.float64
     assert draws.mean().item() == pytest.approx(mean, abs=5 * std / 300)
     assert draws.std().item() == pytest.approx(std, rel=0.02)
 
 
 def test_wide_laws_of_noise_stay_within_the_schedule():
-    draws = rule(log_snr=(2.0, 20.0)).draw_log_snr(torch.zeros(10_000, 2))
+    ends = SCHEDULE.log_snr_range
+    draws = draw_log_snr(torch.zeros(10_000, 2), "normal", (2.0, 20.0), ends)
     assert -8 <= draws.min() < -7
     assert 11 < draws.max() <= 12
 
