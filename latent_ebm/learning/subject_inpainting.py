@@ -9,6 +9,7 @@ caption, with the tokens there too. Both are squared errors of the denoiser with
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -103,13 +104,8 @@ class SubjectInpainting(LearningRule):
         log_snr = draw_log_snr(x, self.noise, self.log_snr, schedule.log_snr_range)
         weight = (log_snr.exp() + self.denoiser.data_scale**-2) / hole.mean((1, 2, 3))
         text = self.conditioner(Condition({"tokens": tokens})).drop(self.dropout)
-
-        def denoise(x_t: Tensor) -> Tensor:  # without an error outside of the hole
-            return torch.where(
-                hole > 0, self.denoiser(x_t, schedule.time(log_snr), **text, **shown), x
-            )
-
-        return denoising(denoise, x, *schedule.frame(log_snr), weight)
+        denoise = partial(self.denoiser, t=schedule.time(log_snr), **text, **shown)
+        return denoising(denoise, x, *schedule.frame(log_snr), weight, hole)
 
     def subject(self, reference: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Tokens (n, K, D) of the subject of each ``reference`` (n, C, H, W), a picture."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.autoencoders import PatchPCA
+from latent_ebm.autoencoders import ConvAutoencoder, PatchPCA
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.guidance.inpainting import blank, guided_fill
@@ -87,10 +87,10 @@ def test_losses_are_means_over_what_is_drawn() -> None:
     learner = rule(dropout=0.0, regularisation=0.5)
     calls, given = spied(learner), batch()
     losses = learner.losses(given)
-    for (name, share), ((_, t), _, out) in zip(
+    for (name, share), (_, told, out) in zip(
         {"inpainting": HOLE, "regularisation": torch.ones_like(HOLE)}.items(), calls, strict=True
     ):
-        weight = SCHEDULE.log_snr(t).exp() + 0.6**-2
+        weight = SCHEDULE.log_snr(told["t"]).exp() + 0.6**-2
         errors = (out - given.x).square() * weight.view(-1, 1, 1, 1)
         expected = errors.masked_select(share.bool()).mean()
         torch.testing.assert_close(
@@ -131,10 +131,15 @@ def test_dropout_leaves_out_the_text_alone() -> None:
 
 
 def test_what_is_in_the_hole_is_hidden() -> None:
-    """Also in latents, whose hole is every place that the hole of the picture touches."""
+    """Also in latents, whose hole is every place that the hole of the picture touches, and from
+    an encoder that sees beyond its place.
+    """
+    wide = ConvAutoencoder(4, 2, 3, 8, 1, 8, 1)
+    for parameter in wide.parameters():
+        nn.init.normal_(parameter, std=0.3)
     x, hole = draws(4, 3, 8, 8), HOLE.clone()
     hole[:, :, 6, 6] = 1
-    for latents in (None, pca()):
+    for latents in (None, wide, pca()):
         known = blank(x, hole, latents)
         assert torch.equal(blank(x + 3 * hole, hole, latents), known)
         kept, small = known[:, :-1], known[:, -1:]
