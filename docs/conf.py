@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 HOMES = ("samplers.", "latent_ebm.")
 MODULES = (  # public, and no packages
     "latent_ebm.applications.trained",
+    "latent_ebm.applications.tuning",
     "latent_ebm.conditions",
     "latent_ebm.objectives",
 )

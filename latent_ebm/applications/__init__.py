@@ -2,6 +2,7 @@
 too, by its first path.
 """
 
+from latent_ebm.applications.personalization import Subject
 from latent_ebm.applications.text_to_image import TextToImage
 from latent_ebm.detection import (
     ConformalCalibrator,
@@ -19,6 +20,7 @@ __all__ = [
     "Explanation",
     "FrozenFeatures",
     "LatentEBMDetector",
+    "Subject",
     "TextToImage",
     "evaluate",
     "evaluation_figures",

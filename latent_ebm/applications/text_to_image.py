@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latent_ebm.applications.personalization import Subject
 from latent_ebm.applications.pipelines import INDEX, read_pipeline
 from latent_ebm.artefacts import Artefact, load
 from latent_ebm.artefacts.folders import config_path
@@ -22,6 +23,7 @@ from latent_ebm.conditions import Condition
 from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.guidance.distilled import at_weight, check_range, check_weight
+from latent_ebm.guidance.subject import with_subject
 from latent_ebm.text import TextConditioner
 from samplers.checks import as_shape, check_counts, check_kind, check_numbers
 from samplers.reverse import ReverseSampler
@@ -112,6 +114,7 @@ class TextToImage(Artefact):
         guidance: float | None = None,
         num_steps: int | None = None,
         negative: str | None = None,
+        subject: Subject | None = None,
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -124,19 +127,26 @@ class TextToImage(Artefact):
             num_steps: Number of steps of the sampler. None: that of this object.
             negative: What not to draw, in place of the empty prompt. It has no part in a guidance
                 of 1, or in one that the denoiser has learnt.
+            subject: Who or what the prompts speak of by its class, tuned on this model.
             generator: The random stream.
 
         Raises:
             ValueError: If the tokenizer refuses a prompt, a negative prompt has no part in the
-                guidance, or the denoiser has not learnt its weight.
+                guidance, the denoiser has not learnt its weight, or the subject belongs to another
+                model or has no room beside a prompt.
         """
         check_prompts(prompts)
         check_counts(self, num=num)
         weight = self.guidance if guidance is None else guidance
         steps = self.sampler.num_steps if num_steps is None else num_steps
         rows = torch.arange(len(prompts), device="cpu").repeat_interleave(num)
-        told, count = self.conditioner.encode(prompts).rows(rows), len(rows)
+        tokens, count = self.conditioner.tokens(prompts), len(rows)
+        if subject is not None:
+            subject.check(self.conditioner, self.denoiser, tokens["tokens"])
+        told = self.conditioner(tokens).rows(rows)
         denoiser = self.guided(told, weight, negative)
+        if subject is not None:
+            denoiser, told = with_subject(denoiser, told, subject.rows, subject.times)
         if self.weights is not None:
             told = at_weight(told, weight, count)
         sampler = replace(self.sampler, num_steps=steps)

@@ -9,6 +9,7 @@ from latent_ebm.guidance.inversion import inversion_path
 from latent_ebm.guidance.known_region import KnownRegion
 from latent_ebm.guidance.null_text import NullText, null_text
 from latent_ebm.guidance.step_wise import StepWise
+from latent_ebm.guidance.subject import with_subject
 
 __all__ = [
     "ClassifierFree",
@@ -22,4 +23,5 @@ __all__ = [
     "record",
     "replace",
     "weighted",
+    "with_subject",
 ]

@@ -1,6 +1,7 @@
 """One call that trains on rows or batches in memory, for code without a trainer of its own."""
 
 import logging
+import warnings
 from collections.abc import Iterable
 
 from lightning.pytorch import Callback, Trainer
@@ -93,12 +94,14 @@ def fit_batches(
     """
     check_counts("fit_batches", num_steps=num_steps)
     bar = None if purpose is None else Bar(num_steps, purpose)
-    trainer = make_trainer(num_steps, bar)
-    trainer.limit_val_batches = 0
-    trainer.fit(rule, batches, batches)
+    with warnings.catch_warnings():  # trained parts that a rule holds fixed are in this mode
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+        make_trainer(num_steps, bar, limit_val_batches=0).fit(rule, batches, batches)
 
 
-def make_trainer(max_steps: int, *callbacks: Callback | None) -> Trainer:
+def make_trainer(
+    max_steps: int, *callbacks: Callback | None, limit_val_batches: int | None = None
+) -> Trainer:
     """A trainer on the CPU that shows and keeps nothing but what ``callbacks`` do."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return Trainer(
@@ -106,6 +109,7 @@ def make_trainer(max_steps: int, *callbacks: Callback | None) -> Trainer:
         max_epochs=-1,
         max_steps=max_steps,
         callbacks=[callback for callback in callbacks if callback is not None],
+        limit_val_batches=limit_val_batches,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

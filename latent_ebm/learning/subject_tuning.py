@@ -23,6 +23,8 @@ from torch.optim import Optimizer
 from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import Batch, BatchLike, Condition, as_batch
 from latent_ebm.denoisers import Preconditioned, generate
+from latent_ebm.denoisers.generation import like
+from latent_ebm.guidance.subject import with_subject
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import denoising
 from latent_ebm.text import SubjectConditioner
@@ -162,11 +164,14 @@ class SubjectTuning(LearningRule):
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Samples ``x`` (num, \\*event) with the rows that all noise levels share, the latents
-        ``z`` that they were decoded from, if any, and the condition.
+        """Samples ``x`` (num, \\*event) of the subject, the latents ``z`` that they were decoded
+        from, if any, and the condition. Without one, they show no subject.
         """
-        told = self.conditioner.request(num, condition)
-        x = generate(self.denoiser, self.reverse, self.shape, num, told, generator=generator)
+        denoiser, told = self.denoiser, self.conditioner.request(num, condition)
+        if condition is not None:
+            times = self.reverse.times(like(denoiser))[:-1]
+            denoiser, told = with_subject(denoiser, told, self.subject, times)
+        x = generate(denoiser, self.reverse, self.shape, num, told, generator=generator)
         return {**(condition or {}), **self.decoded(x)}
 
 
