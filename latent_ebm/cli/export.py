@@ -21,7 +21,14 @@ from latent_ebm.conditions import Conditioner
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
 from latent_ebm.export import export_diffusers, export_onnx, export_page, export_pipeline
-from latent_ebm.learning import Autoencoding, Denoising, ScoreMatching, SelfAdversarial, VICReg
+from latent_ebm.learning import (
+    Autoencoding,
+    Denoising,
+    ScoreMatching,
+    SelfAdversarial,
+    SupervisedContrast,
+    VICReg,
+)
 from latent_ebm.learning.adversarial import AdversarialRule
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.learning.latent import LatentRule
@@ -35,6 +42,7 @@ TRAINED: dict[type[LearningRule], str] = {  # the attribute that holds what a ru
     SelfAdversarial: "ebm",
     ScoreMatching: "ebm",
     VICReg: "encoder",
+    SupervisedContrast: "encoder",
     Autoencoding: "autoencoder",
 }
 

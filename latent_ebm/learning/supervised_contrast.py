@@ -9,7 +9,7 @@ that training has not seen.
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import BatchLike, Condition
+from latent_ebm.conditions import UNKNOWN, BatchLike, Condition
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import supervised_contrast
 from latent_ebm.subjects import IdentityEncoder
@@ -18,6 +18,7 @@ from samplers.checks import check_kind, check_numbers
 
 class SupervisedContrast(LearningRule):
     """Trains ``encoder`` so that views with one ``label`` are alike and views with others are not.
+    A row whose label is unknown (-1) is like its own views alone.
 
     Pictures are (batch, C, H, W) in [-1, 1]. Source: Khosla et al. 2020, arXiv:2004.11362.
 
@@ -57,7 +58,8 @@ class SupervisedContrast(LearningRule):
             raise ValueError(f"a batch must carry {missing[0]}, got {condition}")
         other = x if self.second is None else condition[self.second]
         z = self.encoder(torch.cat([self.augment(x), self.augment(other)]))
-        label = condition["label"].repeat(2)
+        own = UNKNOWN - torch.arange(len(x), device=x.device)  # a row of unknown class is its own
+        label = torch.where(condition["label"] == UNKNOWN, own, condition["label"]).repeat(2)
         return {"contrast": supervised_contrast(z.float(), label, self.temperature)}
 
     def generate(

@@ -117,6 +117,24 @@ def test_the_second_view_is_the_named_entry() -> None:
     assert torch.equal(alone.losses(batch)["contrast"], cost[0])
 
 
+def test_rows_of_unknown_class_are_subjects_of_their_own() -> None:
+    x = unit(4, 12).float().view(4, 3, 2, 2)
+    flat = rule(encoder=LearnedIdentity(nn.Flatten()), augment=nn.Identity())
+    cost = [
+        flat.losses(Batch(x, Condition({"label": torch.tensor(label)}), None))["contrast"]
+        for label in ([-1, 2, -1, 0], [3, 2, 1, 0], [3, 2, 3, 0])
+    ]
+    assert cost[0] == cost[1] != cost[2]
+
+
+def test_a_step_runs_on_meta_tensors() -> None:
+    """Tensors that are made on a fixed device would raise there."""
+    with torch.device("meta"):
+        x, label = torch.empty(4, 3, 8, 8), torch.empty(4, dtype=torch.int64)
+        made = SupervisedContrast(LearnedIdentity(nn.Flatten()), Augment(), torch.optim.AdamW)
+    assert made.losses(Batch(x, Condition({"label": label}), None))["contrast"].is_meta
+
+
 def test_odd_input_is_refused() -> None:
     x = torch.zeros(2, 3, 8, 8)
     with pytest.raises(ValueError, match="temperature must be finite and positive, got 0"):
