@@ -2,6 +2,7 @@
 method.
 """
 
+from latent_ebm.guidance.alignment import Similarity, align
 from latent_ebm.guidance.attention_maps import record, replace
 from latent_ebm.guidance.classifier_free import ClassifierFree, classifier_free, guided
 from latent_ebm.guidance.distilled import weighted
@@ -15,7 +16,9 @@ __all__ = [
     "ClassifierFree",
     "KnownRegion",
     "NullText",
+    "Similarity",
     "StepWise",
+    "align",
     "classifier_free",
     "guided",
     "inversion_path",
