@@ -9,7 +9,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from latent_ebm.cli.commands import demo, detect, evaluate, export, recipes, sample, score
+from latent_ebm.cli.commands import (
+    demo,
+    detect,
+    evaluate,
+    export,
+    recipes,
+    sample,
+    score,
+    tune,
+)
 from latent_ebm.cli.errors import USAGE, is_terminated, report
 
 LIGHTNING = {
@@ -85,6 +94,6 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add(commands)
     for name, text in LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
-    for command in (sample, score, evaluate, detect, export, recipes):
+    for command in (sample, tune, score, evaluate, detect, export, recipes):
         command.add(commands)
     return parser

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from latent_ebm import plots
-from latent_ebm.applications import TextToImage
+from latent_ebm.applications import Subject, TextToImage
 from latent_ebm.applications.trained import text_to_image
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
@@ -22,6 +22,7 @@ def draw_prompts(
     steps: int | None,
     guidance: float | None,
     negative: str | None,
+    subject: str | None,
     seed: int,
     trust: Sequence[str],
 ) -> None:
@@ -35,17 +36,20 @@ def draw_prompts(
         steps: Number of steps of the sampler; None: that of the model.
         guidance: Weight of guidance; None: that of the model.
         negative: What not to draw.
+        subject: The file of a subject, tuned on this model.
         seed: Seed of the noise.
         trust: Packages whose classes a checkpoint may use.
 
     Raises:
-        ValueError: If ``source`` holds no text-to-image model, or the model refuses a prompt.
+        ValueError: If ``source`` holds no text-to-image model, or the model refuses a prompt or
+            the subject.
     """
     out = check_output(file, (".png", ".npz"))
+    known = None if subject is None else Subject.load(subject)
     model = read_model(source, out, trust)
     generator = torch.Generator().manual_seed(seed)
     with applied(source):
-        x = model.generate(prompts, num, guidance, steps, negative, generator=generator)
+        x = model.generate(prompts, num, guidance, steps, negative, known, generator=generator)
     check_finite("images", x, f"the weights of {source} may have diverged")
     if out.suffix == ".png":
         plots.save_grid(x, out, columns=num)

@@ -41,6 +41,11 @@ def add(commands: Commands) -> None:
         "--negative", metavar="TEXT", help="what not to draw, with --prompt and --guidance"
     )
     command.add_argument(
+        "--subject",
+        metavar="FILE",
+        help="a subject that latent-ebm tune has learned by this model; prompts name its class",
+    )
+    command.add_argument(
         "--out",
         required=True,
         metavar="FILE",
@@ -61,13 +66,15 @@ def run(args: argparse.Namespace) -> None:
             steps=args.steps,
             guidance=args.guidance,
             negative=args.negative,
+            subject=args.subject,
             seed=args.seed,
             trust=args.trust,
         )
         return
     from latent_ebm.cli.inference import sample
 
-    if args.negative is not None:
-        raise ValueError(f"--negative must come with --prompt, got {args.negative!r} alone")
+    for option in ("negative", "subject"):
+        if (given := getattr(args, option)) is not None:
+            raise ValueError(f"--{option} must come with --prompt, got {given!r} alone")
     options = {"num_steps": args.steps, "guidance": args.guidance}
     sample(args.checkpoint, args.out, args.num or 64, options, seed=args.seed, trust=args.trust)

@@ -1,0 +1,90 @@
+"""A subject that a text-to-image model learns from a folder of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latent_ebm.applications import TextToImage
+from latent_ebm.applications.tuning import tune
+from latent_ebm.cli.checkpoints import applied
+from latent_ebm.cli.files import check_apart, check_output
+from latent_ebm.cli.prompts import read_model
+from latent_ebm.files.images import find_images, read_images
+from latent_ebm.files.masks import read_masks, read_opacity
+
+
+def tune_subject(
+    source: str,
+    file: str,
+    images: str,
+    masks: str | None,
+    word: str,
+    *,
+    templates: Sequence[str],
+    rows: int,
+    steps: int,
+    refine: int,
+    seed: int,
+    trust: Sequence[str],
+) -> None:
+    """Write the subject of ``images`` to ``file``, .safetensors.
+
+    Args:
+        source: A checkpoint, or a folder of a text-to-image model.
+        file: The file to write.
+        images: A folder of images of one subject.
+        masks: A folder of their masks; None: the opacity of images that have it.
+        word: The class of the subject.
+        templates: Prompts with ``{}`` in place of the word.
+        rows: Number of rows of the subject.
+        steps: Training steps for rows that all steps of the sampler share.
+        refine: Training steps for the rows of each step of the sampler.
+        seed: Seed of all random numbers.
+        trust: Packages whose classes a checkpoint may use.
+
+    Raises:
+        ValueError: If ``source`` holds no text-to-image model, or images, masks or words do not
+            fit it.
+    """
+    out = check_output(file, (".safetensors",))
+    model = read_model(source, out, trust)
+    x, seen = read_subject(model, Path(images), None if masks is None else Path(masks))
+    check_apart([out], [images, *([] if masks is None else [masks])])
+    torch.manual_seed(seed)
+    with applied(source):
+        subject = tune(
+            model,
+            x,
+            word,
+            seen,
+            templates=templates,
+            num_rows=rows,
+            num_shared=steps,
+            num_refining=refine,
+            progress=True,
+        )
+    subject.save(out)
+    print(f"{word!r} of {len(x)} images: {out}, {out.stat().st_size:,} bytes")
+
+
+def read_subject(
+    model: TextToImage, images: Path, masks: Path | None
+) -> tuple[Tensor, Tensor | None]:
+    """Images (n, C, H, W) of a folder in the size of the ``model``, and their masks (n, 1, H, W)
+    if there are any. What was decided about them is printed.
+    """
+    channels, side, width = model.shape
+    if side != width:
+        raise ValueError(f"the model must draw squares, got {side} x {width} pixels")
+    for folder in (images, masks):
+        if folder is not None and not folder.is_dir():
+            raise FileNotFoundError(f"there must be a folder of images {str(folder)!r}")
+    rows, paths = read_images(images, side, colour=channels == 3), find_images(images)
+    for note in rows.notes:
+        print(note)
+    seen = read_opacity(paths, side) if masks is None else read_masks(masks, paths, side)
+    if seen is None:
+        print("there are no masks: the background is learned too")
+    return torch.from_numpy(rows.x).float(), None if seen is None else torch.from_numpy(seen)

@@ -1,0 +1,77 @@
+"""Masks of the subject of images: 1 where it is, and 0 elsewhere.
+
+They are images of a folder of their own, white where the subject is, or the images' own opacity.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latent_ebm.files.images import PLAIN, find_images, open_image, read_header, read_pixels
+from latent_ebm.foreign import reading
+
+HALF = 127  # a pixel of more than this, of 255, is of the subject
+
+
+def read_masks(folder: Path, images: Sequence[Path], size: int) -> NDArray[np.float32]:
+    """Masks (n, 1, size, size) of ``images``: the images of ``folder`` with their names, whatever
+    the suffix.
+
+    Raises ``ValueError`` for an image without a mask, with one of another size, or with one that
+    shows nothing or everything.
+    """
+    found = {path.stem: path for path in find_images(folder)}
+    masks = []
+    for image in images:
+        if image.stem not in found:
+            raise ValueError(f"{folder} must hold a mask for every image, got none for {image}")
+        mask = found[image.stem]
+        (height, width), own = (read_header(path, str(path))[-2:] for path in (image, mask))
+        if own != (height, width):
+            raise ValueError(
+                f"{mask} must have the size of its image (height x width), {height} x {width}, "
+                f"got {own[0]} x {own[1]}"
+            )
+        masks.append(part(mask, read_pixels(mask, str(mask), colour=False, size=size)))
+    return np.stack(masks)
+
+
+def read_opacity(images: Sequence[Path], size: int) -> NDArray[np.float32] | None:
+    """Masks (n, 1, size, size) of ``images`` with transparency: 1 where they are opaque. None if
+    none of them has it.
+
+    Raises ``ValueError`` if some have it and others do not, or one is opaque everywhere or
+    nowhere.
+    """
+    plain = [path for path in images if not read_header(path, str(path)).transparent]
+    if len(plain) == len(images):
+        return None
+    if plain:
+        raise ValueError(
+            f"images must all be transparent around the subject, or none of them, got {plain[0]} "
+            "without transparency among others with it"
+        )
+    return np.stack([part(path, opacity(path, size)) for path in images])
+
+
+def part(path: Path, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The mask of the pixels of ``grey`` that are more than half. Raises ``ValueError`` if these
+    are none or all.
+    """
+    shown = grey > HALF
+    if not shown.any() or shown.all():
+        what = "all" if shown.any() else "none"
+        raise ValueError(f"{path} must show where the subject is by some pixels, got {what}")
+    return shown.astype(np.float32)
+
+
+def opacity(path: Path, size: int) -> NDArray[np.uint8]:
+    """The opacity (1, size, size) of an image, turned as its EXIF data say."""
+    from PIL import Image, ImageOps
+
+    with reading(path, PLAIN), open_image(path.read_bytes()) as image:
+        turned = ImageOps.exif_transpose(image)
+        alpha = turned.convert("RGBA").getchannel("A")
+        return np.asarray(alpha.resize((size, size), Image.Resampling.BICUBIC))[None]
