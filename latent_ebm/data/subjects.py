@@ -37,6 +37,8 @@ from latent_ebm.text import Tokenizer, WordTokenizer
 from latent_ebm.text.tokenizer import split_words
 from samplers.checks import check_counts, check_kind, check_numbers
 
+ROOM = 5  # tokens of padding after the longest caption
+
 
 class SubjectSet(CaptionedSet):
     """``num`` portraits that are drawn when they are asked for; the label is that of the art.
@@ -295,8 +297,8 @@ class Subjects(DataModule):
 
 
 def vocabulary(studio: Studio, kinds: Sequence[str]) -> WordTokenizer:
-    """The tokenizer of all captions of portraits of ``studio`` and of ``kinds`` of things. It does
-    not know the names of other subjects.
+    """The tokenizer of all captions of portraits of ``studio`` and of ``kinds`` of things, with
+    room for the rows of a subject that is learned later. It does not know the names of others.
     """
     names = [studio.name(Portrait(i, 0, 0, 0, 0)) for i in range(len(studio.glyphs))]
     rest = [
@@ -308,4 +310,4 @@ def vocabulary(studio: Studio, kinds: Sequence[str]) -> WordTokenizer:
     first, second = (
         max(len(split_words(text)) for text in texts) for texts in ([*names, *kinds], rest)
     )
-    return WordTokenizer.count([*names, *kinds, *rest], max_words=first + second)
+    return WordTokenizer.count([*names, *kinds, *rest], max_words=first + second + ROOM)

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from latent_ebm.conditions import Batch
 from latent_ebm.data import Portrait, Studio, Subjects, draw_shapes
@@ -14,7 +16,7 @@ from latent_ebm.data.scene import PALETTE, backdrop
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.learning import Denoising
 from latent_ebm.networks import MobileUNet
-from latent_ebm.text import TextConditioner, TextTransformer
+from latent_ebm.text import TextConditioner, TextTransformer, WordTokenizer
 from samplers import DDIM, VPCosine
 
 STUDIO = Studio(draw_shapes(64))
@@ -138,6 +140,7 @@ def test_batches_hold_what_their_rows_show() -> None:
                 assert any(torch.equal(mask, studio.mask(p, kind)) for kind in ("alpha", "box"))
                 assert torch.equal(reference, studio.reference(p))
             assert not told.rows(slice(1)).null.keys() - {"tokens", "class_tokens"}
+            assert bool((told["tokens"][:, -5:] == data.tokenizer.padding).all())
     one = data.val[-1]
     assert torch.equal(one.x, data.val.x[5])
     assert one.condition["mask"].shape == (1, 32, 32)
@@ -208,6 +211,15 @@ def test_a_text_conditional_rule_learns_from_these_batches() -> None:
     )
     loss = rule.losses(next(iter(data.train_dataloader())))["denoising"]
     assert bool(loss.isfinite())
+
+
+def test_the_recipe_knows_the_words_of_all_captions() -> None:
+    path = Path(__file__).parents[2] / "experiments" / "subjects" / "base.yaml"
+    words = yaml.safe_load(path.read_text())["data"]["init_args"]["tokenizer"]["init_args"]
+    counted = ready().tokenizer
+    assert isinstance(counted, WordTokenizer)
+    assert set(words["words"]) == set(counted.words)
+    assert words["max_words"] == counted.max_words
 
 
 @pytest.mark.parametrize(
