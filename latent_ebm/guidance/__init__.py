@@ -9,7 +9,9 @@ from latent_ebm.guidance.distilled import weighted
 from latent_ebm.guidance.inversion import inversion_path
 from latent_ebm.guidance.known_region import KnownRegion
 from latent_ebm.guidance.null_text import NullText, null_text
-from latent_ebm.guidance.step_wise import StepWise
+from latent_ebm.guidance.reference import reference_guided
+from latent_ebm.guidance.replacement import replace_subject
+from latent_ebm.guidance.step_wise import StepWise, Timetable
 from latent_ebm.guidance.subject import with_subject
 
 __all__ = [
@@ -18,13 +20,16 @@ __all__ = [
     "NullText",
     "Similarity",
     "StepWise",
+    "Timetable",
     "align",
     "classifier_free",
     "guided",
     "inversion_path",
     "null_text",
     "record",
+    "reference_guided",
     "replace",
+    "replace_subject",
     "weighted",
     "with_subject",
 ]

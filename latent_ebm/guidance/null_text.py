@@ -12,6 +12,7 @@ with a mask, inside of which alone the error counts, HiFi Tuner, arXiv:2312.0007
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.guidance.classifier_free import classifier_free, spread
 from latent_ebm.guidance.inversion import check_path
 from latent_ebm.guidance.masks import check_mask
-from latent_ebm.guidance.step_wise import Timetable
+from latent_ebm.guidance.step_wise import Entries, Timetable, entries_at
 from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.reverse import DDIM, ReverseSampler
 
@@ -32,7 +33,7 @@ def null_text(
     denoiser: Denoiser,
     sampler: ReverseSampler,
     path: Tensor,
-    condition: Mapping[str, Tensor],
+    condition: Entries,
     null: Mapping[str, Tensor],
     weight: float,
     mask: Tensor | None = None,
@@ -48,7 +49,8 @@ def null_text(
         denoiser: The denoiser, unguided. Its parameters stay as they are.
         sampler: ``DDIM`` with ``eta`` 0, which denoises once in a step.
         path: What ``inversion_path`` returned (num_steps + 1, batch, \\*event).
-        condition: The condition, with one entry per row or one for all rows.
+        condition: The condition, with one entry per row or one for all rows; or a ``Timetable``
+            of it.
         null: The null to start from: the same names, one entry per row or one for all rows.
         weight: The weight w of guidance, not 1.
         mask: 1 where the error counts (1 or batch, 1, H, W); None: everywhere.
@@ -65,38 +67,45 @@ def null_text(
     check_path(path, sampler)
     if mask is not None:
         check_mask(mask, path[0])
-    told, untold = spread(condition, null, path.shape[1])
-    x, entry, entries = path[0], untold[name], []
+    guided = GuidedStep(denoiser, sampler, condition, null, weight, name)
+    x, entry, entries = path[0], guided.start(path.shape[1]), []
     for (t, s), goal in zip(itertools.pairwise(sampler.times(x)), path[1:], strict=True):
-        land = guided_step(denoiser, sampler, x, t, s, told, untold, weight, name)
+        land = guided(x, t, s)
         entry = descend(land, entry, goal, mask, num_updates, learning_rate)
         x = land(entry)
         entries.append(entry)
-    fixed = {n: v.expand(len(entries), *v.shape) for n, v in untold.items()}
+    size = len(entries), path.shape[1]
+    fixed = {n: v.expand(*size, *v.shape[1:]) for n, v in null.items()}
     return {**fixed, name: torch.stack(entries)}
 
 
-def guided_step(
-    denoiser: Denoiser,
-    sampler: ReverseSampler,
-    x_t: Tensor,
-    t: Tensor,
-    s: Tensor,
-    condition: Mapping[str, Tensor],
-    null: Mapping[str, Tensor],
-    weight: float,
-    name: str,
-) -> Land:
-    """The guided step from ``x_t`` at t to s as a function of the entry ``name`` of the null."""
-    with torch.no_grad():
-        told = denoiser(x_t, t, **condition)
+@dataclass(frozen=True)
+class GuidedStep:
+    """Guided steps of ``sampler`` as functions of the entry ``name`` of the ``null``."""
 
-    def land(entry: Tensor) -> Tensor:
-        untold = denoiser(x_t, t, **{**null, name: entry})
-        x_0 = untold + weight * (told - untold)
-        return sampler.step(lambda x, time: x_0, x_t, t, s)
+    denoiser: Denoiser
+    sampler: ReverseSampler
+    condition: Entries
+    null: Mapping[str, Tensor]
+    weight: float
+    name: str
 
-    return land
+    def start(self, num: int) -> Tensor:
+        """The entry (num, ...) of the null itself."""
+        return self.null[self.name].expand(num, *self.null[self.name].shape[1:])
+
+    def __call__(self, x_t: Tensor, t: Tensor, s: Tensor) -> Land:
+        """The entry (batch, ...) -> x_s, for the step from ``x_t`` at t to s."""
+        told, null = spread(entries_at(self.condition, t, len(x_t)), self.null, len(x_t))
+        with torch.no_grad():
+            conditional = self.denoiser(x_t, t, **told)
+
+        def land(entry: Tensor) -> Tensor:
+            untold = self.denoiser(x_t, t, **{**null, self.name: entry})
+            x_0 = untold + self.weight * (conditional - untold)
+            return self.sampler.step(lambda x, time: x_0, x_t, t, s)
+
+        return land
 
 
 def descend(

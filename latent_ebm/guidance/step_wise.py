@@ -15,7 +15,8 @@ from samplers.checks import check_kind
 
 
 class Timetable(nn.Module):
-    """Entries of a condition by their time.
+    """Entries of a condition by their time. Where both are told, it takes the place of a
+    condition.
 
     Args:
         times: Times (num_steps,).
@@ -69,6 +70,14 @@ class Timetable(nn.Module):
                 raise ValueError(
                     f"step-wise {name} must have 1 or {num} rows, got {value.shape[1]}"
                 )
+
+
+Entries = Mapping[str, Tensor] | Timetable  # those of all times, or of each
+
+
+def entries_at(condition: Entries, t: Tensor, num: int) -> Mapping[str, Tensor]:
+    """The entries of ``condition`` at a time ``t`` of ``num`` rows."""
+    return condition.at(t, num) if isinstance(condition, Timetable) else condition
 
 
 class StepWise(Denoiser):

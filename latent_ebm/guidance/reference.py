@@ -1,0 +1,92 @@
+r"""Generation that is held to a reference image of its subject (HiFi Tuner, arXiv:2312.00079).
+
+A sample shows its subject where the mask is 1, but with variations. A photograph of the subject,
+moved to the same place, was inverted at a guidance of 1, and its path is known. The sample is
+drawn once more from its noise x_T. After a share of the steps the reference's x_t is put inside
+the mask; from then on, and until a later share, the null is trained in every step so that the
+guided step lands on the reference's path inside the mask. The rest of the steps are ordinary ones,
+which blend both parts.
+"""
+
+import itertools
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from latent_ebm.denoisers import Denoiser
+from latent_ebm.guidance.inversion import check_path
+from latent_ebm.guidance.masks import check_mask
+from latent_ebm.guidance.null_text import GuidedStep, check_training, descend
+from latent_ebm.guidance.step_wise import Entries
+from samplers.reverse import ReverseSampler
+
+
+@torch.no_grad()
+def reference_guided(
+    denoiser: Denoiser,
+    sampler: ReverseSampler,
+    x_T: Tensor,
+    condition: Entries,
+    null: Mapping[str, Tensor],
+    weight: float,
+    path: Tensor,
+    mask: Tensor,
+    span: tuple[float, float] = (0.2, 0.8),
+    *,
+    name: str = "text",
+    num_updates: int = 10,
+    learning_rate: float = 1e-2,
+) -> Tensor:
+    """Images like ``x_T`` (batch, C, H, W), which follow ``path`` inside ``mask``.
+
+    Args:
+        denoiser: The denoiser, unguided. Its parameters stay as they are.
+        sampler: ``DDIM`` with ``eta`` 0.
+        x_T: The noise from which the sample was drawn.
+        condition: What the sample shows, or a ``Timetable`` of it.
+        null: The null, with the same names.
+        weight: The weight w of guidance, not 1.
+        path: The reference's path (num_steps + 1, batch, C, H, W) as ``inversion_path`` returns
+            it, of images that are aligned with the sample.
+        mask: 1 where the subject is (1 or batch, 1, H, W).
+        span: The shares of the steps at which the reference is put in, and at which the training
+            ends. The paper's (.2, .8) are steps 40 and 10 of 50, counted down.
+        name: The entry of the null that is trained.
+        num_updates: Updates by Adam in each step.
+        learning_rate: That of Adam.
+
+    Raises:
+        ValueError: For a ``span`` that is not two shares in order or has no step between them,
+            a path unlike ``x_T``, and what ``null_text`` refuses.
+    """
+    check_training(sampler, weight, name, null, num_updates, learning_rate)
+    check_path(path, sampler)
+    check_mask(mask, x_T)
+    if path.shape[1:] != x_T.shape:
+        raise ValueError(
+            f"path must hold images like x_T of shape {tuple(x_T.shape)}, got {tuple(path.shape)}"
+        )
+    start, end = check_span(span, sampler.num_steps)
+    guided = GuidedStep(denoiser, sampler, condition, null, weight, name)
+    x, entry = x_T, guided.start(len(x_T))
+    for i, (t, s) in enumerate(itertools.pairwise(sampler.times(x))):
+        x = torch.where(mask > 0, path[i], x) if i == start else x
+        land = guided(x, t, s)
+        if start <= i < end:
+            entry = descend(land, entry, path[i + 1], mask, num_updates, learning_rate)
+        x = land(entry if start <= i < end else guided.start(len(x)))
+    return x
+
+
+def check_span(span: tuple[float, float], num_steps: int) -> tuple[int, int]:
+    """The numbers of the steps at the two shares. Raises ``ValueError`` if there is no step
+    between them.
+    """
+    start, end = (round(share * num_steps) for share in span)
+    if not (0 <= span[0] < span[1] <= 1 and start < end):
+        raise ValueError(
+            f"span must be two shares in order, with a step between them of {num_steps}, got "
+            f"{span}"
+        )
+    return start, end

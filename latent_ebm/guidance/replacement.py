@@ -1,0 +1,96 @@
+r"""Another subject in a given image, without a mask (HiFi Tuner, arXiv:2312.00079).
+
+The image is inverted with its own caption, and nulls are trained so that guided sampling returns
+it. Then both are sampled side by side from the same noise: the image with its caption, and the new
+one with the prompt of the subject. At every step the new one uses the cross-attention maps of the
+image for all tokens but those of the subject, and so keeps its layout.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from latent_ebm.denoisers import Denoiser
+from latent_ebm.guidance.attention_maps import record, replace
+from latent_ebm.guidance.inversion import inversion_path
+from latent_ebm.guidance.null_text import check_training, null_text
+from latent_ebm.guidance.step_wise import Entries, Timetable, entries_at
+from samplers.checks import check_numbers
+from samplers.reverse import ReverseSampler
+
+
+@torch.no_grad()
+def replace_subject(
+    denoiser: Denoiser,
+    sampler: ReverseSampler,
+    x_0: Tensor,
+    scene: Mapping[str, Tensor],
+    subject: Entries,
+    null: Mapping[str, Tensor],
+    weight: float,
+    tokens: Sequence[int],
+    kept: float = 1.0,
+    *,
+    name: str = "text",
+    num_updates: int = 10,
+    learning_rate: float = 1e-2,
+) -> Tensor:
+    """Images like ``x_0`` (batch, C, H, W), in which the subject is another.
+
+    Args:
+        denoiser: The denoiser, unguided, with cross-attention to the text.
+        sampler: ``DDIM`` with ``eta`` 0.
+        x_0: The images or latents.
+        scene: The condition that says what they show, with one entry per row.
+        subject: The same with the new subject, or a ``Timetable`` of it: its tokens stand in the
+            same places.
+        null: The null, with the same names.
+        weight: The weight w of guidance, not 1.
+        tokens: Places of the subject's tokens, which get maps of their own; -1 is the last one.
+        kept: The share of the steps, from the first one on, in which maps are kept.
+        name: The entry of the null that is trained.
+        num_updates: Updates by Adam in each step.
+        learning_rate: That of Adam.
+
+    Raises:
+        ValueError: For a share outside [0, 1], a denoiser without cross-attention, a token that
+            there is not, and what ``inversion_path`` and ``null_text`` refuse.
+    """
+    check_training(sampler, weight, name, null, num_updates, learning_rate)
+    check_numbers("replace_subject", "in [0, 1]", kept=kept)
+    path = inversion_path(partial(denoiser, **scene), sampler, x_0)
+    train = partial(null_text, name=name, num_updates=num_updates, learning_rate=learning_rate)
+    times = sampler.times(x_0)
+    nulls = Timetable(times[:-1], train(denoiser, sampler, path, scene, null, weight))
+    old = new = path[0]
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        told = entries_at(subject, t, len(x_0))
+        with record(denoiser) as maps:
+            before = denoiser(old, t, **scene)
+        keep = i < round(kept * sampler.num_steps)
+        with replace(denoiser, maps, tokens) if keep else nullcontext():
+            after = denoiser(new, t, **told)
+        old, new = (
+            follow(sampler, x, x_0, denoiser(x, t, **nulls.at(t, len(x))), weight, t, s)
+            for x, x_0 in ((old, before), (new, after))
+        )
+    return new
+
+
+def follow(
+    sampler: ReverseSampler,
+    x_t: Tensor,
+    told: Tensor,
+    untold: Tensor,
+    weight: float,
+    t: Tensor,
+    s: Tensor,
+) -> Tensor:
+    """The step of ``sampler`` from ``x_t`` at t to s, guided by the estimates ``told`` and
+    ``untold``.
+    """
+    return sampler.step(lambda x, time: untold + weight * (told - untold), x_t, t, s)
