@@ -24,12 +24,14 @@ def save(figure: Figure, name: str, colours: int = COLOURS) -> None:
     save_image(Image.open(drawn), name, colours)
 
 
-def save_images(x: Tensor, name: str, factor: int = 2, columns: int | None = None) -> None:
+def save_images(
+    x: Tensor, name: str, factor: int = 2, columns: int | None = None, colours: int = COLOURS
+) -> None:
     """Write a grid of images ``x`` (n, C, H, W) in [-1, 1], ``factor`` times as large."""
     grid = (
         (255 * image_grid(x, columns)).round().astype("uint8").repeat(factor, 0).repeat(factor, 1)
     )
-    save_image(Image.fromarray(grid), name)
+    save_image(Image.fromarray(grid), name, colours)
 
 
 def save_image(image: Image.Image, name: str, colours: int = COLOURS) -> None:

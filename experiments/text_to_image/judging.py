@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from latent_ebm.conditions import Condition
 from latent_ebm.data import Emoji
@@ -94,6 +95,12 @@ def same(glyphs: Glyphs, column: str, a: Tensor, b: Tensor) -> Tensor:
 def share(hit: Tensor) -> float:
     """The share of True."""
     return hit.double().mean().item()
+
+
+def grain(x: Tensor) -> float:
+    """Mean squared difference of pictures x (n, 3, side, side) from the medians of 3x3 pixels."""
+    near = pad(x, (1, 1, 1, 1), mode="replicate").unfold(2, 3, 1).unfold(3, 3, 1)
+    return (x - near.flatten(-2).median(-1).values).square().mean().item()
 
 
 def openness(draw: Draw, gallery: Gallery, device: torch.device) -> dict[str, float]:

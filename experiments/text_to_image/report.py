@@ -27,8 +27,8 @@ cost of a picture in one call on one core, and names after 1,200 updates of 64 r
 guided). Attention with ReLU is also learnt by 400 more updates of the plain network, beside as
 many with softmax."""
 OPENED = """\
-**Open captions**, 16x16 pixels, two styles. *Kinds* ("food", "a flag") have many right answers, and
-*names* without their style two. Shares of pictures whose nearest glyph is right;
+**Open captions**, 16x16 pixels, two styles. *Kinds* ("food", "a flag") have many right answers,
+and *names* without their style two. Shares of pictures whose nearest glyph is right;
 different right answers, over the number that uniform draws would give; KL divergence of subgroups
 or styles from those of the answers; distance to the nearest glyph, of which blurred averages are
 far."""
@@ -62,14 +62,18 @@ def base(stored: Found) -> str:
         "regression": seeds(stored, "regression"),
         "one step, guided": seeds(stored, "base", "-1"),
         "15 steps": seeds(stored, "base", "-unguided"),
+        "4 steps, guided": seeds(stored, "base", "-4"),
         "15 steps, guided": seeds(stored, "base", "-15"),
     }
     rows = [[name, *cells(runs, NAMES)] for name, runs in kinds.items() if runs]
     if not rows:
         return ""
     updates = spread(run["updates"] for run in kinds["15 steps, guided"])
-    if "samples" in stored.get("shown-0", {}):
-        save_images(unpack(stored["shown-0"]["samples"], (3, 32, 32)), FIGURE, columns=12)
+    shown = stored.get("shown-0", {"grain": {}})
+    if "samples" in shown:
+        pictures = unpack(shown["samples"], (3, 32, 32))
+        save_images(pictures, FIGURE, columns=12, colours=256)
+    grain = ", ".join(f"{key} {1e3 * value:.1f}" for key, value in shown["grain"].items())
     return f"""\
 **Names.** 32x32 pixels, half an hour of one core: 500 s of regression, then 1,300 s of diffusion
 ({updates} updates). Guidance is 1.5. Two of the 18 compositions of gender and skin tone of 67
@@ -79,8 +83,9 @@ professions and activities were held out, with the shares whose base, gender and
 
 ![Glyphs and drawings](figures/{FIGURE}.png)
 
-Glyphs, and beneath each row of them what the first seed draws for their names in 15 guided steps:
-things, people, and compositions that were held out."""
+Glyphs, and beneath each row of them what the first seed draws for their names in 4 guided steps:
+things, people, and compositions that were held out. More steps sharpen the grain with the picture:
+the mean squared difference from the median of 3x3 pixels is, in 10^-3, {grain} steps."""
 
 
 def switches(stored: Found) -> str:

@@ -16,7 +16,15 @@ import torch
 
 from experiments.common import HERE, cached
 from experiments.pictures import pack
-from experiments.text_to_image.judging import Draw, Gallery, draw_all, drawing, names, openness
+from experiments.text_to_image.judging import (
+    Draw,
+    Gallery,
+    draw_all,
+    drawing,
+    grain,
+    names,
+    openness,
+)
 from experiments.text_to_image.scene_judging import scenes
 from experiments.text_to_image.students import GUIDANCE, STUDENTS
 from experiments.text_to_image.switches import NETWORK, PLAIN, SIZE, SWITCHES, costs
@@ -47,7 +55,7 @@ SCENES_GPU = (
     f"{NETWORK}depth=[2,2,2]",
     f"{NETWORK}transformers=[1,2,2]",
 )
-STEPS = (1, 2, 4, 8, 15, 50)
+STEPS, SHOWN = (1, 2, 4, 8, 15, 50), 4
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 UPDATES = 300  # of students that are compared at equal updates
 HOW = {  # options of drawing, by what is added to a student's name
@@ -138,21 +146,28 @@ def judge_open(draw: Draw) -> dict[str, float]:
 
 def run_base(seed: int) -> None:
     judged(regression(seed), "", judge_names, num_steps=1)
-    for steps in (1, 15):
+    for steps in (1, SHOWN, 15):
         judged(base(seed), f"-{steps}", judge_names, num_steps=steps, guidance=GUIDANCE)
     judged(base(seed), "-unguided", judge_names, num_steps=15)
-    config = {**base(seed).settings, "shown": 12}
+    config = {**base(seed).settings, "shown": 12, "steps": SHOWN}
     cached(f"text_to_image/shown-{seed}", config, partial(draw_names, seed))
 
 
 def draw_names(seed: int) -> dict[str, Any]:
-    """Glyphs of each sort, and beneath every twelve of them what is drawn for their names."""
-    shown = gallery()
+    """Glyphs of each sort, and beneath every twelve of them what is drawn for their names; how
+    grainy both are.
+    """
+    shown, rule = gallery(), base(seed).rule()
     rows = torch.cat([part[:12] for part in shown.rows().values()]).tolist()
-    draw = drawing(base(seed).rule(), num_steps=15, guidance=GUIDANCE)
-    x = draw_all(draw, [str(shown.glyphs.names[i]) for i in rows], DEVICE)
-    pairs = torch.stack([shown.x[rows].view(-1, 12, 3, 32, 32), x.view(-1, 12, 3, 32, 32)], 1)
-    return {"samples": pack(pairs.flatten(0, 2))}
+    prompts = [str(shown.glyphs.names[i]) for i in rows]
+    drawn = {
+        steps: draw_all(drawing(rule, num_steps=steps, guidance=GUIDANCE), prompts, DEVICE)
+        for steps in (SHOWN, 15)
+    }
+    x = drawn[SHOWN].view(-1, 12, 3, 32, 32)
+    pairs = torch.stack([shown.x[rows].view_as(x), x], 1)
+    found = {"glyphs": grain(shown.x[rows])} | {str(k): grain(x) for k, x in drawn.items()}
+    return {"samples": pack(pairs.flatten(0, 2)), "grain": found}
 
 
 def run_open(seed: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latent_ebm import LatentModel, Prior, load, plots
 from latent_ebm.applications import TextToImage
+from latent_ebm.applications.pipelines import INDEX
 from latent_ebm.artefacts.folders import config_path
 from latent_ebm.blocks import BLOCK
 from latent_ebm.cli.checkpoints import applied, load_rule
@@ -48,6 +49,8 @@ def sample(
     the model.
     """
     out = check_output(file, (".png", ".npz"))
+    if (Path(checkpoint) / INDEX).is_file():
+        raise ValueError(f"--prompt must say what to draw, as {checkpoint} holds a pipeline")
     if config_path(checkpoint).is_file():
         sample_saved(checkpoint, out, num, options, seed)
         return

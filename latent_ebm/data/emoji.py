@@ -128,7 +128,7 @@ class Emoji(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        check_source(source)
+        check_source(source, path)
         if isinstance(held_out, str) or not isinstance(held_out, Sequence) or not held_out:
             raise ValueError(f"held_out must be a list of splits, got {held_out!r}")
         if len(background) != 3:

@@ -11,10 +11,14 @@ from latent_ebm.data.shapes import draw_shapes
 SOURCES = ("pack", "font", "shapes")
 
 
-def check_source(source: str) -> None:
-    """Raise ``ValueError`` unless ``source`` is "pack", "font" or "shapes"."""
+def check_source(source: str, path: str | None) -> None:
+    """Raise ``ValueError`` unless ``source`` is "pack", "font" or "shapes"; shapes, which are
+    built in, have no ``path``.
+    """
     if source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}")
+    if source == "shapes" and path is not None:
+        raise ValueError(f"path must be left out for the built-in shapes, got {path!r}")
 
 
 def read_glyphs(source: str, path: str | None, styles: Sequence[str], side: int) -> Glyphs:

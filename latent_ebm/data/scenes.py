@@ -145,7 +145,7 @@ class Scenes(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        check_source(source)
+        check_source(source, path)
         check_counts(self, num=num)
         check_scene(side, max_num, textured)
         if tokenizer is not None:

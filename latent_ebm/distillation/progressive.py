@@ -26,7 +26,7 @@ from torch import Tensor
 from latent_ebm.autoencoders import LatentSpace
 from latent_ebm.conditions import BatchLike, Condition, Conditioner, conditioner_or_none
 from latent_ebm.denoisers import Denoiser, generate
-from latent_ebm.distillation.students import taking_guidance
+from latent_ebm.distillation.students import check_takes_guidance, taking_guidance
 from latent_ebm.guidance.classifier_free import check_guidance, guided
 from latent_ebm.guidance.distilled import at_weight, check_weight, check_weights, weighted
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
@@ -91,6 +91,7 @@ class Progressive(LearningRule):
         if isinstance(guidance, Sequence):
             self.guidance = check_weights(guidance, conditioner)
             student = taking_guidance(teacher) if student is None else student
+            check_takes_guidance(student)
         else:
             self.guidance = check_guidance(guidance, conditioner)
             student = deepcopy(teacher) if student is None else student

@@ -61,6 +61,18 @@ class LinearDenoiser(Denoiser):
         return self.student.bias + (shrink * ((x_t - alpha * self.student.bias) @ axes)) @ axes.mT
 
 
+def check_takes_guidance(student: Denoiser) -> None:
+    """Raise ``ValueError`` for a ``MobileUNet`` that does not take the weight of guidance; other
+    networks are not looked at.
+    """
+    network = student.network if isinstance(student, Preconditioned) else None
+    if isinstance(network, MobileUNet) and not network.guided:
+        raise ValueError(
+            "student must take the weight for a range of guidance, as a MobileUNet that is guided "
+            "does, got one that is not"
+        )
+
+
 def taking_guidance(denoiser: Denoiser) -> Denoiser:
     """A copy of ``denoiser`` whose network takes the weight of guidance too; untrained, it ignores
     the weight. Raises ``ValueError`` unless the network is a ``MobileUNet``.

@@ -27,7 +27,7 @@ from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.learning.adversarial import AdversarialRule, Meeting
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.objectives import regression
-from samplers.checks import check_counts, check_kind, check_numbers
+from samplers.checks import as_shape, check_counts, check_kind, check_numbers
 from samplers.renoising import Renoising
 from samplers.schedules import broadcast
 
@@ -88,9 +88,12 @@ class UFOGen(AdversarialRule):
                 "teacher must have parameters to start the student from, got "
                 f"{type(teacher).__name__}"
             )
-        check_numbers(type(self).__name__, "non-negative", reconstruction=reconstruction)
+        check_numbers("UFOGen", "non-negative", reconstruction=reconstruction)
+        check_kind("UFOGen", bool, independent=independent)
+        shape = as_shape("UFOGen", shape=shape)
         student = deepcopy(teacher).requires_grad_()
         critic = DenoiserCritic(teacher, shape) if critic is None else critic
+        check_kind("UFOGen", nn.Module, critic=critic)
         super().__init__(
             student,
             critic,

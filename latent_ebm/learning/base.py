@@ -18,6 +18,7 @@ from latent_ebm.conditions import Batch, BatchLike, Condition, as_batch
 from latent_ebm.data.captioned import check_tokenizer
 from latent_ebm.learning.resuming import adopt_settings, complete_batch, settings_of
 from samplers import PersistentChains
+from samplers.checks import check_kind
 from samplers.run_checks import check_finite
 
 OptimizerCallable = Callable[[Iterable], Optimizer]
@@ -54,6 +55,8 @@ class LearningRule(LightningModule, ABC):
                     f"{type(self).__name__} as {name.capitalize()}Callable of "
                     f"latent_ebm.learning.base), got {made!r}"
                 )
+        if latents is not None:
+            check_kind(self, LatentSpace, latents=latents)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.latents = None if latents is None else latents.requires_grad_(False).eval()
         self._rng: dict[str, Tensor] = {}

@@ -227,6 +227,10 @@ WRONG = [
         lambda: rule(guidance=2.0).generate(2, TOLD, guidance=2.0),
         "guidance must be left out for a student of one weight, got 2",
     ),
+    (
+        lambda: rule(Preconditioned(network(), SCHEDULE)),
+        "student must take the weight for a range of guidance",
+    ),
     (lambda: network().with_guidance().with_guidance(), "a network that is not guided"),
 ]
 

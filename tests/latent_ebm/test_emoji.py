@@ -554,6 +554,7 @@ def test_a_run_goes_on_with_the_same_rows_and_captions(
     ("arguments", "message"),
     [
         ({"source": "drawer"}, "source must be one of pack, font, shapes, got 'drawer'"),
+        ({"source": "shapes", "path": "a"}, "path must be left out for the built-in shapes"),
         ({"side": 500}, "Emoji: side must be an integer from 4 to 256, got 500"),
         ({"background": (1, 1)}, "background must be three numbers"),
         ({"background": (1, 1, 2)}, r"background must be in \[0, 1\], got 2"),

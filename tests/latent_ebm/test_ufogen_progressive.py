@@ -375,6 +375,9 @@ def test_head_of_the_critic() -> None:
             lambda: ufogen(reconstruction=-1.0),
             "reconstruction must be finite and non-negative, got -1",
         ),
+        (lambda: ufogen(critic="x"), "UFOGen: critic must be a Module, got 'x'"),  # pyright: ignore
+        (lambda: ufogen(independent="no"), "UFOGen: independent must be a bool, got 'no'"),
+        (lambda: ufogen(latents="x"), "UFOGen: latents must be a LatentSpace, got 'x'"),
         (lambda: ufogen().generate(1, num_steps=5), "num_steps must divide 4, got 5"),
         (
             lambda: progressive(mixture()),
