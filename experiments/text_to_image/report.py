@@ -26,6 +26,11 @@ SWITCHED = """\
 cost of a picture in one call on one core, and names after 1,200 updates of 64 rows (15 steps,
 guided). Attention with ReLU is also learnt by 400 more updates of the plain network, beside as
 many with softmax."""
+CONTESTANTS = {"torch": "PyTorch", "onnx": "ONNX Runtime", "browser": "page in Chromium"}
+LATENCY = """\
+**Time of a picture** of the base model, 32x32 pixels, without guidance: CPU milliseconds on one
+thread, medians of calls that take turns; and what the page reports that `latent-ebm export --web`
+writes, in headless Chromium."""
 OPENED = """\
 **Open captions**, 16x16 pixels, two styles. *Kinds* ("food", "a flag") have many right answers,
 and *names* without their style two. Shares of pictures whose nearest glyph is right;
@@ -41,7 +46,7 @@ of glyphs, and all of it."""
 def section() -> str:
     """All tables there are."""
     stored = results("text_to_image")
-    parts = [base(stored), switches(stored), openness(stored), scenes(stored)]
+    parts = [base(stored), latencies(stored), switches(stored), openness(stored), scenes(stored)]
     found = [part for part in parts if part]
     return "\n\n".join([INTRODUCTION, *found]) if found else ""
 
@@ -86,6 +91,17 @@ professions and activities were held out, with the shares whose base, gender and
 Glyphs, and beneath each row of them what the first seed draws for their names in 4 guided steps:
 things, people, and compositions that were held out. More steps sharpen the grain with the picture:
 the mean squared difference from the median of 3x3 pixels is, in 10^-3, {grain} steps."""
+
+
+def latencies(stored: Found) -> str:
+    """Times of a picture of the base model."""
+    rows = [
+        [str(steps), *(f"{run[name]:.0f}" if name in run else "-" for name in CONTESTANTS)]
+        for steps in (1, 8)
+        if (run := stored.get(f"latency-{steps}"))
+    ]
+    heads = ["steps", *(f"{name}, ms" for name in CONTESTANTS.values())]
+    return f"{LATENCY}\n\n{table(heads, rows)}" if rows else ""
 
 
 def switches(stored: Found) -> str:

@@ -193,6 +193,16 @@ def run_switches(seed: int, only: Sequence[str]) -> None:
         judged(tuned(weights, seed), "", judge, num_steps=15, guidance=GUIDANCE)
 
 
+def run_latency() -> None:
+    """Times of a picture of the base model of the first seed."""
+    from experiments.text_to_image.latency import latency
+
+    for steps in (1, 8):
+        config = {**base(0).settings, "steps": steps}
+        compute = partial(latency, base(0).rule().cpu(), steps)
+        cached(f"text_to_image/latency-{steps}", config, compute)
+
+
 def run_scenes(seed: int, seconds: float) -> None:
     run, data = scene_base(seed, seconds), Scenes("pack", groups=SCENE_GROUPS)
     data.tokenizer = WordTokenizer.load(SCENE_WORDS)
@@ -206,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("words", "base", "open", "students", "switches", "scenes")
+    parts = ("words", "base", "open", "students", "switches", "scenes", "latency")
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--switches", nargs="*", default=SWITCHES, choices=SWITCHES)
@@ -230,3 +240,5 @@ def main() -> None:
             run_switches(seed, args.switches)
         if "scenes" in args.parts:
             run_scenes(seed, args.scene)
+    if "latency" in args.parts:
+        run_latency()
