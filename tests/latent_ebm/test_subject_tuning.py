@@ -202,6 +202,21 @@ def run(model_lr: float | None, callbacks: list[Callback], **path: Any) -> dict[
     return tuning.state_dict()
 
 
+def test_a_lora_is_trained_beside_the_rows() -> None:
+    """And nothing else of the network that peft has wrapped."""
+    peft = pytest.importorskip("peft", reason="needs the extra peft")
+    layers = r".*_attention\.(query|key|value|out)"
+    adapted = peft.get_peft_model(network(), peft.LoraConfig(r=2, target_modules=layers))
+    texts = conditioner()
+    texts.conditioner.requires_grad_(False)
+    tuning = rule(adapted, conditioner=texts, num_shared=3, model_lr=1e-2)
+    before = {name: value.clone() for name, value in tuning.state_dict().items()}
+    fit(tuning, batch(left()))
+    changed = {n for n, value in tuning.state_dict().items() if not torch.equal(value, before[n])}
+    assert {name for name in changed if "lora_" not in name} == {"conditioner.rows"}
+    assert any("lora_B" in name for name in changed)
+
+
 @pytest.mark.filterwarnings("ignore:Be aware that when using", "ignore:You're resuming from")
 @pytest.mark.parametrize("model_lr", [None, 1e-3])
 def test_a_training_that_goes_on_ends_in_the_same_bits(
