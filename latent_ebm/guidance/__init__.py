@@ -11,7 +11,7 @@ from latent_ebm.guidance.known_region import KnownRegion
 from latent_ebm.guidance.null_text import NullText, null_text
 from latent_ebm.guidance.reference import reference_guided
 from latent_ebm.guidance.replacement import replace_subject
-from latent_ebm.guidance.step_wise import StepWise, Timetable
+from latent_ebm.guidance.step_wise import StepWise
 from latent_ebm.guidance.subject import with_subject
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "NullText",
     "Similarity",
     "StepWise",
-    "Timetable",
     "align",
     "classifier_free",
     "guided",

@@ -21,7 +21,7 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.guidance.classifier_free import classifier_free, spread
 from latent_ebm.guidance.inversion import check_path
 from latent_ebm.guidance.masks import check_mask
-from latent_ebm.guidance.step_wise import Entries, Timetable, entries_at
+from latent_ebm.guidance.step_wise import Timetable, told_the_null
 from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.reverse import DDIM, ReverseSampler
 
@@ -33,7 +33,7 @@ def null_text(
     denoiser: Denoiser,
     sampler: ReverseSampler,
     path: Tensor,
-    condition: Entries,
+    condition: Mapping[str, Tensor],
     null: Mapping[str, Tensor],
     weight: float,
     mask: Tensor | None = None,
@@ -46,11 +46,10 @@ def null_text(
     sampling from ``path[0]`` follows ``path``. ``NullText`` guides with it.
 
     Args:
-        denoiser: The denoiser, unguided. Its parameters stay as they are.
+        denoiser: The denoiser, unguided; or ``StepWise`` around it. Parameters stay as they are.
         sampler: ``DDIM`` with ``eta`` 0, which denoises once in a step.
         path: What ``inversion_path`` returned (num_steps + 1, batch, \\*event).
-        condition: The condition, with one entry per row or one for all rows; or a ``Timetable``
-            of it.
+        condition: The condition, with one entry per row or one for all rows.
         null: The null to start from: the same names, one entry per row or one for all rows.
         weight: The weight w of guidance, not 1.
         mask: 1 where the error counts (1 or batch, 1, H, W); None: everywhere.
@@ -85,7 +84,7 @@ class GuidedStep:
 
     denoiser: Denoiser
     sampler: ReverseSampler
-    condition: Entries
+    condition: Mapping[str, Tensor]
     null: Mapping[str, Tensor]
     weight: float
     name: str
@@ -96,12 +95,12 @@ class GuidedStep:
 
     def __call__(self, x_t: Tensor, t: Tensor, s: Tensor) -> Land:
         """The entry (batch, ...) -> x_s, for the step from ``x_t`` at t to s."""
-        told, null = spread(entries_at(self.condition, t, len(x_t)), self.null, len(x_t))
+        told, null = spread(self.condition, self.null, len(x_t))
         with torch.no_grad():
             conditional = self.denoiser(x_t, t, **told)
 
         def land(entry: Tensor) -> Tensor:
-            untold = self.denoiser(x_t, t, **{**null, self.name: entry})
+            untold = told_the_null(self.denoiser)(x_t, t, **{**null, self.name: entry})
             x_0 = untold + self.weight * (conditional - untold)
             return self.sampler.step(lambda x, time: x_0, x_t, t, s)
 

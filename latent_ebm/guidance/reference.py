@@ -18,7 +18,6 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.guidance.inversion import check_path
 from latent_ebm.guidance.masks import check_mask
 from latent_ebm.guidance.null_text import GuidedStep, check_training, descend
-from latent_ebm.guidance.step_wise import Entries
 from samplers.reverse import ReverseSampler
 
 
@@ -27,7 +26,7 @@ def reference_guided(
     denoiser: Denoiser,
     sampler: ReverseSampler,
     x_T: Tensor,
-    condition: Entries,
+    condition: Mapping[str, Tensor],
     null: Mapping[str, Tensor],
     weight: float,
     path: Tensor,
@@ -41,10 +40,10 @@ def reference_guided(
     """Images like ``x_T`` (batch, C, H, W), which follow ``path`` inside ``mask``.
 
     Args:
-        denoiser: The denoiser, unguided. Its parameters stay as they are.
+        denoiser: The denoiser, unguided; or ``StepWise`` around it. Parameters stay as they are.
         sampler: ``DDIM`` with ``eta`` 0.
         x_T: The noise from which the sample was drawn.
-        condition: What the sample shows, or a ``Timetable`` of it.
+        condition: What the sample shows, with one entry per row or one for all rows.
         null: The null, with the same names.
         weight: The weight w of guidance, not 1.
         path: The reference's path (num_steps + 1, batch, C, H, W) as ``inversion_path`` returns

@@ -18,7 +18,7 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.guidance.attention_maps import record, replace
 from latent_ebm.guidance.inversion import inversion_path
 from latent_ebm.guidance.null_text import check_training, null_text
-from latent_ebm.guidance.step_wise import Entries, Timetable, entries_at
+from latent_ebm.guidance.step_wise import Timetable, told_the_null
 from samplers.checks import check_numbers
 from samplers.reverse import ReverseSampler
 
@@ -29,7 +29,7 @@ def replace_subject(
     sampler: ReverseSampler,
     x_0: Tensor,
     scene: Mapping[str, Tensor],
-    subject: Entries,
+    subject: Mapping[str, Tensor],
     null: Mapping[str, Tensor],
     weight: float,
     tokens: Sequence[int],
@@ -42,12 +42,12 @@ def replace_subject(
     """Images like ``x_0`` (batch, C, H, W), in which the subject is another.
 
     Args:
-        denoiser: The denoiser, unguided, with cross-attention to the text.
+        denoiser: The denoiser, unguided, with cross-attention to the text; or ``StepWise`` around
+            it, whose entries belong to the subject.
         sampler: ``DDIM`` with ``eta`` 0.
         x_0: The images or latents.
         scene: The condition that says what they show, with one entry per row.
-        subject: The same with the new subject, or a ``Timetable`` of it: its tokens stand in the
-            same places.
+        subject: The same with the new subject, whose tokens stand in the same places.
         null: The null, with the same names.
         weight: The weight w of guidance, not 1.
         tokens: Places of the subject's tokens, which get maps of their own; -1 is the last one.
@@ -62,21 +62,20 @@ def replace_subject(
     """
     check_training(sampler, weight, name, null, num_updates, learning_rate)
     check_numbers("replace_subject", "in [0, 1]", kept=kept)
-    path = inversion_path(partial(denoiser, **scene), sampler, x_0)
+    base, times = told_the_null(denoiser), sampler.times(x_0)
+    path = inversion_path(partial(base, **scene), sampler, x_0)
     train = partial(null_text, name=name, num_updates=num_updates, learning_rate=learning_rate)
-    times = sampler.times(x_0)
-    nulls = Timetable(times[:-1], train(denoiser, sampler, path, scene, null, weight))
+    nulls = Timetable(times[:-1], train(base, sampler, path, scene, null, weight))
     old = new = path[0]
     for i, (t, s) in enumerate(itertools.pairwise(times)):
-        told = entries_at(subject, t, len(x_0))
-        with record(denoiser) as maps:
-            before = denoiser(old, t, **scene)
+        with record(base) as maps:
+            before = base(old, t, **scene)
         keep = i < round(kept * sampler.num_steps)
-        with replace(denoiser, maps, tokens) if keep else nullcontext():
-            after = denoiser(new, t, **told)
+        with replace(base, maps, tokens) if keep else nullcontext():
+            after = denoiser(new, t, **subject)
         old, new = (
-            follow(sampler, x, x_0, denoiser(x, t, **nulls.at(t, len(x))), weight, t, s)
-            for x, x_0 in ((old, before), (new, after))
+            follow(sampler, x, told, base(x, t, **nulls.at(t, len(x))), weight, t, s)
+            for x, told in ((old, before), (new, after))
         )
     return new
 

@@ -15,8 +15,7 @@ from samplers.checks import check_kind
 
 
 class Timetable(nn.Module):
-    """Entries of a condition by their time. Where both are told, it takes the place of a
-    condition.
+    """Entries of a condition by their time.
 
     Args:
         times: Times (num_steps,).
@@ -72,19 +71,12 @@ class Timetable(nn.Module):
                 )
 
 
-Entries = Mapping[str, Tensor] | Timetable  # those of all times, or of each
-
-
-def entries_at(condition: Entries, t: Tensor, num: int) -> Mapping[str, Tensor]:
-    """The entries of ``condition`` at a time ``t`` of ``num`` rows."""
-    return condition.at(t, num) if isinstance(condition, Timetable) else condition
-
-
 class StepWise(Denoiser):
     """``denoiser``, told the entries of the nearest time in place of those of its condition.
 
     Guidance goes inside, ``StepWise(ClassifierFree(denoiser, weight, null), ...)``, so that the
-    null stays as it is.
+    null stays as it is. ``null_text``, ``reference_guided`` and ``replace_subject`` take a
+    denoiser of this class, and tell its entries with the condition alone.
 
     Args:
         denoiser: The denoiser, or a guided one.
@@ -118,3 +110,8 @@ class StepWise(Denoiser):
 
     def forward(self, x_t: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         return self.denoiser(x_t, t, **{**condition, **self.table.at(t, len(x_t))})
+
+
+def told_the_null(denoiser: Denoiser) -> Denoiser:
+    """The denoiser for the null: that inside a ``StepWise``, whose entries are no part of it."""
+    return denoiser.denoiser if isinstance(denoiser, StepWise) else denoiser

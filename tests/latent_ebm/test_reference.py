@@ -19,7 +19,6 @@ from latent_ebm.guidance import (
     KnownRegion,
     NullText,
     StepWise,
-    Timetable,
     inversion_path,
     null_text,
     reference_guided,
@@ -152,18 +151,36 @@ def test_outside_of_its_span_the_sample_is_the_plain_one(case: Case) -> None:
     torch.testing.assert_close(found, path[-1], rtol=1e-9, atol=1e-9)
 
 
-def test_conditions_of_every_step(case: Case) -> None:
-    """A timetable with the same entries at all times is the plain condition."""
+def test_entries_of_every_step_belong_to_the_condition_alone(case: Case) -> None:
+    """With the condition's own entries at all times nothing changes; the null is left alone."""
     path, times = case.path(case.noise(1), case.scene), case.sampler.times(case.noise())[:-1]
-    table = Timetable(times, {n: v.expand(len(times), *v.shape) for n, v in case.scene.items()})
-    draws = [
-        reference_guided(
-            *(case.denoiser, case.sampler, case.noise(), c, case.null, WEIGHT, path, case.mask),
-            num_updates=1,
+    text = {"text": case.scene["text"].expand(len(times), *case.scene["text"].shape)}
+    settings = (case.null, WEIGHT, path, case.mask)
+    first, second = (
+        reference_guided(denoiser, case.sampler, case.noise(), c, *settings, num_updates=1)
+        for denoiser, c in (
+            (case.denoiser, case.scene),
+            (StepWise(case.denoiser, times, text), case.subject),
         )
-        for c in (case.scene, table)
-    ]
-    assert torch.equal(*draws)
+    )
+    torch.testing.assert_close(first, second)
+
+
+def test_a_subject_of_every_step_replaces_another(attentive: Case) -> None:
+    x_0, times = attentive.noise(1), attentive.sampler.times(attentive.noise())[:-1]
+    text = attentive.subject["text"]
+    step_wise = StepWise(attentive.denoiser, times, {"text": text.expand(5, *text.shape)})
+    settings = (attentive.null, WEIGHT, attentive.tokens)
+    first, second = (
+        replace_subject(
+            denoiser, attentive.sampler, x_0, attentive.scene, c, *settings, num_updates=1
+        )
+        for denoiser, c in (
+            (attentive.denoiser, attentive.subject),
+            (step_wise, attentive.scene),
+        )
+    )
+    torch.testing.assert_close(first, second)
 
 
 def test_the_same_subject_gives_the_image_back(attentive: Case) -> None:
