@@ -2,6 +2,7 @@
 too, by its first path.
 """
 
+from latent_ebm.applications.inpainting import Inpainter
 from latent_ebm.applications.personalization import Subject
 from latent_ebm.applications.text_to_image import TextToImage
 from latent_ebm.detection import (
@@ -19,6 +20,7 @@ __all__ = [
     "CrossConformalCalibrator",
     "Explanation",
     "FrozenFeatures",
+    "Inpainter",
     "LatentEBMDetector",
     "Subject",
     "TextToImage",

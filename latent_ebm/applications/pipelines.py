@@ -1,4 +1,5 @@
-"""Text-to-image pipelines of ``diffusers`` from local folders, as parts of ``TextToImage``.
+"""Text-to-image and inpainting pipelines of ``diffusers`` from local folders, as parts of
+``TextToImage`` and ``Inpainter``.
 
 A ``StableDiffusionPipeline`` is a text encoder, a U-Net with cross-attention, an autoencoder and a
 scheduler. The betas and the prediction type of the scheduler say what the U-Net was trained for
@@ -12,7 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from latent_ebm.autoencoders import Autoencoder, load_autoencoder
 from latent_ebm.denoisers import Preconditioned, load_teacher
@@ -22,7 +24,7 @@ from samplers import DDIM, VPDiscrete
 from samplers.vp_discrete import SPACINGS
 
 INDEX = "model_index.json"
-PIPELINE = "StableDiffusionPipeline"
+PIPELINE, INPAINTING = "StableDiffusionPipeline", "StableDiffusionInpaintPipeline"
 COMPONENTS = {  # classes that a component may have; none: whatever the other checks allow
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": (),
@@ -39,8 +41,26 @@ FURTHER_INPUTS = (  # of a U-Net that takes more than noise, time and text
 NUM_STEPS, GUIDANCE = 50, 7.5  # defaults of the pipeline
 
 
+class WithKnown(nn.Module):
+    """An inpainting U-Net of ``diffusers``, which sees ``[x, hole, kept]``, with the picture
+    ``[kept, hole]`` as its condition ``known``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, x: Tensor, noise_level: Tensor, known: Tensor, **condition: Tensor
+    ) -> Tensor:
+        """The U-Net's output like ``x`` (batch, C, h, w), for ``known`` (batch, C + 1, h, w)."""
+        kept, hole = known[:, :-1], known[:, -1:]
+        seen = torch.cat([x, hole, kept], 1)
+        return self.network(seen, noise_level, **condition)[:, : x.shape[1]]
+
+
 class Parts(NamedTuple):
-    """The arguments of ``TextToImage``."""
+    """The arguments of ``TextToImage`` and of ``Inpainter``."""
 
     conditioner: TextConditioner
     denoiser: Preconditioned
@@ -50,8 +70,8 @@ class Parts(NamedTuple):
     autoencoder: Autoencoder
 
 
-def read_pipeline(folder: Path) -> Parts:
-    """The parts of the ``StableDiffusionPipeline`` in ``folder``, frozen.
+def read_pipeline(folder: Path, kind: str = PIPELINE) -> Parts:
+    """The parts of the pipeline in ``folder``, frozen; ``kind`` is the name of its class.
 
     Raises:
         ImportError: Without the packages ``diffusers`` and ``transformers``.
@@ -59,26 +79,30 @@ def read_pipeline(folder: Path) -> Parts:
         ValueError: If the folder holds a pipeline of another class or with other parts, or a file
             is damaged.
     """
-    check_index(folder / INDEX)
+    check_index(folder / INDEX, kind)
     encoder = load_text_encoder(folder, show_padding=True)
     autoencoder, denoiser = load_autoencoder(folder), load_teacher(folder)
     unet = config_of(denoiser.network)
-    check_unet(folder / "unet", unet, autoencoder.channels, encoder.dim)
+    codes = autoencoder.channels
+    check_unet(folder / "unet", unet, codes if kind == PIPELINE else 2 * codes + 1, encoder.dim)
     size = unet["sample_size"]
     height, width = (size, size) if isinstance(size, int) else size
     shape = autoencoder.in_channels, *(side * autoencoder.factor for side in (height, width))
     sampler = make_sampler(folder / "scheduler" / "scheduler_config.json", denoiser)
+    if kind == INPAINTING:
+        denoiser.network = WithKnown(denoiser.network)
     return Parts(TextConditioner(encoder), denoiser, sampler, shape, GUIDANCE, autoencoder)
 
 
-def check_index(path: Path) -> None:
-    """Raise ``ValueError`` unless the index of a pipeline at ``path`` names classes that are known
-    here, and ``FileNotFoundError`` if the folder of one of them is missing.
+def check_index(path: Path, pipeline: str) -> None:
+    """Raise ``ValueError`` unless the index of a pipeline at ``path`` names the class
+    ``pipeline`` and parts of classes that are known here, and ``FileNotFoundError`` if the folder
+    of one of them is missing.
     """
     index = read_json(path, "the index of a pipeline of diffusers")
-    if index.get("_class_name") != PIPELINE:
+    if index.get("_class_name") != pipeline:
         raise ValueError(
-            f"_class_name of {path} must be {PIPELINE}, got {index.get('_class_name')!r}"
+            f"_class_name of {path} must be {pipeline}, got {index.get('_class_name')!r}"
         )
     for name, kinds in COMPONENTS.items():
         entry = index.get(name)
@@ -92,7 +116,7 @@ def check_index(path: Path) -> None:
 
 
 def check_unet(folder: Path, config: Mapping[str, Any], channels: int, dim: int) -> None:
-    """Raise ``ValueError`` unless the U-Net of ``config`` takes latents of ``channels``, a text of
+    """Raise ``ValueError`` unless the U-Net of ``config`` takes maps of ``channels``, a text of
     dimension ``dim``, and nothing else.
     """
     if more := [name for name in FURTHER_INPUTS if config.get(name) is not None]:

@@ -62,21 +62,10 @@ class TextToImage(Artefact):
         weights: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        check_kind(self, TextConditioner, conditioner=conditioner)
-        check_kind(self, Denoiser, denoiser=denoiser)
-        check_kind(self, ReverseSampler, sampler=sampler)
-        if autoencoder is not None:
-            check_kind(self, Autoencoder, autoencoder=autoencoder)
+        check_parts(self, conditioner, denoiser, sampler, autoencoder)
         check_numbers(self, "finite", guidance=guidance)
-        if sampler.schedule != denoiser.schedule:
-            raise ValueError(
-                f"sampler must have the schedule {denoiser.schedule} of denoiser, got "
-                f"{sampler.schedule}"
-            )
         self.conditioner, self.denoiser, self.sampler = conditioner, denoiser, sampler
-        self.shape, self.guidance = as_shape(self, shape=shape), guidance
-        if len(self.shape) != 3:
-            raise ValueError(f"shape must be (C, H, W), got {self.shape}")
+        self.shape, self.guidance = image_shape(self, shape), guidance
         self.autoencoder, self.weights = autoencoder, None
         if weights is not None:
             self.weights = check_range("weights must be", weights)
@@ -98,7 +87,7 @@ class TextToImage(Artefact):
             FileNotFoundError: If the folder or a file in it is missing.
             ValueError: If the folder holds something else, or a file in it is damaged.
         """
-        place = check_folder(folder)
+        place = check_folder(folder, "a TextToImage")
         if (place / INDEX).is_file():
             return cls(*read_pipeline(place)).eval()
         found = load(place)
@@ -185,19 +174,51 @@ class TextToImage(Artefact):
             raise ValueError(str(error).replace("prompts[0]", "negative")) from None
 
 
-def check_folder(folder: str | os.PathLike[str]) -> Path:
-    """``folder``, which holds a saved object or a pipeline of ``diffusers``."""
+def check_parts(
+    owner: object,
+    conditioner: object,
+    denoiser: Denoiser,
+    sampler: ReverseSampler,
+    autoencoder: object,
+) -> None:
+    """Raise ``ValueError`` unless these are parts of a model of texts and images, with one
+    schedule.
+    """
+    check_kind(owner, TextConditioner, conditioner=conditioner)
+    check_kind(owner, Denoiser, denoiser=denoiser)
+    check_kind(owner, ReverseSampler, sampler=sampler)
+    if autoencoder is not None:
+        check_kind(owner, Autoencoder, autoencoder=autoencoder)
+    if sampler.schedule != denoiser.schedule:
+        raise ValueError(
+            f"sampler must have the schedule {denoiser.schedule} of denoiser, got "
+            f"{sampler.schedule}"
+        )
+
+
+def image_shape(owner: object, shape: Sequence[int]) -> tuple[int, ...]:
+    """``shape``, the shape (C, H, W) of an image. Raises ``ValueError`` for another one."""
+    sizes = as_shape(owner, shape=shape)
+    if len(sizes) != 3:
+        raise ValueError(f"shape must be (C, H, W), got {sizes}")
+    return sizes
+
+
+def check_folder(folder: str | os.PathLike[str], kind: str) -> Path:
+    """``folder``, which holds a saved object, such as ``kind`` ("a TextToImage"), or a pipeline of
+    ``diffusers``.
+    """
     place = Path(folder).expanduser()
     if not place.exists():
-        raise FileNotFoundError(f"folder must hold a TextToImage, but there is no {str(folder)!r}")
+        raise FileNotFoundError(f"folder must hold {kind}, but there is no {str(folder)!r}")
     if not place.is_dir():
         raise ValueError(f"folder must be a folder, got the file {str(folder)!r}")
     index = config_path(place)
     if not index.is_file() and not (place / INDEX).is_file():
         held = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
         raise FileNotFoundError(
-            f"{folder} must hold {index.name} of a saved TextToImage or {INDEX} of a pipeline of "
-            f"diffusers, got {held:.200}"
+            f"{folder} must hold {index.name} of {kind} that was saved or {INDEX} of a pipeline "
+            f"of diffusers, got {held:.200}"
         )
     return place
 

@@ -1,11 +1,14 @@
-"""Text-to-image models of what rules train: diffusion models, and their students of few steps."""
+"""Text-to-image models and inpainters of what rules train: diffusion models, and their students of
+few steps.
+"""
 
+from latent_ebm.applications.inpainting import Inpainter
 from latent_ebm.applications.text_to_image import TextToImage
 from latent_ebm.autoencoders import Autoencoder
 from latent_ebm.denoisers import Denoiser, FromNoise
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller
-from latent_ebm.learning import Denoising
+from latent_ebm.learning import Denoising, SubjectInpainting
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.text import TextConditioner
 from samplers import DDIM, Renoising, ReverseSampler
@@ -40,6 +43,27 @@ def text_to_image(rule: LearningRule) -> TextToImage | None:
     if isinstance(weights, tuple):
         return TextToImage(conditioner, *found, shape, weights[0], latents, weights)
     return TextToImage(conditioner, *found, shape, autoencoder=latents)
+
+
+def inpainter(rule: LearningRule) -> Inpainter | None:
+    """The inpainter that ``rule`` has trained, with the parts of the rule themselves, without
+    guidance.
+
+    Args:
+        rule: A rule, in evaluation mode.
+
+    Returns:
+        The inpainter; None if ``rule`` is no ``SubjectInpainting``, or its latents are not those
+        of an autoencoder.
+    """
+    if not isinstance(rule, SubjectInpainting):
+        return None
+    latents, shape = rule.latents, rule.shape
+    if not isinstance(latents, Autoencoder | None):
+        return None
+    if latents is not None:
+        shape = (latents.in_channels, *(side * latents.factor for side in shape[1:]))
+    return Inpainter(rule.conditioner, rule.denoiser, rule.reverse, shape, autoencoder=latents)
 
 
 def drawing(rule: LearningRule) -> tuple[Denoiser, ReverseSampler] | None:

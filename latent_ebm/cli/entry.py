@@ -14,6 +14,7 @@ from latent_ebm.cli.commands import (
     detect,
     evaluate,
     export,
+    inpaint,
     recipes,
     sample,
     score,
@@ -94,6 +95,6 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add(commands)
     for name, text in LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
-    for command in (sample, tune, score, evaluate, detect, export, recipes):
+    for command in (sample, inpaint, tune, score, evaluate, detect, export, recipes):
         command.add(commands)
     return parser

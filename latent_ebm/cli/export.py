@@ -13,7 +13,7 @@ from torch import nn
 
 from latent_ebm import save
 from latent_ebm.applications import TextToImage
-from latent_ebm.applications.trained import text_to_image
+from latent_ebm.applications.trained import inpainter, text_to_image
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
 from latent_ebm.cli.prompts import read_model
@@ -64,7 +64,7 @@ def run_export(args: argparse.Namespace) -> None:
         return
     rule, _ = load_rule(args.checkpoint, args.trust)
     with applied(args.checkpoint):
-        whole = text_to_image(rule)
+        whole = text_to_image(rule) or inpainter(rule)
         found = trained(rule) if whole is None else whole
         save(found, args.out)
         print(f"{type(found).__name__}, to be read by latent_ebm.load: {args.out}")

@@ -24,14 +24,14 @@ def blank(image: Tensor, mask: Tensor, latents: LatentSpace | None = None) -> Te
     """What a network knows of pictures ``image`` (batch, C, H, W): these with 0 in the hole, and
     the ``mask`` (batch, 1, H, W) of the hole, (batch, C + 1, H, W).
 
-    With ``latents``, these are the latents of such pictures, with 0 in the hole too. The hole of
-    latents is every place that the hole of the picture touches.
+    With ``latents``, these are the latents of such pictures. The hole of latents is every place
+    that the hole of the picture touches.
     """
+    kept = image * (1 - mask)
     if latents is None:
-        return torch.cat([image * (1 - mask), mask], 1)
-    kept = latents.encode(image * (1 - mask))
-    hole = adaptive_max_pool2d(mask, kept.shape[2:])
-    return torch.cat([kept * (1 - hole), hole], 1)
+        return torch.cat([kept, mask], 1)
+    kept = latents.encode(kept)
+    return torch.cat([kept, adaptive_max_pool2d(mask, kept.shape[2:])], 1)
 
 
 def guided_fill(

@@ -27,9 +27,9 @@ class SubjectUNet(Artefact):
 
     The U-Net sees ``[x, hole, kept]`` in this order, 2 C + 1 channels, as the inpainting model of
     Stable Diffusion does: ``hole`` is 1 where the picture is to be filled and 0 where it is known,
-    and ``kept`` is the picture with 0 in the hole. Outside of the hole, x is replaced by the
-    picture, so that what a sampler has there does not matter. The first C channels of the U-Net's
-    output count.
+    and ``kept`` is the picture with 0 in the hole, or the latents of that. Outside of the hole, x
+    is replaced by ``kept``, so that what a sampler has there does not matter. The first C channels
+    of the U-Net's output count.
 
     Args:
         unet: The U-Net, of a shape (2 C + 1, H, W), not ``guided``.
@@ -109,8 +109,8 @@ class SubjectUNet(Artefact):
             noise_level: Noise level (batch,), as ``Preconditioned`` passes it.
             text: Tokens of a text (batch, m, text_dim); None for no text.
             mask: True for the tokens of the text that count (batch, m); None for all of them.
-            known: The picture with 0 in the hole, and the hole as the last channel, (batch, C + 1,
-                H, W); None if nothing is known, and all is to be drawn.
+            known: The picture with 0 in the hole, or its latents, and the hole as the last
+                channel, (batch, C + 1, H, W); None if nothing is known, and all is to be drawn.
             subject: Tokens of the subject (batch, K, D), of ``tokens``; None for no subject.
 
         Raises:

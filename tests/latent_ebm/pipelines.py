@@ -36,15 +36,21 @@ def write_text_encoder(folder: Path, words: Sequence[str]) -> None:
 
 
 def write_pipeline(
-    folder: Path, words: Sequence[str] = ("red", "blue", "circle"), scheduler: Any = None
+    folder: Path,
+    words: Sequence[str] = ("red", "blue", "circle"),
+    scheduler: Any = None,
+    inpainting: bool = False,
 ) -> None:
-    """A whole ``StableDiffusionPipeline`` for pictures of 8 x 8 pixels and latents of 4 x 4."""
+    """A whole ``StableDiffusionPipeline`` for pictures of 8 x 8 pixels and latents of 4 x 4, or
+    one for ``inpainting``, whose U-Net takes 9 channels.
+    """
     diffusers = pytest.importorskip("diffusers", reason="not installed: diffusers")
     write_text_encoder(folder, words)
     torch.manual_seed(1)
     levels, groups = {"block_out_channels": (8, 16), "layers_per_block": 1}, {"norm_num_groups": 4}
     unet = diffusers.UNet2DConditionModel(
         sample_size=4,
+        in_channels=9 if inpainting else 4,
         cross_attention_dim=16,
         attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -60,7 +66,8 @@ def write_pipeline(
         **groups,
     )
     transformers = pytest.importorskip("transformers")
-    pipeline = diffusers.StableDiffusionPipeline(
+    kinds = diffusers.StableDiffusionPipeline, diffusers.StableDiffusionInpaintPipeline
+    pipeline = kinds[inpainting](
         vae=vae,
         unet=unet,
         text_encoder=transformers.CLIPTextModel.from_pretrained(folder / "text_encoder"),

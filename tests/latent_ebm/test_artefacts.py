@@ -34,7 +34,7 @@ from latent_ebm import (
     load,
     save,
 )
-from latent_ebm.applications import TextToImage
+from latent_ebm.applications import Inpainter, TextToImage
 from latent_ebm.artefacts import Artefact
 from latent_ebm.artefacts.building import build
 from latent_ebm.artefacts.classes import OURS, Allowed
@@ -73,7 +73,7 @@ from latent_ebm.networks import (
 from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
-from latent_ebm.selection import Discriminative
+from latent_ebm.selection import Discriminative, Pooled
 from latent_ebm.subjects import LearnedIdentity
 from latent_ebm.text import (
     SubjectConditioner,
@@ -267,6 +267,25 @@ ROWS: dict[type, Row] = {
             guidance=2.0,
         ),
         lambda m: m.generate(["a cat", ""], generator=torch.Generator().manual_seed(0)),
+    ),
+    Inpainter: Row(
+        lambda: Inpainter(
+            TextConditioner(text_encoder()),
+            Preconditioned(
+                SubjectUNet(
+                    MobileUNet((7, 8, 8), 8, (8,), (1,), (1,), (True,), (True,)), Pooled(), 0
+                ),
+                NOISE,
+            ),
+            DDIM(NOISE, 2),
+            (3, 8, 8),
+            guidance=2.0,
+        ),
+        lambda m: m.generate(
+            *(draws(2, 3, 8, 8), torch.eye(8).expand(2, 1, 8, 8), draws(2, 3, 8, 8)),
+            *(["a cat", ""], 1),
+            generator=stream(),
+        ),
     ),
     TextConditioner: Row(
         lambda: TextConditioner(text_encoder()),
