@@ -184,7 +184,7 @@ class Subjects(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        check_source(source)
+        check_source(source, path)
         check_counts(self, num=num)
         check_sizes(side, size, textured)
         check_masks(masks)
