@@ -196,6 +196,14 @@ def find_model(transformers: ModuleType, folder: Path) -> Any:
 
 def read_model(transformers: ModuleType, folder: Path) -> nn.Module:
     """The text model in ``folder``, of a class of ``transformers``, if no weights are missing."""
+    model = read_weights(transformers, folder)
+    if not hasattr(vars(model)["config"], "vocab_size"):
+        raise ValueError(f"{folder} must hold a model of text, got a {type(model).__name__}")
+    return model
+
+
+def read_weights(transformers: ModuleType, folder: Path) -> nn.Module:
+    """The model in ``folder``, of a class of ``transformers``, if no weights are missing."""
     kind = find_model(transformers, folder)
     with reading(folder, "a model of transformers and its weights as .safetensors"):
         model, info = kind.from_pretrained(
@@ -204,6 +212,4 @@ def read_model(transformers: ModuleType, folder: Path) -> nn.Module:
         wrong = {k: sorted(v) for k, v in info.items() if v and k.startswith(("mis", "error"))}
         if wrong:
             raise ValueError(f"weights that do not fit, {wrong}")
-        if not hasattr(model.config, "vocab_size"):
-            raise ValueError(f"{kind.__name__} is no model of text")
     return model

@@ -74,7 +74,8 @@ from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
 from latent_ebm.selection import Discriminative, Pooled
-from latent_ebm.subjects import LearnedIdentity
+from latent_ebm.subjects import LearnedIdentity, PlainBackground
+from latent_ebm.subjects.pretrained import PretrainedIdentity, PretrainedSegmenter
 from latent_ebm.text import (
     SubjectConditioner,
     SubwordTokenizer,
@@ -244,6 +245,7 @@ ROWS: dict[type, Row] = {
     FeatureClassifier: Row(lambda: FeatureClassifier((1, 8, 8), 3, 2), of(5, 1, 8, 8)),
     ResidualEncoder: Row(lambda: ResidualEncoder(1, 2), of(5, 1, 8, 8)),
     PlacedEncoder: Row(lambda: PlacedEncoder(1, 3, 2), of(5, 1, 8, 8)),
+    PlainBackground: Row(lambda: PlainBackground(0.3), of(5, 1, 8, 8)),
     LearnedIdentity: Row(lambda: LearnedIdentity(ResidualEncoder(1, 2)), of(5, 1, 8, 8)),
     WithTime: Row(lambda: WithTime(MLP(3, 2, [4])), lambda net: net(draws(5, 2), draws(5))),
     WithLatent: Row(
@@ -342,6 +344,7 @@ def public_classes() -> set[type]:
 
 def test_every_public_class_has_a_row() -> None:
     foreign = {PretrainedAutoencoder, PretrainedTextEncoder, SubwordTokenizer}
+    foreign |= {PretrainedIdentity, PretrainedSegmenter}
     assert public_classes() - foreign - {WordTokenizer} == set(ROWS)  # saved with its encoder
 
 
