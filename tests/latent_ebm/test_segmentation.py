@@ -47,8 +47,10 @@ def test_a_point_or_a_box_chooses() -> None:
     boxes = torch.tensor([[0, 0, 10, 10], [15, 13, 30, 30]])
     assert torch.equal(FIND(x, box=boxes), torch.cat([small, large]))
     assert torch.equal(FIND(x), torch.cat([small + large] * 2))
-    across = painted(square(20, 2, 8))
+    across = painted(square(20, 2, 8), square(2, 20, 8))
     assert torch.equal(FIND(across, point=torch.tensor([[22, 3]])), square(20, 2, 8))
+    beside = torch.tensor([[18, 0, 31, 12]])
+    assert torch.equal(FIND(across, box=beside), square(20, 2, 8))
 
 
 def test_masks_of_portraits_are_nearly_those_of_their_opacity() -> None:
