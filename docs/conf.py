@@ -22,6 +22,7 @@ from sphinx.util.docutils import SphinxTranslator
 HERE = Path(__file__).parent
 HOMES = ("samplers.", "latent_ebm.")
 MODULES = (  # public, and no packages
+    "latent_ebm.applications.replacement",
     "latent_ebm.applications.trained",
     "latent_ebm.applications.tuning",
     "latent_ebm.conditions",

@@ -16,6 +16,7 @@ from latent_ebm.cli.commands import (
     export,
     inpaint,
     recipes,
+    replace,
     sample,
     score,
     tune,
@@ -95,6 +96,16 @@ def make_parser() -> argparse.ArgumentParser:
     demo.add(commands)
     for name, text in LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
-    for command in (sample, inpaint, tune, score, evaluate, detect, export, recipes):
+    for command in (
+        sample,
+        inpaint,
+        tune,
+        replace,
+        score,
+        evaluate,
+        detect,
+        export,
+        recipes,
+    ):
         command.add(commands)
     return parser

@@ -1,4 +1,6 @@
-"""A subject that a text-to-image model learns from a folder of images."""
+"""Subjects on the command line: one that a text-to-image model learns from a folder of images, and
+one that takes the place of another in a picture.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,13 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latent_ebm.applications import TextToImage
+from latent_ebm import plots
+from latent_ebm.applications import Subject, TextToImage
+from latent_ebm.applications.replacement import replace
 from latent_ebm.applications.tuning import tune
 from latent_ebm.cli.checkpoints import applied
-from latent_ebm.cli.files import check_apart, check_output
+from latent_ebm.cli.files import check_apart, check_output, save_arrays
 from latent_ebm.cli.prompts import read_model
-from latent_ebm.files.images import find_images, read_images
+from latent_ebm.files.images import PLAIN, find_images, read_images, read_pixels
 from latent_ebm.files.masks import read_masks, read_opacity
+from latent_ebm.foreign import check_file
 
 
 def tune_subject(
@@ -69,19 +74,75 @@ def tune_subject(
     print(f"{word!r} of {len(x)} images: {out}, {out.stat().st_size:,} bytes")
 
 
+def replace_in_picture(
+    source: str,
+    file: str,
+    image: str,
+    caption: str,
+    prompt: str,
+    *,
+    subject: str | None,
+    guidance: float | None,
+    steps: int | None,
+    kept: float,
+    seed: int,
+    trust: Sequence[str],
+) -> None:
+    """Write the picture ``image`` with another subject to ``file``, .png or .npz.
+
+    Args:
+        source: A checkpoint, or a folder of a text-to-image model.
+        file: The file to write.
+        image: The file of the picture.
+        caption: What it shows.
+        prompt: The same with the new subject.
+        subject: The file of a subject that was tuned on this model.
+        guidance: Weight of guidance; None: that of the model.
+        steps: Number of steps of the sampler; None: that of the model.
+        kept: The share of the steps that keep the layout.
+        seed: Seed of random latents.
+        trust: Packages whose classes a checkpoint may use.
+
+    Raises:
+        ValueError: If ``source`` holds no text-to-image model, or picture, words or subject do
+            not fit it.
+    """
+    out = check_output(file, (".png", ".npz"))
+    known = None if subject is None else Subject.load(subject)
+    check_apart([out], [image])
+    model = read_model(source, out, trust)
+    side = check_square(model)
+    pixels = read_pixels(check_file(image, PLAIN), image, colour=model.shape[0] == 3, size=side)
+    x = torch.from_numpy(pixels / 127.5 - 1).float()
+    generator = torch.Generator().manual_seed(seed)
+    with applied(source):
+        y = replace(model, x, caption, prompt, known, guidance, steps, kept, generator=generator)
+    if out.suffix == ".png":
+        plots.save_grid(y[None], out, columns=1)
+    else:
+        save_arrays(out, {"x": y[None].numpy()})
+    print(f"{image} with {prompt!r}: {out}")
+
+
+def check_square(model: TextToImage) -> int:
+    """The side of the pictures of ``model``. Raises ``ValueError`` unless they are squares."""
+    _, side, width = model.shape
+    if side != width:
+        raise ValueError(f"the model must draw squares, got {side} x {width} pixels")
+    return side
+
+
 def read_subject(
     model: TextToImage, images: Path, masks: Path | None
 ) -> tuple[Tensor, Tensor | None]:
     """Images (n, C, H, W) of a folder in the size of the ``model``, and their masks (n, 1, H, W)
     if there are any. What was decided about them is printed.
     """
-    channels, side, width = model.shape
-    if side != width:
-        raise ValueError(f"the model must draw squares, got {side} x {width} pixels")
+    side = check_square(model)
     for folder in (images, masks):
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f"there must be a folder of images {str(folder)!r}")
-    rows, paths = read_images(images, side, colour=channels == 3), find_images(images)
+    rows, paths = read_images(images, side, colour=model.shape[0] == 3), find_images(images)
     for note in rows.notes:
         print(note)
     seen = read_opacity(paths, side) if masks is None else read_masks(masks, paths, side)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from latent_ebm.conditions import Condition
 from latent_ebm.denoisers import Denoiser
-from latent_ebm.guidance.step_wise import StepWise, Timetable
+from latent_ebm.guidance.step_wise import StepWise
 from latent_ebm.text.subject import with_rows
 
 
@@ -24,20 +24,10 @@ def with_subject(
     Raises:
         ValueError: For rows with steps and no times, or another number of these.
     """
-    shown = entries_of(told, rows, times)
-    if isinstance(shown, Condition):
-        return denoiser, shown
-    return StepWise(denoiser, shown.times, shown.condition), told
-
-
-def entries_of(
-    told: Condition, rows: Tensor, times: Tensor | None = None
-) -> Condition | Timetable:
-    """``told`` with a subject, as ``with_subject`` says; a ``Timetable`` for rows with steps."""
     if rows.ndim == 2:
-        return with_rows(told, rows)
+        return denoiser, with_rows(told, rows)
     if times is None:
         raise ValueError(f"times must be given for rows of {len(rows)} steps, got None")
     shown = [with_rows(told, own) for own in rows]
-    entries = {name: torch.stack([own[name] for own in shown]) for name in ("text", "mask")}
-    return Timetable(times.to(entries["text"].device), entries)
+    texts = torch.stack([own["text"] for own in shown])
+    return StepWise(denoiser, times.to(texts.device), {"text": texts}), shown[0]
