@@ -72,12 +72,21 @@ def text_to_image(names: dict[str, Any]) -> None:
     assert all(Path(name).stat().st_size > 1000 for name in ("first.png", "eight.png", "grid.png"))
 
 
+def teach_a_subject(names: dict[str, Any]) -> None:
+    art, found = names["data"].test.studio.glyphs.art, names["portraits"]
+    assert all(art[portrait.glyph] == art[3] for portrait in found)
+    assert (names["identity"] > 0.99).all()
+    assert (names["scores"].amax(2).argmax(1) == 3).all()
+    assert names["masks"].mean((1, 2, 3)).min() > 0.02
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "student": student,
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
     "conditions": conditions,
     "draw_in_few_steps": draw_in_few_steps,
+    "teach_a_subject": teach_a_subject,
     "text_to_image": text_to_image,
     "train_on_your_table": train_on_your_table,
 }
