@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +27,19 @@ from experiments.text_to_image.judging import (
     openness,
 )
 from experiments.text_to_image.scene_judging import scenes
-from experiments.text_to_image.students import GUIDANCE, STUDENTS
+from experiments.text_to_image.students import GUIDANCE, STUDENTS, Study
 from experiments.text_to_image.switches import NETWORK, PLAIN, SIZE, SWITCHES, costs
-from experiments.text_to_image.training import SCENE_GROUPS, SCENE_WORDS, STYLES, Run, write_words
-from latent_ebm.data import Emoji, Scenes
+from experiments.training import Run, judged, write_words
+from latent_ebm.data import Captions, Emoji, Scenes
 from latent_ebm.text import WordTokenizer
 
+PLACE = Path("runs") / "text_to_image"  # of the tokenizers that YAML files name
+WORDS, SCENE_WORDS = PLACE / "words.json", PLACE / "scene_words.json"
+STYLES, SCENE_GROUPS = ("twemoji", "noto", "fluent"), ("animals-nature",)
+SOURCES = {
+    WORDS: partial(Emoji, styles=STYLES, captions=Captions(1, 1, 1, 1)),
+    SCENE_WORDS: partial(Scenes, "pack", groups=SCENE_GROUPS),
+}
 FOLDER = HERE / "text_to_image"
 BASE, SCENES = FOLDER / "base.yaml", FOLDER / "scenes.yaml"
 MODEL = "--model.init_args."
@@ -91,7 +99,7 @@ def open_student(kind: str, seed: int, **budget: float) -> Run:
     """A student of few steps."""
     options = (f"--seed_everything={seed}", *OPEN, "--trainer.gradient_clip_val=null")
     start, amount = open_base(seed), "-".join(budget)
-    return Run(f"{kind}-{amount}-{seed}", BASE, options, start=start, student=kind, **budget)
+    return Study(f"{kind}-{amount}-{seed}", BASE, options, start=start, kind=kind, **budget)
 
 
 def switched(name: str, seed: int) -> Run:
@@ -126,14 +134,9 @@ def gallery(styles: Sequence[str] = ("twemoji",), side: int = 32) -> Gallery:
     return Gallery(Emoji(styles=styles, side=side))
 
 
-def judged(run: Run, label: str, judge: Judge, **options: Any) -> dict[str, Any]:
+def drawn(run: Run, label: str, judge: Judge, **options: Any) -> dict[str, Any]:
     """What ``judge`` finds of the pictures that the trained rule draws with ``options``."""
-    config = {**run.settings, "draw": options, "judge": 1}
-
-    def compute() -> dict[str, Any]:
-        return {**judge(drawing(run.rule(), **options)), **run.spent()}
-
-    return cached(f"text_to_image/{run.name}{label}", config, compute)
+    return judged(run, label, options, lambda rule: judge(drawing(rule, **options)))
 
 
 def judge_names(draw: Draw, side: int = 32) -> dict[str, float]:
@@ -145,10 +148,10 @@ def judge_open(draw: Draw) -> dict[str, float]:
 
 
 def run_base(seed: int) -> None:
-    judged(regression(seed), "", judge_names, num_steps=1)
+    drawn(regression(seed), "", judge_names, num_steps=1)
     for steps in (1, SHOWN, 15):
-        judged(base(seed), f"-{steps}", judge_names, num_steps=steps, guidance=GUIDANCE)
-    judged(base(seed), "-unguided", judge_names, num_steps=15)
+        drawn(base(seed), f"-{steps}", judge_names, num_steps=steps, guidance=GUIDANCE)
+    drawn(base(seed), "-unguided", judge_names, num_steps=15)
     config = {**base(seed).settings, "shown": 12, "steps": SHOWN}
     cached(f"text_to_image/shown-{seed}", config, partial(draw_names, seed))
 
@@ -160,20 +163,20 @@ def draw_names(seed: int) -> dict[str, Any]:
     shown, rule = gallery(), base(seed).rule()
     rows = torch.cat([part[:12] for part in shown.rows().values()]).tolist()
     prompts = [str(shown.glyphs.names[i]) for i in rows]
-    drawn = {
+    pictures = {
         steps: draw_all(drawing(rule, num_steps=steps, guidance=GUIDANCE), prompts, DEVICE)
         for steps in (SHOWN, 15)
     }
-    x = drawn[SHOWN].view(-1, 12, 3, 32, 32)
+    x = pictures[SHOWN].view(-1, 12, 3, 32, 32)
     pairs = torch.stack([shown.x[rows].view_as(x), x], 1)
-    found = {"glyphs": grain(shown.x[rows])} | {str(k): grain(x) for k, x in drawn.items()}
+    found = {"glyphs": grain(shown.x[rows])} | {str(k): grain(x) for k, x in pictures.items()}
     return {"samples": pack(pairs.flatten(0, 2)), "grain": found}
 
 
 def run_open(seed: int) -> None:
-    judged(open_regression(seed), "", judge_open, num_steps=1)
+    drawn(open_regression(seed), "", judge_open, num_steps=1)
     for steps in STEPS:
-        judged(open_base(seed), f"-{steps}", judge_open, num_steps=steps, guidance=GUIDANCE)
+        drawn(open_base(seed), f"-{steps}", judge_open, num_steps=steps, guidance=GUIDANCE)
 
 
 def run_students(seed: int, kinds: Sequence[str], seconds: float) -> None:
@@ -181,16 +184,16 @@ def run_students(seed: int, kinds: Sequence[str], seconds: float) -> None:
         for kind in kinds:
             run = open_student(kind, seed, **budget)
             for label, options in HOW.get(kind, {"": {}}).items():
-                judged(run, label, judge_open, **options)
+                drawn(run, label, judge_open, **options)
 
 
 def run_switches(seed: int, only: Sequence[str]) -> None:
     cached("text_to_image/costs", {"size": SIZE, "switches": SWITCHES}, costs)
     judge = partial(judge_names, side=16)
     for name in only:
-        judged(switched(name, seed), "", judge, num_steps=15, guidance=GUIDANCE)
+        drawn(switched(name, seed), "", judge, num_steps=15, guidance=GUIDANCE)
     for weights in ("softmax", "relu"):
-        judged(tuned(weights, seed), "", judge, num_steps=15, guidance=GUIDANCE)
+        drawn(tuned(weights, seed), "", judge, num_steps=15, guidance=GUIDANCE)
 
 
 def run_latency() -> None:
@@ -209,7 +212,7 @@ def run_scenes(seed: int, seconds: float) -> None:
     data.setup()
     judge = partial(scenes, data=data, device=DEVICE)
     for steps in (1, 8, 50):
-        judged(run, f"-{steps}", judge, num_steps=steps, guidance=GUIDANCE)
+        drawn(run, f"-{steps}", judge, num_steps=steps, guidance=GUIDANCE)
 
 
 def main() -> None:
@@ -226,9 +229,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.parts == ["words"]:
-        return write_words()
+        return write_words(SOURCES)
     os.chdir(HERE)  # from where the YAML files name their files
-    write_words()
+    write_words(SOURCES)
     for seed in args.seeds:
         if "base" in args.parts:
             run_base(seed)

@@ -1,12 +1,14 @@
 """Students of the model of open captions, from the same weights, on the same captions."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
+from experiments.training import Run
 from latent_ebm.distillation import (
     DistributionMatching,
     EMDistillation,
@@ -69,3 +71,23 @@ def progressive(teacher: Denoising) -> Progressive:
         guidance=WEIGHTS,
         **options,
     )
+
+
+@dataclass(frozen=True)
+class Study(Run):
+    """The training of a student of ``kind`` from the teacher ``start``."""
+
+    kind: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "student": self.kind, **SETTINGS}
+
+    def make(self) -> Any:
+        assert self.start is not None
+        cli = super().make()
+        cli.model = student(self.kind, self.start.rule())
+        return cli
+
+    def begin(self, rule: Any) -> None:
+        """A student has the weights of its teacher already."""

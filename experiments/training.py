@@ -2,30 +2,22 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from experiments.common import HERE, OUTPUTS, digest, prepare, settings
-from experiments.text_to_image.students import SETTINGS as STUDENT_SETTINGS
-from experiments.text_to_image.students import student as make_student
-from latent_ebm.data import Captions, Emoji, Scenes
+from experiments.common import HERE, OUTPUTS, cached, digest, prepare, settings
+from latent_ebm.data import Scenes
 from latent_ebm.writing import atomic_path
 
-NAME = "text_to_image"
-STYLES = ("twemoji", "noto", "fluent")
-WEIGHTS, DRAFTS = OUTPUTS / NAME, HERE / "runs" / NAME
 WARM_UP, LEAST = 100, 0.03  # updates of rising rates; the last rate as a share of the first
-# the tokenizers that YAML files name
-PLACE = Path("runs") / NAME
-WORDS, SCENE_WORDS = PLACE / "words.json", PLACE / "scene_words.json"
-SCENE_GROUPS = ("animals-nature",)
 KEEP_EVERY, WORKERS = 10, 4  # epochs between checkpoints; processes that draw scenes for a GPU
 
 
@@ -102,9 +94,10 @@ def groups_of(trainer: Trainer) -> list[dict[str, Any]]:
     return [group for opt in trainer.optimizers for group in opt.param_groups]
 
 
-class Run(NamedTuple):
-    """A training run by a YAML file: its options, its budget, and the run that it starts from,
-    whose weights it takes, or whose student it trains.
+@dataclass(frozen=True)
+class Run:
+    """A training run by a YAML file: its options, its budget, and the run whose weights it starts
+    from.
     """
 
     name: str
@@ -113,29 +106,35 @@ class Run(NamedTuple):
     seconds: float = math.inf
     updates: float = math.inf
     start: "Run | None" = None
-    student: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the outcome depends on."""
         start = None if self.start is None else self.start.settings
-        more = {"budget": [str(self.seconds), str(self.updates)], "start": start}
-        if self.student:
-            more |= {"student": self.student, **STUDENT_SETTINGS}
-        return settings(self.config, options=list(self.options), **more)
+        budget = [str(self.seconds), str(self.updates)]
+        return settings(self.config, options=list(self.options), budget=budget, start=start)
+
+    @property
+    def draft(self) -> Path:
+        """The checkpoint of a run that is not over, named after the experiment and settings."""
+        return (
+            HERE / "runs" / self.config.parent.name / f"{self.name}-{digest(self.settings)}.ckpt"
+        )
 
     @property
     def weights(self) -> Path:
-        """The file of the averaged weights, named after the settings."""
-        return WEIGHTS / f"{self.name}-{digest(self.settings)}.pt"
+        """The file of the averaged weights."""
+        return OUTPUTS / self.config.parent.name / f"{self.draft.stem}.pt"
 
     def make(self) -> Any:
         """Trainer, rule and data, before training."""
         quiet = [f"--trainer.enable_{part}=false" for part in ("progress_bar", "model_summary")]
-        cli = prepare(self.config, [*quiet, "--trainer.max_epochs=-1", *self.options])
-        if self.student and self.start is not None:
-            cli.model = make_student(self.student, self.start.rule())
-        return cli
+        return prepare(self.config, [*quiet, "--trainer.max_epochs=-1", *self.options])
+
+    def begin(self, rule: Any) -> None:
+        """Give an untrained rule the weights that it starts from."""
+        if self.start is not None:
+            rule.load_state_dict(self.start.rule().state_dict())
 
     def rule(self) -> Any:
         """The trained rule, from the file of its weights, or trained now."""
@@ -151,13 +150,12 @@ class Run(NamedTuple):
 
     def train(self) -> None:
         """Train, from the weights of ``start`` or from where this was stopped; write weights."""
-        cli, draft = self.make(), DRAFTS / f"{self.weights.stem}.ckpt"
-        resume = draft if draft.exists() else None
-        if self.start is not None and not self.student and resume is None:
-            cli.model.load_state_dict(self.start.rule().state_dict())
+        cli, resume = self.make(), self.draft if self.draft.exists() else None
+        if resume is None:
+            self.begin(cli.model)
         keep = ModelCheckpoint(
-            DRAFTS,
-            draft.stem,
+            self.draft.parent,
+            self.draft.stem,
             every_n_epochs=KEEP_EVERY,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
@@ -169,20 +167,27 @@ class Run(NamedTuple):
             cli.datamodule.num_workers = WORKERS if isinstance(cli.datamodule, Scenes) else 0
         print(f"{self.name}: training {'goes on' if resume else 'begins'}", flush=True)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=resume, weights_only=True)
-        WEIGHTS.mkdir(parents=True, exist_ok=True)
+        self.weights.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.weights) as path:
             torch.save({"weights": recipe.average.state_dict(), "spent": recipe.record()}, path)
-        draft.unlink(missing_ok=True)
+        self.draft.unlink(missing_ok=True)
 
 
-def write_words() -> None:
-    """Write the tokenizers of all captions of the emoji in every style, and of the scenes, unless
-    they are there.
+def judged(
+    run: Run, label: str, options: dict[str, Any], judge: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any]:
+    """What ``judge`` finds of the trained rule of ``run``, and what its training spent; kept under
+    the name of the run and a ``label``. The outcome depends on the settings and ``options``.
     """
-    sources = {
-        WORDS: partial(Emoji, styles=STYLES, captions=Captions(1, 1, 1, 1)),
-        SCENE_WORDS: partial(Scenes, "pack", groups=SCENE_GROUPS),
-    }
+    config = {**run.settings, "draw": options, "judge": 1}
+    name = f"{run.config.parent.name}/{run.name}{label}"
+    return cached(name, config, lambda: {**judge(run.rule()), **run.spent()})
+
+
+def write_words(sources: Mapping[Path, Callable[[], Any]]) -> None:
+    """Write the tokenizers of data modules to the files that YAML files name, unless they are
+    there.
+    """
     for words, source in sources.items():
         if not words.exists():
             data = source()
