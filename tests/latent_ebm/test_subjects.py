@@ -18,6 +18,7 @@ from latent_ebm.learning import Denoising
 from latent_ebm.networks import MobileUNet
 from latent_ebm.text import TextConditioner, TextTransformer, WordTokenizer
 from samplers import DDIM, VPCosine
+from tests.latent_ebm.test_emoji import SPLITS, write_pack
 
 STUDIO = Studio(draw_shapes(64))
 ARROW = STUDIO.glyphs.names.index("red arrow")
@@ -264,3 +265,38 @@ def test_what_cannot_be_seen_is_no_subject() -> None:
     hidden = replace(STUDIO.glyphs, images=images)
     with pytest.raises(ValueError, match="glyphs must be seen on a background, got"):
         Studio(hidden)
+
+
+# ---------------------------------------------------------------------------------
+# packs
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    write_pack(tmp_path)
+    return tmp_path
+
+
+def test_subjects_of_a_pack_are_held_out_as_it_says(pack: Path) -> None:
+    data = ready(source="pack", path=str(pack), style="one", num=20)
+    assert list(data.test.studio.glyphs.names) == ["fox"]
+    assert "fox" not in data.train.studio.glyphs.names
+    photos = data.photos("fox", 4, background="white", generator=make_generator(0))
+    assert photos.x.shape == (4, 3, 32, 32)
+    with pytest.raises(ValueError, match="subject must be one that is held out, such as 'fox'"):
+        data.photos("cat")
+
+
+def test_packs_and_groups_without_such_subjects_are_refused(pack: Path) -> None:
+    place = {"source": "pack", "path": str(pack), "style": "one"}
+    with pytest.raises(ValueError, match=r"must hold subjects .* got 0 held out of 12"):
+        ready(**place, groups=["people-body"])
+    with pytest.raises(FileNotFoundError, match=r"some of one, two in .*, got 'three'"):
+        ready(**{**place, "style": "three"})
+    (pack / SPLITS).write_text('{"composition_held_out": ["1F000"]}')
+    with pytest.raises(ValueError, match="splits of the pack must hold subject_held_out"):
+        ready(**place)
+    write_pack(pack)
+    (pack / "emoji_one_64.npz").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"emoji_one_64.npz must hold pictures of emoji"):
+        ready(**place)
