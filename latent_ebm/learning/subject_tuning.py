@@ -2,11 +2,11 @@ r"""A trained text-to-image model learns one subject from a few images (HiFi Tun
 arXiv:2312.00079).
 
 What is learned are n rows c_s beside an encoded prompt c, which start at the rows phi_s of the
-empty prompt (``SubjectConditioner``). With the mask M of the subject the loss is
+empty prompt (``SubjectConditioner``). With the mask M of the subject the loss is ::
 
-    E[w |M (D(x_t, [c, c_s]) - x)|^2] / dim + w_s |c_s - phi_s|^2 / (n dim):
+    E[w |M (D(x_t, [c, c_s]) - x)|^2] / dim + w_s |c_s - phi_s|^2 / (n dim).
 
-the first term looks at nothing but the subject, and the second keeps the rows where the network
+The first term looks at nothing but the subject, and the second keeps the rows where the network
 knows what they mean. First one c_s is learned for all noise levels. Then the steps t = T, ..., 1
 of the sampler get rows of their own: each set starts at that of the step before and is trained
 at this noise level alone.
