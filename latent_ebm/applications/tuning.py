@@ -37,7 +37,8 @@ def tune(
     """Learn the subject of ``images`` as rows beside a prompt; the model itself stays as it is.
 
     One image is enough to begin with, but what it shows once, such as a pose, may be taken for the
-    subject. Without masks so may the background. Uses the global random state, on the CPU.
+    subject. Without masks so may the background. Uses the global random state, and trains on the
+    device of the model.
 
     Args:
         model: A diffusion model with free padding in its prompts, which is frozen here.
@@ -77,11 +78,12 @@ def tune(
     )
     tokens = prompts_of(subject, word, templates)
     with torch.no_grad():
-        x = images if model.autoencoder is None else model.autoencoder.encode(images)
+        x = images.to(tokens.device)
+        x = x if model.autoencoder is None else model.autoencoder.encode(x)
     drawn = batches(x, masks, tokens)
     fit_batches(rule, drawn, rule.num_steps, f"tuning {word!r}" if progress else None)
     times = model.sampler.times(x)[:-1].cpu() if num_refining else None
-    return Subject(rule.subject, word, model_digest(model.conditioner, denoiser), times)
+    return Subject(rule.subject.cpu(), word, model_digest(model.conditioner, denoiser), times)
 
 
 def batches(x: Tensor, masks: Tensor | None, tokens: Tensor) -> Iterator[Batch]:
@@ -91,8 +93,8 @@ def batches(x: Tensor, masks: Tensor | None, tokens: Tensor) -> Iterator[Batch]:
     size = (x.shape[2], x.shape[3])
     seen = {} if masks is None else {"mask": adaptive_avg_pool2d(masks.to(x), size)}
     while True:
-        row = torch.randint(len(x), (min(BATCH, len(x)),))
-        prompt = torch.randint(len(tokens), (len(row),))
+        row = torch.randint(len(x), (min(BATCH, len(x)),), device=x.device)
+        prompt = torch.randint(len(tokens), (len(row),), device=x.device)
         told = {"tokens": tokens[prompt], **{name: mask[row] for name, mask in seen.items()}}
         yield Batch(x[row], Condition(told), None)
 

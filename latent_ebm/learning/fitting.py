@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterable
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
@@ -79,7 +80,7 @@ def fit_rows(
 def fit_batches(
     rule: LearningRule, batches: Iterable[BatchLike], num_steps: int, purpose: str | None = None
 ) -> None:
-    """Train ``rule`` on the first ``num_steps`` of ``batches``, in place, on the CPU.
+    """Train ``rule`` on the first ``num_steps`` of ``batches``, in place, on its own device.
 
     Uses the global random state.
 
@@ -94,18 +95,28 @@ def fit_batches(
     """
     check_counts("fit_batches", num_steps=num_steps)
     bar = None if purpose is None else Bar(num_steps, purpose)
+    device = next(rule.parameters()).device
     with warnings.catch_warnings():  # trained parts that a rule holds fixed are in this mode
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
-        make_trainer(num_steps, bar, limit_val_batches=0).fit(rule, batches, batches)
+        trainer = make_trainer(num_steps, bar, device=device, limit_val_batches=0)
+        trainer.fit(rule, batches, batches)
+    rule.to(device)  # Lightning leaves it on the CPU
 
 
 def make_trainer(
-    max_steps: int, *callbacks: Callback | None, limit_val_batches: int | None = None
+    max_steps: int,
+    *callbacks: Callback | None,
+    device: torch.device | None = None,
+    limit_val_batches: int | None = None,
 ) -> Trainer:
-    """A trainer on the CPU that shows and keeps nothing but what ``callbacks`` do."""
+    """A trainer on ``device`` (None: the CPU) that shows and keeps nothing but what ``callbacks``
+    do.
+    """
+    here = torch.device("cpu") if device is None else device
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return Trainer(
-        accelerator="cpu",
+        accelerator=here.type,
+        devices=1 if here.index is None else [here.index],
         max_epochs=-1,
         max_steps=max_steps,
         callbacks=[callback for callback in callbacks if callback is not None],
