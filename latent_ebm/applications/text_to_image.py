@@ -131,6 +131,7 @@ class TextToImage(Artefact):
         rows = torch.arange(len(prompts), device="cpu").repeat_interleave(num)
         tokens, count = self.conditioner.tokens(prompts), len(rows)
         if subject is not None:
+            check_kind(self, Subject, subject=subject)
             subject.check(self.conditioner, self.denoiser, tokens["tokens"])
         told = self.conditioner(tokens).rows(rows)
         denoiser = self.guided(told, weight, negative)

@@ -157,6 +157,7 @@ WRONG = [
     ({"prompts": ["red"], "guidance": 2, "negative": "?!"}, "^negative must hold a word"),
     ({"prompts": ["red"], "guidance": 2, "negative": "red " * 4}, "^negative must have at most 3"),
     ({"prompts": ["red"], "guidance": 2, "negative": ["red"]}, "^negative must be a string"),
+    ({"prompts": ["red"], "subject": "rex"}, "subject must be a Subject, got 'rex'"),
 ]
 
 
