@@ -66,6 +66,14 @@ def draw_in_few_steps(names: dict[str, Any]) -> None:
     assert load("one_step").sampler.num_steps == 1
 
 
+def edit_a_picture(names: dict[str, Any]) -> None:
+    picture, kept = names["picture"], names["mask"] == 0
+    assert (names["back"] - picture).abs().max() < 0.02
+    assert torch.equal(names["filled"][:, kept[0]], picture.expand(5, -1, -1, -1)[:, kept[0]])
+    assert names["again"].shape == picture.shape
+    assert all(weights.shape[-1] == 4 for calls in names["maps"].values() for weights in calls)
+
+
 def text_to_image(names: dict[str, Any]) -> None:
     assert names["x"].shape == (1, 3, 16, 16)
     assert names["mine"].train.captions([0])[0] in names["glyphs"].names
@@ -86,6 +94,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "detect_anomalies": detect_anomalies,
     "conditions": conditions,
     "draw_in_few_steps": draw_in_few_steps,
+    "edit_a_picture": edit_a_picture,
     "teach_a_subject": teach_a_subject,
     "text_to_image": text_to_image,
     "train_on_your_table": train_on_your_table,

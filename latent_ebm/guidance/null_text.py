@@ -2,12 +2,13 @@ r"""Null-text optimisation: a null for every step, so that guided sampling follo
 
 Guidance of weight w leads away from the path along which an image was inverted. Everything that
 the weight changes is paid for by the null: for t = T, ..., 1 it is trained by Adam until the
-guided step from where the sample is lands on the path,
+guided step from where the sample is lands on the path, ::
 
-    null_t = argmin || path_{t-1} - step(x_t; D(null) + w (D(condition) - D(null))) ||^2,
+    null_t = argmin |path_{t-1} - step(x_t; D(null) + w (D(condition) - D(null)))|^2.
 
-starting from null_{t+1}. Only the null is trained. Source: Mokady et al. 2022, arXiv:2211.09794;
-with a mask, inside of which alone the error counts, HiFi Tuner, arXiv:2312.00079.
+It starts at the null of the step before, and nothing else is trained. Source: Mokady et al. 2022,
+arXiv:2211.09794; with a mask, inside of which alone the error counts, HiFi Tuner,
+arXiv:2312.00079.
 """
 
 import itertools
