@@ -1,3 +1,1 @@
-"""Subjects: inpainting with a reference, and models that are taught a subject from a few pictures:
-``python -m experiments.subjects``.
-"""
+"""Subjects on emoji. How to run it is said in ``run``."""

@@ -1,6 +1,5 @@
-"""See ``experiments.subjects``."""
+"""``python -m experiments.subjects``"""
 
 from experiments.subjects.run import main
 
-if __name__ == "__main__":
-    main()
+main()
