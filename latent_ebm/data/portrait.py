@@ -15,7 +15,7 @@ from torch.nn.functional import max_pool2d, pad
 
 from latent_ebm.data.captions import kind_of
 from latent_ebm.data.glyphs import Glyphs, compose, premultiplied
-from latent_ebm.data.scene import MIN_CONTRAST, PALETTE, TEXTURES, backdrop, chance, palette
+from latent_ebm.data.scene import MIN_CONTRAST, PALETTE, TEXTURES, backdrops, chance, palette
 from latent_ebm.data.scene_captions import article, ground, plural
 from samplers.checks import check_counts, check_numbers
 
@@ -68,6 +68,11 @@ class Studio:
         return torch.stack([upright.rot90(k, (2, 3)) for k in range(len(POSES))], 1)
 
     @cached_property
+    def grounds(self) -> Tensor:
+        """Backgrounds (textures, colours, 3, side, side) in [0, 1]."""
+        return backdrops(len(TEXTURES), self.side)
+
+    @cached_property
     def looks(self) -> Tensor:
         """A number (n, 4) per glyph and pose; those that look the same, to 8 bits, share it."""
         pixels = (255 * premultiplied(self.pictures)).round().byte().flatten(2)
@@ -107,7 +112,7 @@ class Studio:
 
     def render(self, portrait: Portrait) -> Tensor:
         """The picture (3, side, side) in [-1, 1]."""
-        x = backdrop(portrait.background, portrait.texture, self.side)
+        x = self.grounds[portrait.texture, portrait.background].clone()
         return 2 * self._place(x, portrait) - 1
 
     def mask(self, portrait: Portrait, kind: str = "alpha") -> Tensor:

@@ -90,6 +90,11 @@ class Scenery:
         return {size: self.glyphs.resize(size).images for size in SIZES}
 
     @cached_property
+    def grounds(self) -> Tensor:
+        """Backgrounds (textures, colours, 3, side, side) in [0, 1]."""
+        return backdrops(len(TEXTURES), self.side)
+
+    @cached_property
     def visible(self) -> list[Tensor]:
         """Rows (k,) of the glyphs that can be seen on each background."""
         stacked = premultiplied(self.pictures[SIZES[-1]])
@@ -145,7 +150,7 @@ class Scenery:
 
     def render(self, scene: Scene) -> Tensor:
         """The picture (3, side, side) in [-1, 1] of a scene."""
-        x = backdrop(scene.background, scene.texture, self.side)
+        x = self.grounds[scene.texture, scene.background].clone()
         for glyph, size, left, top in scene.objects:
             box = x[:, top : top + size, left : left + size]
             box.copy_(compose(self.pictures[size][glyph], box.clone()))
@@ -201,3 +206,9 @@ def backdrop(background: int, texture: int, side: int) -> Tensor:
 def chance(num: int, generator: Generator) -> int:
     """A number from 0 to ``num`` - 1, all equally likely."""
     return int(torch.randint(num, (), generator=generator))
+
+
+def backdrops(num_textures: int, side: int) -> Tensor:
+    """Backgrounds (textures, colours, 3, side, side) in [0, 1], the first textures of all."""
+    textures = [[backdrop(b, t, side) for b in range(len(PALETTE))] for t in range(num_textures)]
+    return torch.stack([torch.stack(colours) for colours in textures])

@@ -23,7 +23,7 @@ from latent_ebm.data.scene import (
     Placed,
     Scene,
     Scenery,
-    backdrop,
+    backdrops,
     in_order,
     palette,
 )
@@ -115,12 +115,6 @@ class SceneParser:
                 )
                 gain[rows, columns, other] = 0
         return in_order(objects)
-
-
-def backdrops(num_textures: int, side: int) -> Tensor:
-    """Backgrounds (textures, colours, 3, side, side) in [0, 1], the first textures of all."""
-    textures = [[backdrop(b, t, side) for b in range(len(PALETTE))] for t in range(num_textures)]
-    return torch.stack([torch.stack(colours) for colours in textures])
 
 
 def nearest(x: Tensor, drops: Tensor) -> Tensor:

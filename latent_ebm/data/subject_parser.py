@@ -22,8 +22,8 @@ from torch.nn.functional import unfold
 
 from latent_ebm.data.glyphs import premultiplied
 from latent_ebm.data.portrait import POSES, Portrait, Studio
-from latent_ebm.data.scene import PALETTE, PERIOD, TEXTURES
-from latent_ebm.data.scene_parser import backdrops, nearest
+from latent_ebm.data.scene import PALETTE, PERIOD, TEXTURES, backdrops
+from latent_ebm.data.scene_parser import nearest
 from samplers.checks import check_kind, check_numbers
 from samplers.run_checks import check_finite
 

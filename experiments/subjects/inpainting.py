@@ -1,0 +1,139 @@
+"""DreamInpainter on emoji: which vectors of a reference the network sees, and what that does to
+identity and to obedience.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from experiments.subjects.judging import Asked, Judge, draw_all
+from experiments.training import Run
+from latent_ebm.conditions import Condition
+from latent_ebm.data.portrait import Portrait, Studio, describe_portrait
+from latent_ebm.denoisers import Preconditioned
+from latent_ebm.learning import SubjectInpainting
+from latent_ebm.networks import SubjectUNet
+from latent_ebm.selection import (
+    All,
+    Discriminative,
+    FarthestPoint,
+    Norm,
+    Pooled,
+    Random,
+    TokenSelection,
+)
+
+NUM, SWEEP = 8, (1, 2, 4, 16, 32)  # tokens of 64
+GUIDANCE, LR = 1.5, 1e-3
+FIRST = "text alone"
+SELECTIONS: dict[str, TokenSelection] = {
+    FIRST: Pooled(),
+    "pooled": Pooled(),
+    "all": All(),
+    "selected": Discriminative(NUM),
+    "random": Random(NUM),
+    "norm": Norm(NUM),
+    "farthest": FarthestPoint(NUM),
+    "selected, coupled": Discriminative(NUM),
+    **{f"selected {num}": Discriminative(num) for num in SWEEP},
+}
+
+
+@dataclass(frozen=True)
+class Inpainting(Run):
+    """The training of a network with a selection of tokens: the first one, which is shown no
+    tokens, from a text-to-image model, and the others from the first.
+    """
+
+    variant: str = FIRST
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        weight = 0.0 if "coupled" in self.variant else 1.0
+        told = {"variant": self.variant, "selection": repr(SELECTIONS[self.variant])}
+        return {**super().settings, **told, "regularisation": weight, "lr": LR}
+
+    @property
+    def base(self) -> Any:
+        """The trained text-to-image model."""
+        start = self.start.start if isinstance(self.start, Inpainting) else self.start
+        assert start is not None
+        return start.rule()
+
+    def make(self) -> Any:
+        cli, base = super().make(), self.base
+        old, optimizer = base.denoiser, partial(torch.optim.AdamW, lr=LR, betas=(0.9, 0.99))
+        network = SubjectUNet.from_text_to_image(old.network, SELECTIONS[self.variant])
+        if self.variant == FIRST:
+            network.gate.requires_grad_(False)
+        cli.model = SubjectInpainting(
+            Preconditioned(network, old.schedule, old.prediction, old.data_scale),
+            base.reverse,
+            base.shape,
+            optimizer,
+            base.conditioner,
+            self.settings["regularisation"],
+            log_snr=base.log_snr,
+        )
+        return cli
+
+    def begin(self, rule: Any) -> None:
+        if isinstance(self.start, Inpainting):
+            rule.load_state_dict(self.start.rule().state_dict())
+
+
+def judge_all(rule: SubjectInpainting, judge: Judge) -> dict[str, Any]:
+    """What the network draws into boxes that do not tell the pose, asked for the pose of the
+    reference and for another one; and into holes of the shape of the subject in another pose, for
+    the class word alone.
+    """
+    same, turned = judge.asked(turned=False), judge.asked(turned=True)
+    found = {
+        "same": judge(pictures(rule, judge, same), same),
+        "turned": judge(pictures(rule, judge, turned), turned),
+        "shape": judge(pictures(rule, judge, turned, "alpha"), turned),
+    }
+    return {f"{part} {name}": value for part, d in found.items() for name, value in d.items()}
+
+
+def pictures(
+    rule: SubjectInpainting, judge: Judge, asked: list[Asked], mask: str = "box"
+) -> Tensor:
+    """One picture of every portrait that is ``asked`` for, drawn into a hole in its background."""
+    given = conditions(rule, judge.studio, asked, mask)
+
+    def draw(rows: slice, generator: Generator) -> Tensor:
+        told = given.rows(rows)
+        num = len(told["mask"])
+        return rule.generate(num, told, guidance=GUIDANCE, generator=generator)["x"]
+
+    return draw_all(draw, len(asked))
+
+
+def conditions(
+    rule: SubjectInpainting, studio: Studio, asked: list[Asked], mask: str
+) -> Condition:
+    """What the network is asked to do: by a full caption, or into a hole that is the subject's own
+    shape, by the class word.
+    """
+    whole = [one.portrait for one in asked]
+    texts = [caption(studio, portrait, mask) for portrait in whole]
+    told = rule.conditioner.tokens(texts)
+    shown = [one.portrait._replace(pose=one.shown) for one in asked]
+    entries = {
+        "image": torch.stack([studio.render(portrait) for portrait in whole]),
+        "mask": torch.stack([studio.mask(portrait, mask) for portrait in whole]),
+        "reference": torch.stack([studio.reference(portrait) for portrait in shown]),
+    }
+    return Condition({**told, **entries}, told.null)
+
+
+def caption(studio: Studio, portrait: Portrait, mask: str) -> str:
+    """The text that goes with a hole."""
+    kind = studio.kind(portrait)
+    if mask == "alpha":
+        return kind
+    return describe_portrait(kind, portrait.pose, portrait.background, portrait.texture)

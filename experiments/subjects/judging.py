@@ -1,0 +1,120 @@
+"""What pictures of subjects show, as an exact parser reads them."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from latent_ebm.data import Subjects
+from latent_ebm.data.portrait import POSES, Portrait, Studio, describe_portrait
+from latent_ebm.data.scene import PALETTE, chance
+from latent_ebm.data.subject_parser import SubjectParser
+
+CHUNK = 100  # pictures that are drawn at once
+ALIKE, COPIED = 0.9, 0.95  # correlations of poses that look alike; of copies
+SEED = 0  # of what is asked for, the same for every model
+
+
+class Asked(NamedTuple):
+    """What is asked for: a portrait, and the pose in which the reference shows its subject."""
+
+    portrait: Portrait
+    shown: int
+
+
+class Judge:
+    """Reads pictures of subjects that a data module holds out, or of those that are trained on."""
+
+    def __init__(self, data: Subjects, held_out: bool = True) -> None:
+        data.setup()
+        part = data.test if held_out else data.train
+        self.studio: Studio = part.studio
+        self.parser = SubjectParser(self.studio)
+
+    def asked(self, turned: bool, num: int = 1) -> list[Asked]:
+        """``num`` portraits of every subject on plain backgrounds; the reference is ``turned`` or
+        in the pose of the portrait.
+        """
+        generator, found = torch.Generator().manual_seed(SEED), list[Asked]()
+        for glyph in range(len(self.studio.glyphs)):
+            for _ in range(num):
+                drawn = self.studio.draw(generator, glyph)._replace(texture=0)
+                turns = 1 + chance(len(POSES) - 1, generator) if turned else 0
+                found.append(Asked(drawn, (drawn.pose + turns) % len(POSES)))
+        return found
+
+    def caption(self, portrait: Portrait, by_name: bool = False) -> str:
+        """The full caption, with the kind of thing or its name."""
+        word = self.studio.name(portrait) if by_name else self.studio.kind(portrait)
+        return describe_portrait(word, portrait.pose, portrait.background, portrait.texture)
+
+    def __call__(self, x: Tensor, asked: Sequence[Asked]) -> dict[str, float]:
+        """Means over pictures x (n, 3, side, side) of what was ``asked``:
+
+        - identity: the correlation with the asked subject, in whatever pose;
+        - R@1: whether no other subject has a larger one; subjects that look the same are one;
+        - pose: whether the asked subject has its largest correlation in the asked pose, among
+          subjects that do not look alike in two poses;
+        - background: whether the asked one is read;
+        - copied: whether the correlation with the subject as the reference shows it is above .95
+          although another pose was asked for, among the same subjects.
+        """
+        scores = self.parser.correlations(x)
+        glyphs = torch.tensor([one.portrait.glyph for one in asked])
+        poses = torch.tensor([one.portrait.pose for one in asked])
+        shown = torch.tensor([one.shown for one in asked])
+        own, row = scores[torch.arange(len(x)), glyphs], torch.arange(len(x))
+        art = self.studio.glyphs.art
+        distinct = self.distinct[glyphs]
+        read = [self.ground(picture) for picture in x]
+        right = [a == one.portrait.background for a, one in zip(read, asked, strict=True)]
+        turned = distinct & (shown != poses)
+        return {
+            "identity": own.amax(1).mean().item(),
+            "R@1": share(art[scores.amax(2).argmax(1)] == art[glyphs]),
+            "pose": share((own.argmax(1) == poses)[distinct]),
+            "background": share(torch.tensor(right)),
+            "copied": share((own[row, shown] > COPIED)[turned]),
+        }
+
+    @cached_property
+    def distinct(self) -> Tensor:
+        """Whether a subject looks different in all poses (glyphs,): correlations below .9."""
+        glyphs = range(len(self.studio.glyphs))
+        x = torch.stack([self.studio.reference(Portrait(i, 0, 0, 0, 0)) for i in glyphs])
+        own = self.parser.correlations(x)[glyphs, glyphs]
+        return own[:, 1:].amax(1) < ALIKE
+
+    def ground(self, x: Tensor) -> int:
+        """The background of ``PALETTE`` that most pixels of a picture (3, side, side) are near."""
+        colours = 2 * torch.tensor(list(PALETTE.values())) - 1
+        near = torch.cdist(x.flatten(1).T, colours).argmin(1)
+        return int(near.bincount(minlength=len(PALETTE)).argmax())
+
+
+def share(hit: Tensor) -> float:
+    """The share of True; NaN of nothing."""
+    return hit.double().mean().item()
+
+
+def draw_all(draw: Callable[[slice, Generator], Tensor], num: int) -> Tensor:
+    """``num`` pictures in [-1, 1], drawn in chunks; the same noise in every call."""
+    parts = [
+        draw(slice(i, i + CHUNK), torch.Generator().manual_seed(i)) for i in range(0, num, CHUNK)
+    ]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def by_name(rule: Any, judge: Judge, guidance: float) -> dict[str, float]:
+    """How well a text-to-image model draws subjects that it has seen, by their names."""
+    asked = judge.asked(turned=False)[::2]
+    prompts = [judge.caption(one.portrait, by_name=True) for one in asked]
+
+    def draw(rows: slice, generator: Generator) -> Tensor:
+        told = rule.conditioner.tokens(prompts[rows])
+        size = len(prompts[rows])
+        return rule.generate(size, told, guidance=guidance, generator=generator)["x"]
+
+    return judge(draw_all(draw, len(prompts)), asked)

@@ -1,0 +1,201 @@
+"""HiFi Tuner on emoji: one subject is learned from five pictures on one background, and drawn in
+other poses on other backgrounds.
+"""
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from experiments.subjects.judging import Asked, Judge
+from latent_ebm.applications import Subject, TextToImage
+from latent_ebm.applications.personalization import model_digest
+from latent_ebm.applications.tuning import batches, prompts_of, tune
+from latent_ebm.conditions import Batch
+from latent_ebm.data import Subjects
+from latent_ebm.data.portrait import POSES, Portrait
+from latent_ebm.data.scene import PALETTE
+from latent_ebm.guidance import reference_guided
+from latent_ebm.guidance.alignment import align
+from latent_ebm.guidance.inversion import inversion_path
+from latent_ebm.guidance.subject import with_subject
+from latent_ebm.learning import SubjectTuning, fit_batches
+from latent_ebm.text import SubjectConditioner
+
+SUBJECTS, PHOTOS, GROUNDS = 6, 5, 3  # of a seed; of a subject; backgrounds that are asked for
+STEPS, REFINING, ROWS, LR = 400, 10, 5, 5e-3
+MODEL_LR = 2e-4  # of DreamBooth
+GUIDANCE = 1.5
+ROWS_ALONE: dict[str, dict[str, Any]] = {
+    "rows": {"masked": False, "regularization": 0.0, "num_refining": 0},
+    "+ mask": {"masked": True, "regularization": 0.0, "num_refining": 0},
+    "+ regularisation": {"masked": True, "regularization": 0.01, "num_refining": 0},
+    "+ step-wise": {"masked": True, "regularization": 0.01, "num_refining": REFINING},
+}
+ALL_WEIGHTS = {
+    "DreamBooth": {"masked": False, "regularization": 0.0},
+    "DreamBooth, mask and regularisation": {"masked": True, "regularization": 0.01},
+}
+SETTINGS = [SUBJECTS, PHOTOS, GROUNDS, STEPS, REFINING, ROWS, LR, MODEL_LR, GUIDANCE, ROWS_ALONE]
+
+
+class Case(NamedTuple):
+    """A subject: its row, its class, five pictures of it, and what is asked for."""
+
+    glyph: int
+    word: str
+    photos: Batch
+    ground: int
+    asked: list[Asked]
+
+
+def cases(data: Subjects, judge: Judge, seed: int) -> list[Case]:
+    """The subjects of a seed: upright on one background, and asked for in all poses on others."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(judge.studio.glyphs), generator=generator).tolist()
+    good = [i for i in order if judge.distinct[i] and judge.studio.visible[i].sum() > GROUNDS]
+    found = []
+    for glyph in good[:SUBJECTS]:
+        seen = judge.studio.visible[glyph].nonzero()[:, 0]
+        first, *others = seen[torch.randperm(len(seen), generator=generator)].tolist()
+        name, colours = str(judge.studio.glyphs.names[glyph]), list(PALETTE)
+        photos = data.photos(
+            name, PHOTOS, pose="upright", background=colours[first], generator=generator
+        )
+        asked = [
+            Asked(Portrait(glyph, pose, 0, 0, ground), 0)
+            for pose, ground in product(range(len(POSES)), others[:GROUNDS])
+        ]
+        found.append(Case(glyph, judge.studio.kind(asked[0].portrait), photos, first, asked))
+    return found
+
+
+def judge_all(model: TextToImage, data: Subjects, judge: Judge, seed: int) -> dict[str, Any]:
+    """What every way of tuning draws, in the mean over subjects: metrics of ``Judge``, the share
+    of pictures on the background of the photos, and CPU seconds and numbers that are kept.
+    """
+    found: dict[str, list[dict[str, float]]] = {}
+    for k, case in enumerate(cases(data, judge, seed)):
+        for name, result in one_case(model, judge, case, seed).items():
+            found.setdefault(name, []).append(result)
+        print(f"  subject {k + 1} of {SUBJECTS}", flush=True)
+    return {
+        name: {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
+        for name, runs in found.items()
+    }
+
+
+def one_case(
+    model: TextToImage, judge: Judge, case: Case, seed: int
+) -> dict[str, dict[str, float]]:
+    """What every way of tuning draws of one subject."""
+    found = {"class word alone": judge_case(judge, case, draw(model, judge, case, None))}
+    subject = None
+    for name, options in ROWS_ALONE.items():
+        subject, spent = timed(partial(learn_rows, model, case, seed, **options))
+        size = {"seconds": spent, "numbers": subject.rows.numel()}
+        x = draw(model, judge, case, subject)
+        found[name] = {**judge_case(judge, case, x), **size}
+        if name == "+ step-wise":
+            y, more = timed(partial(held_to_photos, model, judge, case, subject))
+            size["seconds a picture"] = more / len(case.asked)
+            found["+ reference"] = {**judge_case(judge, case, y), **size}
+    for name, options in ALL_WEIGHTS.items():
+        (own, subject), spent = timed(partial(learn_all, model, case, seed, **options))
+        x = draw(own, judge, case, subject)
+        size = {"seconds": spent, "numbers": sum(p.numel() for p in own.parameters())}
+        found[name] = {**judge_case(judge, case, x), **size}
+    return found
+
+
+def timed(compute: Callable[[], Any]) -> tuple[Any, float]:
+    """What ``compute`` returns, and its CPU seconds."""
+    start = time.process_time()
+    return compute(), time.process_time() - start
+
+
+def judge_case(judge: Judge, case: Case, x: Tensor) -> dict[str, float]:
+    """The metrics of ``Judge``, and the share of pictures on the background of the photos."""
+    leaks = torch.tensor([judge.ground(picture) == case.ground for picture in x])
+    return {**judge(x, case.asked), "leak": leaks.double().mean().item()}
+
+
+def prompts(judge: Judge, case: Case) -> list[str]:
+    """Captions by the class word."""
+    return [judge.caption(one.portrait) for one in case.asked]
+
+
+def draw(model: TextToImage, judge: Judge, case: Case, subject: Subject | None) -> Tensor:
+    """A picture of everything that is asked for; the same noise in every call."""
+    generator = torch.Generator().manual_seed(case.glyph)
+    texts = prompts(judge, case)
+    return model.generate(texts, 1, GUIDANCE, subject=subject, generator=generator)
+
+
+def learn_rows(model: TextToImage, case: Case, seed: int, masked: bool, **options: Any) -> Subject:
+    """Rows of the subject; the model stays as it is."""
+    torch.manual_seed(seed)
+    masks = case.photos.condition["mask"] if masked else None
+    more: dict[str, Any] = {"num_rows": ROWS, "num_shared": STEPS, "lr": LR, **options}
+    return tune(model, case.photos.x, case.word, masks, **more)
+
+
+def learn_all(
+    model: TextToImage, case: Case, seed: int, masked: bool, regularization: float
+) -> tuple[TextToImage, Subject]:
+    """A model of its own for the subject, with rows (DreamBooth)."""
+    torch.manual_seed(seed)
+    own = deepcopy(model).requires_grad_()
+    conditioner = SubjectConditioner(own.conditioner, ROWS)
+    rule = SubjectTuning(
+        own.denoiser,  # pyright: ignore[reportArgumentType]
+        conditioner,
+        own.sampler,
+        own.latent_shape,
+        partial(torch.optim.Adam, lr=LR),
+        STEPS,
+        0,
+        regularization,
+        MODEL_LR,
+    )
+    masks = case.photos.condition["mask"] if masked else None
+    tokens = prompts_of(conditioner, case.word, ["{}"])
+    fit_batches(rule, batches(case.photos.x, masks, tokens), STEPS)
+    digest = model_digest(own.conditioner, own.denoiser)
+    return own.eval(), Subject(rule.subject, case.word, digest)
+
+
+def held_to_photos(model: TextToImage, judge: Judge, case: Case, subject: Subject) -> Tensor:
+    """What ``draw`` gives, drawn again inside of the mask of each subject that is found there, as
+    the first photo shows it.
+    """
+    x = draw(model, judge, case, subject)
+    found, generator = judge.parser(x), torch.Generator().manual_seed(case.glyph)
+    told = model.conditioner.encode(prompts(judge, case))
+    noise = torch.randn(x.shape, generator=generator)
+    sigma = model.denoiser.schedule(torch.ones(()))[1]
+    photo, mask = case.photos.x[:1], case.photos.condition["mask"][:1]
+    for i, portrait in enumerate(found):
+        if portrait is None:
+            continue
+        target = judge.studio.mask(portrait)[None]
+        moved = align(mask, target)
+        one = told.rows(slice(i, i + 1))
+        denoiser, shown = with_subject(model.denoiser, one, subject.rows, subject.times)
+        path = inversion_path(partial(denoiser, **shown), model.sampler, moved.warp(photo))
+        x[i : i + 1] = reference_guided(
+            denoiser,
+            model.sampler,
+            sigma * noise[i : i + 1],
+            shown,
+            one.unknown(),
+            GUIDANCE,
+            path,
+            moved.warp_mask(mask),
+        )
+    return x.clamp(-1, 1)
