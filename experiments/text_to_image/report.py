@@ -28,9 +28,9 @@ guided). Attention with ReLU is also learnt by 400 more updates of the plain net
 many with softmax."""
 CONTESTANTS = {"torch": "PyTorch", "onnx": "ONNX Runtime", "browser": "page in Chromium"}
 LATENCY = """\
-**Time of a picture** of the base model, 32x32 pixels, without guidance: CPU milliseconds on one
-thread, medians of calls that take turns; and what the page reports that `latent-ebm export --web`
-writes, in headless Chromium."""
+**Time of a picture** of the base model, 32x32 pixels, in one step without guidance. CPU time on
+one thread, medians of calls that take turns, and what the page of `latent-ebm export --web`
+reports in headless Chromium:"""
 OPENED = """\
 **Open captions**, 16x16 pixels, two styles. *Kinds* ("food", "a flag") have many right answers,
 and *names* without their style two. Shares of pictures whose nearest glyph is right;
@@ -78,7 +78,7 @@ def base(stored: Found) -> str:
     if "samples" in shown:
         pictures = unpack(shown["samples"], (3, 32, 32))
         save_images(pictures, FIGURE, columns=12, colours=256)
-    grain = ", ".join(f"{key} {1e3 * value:.1f}" for key, value in shown["grain"].items())
+    grain = [f"{1e3 * shown['grain'].get(key, 0):.1f}" for key in ("glyphs", "4", "15")]
     return f"""\
 **Names.** 32x32 pixels, half an hour of one core: 500 s of regression, then 1,300 s of diffusion
 ({updates} updates). Guidance is 1.5. Two of the 18 compositions of gender and skin tone of 67
@@ -89,19 +89,16 @@ professions and activities were held out, with the shares whose base, gender and
 ![Glyphs and drawings](figures/{FIGURE}.png)
 
 Glyphs, and beneath each row of them what the first seed draws for their names in 4 guided steps:
-things, people, and compositions that were held out. More steps sharpen the grain with the picture:
-the mean squared difference from the median of 3x3 pixels is, in 10^-3, {grain} steps."""
+things, people, and compositions that were held out. More steps draw more speckle: the mean squared
+difference from the median of 3x3 pixels, in 10^-3, is {grain[0]} for the glyphs, {grain[1]} after
+4 steps and {grain[2]} after 15."""
 
 
 def latencies(stored: Found) -> str:
     """Times of a picture of the base model."""
-    rows = [
-        [str(steps), *(f"{run[name]:.0f}" if name in run else "-" for name in CONTESTANTS)]
-        for steps in (1, 8)
-        if (run := stored.get(f"latency-{steps}"))
-    ]
-    heads = ["steps", *(f"{name}, ms" for name in CONTESTANTS.values())]
-    return f"{LATENCY}\n\n{table(heads, rows)}" if rows else ""
+    run = stored.get("latency-1", {})
+    times = [f"{title} {run[name]:.0f} ms" for name, title in CONTESTANTS.items() if name in run]
+    return f"{LATENCY} {', '.join(times)}." if times else ""
 
 
 def switches(stored: Found) -> str:
