@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from experiments.subjects.judging import Asked, Judge, draw_all
+from experiments.subjects.judging import GUIDANCE, Asked, Judge, draw_all
 from experiments.training import Run
 from latent_ebm.conditions import Condition
 from latent_ebm.data.portrait import Portrait, Studio, describe_portrait
@@ -27,7 +27,7 @@ from latent_ebm.selection import (
 )
 
 NUM, SWEEP = 8, (1, 2, 4, 16, 32)  # tokens of 64
-GUIDANCE, LR = 1.5, 1e-3
+LR = 1e-3
 FIRST = "text alone"
 SELECTIONS: dict[str, TokenSelection] = {
     FIRST: Pooled(),
@@ -111,6 +111,12 @@ def pictures(
         return rule.generate(num, told, guidance=GUIDANCE, generator=generator)["x"]
 
     return draw_all(draw, len(asked))
+
+
+def blanked(rule: SubjectInpainting, studio: Studio, asked: list[Asked]) -> list[Tensor]:
+    """The references, and the pictures with grey boxes for holes."""
+    given = conditions(rule, studio, asked, "box")
+    return [given["reference"], given["image"] * (1 - given["mask"])]
 
 
 def conditions(

@@ -14,6 +14,7 @@ from latent_ebm.data.subject_parser import SubjectParser
 
 CHUNK = 100  # pictures that are drawn at once
 ALIKE, COPIED = 0.9, 0.95  # correlations of poses that look alike; of copies
+GUIDANCE = 1.5
 SEED = 0  # of what is asked for, the same for every model
 
 
@@ -107,7 +108,7 @@ def draw_all(draw: Callable[[slice, Generator], Tensor], num: int) -> Tensor:
     return torch.cat(parts).clamp(-1, 1)
 
 
-def by_name(rule: Any, judge: Judge, guidance: float) -> dict[str, float]:
+def by_name(rule: Any, judge: Judge) -> dict[str, float]:
     """How well a text-to-image model draws subjects that it has seen, by their names."""
     asked = judge.asked(turned=False)[::2]
     prompts = [judge.caption(one.portrait, by_name=True) for one in asked]
@@ -115,6 +116,6 @@ def by_name(rule: Any, judge: Judge, guidance: float) -> dict[str, float]:
     def draw(rows: slice, generator: Generator) -> Tensor:
         told = rule.conditioner.tokens(prompts[rows])
         size = len(prompts[rows])
-        return rule.generate(size, told, guidance=guidance, generator=generator)["x"]
+        return rule.generate(size, told, guidance=GUIDANCE, generator=generator)["x"]
 
     return judge(draw_all(draw, len(prompts)), asked)

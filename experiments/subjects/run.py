@@ -1,51 +1,119 @@
 """Subjects of a few pictures on emoji: ``LATENT_EBM_DATA=DIR python -m experiments.subjects``
 
-``DIR`` holds the folder ``emoji`` of the pack. Each run has a budget of CPU seconds or of updates,
-is kept with its weights in ``outputs``, and goes on where it was stopped when the same command is
-given again. ``--parts`` names what to run; ``--parts words`` writes the words of captions where
-``latent-ebm fit`` looks for them, and nothing else.
+``DIR`` holds the folder ``emoji`` of the pack. Each run has a budget of CPU seconds, is kept with
+its weights in ``outputs``, and goes on where it was stopped when the same command is given again.
+``--parts`` names what to run; ``--parts words`` writes the words of captions where ``latent-ebm
+fit`` looks for them, and nothing else. All runs start from one text-to-image model.
 """
 
 import argparse
 import os
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from experiments.common import HERE
-from experiments.training import Run, write_words
+from experiments.common import HERE, cached
+from experiments.pictures import pack
+from experiments.subjects import inpainting, tuning
+from experiments.subjects.inpainting import FIRST, SELECTIONS, Inpainting, blanked, pictures
+from experiments.subjects.judging import GUIDANCE, Judge, by_name
+from experiments.training import Run, judged, write_words
+from latent_ebm.applications.trained import text_to_image
 from latent_ebm.data import Subjects
 
 FOLDER = HERE / "subjects"
 PACK = FOLDER / "pack.yaml"
 WORDS = Path("runs") / "subjects" / "words.json"
 GROUPS = ("animals-nature", "food-drink", "objects", "travel-places", "activities")
-BASE = 3000  # CPU seconds
+BASE, BEGIN, VARIANT = 3000, 900, 300  # CPU seconds
+SHOWN = (FIRST, "pooled", "selected", "all")  # in the figure, for eight subjects
+NUM_SHOWN = 8
 
 
+@cache
 def corpus() -> Subjects:
     """The subjects, as ``pack.yaml`` has them."""
     return Subjects("pack", groups=GROUPS, textured=0.3, family_power=-0.5)
 
 
-def base(seed: int) -> Run:
+@cache
+def judge(held_out: bool = True) -> Judge:
+    return Judge(corpus(), held_out)
+
+
+def base() -> Run:
     """The text-to-image model."""
-    return Run(f"base-{seed}", PACK, (f"--seed_everything={seed}",), BASE)
+    return Run("base-0", PACK, ("--seed_everything=0",), BASE)
+
+
+def inpainter(variant: str, seed: int) -> Run:
+    """A network that is shown tokens of its own choice."""
+    options = (f"--seed_everything={seed}", "--data.init_args.batch_size=32")
+    start = Inpainting(f"begin-{seed}", PACK, options, BEGIN, start=base())
+    stem = variant.replace(",", "").replace(" ", "_")
+    return Inpainting(
+        f"inpainting-{stem}-{seed}", PACK, options, VARIANT, start=start, variant=variant
+    )
+
+
+def run_base() -> None:
+    judged(base(), "", {"guidance": GUIDANCE}, partial(by_name, judge=judge(False)))
+
+
+def run_inpainting(seed: int, variants: Sequence[str]) -> None:
+    for variant in variants:
+        options = {"guidance": GUIDANCE}
+        judged(inpainter(variant, seed), "", options, partial(inpainting.judge_all, judge=judge()))
+    if seed == 0 and set(SHOWN) <= set(variants):
+        config = {name: inpainter(name, seed).settings for name in SHOWN}
+        cached("subjects/shown-0", {**config, "num": NUM_SHOWN}, partial(draw_shown, seed))
+
+
+def draw_shown(seed: int) -> dict[str, Any]:
+    """The first subjects, turned: reference, picture with its hole, and what each network fills
+    in.
+    """
+    asked = [one for one in judge().asked(turned=True) if judge().distinct[one.portrait.glyph]]
+    asked, rows = asked[:NUM_SHOWN], list[torch.Tensor]()
+    for variant in SHOWN:
+        rule = inpainter(variant, seed).rule()
+        rows = rows or blanked(rule, judge().studio, asked)
+        rows.append(pictures(rule, judge(), asked))
+    captions = [judge().caption(one.portrait) for one in asked]
+    return {"samples": pack(torch.cat(rows)), "captions": captions}
+
+
+def run_tuning(seed: int) -> None:
+    config = {"base": base().settings, "settings": tuning.SETTINGS, "seed": seed}
+
+    def compute() -> dict[str, Any]:
+        model = text_to_image(base().rule())
+        return {} if model is None else tuning.judge_all(model, corpus(), judge(), seed)
+
+    cached(f"subjects/tuning-{seed}", config, compute)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("words", "base")
+    parts = ("words", "base", "inpainting", "tuning")
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="*", default=SELECTIONS, choices=SELECTIONS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.parts == ["words"]:
         return write_words({WORDS: corpus})
     os.chdir(HERE)  # from where the YAML files name their files
     write_words({WORDS: corpus})
+    if "base" in args.parts:
+        run_base()
     for seed in args.seeds:
-        if "base" in args.parts:
-            base(seed).rule()
+        if "inpainting" in args.parts:
+            run_inpainting(seed, args.variants)
+        if "tuning" in args.parts:
+            run_tuning(seed)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from experiments.subjects.judging import Asked, Judge
+from experiments.subjects.judging import GUIDANCE, Asked, Judge
 from latent_ebm.applications import Subject, TextToImage
 from latent_ebm.applications.personalization import model_digest
 from latent_ebm.applications.tuning import batches, prompts_of, tune
@@ -28,9 +28,8 @@ from latent_ebm.learning import SubjectTuning, fit_batches
 from latent_ebm.text import SubjectConditioner
 
 SUBJECTS, PHOTOS, GROUNDS = 6, 5, 3  # of a seed; of a subject; backgrounds that are asked for
-STEPS, REFINING, ROWS, LR = 400, 10, 5, 5e-3
+STEPS, REFINING, ROWS, LR = 400, 10, 5, 2e-2
 MODEL_LR = 2e-4  # of DreamBooth
-GUIDANCE = 1.5
 ROWS_ALONE: dict[str, dict[str, Any]] = {
     "rows": {"masked": False, "regularization": 0.0, "num_refining": 0},
     "+ mask": {"masked": True, "regularization": 0.0, "num_refining": 0},
