@@ -18,6 +18,7 @@ from experiments.mnist_diffusion import report as mnist_diffusion
 from experiments.pinwheel import report as pinwheel
 from experiments.self_adversarial import report as self_adversarial
 from experiments.stacked_digits import report as stacked_digits
+from experiments.subjects import report as subjects
 from experiments.text_to_image import report as text_to_image
 from experiments.universal import report as universal
 
@@ -35,6 +36,7 @@ SECTIONS: tuple[Callable[[], str], ...] = (
     diffusion_gan.section,
     stacked_digits.section,
     text_to_image.section,
+    subjects.section,
     flow.section,
     summary.section,
     gpu.section,

@@ -1,0 +1,130 @@
+"""The section of the report on subjects, from stored results."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from experiments.common import is_run, results
+from experiments.pictures import save, save_images, unpack
+from experiments.subjects.inpainting import NUM, SELECTIONS, SWEEP
+from experiments.subjects.judging import COPIED
+from experiments.subjects.tuning import ALL_WEIGHTS, PHOTOS, ROWS, ROWS_ALONE, SUBJECTS
+from experiments.tables import spread, table
+
+Found = dict[str, Any]
+SAMPLES, CURVE = "subjects-inpainting", "subjects-tokens"
+BASE_KEYS = ("identity", "R@1", "pose", "background")
+FILLED = (
+    "same R@1",
+    "turned R@1",
+    "turned identity",
+    "turned pose",
+    "turned copied",
+    "shape pose",
+)
+TUNED = ("identity", "R@1", "pose", "background", "leak", "copied", "seconds", "numbers")
+INTRODUCTION = f"""## Subjects on emoji: `python -m experiments.subjects`
+
+One glyph of 20 pixels, in one of four poses, on a background of 32x32 pixels. 48 of 857 subjects
+are held out, and everything below is about these. Pictures are read by exact templates. *Identity*
+is the correlation with the asked subject in whatever pose, *R@1* the share in which no other
+held-out subject has a larger one. *Pose* is the share of pictures in the asked pose, among
+subjects that do not look alike in two poses, and *copied* the share whose correlation with the
+reference, as it is turned, exceeds {COPIED} although another pose was asked for. All models start
+from one text-to-image model, and seeds are those of what follows."""
+FILLING = f"""\
+**Inpainting with a reference** (DreamInpainter, arXiv:2312.03771). A box is cut out of a picture
+and filled by the kind of thing, a pose and the background in words, and by tokens of a reference:
+all 64 of the second resolution, {NUM} of them, their mean, or none. *Same*: the reference has the
+asked pose; *turned*: another one; *shape*: the hole is the turned subject's own outline, and the
+text the kind of thing alone. Pictures outside of the hole are those that were given, bit by bit.
+`coupled` leaves out the loss of the whole caption."""
+TUNING = f"""\
+**A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079), upright on one
+background, and asked for in four poses on three other backgrounds; means over {SUBJECTS} subjects.
+{ROWS} rows beside the prompt are learned, and each row of the table adds to the one before.
+*Leak* is the share of pictures on the background of the photos; *numbers* are what is kept."""
+
+
+def section() -> str:
+    """All tables there are."""
+    stored = results("subjects")
+    parts = [base(stored), filled(stored), tuned(stored)]
+    found = [part for part in parts if part]
+    return "\n\n".join([INTRODUCTION, *found]) if found else ""
+
+
+def seeds(stored: Found, name: str) -> list[Found]:
+    """The results of a run, one per seed."""
+    return [run for key, run in stored.items() if is_run(key, f"{name}-")]
+
+
+def stem(variant: str) -> str:
+    return f"inpainting-{variant.replace(',', '').replace(' ', '_')}"
+
+
+def base(stored: Found) -> str:
+    """What the text-to-image model draws by name."""
+    run = stored.get("base-0")
+    if run is None:
+        return ""
+    shares = ", ".join(f"{key} {run[key]:.2f}" for key in BASE_KEYS)
+    return f"""\
+**The text-to-image model**, {run["seconds"]:.0f} s and {run["updates"]} updates of 64 rows, asked
+for subjects that it was trained on, by name: {shares}."""
+
+
+def filled(stored: Found) -> str:
+    """What each selection of tokens does."""
+    runs = {name: seeds(stored, stem(name)) for name in SELECTIONS}
+    rows = [
+        [name, *(spread((run[key] for run in found), 2) for key in FILLED)]
+        for name, found in runs.items()
+        if found
+    ]
+    if not rows:
+        return ""
+    parts = [FILLING, table(["tokens", *FILLED], rows)]
+    if "samples" in stored.get("shown-0", {}):
+        x = unpack(stored["shown-0"]["samples"], (3, 32, 32))
+        save_images(x, SAMPLES, columns=len(x) // 6, colours=256)
+    if "shown-0" in stored:
+        captions = "; ".join(stored["shown-0"]["captions"])
+        parts.append(f"![References, holes and pictures](figures/{SAMPLES}.png)")
+        parts.append(
+            "From above: references, pictures with their hole, and what the first seed fills in: "
+            f"with no tokens, their mean, {NUM} selected ones, and all. Asked for: {captions}."
+        )
+    if curve(runs):
+        parts.append(f"![Tokens](figures/{CURVE}.png)")
+    return "\n\n".join(parts)
+
+
+def curve(runs: dict[str, list[Found]]) -> bool:
+    """Draw identity and obedience by the number of tokens, where all of them are there."""
+    names = {**{num: f"selected {num}" for num in SWEEP}, NUM: "selected", 64: "all"}
+    if not all(runs[name] for name in names.values()):
+        return False
+    figure, axis = plt.subplots(figsize=(5, 3))
+    for key in ("turned R@1", "turned pose", "turned copied"):
+        points = [[run[key] for run in runs[name]] for _, name in sorted(names.items())]
+        mean, deviation = (np.array([f(p) for p in points]) for f in (np.mean, np.std))
+        axis.errorbar(sorted(names), mean, deviation, label=key, capsize=2)
+    axis.set(xscale="log", xlabel="tokens of 64", ylabel="share of pictures")
+    axis.legend()
+    save(figure, CURVE)
+    plt.close(figure)
+    return True
+
+
+def tuned(stored: Found) -> str:
+    """What each way of tuning does."""
+    runs = seeds(stored, "tuning")
+    names = ("class word alone", *ROWS_ALONE, "+ reference", *ALL_WEIGHTS)
+    rows = [
+        [name, *(spread((run[name].get(key) for run in runs), 2) for key in TUNED)]
+        for name in names
+        if runs
+    ]
+    return f"{TUNING}\n\n{table(['', *TUNED], rows)}" if rows else ""
