@@ -15,7 +15,7 @@ from experiments.diffusion_gan.run import measure
 from experiments.self_adversarial.report import count, unlike_density, verdict
 from experiments.tables import spread
 from latent_ebm.cli import main
-from latent_ebm.data import MNIST, Emoji, Images, Scenes, Toy2D
+from latent_ebm.data import MNIST, Emoji, Images, Scenes, Subjects, Toy2D
 from latent_ebm.data.base import Pair
 from latent_ebm.text import WordTokenizer
 
@@ -86,19 +86,25 @@ def test_takes_a_step(
     monkeypatch.setattr(MNIST, "prepare_data", lambda self: None)
     monkeypatch.setattr(Images, "load", fake_images)
     short = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]
-    drawn = on_shapes(path) if path.parent.name == "text_to_image" else []
-    assert main(["fit", "--config", str(path), *short, *drawn]) == 0
+    assert main(["fit", "--config", str(path), *short, *on_shapes(path)]) == 0
 
 
 def on_shapes(path: Path) -> list[str]:
     """Options by which a file on emoji learns drawn shapes; their words are written as it says."""
-    Path("runs/text_to_image").mkdir(parents=True)
-    for name, data in {"words": Emoji("shapes", num_val=8), "scene_words": Scenes()}.items():
-        data.setup()
-        assert isinstance(data.tokenizer, WordTokenizer)
-        data.tokenizer.save(f"runs/text_to_image/{name}.json")
-    own = ["num_val=8"] if path.stem == "base" else ["groups=null", "num=64"]
-    return [f"--data.init_args.{option}" for option in ("source=shapes", *own)]
+    sources = {
+        "text_to_image/words": (Emoji("shapes", num_val=8), ["num_val=8"]),
+        "text_to_image/scene_words": (Scenes(), ["groups=null", "num=64"]),
+        "subjects/words": (Subjects(), ["groups=null", "num=64"]),
+    }
+    for name, (data, own) in sources.items():
+        words = Path("runs") / f"{name}.json"
+        if str(words) in path.read_text():
+            data.setup()
+            assert isinstance(data.tokenizer, WordTokenizer)
+            words.parent.mkdir(parents=True)
+            data.tokenizer.save(words)
+            return [f"--data.init_args.{option}" for option in ("source=shapes", *own)]
+    return []
 
 
 def test_spread_says_mean_deviation_and_number() -> None:
