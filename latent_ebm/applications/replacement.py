@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latent_ebm.applications.personalization import Subject
 from latent_ebm.applications.text_to_image import TextToImage
+from latent_ebm.conditions import Condition
 from latent_ebm.guidance import replace_subject, with_subject
 from latent_ebm.text import TextConditioner
 from samplers.checks import check_kind
@@ -27,7 +28,7 @@ def replace(
     kept: float = 1.0,
     *,
     num_updates: int = 10,
-    learning_rate: float = 1e-2,
+    lr: float = 1e-2,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The picture (C, H, W) in [-1, 1] with the subject of ``prompt`` in the place of another.
@@ -47,7 +48,7 @@ def replace(
         kept: The share of the steps, from the first one on, that keep the maps. Less of it lets
             the new subject have more of a shape of its own.
         num_updates: Updates by Adam of the null in each step.
-        learning_rate: That of Adam.
+        lr: Learning rate of Adam.
         generator: The random stream, for an autoencoder with random latents.
 
     Raises:
@@ -56,35 +57,33 @@ def replace(
     """
     check_image(image, model)
     weight = check_guidance(model, guidance)
+    scene, new, own = tell(model, caption, prompt, subject)
+    denoiser, sampler, autoencoder = model.denoiser, model.sampler, model.autoencoder
+    if subject is not None:
+        denoiser, new = with_subject(denoiser, new, subject.rows, subject.times)
+    if num_steps is not None:
+        sampler = changed(sampler, num_steps=num_steps)
+    x, null = image[None].to(scene["text"]), model.conditioner.unknown(1)
+    z = x if autoencoder is None else autoencoder.encode(x, generator=generator)
+    more = {"num_updates": num_updates, "lr": lr}
+    z = replace_subject(denoiser, sampler, z, scene, new, null, weight, own, kept, **more)
+    x = z if autoencoder is None else autoencoder.decode(z)
+    check_finite("images", x, "the model is not finite at what it draws")
+    return x[0].clamp(-1, 1)
+
+
+def tell(
+    model: TextToImage, caption: str, prompt: str, subject: Subject | None
+) -> tuple[Condition, Condition, list[int]]:
+    """What ``caption`` and ``prompt`` tell the network of ``model``, and the places of the tokens
+    that get maps of their own. Raises ``ValueError`` for texts or a subject that do not fit.
+    """
     tokens = model.conditioner.tokens([caption, prompt])
     num_rows = 0 if subject is None else subject.rows.shape[-2]
     if subject is not None:
         subject.check(model.conditioner, model.denoiser, tokens["tokens"])
-    own = places(model.conditioner, tokens["tokens"], num_rows)
-    told = model.conditioner(tokens)
-    scene, new = told.rows(slice(0, 1)), told.rows(slice(1, 2))
-    denoiser = model.denoiser
-    if subject is not None:
-        denoiser, new = with_subject(denoiser, new, subject.rows, subject.times)
-    steps = model.sampler.num_steps if num_steps is None else num_steps
-    x, null = image[None].to(scene["text"]), model.conditioner.unknown(1)
-    z = x if model.autoencoder is None else model.autoencoder.encode(x, generator=generator)
-    z = replace_subject(
-        denoiser,
-        changed(model.sampler, num_steps=steps),
-        z,
-        scene,
-        new,
-        null,
-        weight,
-        own,
-        kept,
-        num_updates=num_updates,
-        learning_rate=learning_rate,
-    )
-    x = z if model.autoencoder is None else model.autoencoder.decode(z)
-    check_finite("images", x, "the model is not finite at what it draws")
-    return x[0].clamp(-1, 1)
+    own, told = places(model.conditioner, tokens["tokens"], num_rows), model.conditioner(tokens)
+    return told.rows(slice(0, 1)), told.rows(slice(1, 2)), own
 
 
 def check_image(image: Tensor, model: TextToImage) -> None:

@@ -41,7 +41,7 @@ def null_text(
     *,
     name: str = "text",
     num_updates: int = 10,
-    learning_rate: float = 1e-2,
+    lr: float = 1e-2,
 ) -> dict[str, Tensor]:
     """The null of every step, (num_steps, batch, \\*entry) for every name, with which guided
     sampling from ``path[0]`` follows ``path``. ``NullText`` guides with it.
@@ -57,13 +57,13 @@ def null_text(
         name: The entry of the null that is trained; the others stay.
         num_updates: Updates by Adam in each step. Of all nulls on the way, the first included,
             each row keeps the one that landed nearest.
-        learning_rate: That of Adam.
+        lr: Learning rate of Adam.
 
     Raises:
         ValueError: For a sampler of another kind, a path or mask of another size, a weight of 1,
             conditions that differ in names or shapes, or a ``name`` without floating values.
     """
-    check_training(sampler, weight, name, null, num_updates, learning_rate)
+    check_training(sampler, weight, name, null, num_updates, lr)
     check_path(path, sampler)
     if mask is not None:
         check_mask(mask, path[0])
@@ -71,7 +71,7 @@ def null_text(
     x, entry, entries = path[0], guided.start(path.shape[1]), []
     for (t, s), goal in zip(itertools.pairwise(sampler.times(x)), path[1:], strict=True):
         land = guided(x, t, s)
-        entry = descend(land, entry, goal, mask, num_updates, learning_rate)
+        entry = descend(land, entry, goal, mask, num_updates, lr)
         x = land(entry)
         entries.append(entry)
     size = len(entries), path.shape[1]
@@ -114,14 +114,14 @@ def descend(
     goal: Tensor,
     mask: Tensor | None,
     num_updates: int,
-    learning_rate: float,
+    lr: float,
 ) -> Tensor:
     """The ``entry`` (batch, ...) that landed nearest to ``goal`` in each row, on the way of
     ``num_updates`` steps of Adam. Rows do not depend on each other.
     """
     entry = best = entry.detach().clone().requires_grad_()
     least = torch.full_like(goal.flatten(1)[:, 0], torch.inf)
-    adam = torch.optim.Adam([entry], learning_rate)
+    adam = torch.optim.Adam([entry], lr)
     for update in range(num_updates + 1):
         with torch.enable_grad():
             error = (land(entry) - goal).square()
@@ -185,13 +185,13 @@ def check_training(
     name: str,
     null: Mapping[str, Tensor],
     num_updates: int,
-    learning_rate: float,
+    lr: float,
 ) -> None:
     """Raise ``ValueError`` unless a null can be trained with these."""
     if not (isinstance(sampler, DDIM) and sampler.is_deterministic):
         raise ValueError(f"null_text needs a sampler DDIM with eta 0, got {sampler}")
     check_numbers("null_text", "finite", weight=weight)
-    check_numbers("null_text", "positive", learning_rate=learning_rate)
+    check_numbers("null_text", "positive", lr=lr)
     check_counts("null_text", num_updates=num_updates)
     if weight == 1:
         raise ValueError("weight must not be 1, for then the null has no part, got 1")

@@ -35,7 +35,7 @@ def reference_guided(
     *,
     name: str = "text",
     num_updates: int = 10,
-    learning_rate: float = 1e-2,
+    lr: float = 1e-2,
 ) -> Tensor:
     """Images like ``x_T`` (batch, C, H, W), which follow ``path`` inside ``mask``.
 
@@ -53,13 +53,13 @@ def reference_guided(
             ends. The paper's (.2, .8) are steps 40 and 10 of 50, counted down.
         name: The entry of the null that is trained.
         num_updates: Updates by Adam in each step.
-        learning_rate: That of Adam.
+        lr: Learning rate of Adam.
 
     Raises:
         ValueError: For a ``span`` that is not two shares in order or has no step between them,
             a path unlike ``x_T``, and what ``null_text`` refuses.
     """
-    check_training(sampler, weight, name, null, num_updates, learning_rate)
+    check_training(sampler, weight, name, null, num_updates, lr)
     check_path(path, sampler)
     check_mask(mask, x_T)
     if path.shape[1:] != x_T.shape:
@@ -73,7 +73,7 @@ def reference_guided(
         x = torch.where(mask > 0, path[i], x) if i == start else x
         land = guided(x, t, s)
         if start <= i < end:
-            entry = descend(land, entry, path[i + 1], mask, num_updates, learning_rate)
+            entry = descend(land, entry, path[i + 1], mask, num_updates, lr)
         x = land(entry if start <= i < end else guided.start(len(x)))
     return x
 

@@ -37,7 +37,7 @@ def replace_subject(
     *,
     name: str = "text",
     num_updates: int = 10,
-    learning_rate: float = 1e-2,
+    lr: float = 1e-2,
 ) -> Tensor:
     """Images like ``x_0`` (batch, C, H, W), in which the subject is another.
 
@@ -54,17 +54,17 @@ def replace_subject(
         kept: The share of the steps, from the first one on, in which maps are kept.
         name: The entry of the null that is trained.
         num_updates: Updates by Adam in each step.
-        learning_rate: That of Adam.
+        lr: Learning rate of Adam.
 
     Raises:
         ValueError: For a share outside [0, 1], a denoiser without cross-attention, a token that
             there is not, and what ``inversion_path`` and ``null_text`` refuse.
     """
-    check_training(sampler, weight, name, null, num_updates, learning_rate)
+    check_training(sampler, weight, name, null, num_updates, lr)
     check_numbers("replace_subject", "in [0, 1]", kept=kept)
     base, times = told_the_null(denoiser), sampler.times(x_0)
     path = inversion_path(partial(base, **scene), sampler, x_0)
-    train = partial(null_text, name=name, num_updates=num_updates, learning_rate=learning_rate)
+    train = partial(null_text, name=name, num_updates=num_updates, lr=lr)
     nulls = Timetable(times[:-1], train(base, sampler, path, scene, null, weight))
     old = new = path[0]
     for i, (t, s) in enumerate(itertools.pairwise(times)):

@@ -2,7 +2,7 @@ r"""Inpainting with a given subject: DreamInpainter (Xie et al. 2023, arXiv:2312
 
 The main loss fills the hole of a picture where the subject was. The text is the class word alone
 ("dog"), so that what the subject looks like has to come from its tokens. Such a network obeys no
-other text. The second loss, *decoupled regularisation*, draws the whole picture by its full
+other text. The second loss, *decoupled regularization*, draws the whole picture by its full
 caption, with the tokens there too. Both are squared errors of the denoiser with the weights of
 ``Denoising``, in the mean over the pixels that are drawn.
 """
@@ -44,7 +44,7 @@ class SubjectInpainting(LearningRule):
         shape: The shape (C, H, W) of a picture, or of a latent.
         optimizer: Makes the optimiser from the trainable parameters.
         conditioner: Turns tokens of a text into the network's; its parameters are trained too.
-        regularisation: Weight of the second loss; 0: it is left out. The paper does not give one.
+        regularization: Weight of the second loss; 0: it is left out. The paper does not give one.
         noise: The distribution of the log-SNR of a row, "normal" or "uniform": see ``Denoising``.
         log_snr: Its mean and standard deviation, or its ends.
         dropout: The share of rows whose text is left out.
@@ -64,7 +64,7 @@ class SubjectInpainting(LearningRule):
         shape: Sequence[int],
         optimizer: OptimizerCallable,
         conditioner: TextConditioner,
-        regularisation: float = 1.0,
+        regularization: float = 1.0,
         noise: Noise = "normal",
         log_snr: tuple[float, float] = (2.4, 2.4),
         dropout: float = 0.1,
@@ -76,11 +76,11 @@ class SubjectInpainting(LearningRule):
         check_kind(self, TextConditioner, conditioner=conditioner)
         check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
         check_numbers(self, "in [0, 1]", dropout=dropout)
-        check_numbers(self, "non-negative", regularisation=regularisation)
+        check_numbers(self, "non-negative", regularization=regularization)
         check_schedules(denoiser, reverse)
         subject_network(denoiser.network)
         self.denoiser, self.reverse, self.shape = denoiser, reverse, as_shape(self, shape=shape)
-        self.conditioner, self.regularisation, self.dropout = conditioner, regularisation, dropout
+        self.conditioner, self.regularization, self.dropout = conditioner, regularization, dropout
         self.noise, self.log_snr = noise, log_snr
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
@@ -91,9 +91,9 @@ class SubjectInpainting(LearningRule):
         subject, hole = self.subject(given["reference"]), known[:, -1:]
         word, caption = given["class_tokens"], given["tokens"]
         losses = {"inpainting": self.error(x, hole, word, known=known, subject=subject)}
-        if self.regularisation:
+        if self.regularization:
             whole = self.error(x, torch.ones_like(hole), caption, subject=subject)
-            losses["regularisation"] = self.regularisation * whole
+            losses["regularization"] = self.regularization * whole
         return losses
 
     def error(self, x: Tensor, hole: Tensor, tokens: Tensor, **shown: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from latent_ebm.denoisers import Preconditioned, generate
 from latent_ebm.denoisers.generation import like
 from latent_ebm.guidance.subject import with_subject
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.denoising import check_schedules
 from latent_ebm.objectives import denoising
 from latent_ebm.text import SubjectConditioner
 from samplers.checks import as_shape, check_counts, check_kind, check_numbers
@@ -36,9 +37,9 @@ class SubjectTuning(LearningRule):
     """Trains the rows of a subject on images x with their ``tokens`` and, if there are any, masks.
 
     A batch carries ``tokens`` of prompts that name the class of the subject, and ``mask`` (n, 1,
-    H, W), 1 where the subject is. Latents weigh as much as the share of the mask that they cover.
-    The first ``num_shared`` steps train rows for all noise levels, and the next ``num_refining``
-    steps for each step of the sampler train its own; ``num_steps`` is their number in all.
+    H, W), 1 where the subject is. A latent weighs as much as the share of it that the mask covers.
+    First, ``num_shared`` steps train rows for all noise levels. Then each step of the sampler gets
+    ``num_refining`` steps for rows of its own.
 
     Args:
         denoiser: The trained denoiser.
@@ -47,12 +48,11 @@ class SubjectTuning(LearningRule):
         shape: The shape of an event, or of a latent.
         optimizer: Makes the optimiser from the trainable parameters; the paper has Adam, 5e-3.
         num_shared: Steps of training for rows that all noise levels share.
-        num_refining: Steps of training for the rows of each step of the sampler, 10 in the paper;
-            0: all steps share their rows.
+        num_refining: Steps of training for each step of the sampler, 10 in the paper; 0: none.
         regularization: The weight w_s.
-        model_lr: Learning rate of what requires gradients in denoiser and text encoder, which the
-            first ``num_shared`` steps then train too: everything (DreamBooth, arXiv:2208.12242),
-            or the LoRA of a network that ``peft`` has wrapped. Null: they are held fixed.
+        model_lr: Learning rate at which the first ``num_shared`` steps also train what requires
+            gradients in the denoiser and the text encoder: all weights (DreamBooth,
+            arXiv:2208.12242), or a LoRA of ``peft``. Null: both are held fixed.
         latents: An autoencoder, held fixed; null: the denoiser works on data.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
 
@@ -79,18 +79,14 @@ class SubjectTuning(LearningRule):
         check_counts(self, num_shared=num_shared)
         check_counts(self, least=0, num_refining=num_refining)
         check_numbers(self, "non-negative", regularization=regularization, model_lr=model_lr or 0)
-        if reverse.schedule != denoiser.schedule:
-            raise ValueError(
-                f"reverse must have the schedule {denoiser.schedule} of denoiser, got "
-                f"{reverse.schedule}"
-            )
+        check_schedules(denoiser, reverse)
         self.denoiser, self.conditioner, self.reverse = denoiser, conditioner, reverse
         self.shape, self.regularization = as_shape(self, shape=shape), regularization
         self.num_shared, self.num_refining, self.model_lr = num_shared, num_refining, model_lr
         sets = reverse.num_steps if num_refining else 0
         self.own = nn.ParameterList(conditioner.start.clone() for _ in range(sets))
         if model_lr is None:
-            self.freeze_model()
+            freeze(denoiser, conditioner.conditioner)
 
     @property
     def num_steps(self) -> int:
@@ -102,11 +98,6 @@ class SubjectTuning(LearningRule):
         """The rows (n, dim), or (steps of the sampler, n, dim) if these have their own."""
         rows = torch.stack(list(self.own)) if len(self.own) else self.conditioner.rows
         return rows.detach().clone()
-
-    def freeze_model(self) -> None:
-        """Let nothing but rows require gradients."""
-        self.denoiser.requires_grad_(False)
-        self.conditioner.conditioner.requires_grad_(False)
 
     def step_trained(self) -> int | None:
         """The step of the sampler whose rows are trained now; None for rows that all share."""
@@ -120,7 +111,7 @@ class SubjectTuning(LearningRule):
         super().on_train_batch_start(batch, batch_idx)
         step, done = self.step_trained(), self.batches_seen - self.num_shared
         if step is not None:
-            self.freeze_model()
+            freeze(self.denoiser, self.conditioner.conditioner)
             if done == step * self.num_refining:
                 before = self.own[step - 1] if step else self.conditioner.rows
                 self.own[step].data.copy_(before.data)
@@ -134,27 +125,16 @@ class SubjectTuning(LearningRule):
         return [self.optimizer([{"params": rows}, {"params": model, "lr": self.model_lr}])]
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
-        step, mask = self.step_trained(), mask_of(as_batch(batch))
-        x, given, _ = self.unpack(batch)
+        step, (x, given, _) = self.step_trained(), self.unpack(batch)
+        seen = mask_of(as_batch(batch), x)
         rows = self.conditioner.rows if step is None else self.own[step]
-        schedule, log_snr = self.denoiser.schedule, self.draw_log_snr(x, step)
-        denoise = partial(
-            self.denoiser, t=schedule.time(log_snr), **self.conditioner.tell(given, rows)
-        )
+        schedule, log_snr = self.denoiser.schedule, log_snr_at(self.reverse, x, step)
+        told = self.conditioner.tell(given, rows)
+        denoise = partial(self.denoiser, t=schedule.time(log_snr), **told)
         weight = log_snr.exp() + self.denoiser.data_scale**-2
-        seen = None if mask is None else adaptive_avg_pool2d(mask.to(x), (x.shape[2], x.shape[3]))
         error = denoising(denoise, x, *schedule.frame(log_snr), weight, seen)
         apart = (rows - self.conditioner.start).square().mean()
         return {"denoising": error, "regularization": self.regularization * apart}
-
-    def draw_log_snr(self, x: Tensor, step: int | None) -> Tensor:
-        """A log-SNR (batch,) in float64 for every row of ``x``: at uniform times, or at that of a
-        ``step`` of the sampler.
-        """
-        time = x.new_empty(len(x), dtype=torch.float64).uniform_()
-        if step is not None:
-            time = self.reverse.times(x)[step].expand(len(x))
-        return self.denoiser.schedule.log_snr(time)
 
     @torch.no_grad()
     def generate(
@@ -175,12 +155,32 @@ class SubjectTuning(LearningRule):
         return {**(condition or {}), **self.decoded(x)}
 
 
-def mask_of(batch: Batch) -> Tensor | None:
-    """The mask (n, 1, H, W) in a ``batch`` of images (n, C, H, W), if it carries one.
+def freeze(*modules: nn.Module) -> None:
+    """Let no parameter of ``modules`` require gradients."""
+    for module in modules:
+        module.requires_grad_(False)
 
-    Raises ``ValueError`` for another shape.
+
+def log_snr_at(reverse: ReverseSampler, x: Tensor, step: int | None) -> Tensor:
+    """A log-SNR (batch,) in float64 for every row of ``x``: at the time of a ``step`` of the
+    sampler ``reverse``, or at uniform times for None.
+    """
+    if step is None:
+        time = x.new_empty(len(x), dtype=torch.float64).uniform_()
+    else:
+        time = reverse.times(x)[step].expand(len(x))
+    return reverse.schedule.log_snr(time)
+
+
+def mask_of(batch: Batch, x: Tensor) -> Tensor | None:
+    """The mask in a ``batch`` of images (n, C, H, W), in the height and width of ``x``, their
+    latents or themselves. None if the batch has no mask.
+
+    Raises ``ValueError`` for a mask of another shape than (n, 1, H, W).
     """
     mask, wanted = batch.condition.get("mask"), (len(batch.x), 1, *batch.x.shape[2:])
-    if mask is not None and tuple(mask.shape) != wanted:
+    if mask is None:
+        return None
+    if tuple(mask.shape) != wanted:
         raise ValueError(f"mask must have shape {wanted}, like x, got {tuple(mask.shape)}")
-    return mask
+    return adaptive_avg_pool2d(mask.to(x), (x.shape[2], x.shape[3]))

@@ -90,9 +90,7 @@ def test_a_path_leads_from_noise_to_the_image(make, condition) -> None:
 def test_null_text_lowers_the_inversion_error(make, condition, num: int, share: float) -> None:
     denoiser, c, x_0 = make(), condition(3), noise(3)
     path = inversion_path(partial(denoiser, **c), SAMPLER, x_0)
-    nulls = null_text(
-        denoiser, SAMPLER, path, c, c.unknown(), WEIGHT, num_updates=num, learning_rate=0.1
-    )
+    nulls = null_text(denoiser, SAMPLER, path, c, c.unknown(), WEIGHT, num_updates=num, lr=0.1)
     assert nulls["text"].shape == (12, *c["text"].shape)
     guide = NullText(denoiser, WEIGHT, SAMPLER.times(x_0)[:-1], nulls)
     found = SAMPLER.sample(partial(guide, **c), path[0])
@@ -118,7 +116,7 @@ def test_each_step_lands_no_farther_than_with_the_null_before_it() -> None:
     """Also with updates that are far too large. Rows do not depend on each other."""
     denoiser, c, x_0 = Shifted(), told(3), noise(3)
     path = inversion_path(partial(denoiser, **c), SAMPLER, x_0)
-    wild = partial(null_text, denoiser, SAMPLER, weight=WEIGHT, learning_rate=5.0)
+    wild = partial(null_text, denoiser, SAMPLER, weight=WEIGHT, lr=5.0)
     nulls = wild(path, c, c.unknown())["text"]
     times, x, last = SAMPLER.times(x_0), path[0], c.unknown()["text"]
     for i, null in enumerate(nulls):
@@ -139,7 +137,7 @@ def test_with_a_mask_only_the_inside_lands() -> None:
     denoiser, c, x_0 = Shifted(), told(2), noise(2)
     path = inversion_path(partial(denoiser, **c), SAMPLER, x_0)
     nulls = null_text(
-        denoiser, SAMPLER, path, c, c.unknown(), WEIGHT, MASK, num_updates=30, learning_rate=0.1
+        denoiser, SAMPLER, path, c, c.unknown(), WEIGHT, MASK, num_updates=30, lr=0.1
     )
     guide = NullText(denoiser, WEIGHT, SAMPLER.times(x_0)[:-1], nulls)
     found = SAMPLER.sample(partial(guide, **c), path[0]) - x_0

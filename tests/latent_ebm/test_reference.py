@@ -134,7 +134,7 @@ def test_inside_the_mask_the_sample_follows_the_reference(case: Case) -> None:
     held = partial(
         reference_guided,
         *(case.denoiser, case.sampler, x_T, case.scene, case.null, WEIGHT, path, case.mask),
-        learning_rate=0.1,
+        lr=0.1,
     )
     draws = held((0.2, 1.0)), held((0.2, 0.4)), plain(case, x_T, case.scene)
     trained, copied, free = (((x - reference).square() * case.mask).mean() for x in draws)

@@ -84,22 +84,22 @@ def spied(learner: SubjectInpainting) -> list[tuple[tuple, dict, Tensor]]:
 
 
 def test_losses_are_means_over_what_is_drawn() -> None:
-    learner = rule(dropout=0.0, regularisation=0.5)
+    learner = rule(dropout=0.0, regularization=0.5)
     calls, given = spied(learner), batch()
     losses = learner.losses(given)
     for (name, share), (_, told, out) in zip(
-        {"inpainting": HOLE, "regularisation": torch.ones_like(HOLE)}.items(), calls, strict=True
+        {"inpainting": HOLE, "regularization": torch.ones_like(HOLE)}.items(), calls, strict=True
     ):
         weight = SCHEDULE.log_snr(told["t"]).exp() + 0.6**-2
         errors = (out - given.x).square() * weight.view(-1, 1, 1, 1)
         expected = errors.masked_select(share.bool()).mean()
         torch.testing.assert_close(
-            losses[name], (0.5 if name == "regularisation" else 1) * expected.float()
+            losses[name], (0.5 if name == "regularization" else 1) * expected.float()
         )
 
 
 def test_outside_of_the_mask_nothing_is_learnt_in_the_main_loss() -> None:
-    learner = rule(regularisation=0.0)
+    learner = rule(regularization=0.0)
     calls = spied(learner)
     losses = learner.losses(batch())
     assert list(losses) == ["inpainting"]
@@ -196,7 +196,7 @@ def test_a_random_selection_follows_the_generator() -> None:
 
 def test_it_learns_the_colour_of_the_reference() -> None:
     """The hole is as light or dark as the reference, which nothing but the tokens can tell."""
-    learner = rule(regularisation=0.0, log_snr=(-2.0, 2.0))
+    learner = rule(regularization=0.0, log_snr=(-2.0, 2.0))
     optimizer = learner.configure_optimizers()
     assert isinstance(optimizer, torch.optim.Optimizer)
     light = torch.tensor([0.8, -0.8] * 4).view(8, 1, 1, 1)
@@ -258,7 +258,7 @@ def test_missing_entries_and_other_networks_are_refused() -> None:
     parts = learner.reverse, (3, 8, 8), ADAM, learner.conditioner
     with pytest.raises(ValueError, match="must have a SubjectUNet as its network, got a MobileUN"):
         SubjectInpainting(Preconditioned(unet(3, 8), SCHEDULE), *parts)
-    with pytest.raises(ValueError, match="regularisation must be finite and non-negative"):
-        SubjectInpainting(learner.denoiser, *parts, regularisation=-1.0)
+    with pytest.raises(ValueError, match="regularization must be finite and non-negative"):
+        SubjectInpainting(learner.denoiser, *parts, regularization=-1.0)
     with pytest.raises(ValueError, match="reverse must have the schedule"):
         SubjectInpainting(learner.denoiser, DDIM(VPCosine(), 3), *parts[1:])

@@ -16,6 +16,7 @@ from latent_ebm.autoencoders import PatchPCA
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.learning import SubjectTuning
+from latent_ebm.learning.subject_tuning import log_snr_at
 from latent_ebm.networks import MobileUNet
 from latent_ebm.text import SubjectConditioner, TextConditioner, TextTransformer, WordTokenizer
 from samplers import DDIM, VPCosine
@@ -123,7 +124,7 @@ def test_latents_weigh_as_much_as_their_share_of_the_mask() -> None:
     tuning, given = rule(Zero(), shape=(1, 2, 2), latents=pca), batch(pixels)
     z = pca.encode(given.x)
     torch.manual_seed(3)
-    weight = (tuning.draw_log_snr(z, None).exp() + 1).float().view(-1, 1, 1, 1)
+    weight = (log_snr_at(tuning.reverse, z, None).exp() + 1).float().view(-1, 1, 1, 1)
     torch.manual_seed(3)
     loss = tuning.losses(given)["denoising"]
     torch.testing.assert_close(loss, 0.5 * (weight * z.square())[..., :1].mean() / 2)
