@@ -36,7 +36,7 @@ LAYERS = [
     {"latent_ebm.model"},
     {"latent_ebm.posteriors", "latent_ebm.guidance"},
     {"latent_ebm.learning", "latent_ebm.distillation"},
-    {"latent_ebm.detection", "latent_ebm.evaluation"},
+    {"latent_ebm.detection", "latent_ebm.evaluation", "latent_ebm.responsibility"},
     {"latent_ebm.export", "latent_ebm.applications"},
     {"latent_ebm.cli", "latent_ebm"},
 ]

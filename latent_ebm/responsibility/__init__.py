@@ -1,0 +1,17 @@
+"""What makes a generator fit for release: its images can be recognised, and its faults are known.
+
+Everything here takes plain tensors, texts and callables, so that it serves any generator.
+"""
+
+from latent_ebm.responsibility.noise_watermark import detect_noise_watermark, watermarked_noise
+from latent_ebm.responsibility.tags import read_tag, write_tagged
+from latent_ebm.responsibility.watermark import detect_watermark, embed_watermark
+
+__all__ = [
+    "detect_noise_watermark",
+    "detect_watermark",
+    "embed_watermark",
+    "read_tag",
+    "watermarked_noise",
+    "write_tagged",
+]
