@@ -143,9 +143,11 @@ class Inpainter(Artefact):
         check_prompts(prompts)
         check_counts(self, num=num)
         self.check_inputs(image, mask, reference, len(prompts))
-        shown = {"known": blank(image, mask, self.autoencoder)}
+        shown = {"known": blank(image, mask, self.autoencoder, generator=generator)}
         if reference is not None:
-            seen = reference if self.autoencoder is None else self.autoencoder.encode(reference)
+            seen = reference
+            if self.autoencoder is not None:
+                seen = self.autoencoder.encode(reference, generator=generator)
             network = subject_network(self.denoiser.network)
             shown["subject"] = network.tokens(seen, generator=generator)
         rows = torch.arange(len(prompts), device=image.device).repeat_interleave(num)

@@ -20,17 +20,23 @@ from samplers.reverse import ReverseSampler
 from samplers.run_checks import check_finite, is_readable
 
 
-def blank(image: Tensor, mask: Tensor, latents: LatentSpace | None = None) -> Tensor:
+def blank(
+    image: Tensor,
+    mask: Tensor,
+    latents: LatentSpace | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """What a network knows of pictures ``image`` (batch, C, H, W): these with 0 in the hole, and
     the ``mask`` (batch, 1, H, W) of the hole, (batch, C + 1, H, W).
 
     With ``latents``, these are the latents of such pictures. The hole of latents is every place
-    that the hole of the picture touches.
+    that the hole of the picture touches. Random latents are drawn with ``generator``.
     """
     kept = image * (1 - mask)
     if latents is None:
         return torch.cat([kept, mask], 1)
-    kept = latents.encode(kept)
+    kept = latents.encode(kept, generator=generator)
     return torch.cat([kept, adaptive_max_pool2d(mask, kept.shape[2:])], 1)
 
 

@@ -109,7 +109,9 @@ class SubjectInpainting(LearningRule):
 
     def subject(self, reference: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Tokens (n, K, D) of the subject of each ``reference`` (n, C, H, W), a picture."""
-        seen = reference if self.latents is None else self.latents.encode(reference)
+        seen = reference
+        if self.latents is not None:
+            seen = self.latents.encode(reference, generator=generator)
         return subject_network(self.denoiser.network).tokens(seen, generator=generator)
 
     @torch.no_grad()
@@ -136,7 +138,7 @@ class SubjectInpainting(LearningRule):
         image, mask, reference = given["image"], given["mask"], given["reference"]
         check_pictures(image, mask, reference)
         text = self.conditioner.request(num, Condition({"tokens": given["tokens"]}))
-        shown = {"known": blank(image, mask, self.latents)}
+        shown = {"known": blank(image, mask, self.latents, generator=generator)}
         shown["subject"] = self.subject(reference, generator)
         reverse = self.reverse if num_steps is None else replace(self.reverse, num_steps=num_steps)
         z = fill(self.denoiser, reverse, text, guidance, generator=generator, **shown)

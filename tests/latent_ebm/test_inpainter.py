@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from latent_ebm import load
 from latent_ebm.applications import Inpainter
 from latent_ebm.applications.trained import inpainter
-from latent_ebm.autoencoders import PatchPCA
+from latent_ebm.autoencoders import ConvAutoencoder, LatentSpace
 from latent_ebm.cli import main
 from latent_ebm.conditions import Condition
 from latent_ebm.guidance.inpainting import blank, guided_fill
@@ -26,7 +26,7 @@ IMAGE, REFERENCE = draws(2, 3, 8, 8), draws(2, 3, 8, 8, seed=1)
 PROMPTS = ["a red dog", "a dog"]
 
 
-def tiny(latents: PatchPCA | None = None) -> Inpainter:
+def tiny(latents: LatentSpace | None = None) -> Inpainter:
     found = inpainter(rule(latents=latents).eval())
     assert found is not None
     return found
@@ -93,6 +93,21 @@ def test_what_is_known_is_put_back_at_every_step() -> None:
         known = noise.masked_select(MASK[:1] == 0)
         assert abs(known.mean()) < 0.05
         assert abs(known.std() - 1) < 0.05
+
+
+def test_random_latents_follow_the_generator() -> None:
+    torch.manual_seed(0)
+    sizes = {"width": 8, "depth": 1, "decoder_width": 8, "decoder_depth": 1}
+    latents = ConvAutoencoder(4, 2, random=True, **sizes)
+    learner = rule(latents=latents).eval()
+    model = inpainter(learner)
+    assert model is not None
+    told = {"tokens": WORDS(PROMPTS), "image": IMAGE, "mask": MASK, "reference": REFERENCE}
+    for draw in (
+        lambda: model.generate(IMAGE, MASK, REFERENCE, PROMPTS, generator=seeded()),
+        lambda: learner.generate(2, Condition(told), generator=seeded())["x"],
+    ):
+        assert torch.equal(draw(), draw())
 
 
 def test_a_folder_keeps_it_to_the_bit(tmp_path: Path) -> None:

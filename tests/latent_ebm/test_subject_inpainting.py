@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.autoencoders import ConvAutoencoder, PatchPCA
+from latent_ebm.autoencoders import ConvAutoencoder, LatentSpace, PatchPCA
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.guidance.inpainting import blank, guided_fill
@@ -36,7 +36,7 @@ def unet(channels: int, side: int) -> MobileUNet:
 
 
 def rule(
-    selection: TokenSelection | None = None, latents: PatchPCA | None = None, **changes
+    selection: TokenSelection | None = None, latents: LatentSpace | None = None, **changes
 ) -> SubjectInpainting:
     """A rule for pictures (3, 8, 8), or latents (4, 4, 4) of these, whose network is awake."""
     torch.manual_seed(0)
