@@ -46,6 +46,7 @@ def draw_prompts(
     """
     out = check_output(file, (".png", ".npz"))
     known = None if subject is None else Subject.load(subject)
+    check_apart([out], [] if subject is None else [subject])
     model = read_model(source, out, trust)
     generator = torch.Generator().manual_seed(seed)
     with applied(source):

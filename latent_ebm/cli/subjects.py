@@ -109,7 +109,7 @@ def replace_in_picture(
     """
     out = check_output(file, (".png", ".npz"))
     known = None if subject is None else Subject.load(subject)
-    check_apart([out], [image])
+    check_apart([out], [image, *([] if subject is None else [subject])])
     model = read_model(source, out, trust)
     side = check_square(model)
     pixels = read_pixels(check_file(image, PLAIN), image, colour=model.shape[0] == 3, size=side)

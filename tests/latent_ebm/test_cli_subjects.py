@@ -166,12 +166,14 @@ def test_transparency_of_some_images_is_refused(capsys: pytest.CaptureFixture[st
 def test_a_subject_of_another_model_is_not_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     rows = torch.zeros(2, 8)
     Subject(rows, "circle", "0" * 16).save("other.safetensors")
+    Path("link.npz").symlink_to("other.safetensors")
     sample = ["sample", "model", "--out", "x.png"]
     for more, words in (
         (["--prompt", "red", "--subject", "other.safetensors"], "tuned on another model, of dig"),
         (["--prompt", "red", "--subject", "images/0.png"], "must hold a subject"),
         (["--prompt", "red", "--subject", "none"], "a subject that latent-ebm tune wrote"),
         (["--subject", "other.safetensors"], "--subject must come with --prompt"),
+        (["--prompt", "red", "--subject", "other.safetensors", "--out", "link.npz"], "it is read"),
     ):
         assert main([*sample, *more]) == 1
         assert words in capsys.readouterr().err
