@@ -20,7 +20,8 @@ class Discriminative(TokenSelection):
 
     With the cosines ``d_ij`` of tokens i and j, token i shares out ``p_i = softmax(d_i1, ...,
     d_iN)``. The score ``s_i = sum_j p_ji`` is what token i gets from all: much if it is like many
-    others. Equal scores are in the order of the tokens. Source: equations 3 and 4 of
+    others. Equal scores are in the order of the tokens; they are rounded to 9 decimals, for the
+    lower ones depend on the order of sums. Source: equations 3 and 4 of
     arXiv:2312.03771.
 
     Args:
@@ -39,7 +40,7 @@ class Discriminative(TokenSelection):
         self, features: Tensor, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         check_enough(features, self.num_tokens)
-        order = scores(features).argsort(dim=1, stable=True)
+        order = scores(features).round(decimals=9).argsort(dim=1, stable=True)
         return take(features, order[:, : self.num_tokens])
 
 
@@ -49,5 +50,7 @@ def scores(features: Tensor) -> Tensor:
 
     The cosine of a token of zeros with any other is 0.
     """
-    unit = normalize(exactly(features), dim=2)
+    points = exactly(features)
+    longest = points.abs().amax(2, keepdim=True)
+    unit = normalize(points / longest.where(longest > 0, 1.0), dim=2)
     return (unit @ unit.mT).softmax(2).sum(1)

@@ -68,12 +68,14 @@ def test_scores_are_shares_of_all_and_ties_keep_their_order() -> None:
     torch.testing.assert_close(scores(draws(3, 9, 4)).sum(1), torch.full((3,), 9.0).double())
     assert Discriminative(3)(torch.ones(1, 5, 2))[1].tolist() == [[0, 1, 2]]
     assert Norm(3)(torch.ones(1, 5, 2))[1].tolist() == [[0, 1, 2]]
+    assert Discriminative(12)(torch.eye(12)[None])[1].tolist() == [[*range(12)]]
 
 
 def test_length_does_not_matter_to_cosines() -> None:
     features = draws(2, 9, 4)
     longer = features * (1 + draws(2, 9, 1).abs())
-    assert torch.equal(Discriminative(4)(features)[1], Discriminative(4)(longer)[1])
+    for scaled in (longer, features * 1e-100, features * 1e200):
+        assert torch.equal(Discriminative(4)(features)[1], Discriminative(4)(scaled)[1])
 
 
 def test_half_precision_keeps_the_order() -> None:
