@@ -58,10 +58,16 @@ class Subject:
             )
         if not self.rows.numel() or not bool(self.rows.isfinite().all()):
             raise ValueError("rows of a subject must be finite and at least one, got others")
+        if self.times is not None:
+            check_kind(self, Tensor, times=self.times)
         wanted = None if self.rows.ndim == 2 else (len(self.rows),)
         got = None if self.times is None else tuple(self.times.shape)
         if got != wanted:
             raise ValueError(f"times of a subject must have shape {wanted}, got {got}")
+        if self.times is not None and not falls(self.times):
+            raise ValueError(
+                f"times of a subject must fall and lie in [0, 1], got {self.times.tolist()!s:.200}"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the subject to a file ``.safetensors``, in place of an older file."""
@@ -111,6 +117,12 @@ class Subject:
             )
         check_size(num, tokenizer)
         check_room(tokens, num, tokenizer)
+
+
+def falls(times: Tensor) -> bool:
+    """Whether ``times`` (num_steps,) lie in [0, 1] and each is below the one before."""
+    inside = bool(((times >= 0) & (times <= 1)).all())  # False for NaN
+    return inside and bool((times.double().diff() < 0).all())
 
 
 def model_digest(conditioner: nn.Module, denoiser: nn.Module) -> str:

@@ -55,6 +55,9 @@ def replace(
         ValueError: For an image, words or numbers that do not fit, texts of different lengths, or
             a model or a subject of another kind.
     """
+    check_kind("replace", TextToImage, model=model)
+    if subject is not None:
+        check_kind("replace", Subject, subject=subject)
     check_image(image, model)
     weight = check_guidance(model, guidance)
     scene, new, own = tell(model, caption, prompt, subject)

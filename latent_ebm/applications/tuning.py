@@ -11,10 +11,11 @@ from latent_ebm.applications.personalization import Subject, model_digest
 from latent_ebm.applications.text_to_image import TextToImage
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.denoisers import Preconditioned
+from latent_ebm.denoisers.generation import like
 from latent_ebm.guidance.masks import check_hole, check_mask
 from latent_ebm.learning import SubjectTuning, fit_batches
 from latent_ebm.text import SubjectConditioner
-from samplers.checks import check_counts, check_kind, check_numbers
+from samplers.checks import check_kind, check_numbers
 from samplers.run_checks import check_finite
 
 BATCH = 4  # rows of a batch, at most
@@ -41,7 +42,7 @@ def tune(
     device of the model.
 
     Args:
-        model: A diffusion model with free padding in its prompts, which is frozen here.
+        model: A diffusion model with free padding in its prompts.
         images: Images (n, C, H, W) in [-1, 1] of the shape that the model draws.
         word: The class of the subject, such as "dog", in words that the model knows.
         masks: Masks (n, 1, H, W), 1 where the subject is and 0 elsewhere. None: the whole image.
@@ -57,6 +58,7 @@ def tune(
         ValueError: For images, masks, words or numbers that do not fit, and for a model that has
             learned its guidance or is no diffusion model.
     """
+    check_kind("tune", TextToImage, model=model)
     denoiser = model.denoiser
     if model.weights is not None or not isinstance(denoiser, Preconditioned):
         raise ValueError(
@@ -66,6 +68,8 @@ def tune(
     check_numbers("tune", "positive", lr=lr)
     check_images(images, model, masks)
     subject = SubjectConditioner(model.conditioner, num_rows)
+    tokens = prompts_of(subject, word, templates)
+    trainable = [p for p in model.parameters() if p.requires_grad]  # the rule freezes them
     rule = SubjectTuning(
         denoiser,
         subject,
@@ -76,12 +80,15 @@ def tune(
         num_refining,
         regularization,
     )
-    tokens = prompts_of(subject, word, templates)
     with torch.no_grad():
         x = images.to(tokens.device)
         x = x if model.autoencoder is None else model.autoencoder.encode(x)
     drawn = batches(x, masks, tokens)
-    fit_batches(rule, drawn, rule.num_steps, f"tuning {word!r}" if progress else None)
+    try:
+        fit_batches(rule, drawn, rule.num_steps, f"tuning {word!r}" if progress else None)
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
     times = model.sampler.times(x)[:-1].cpu() if num_refining else None
     return Subject(rule.subject.cpu(), word, model_digest(model.conditioner, denoiser), times)
 
@@ -103,7 +110,9 @@ def prompts_of(subject: SubjectConditioner, word: str, templates: Sequence[str])
     """Tokens (templates, L) of all prompts. Raises ``ValueError`` for words that are not known,
     a template without a place for the word, or a prompt without room for the subject.
     """
-    check_counts("tune", templates=len(templates))
+    if isinstance(templates, str) or not isinstance(templates, Sequence) or not templates:
+        raise ValueError(f"templates must be a list of one text or more, got {templates!r}")
+    check_kind("tune", str, **{f"templates[{i}]": text for i, text in enumerate(templates)})
     if not isinstance(word, str) or not word.strip():
         raise ValueError(f"word must say the class of the subject, such as 'dog', got {word!r}")
     if wrong := [template for template in templates if "{}" not in template]:
@@ -119,10 +128,11 @@ def check_images(images: Tensor, model: TextToImage, masks: Tensor | None) -> No
     show a part of each.
     """
     check_kind("tune", Tensor, images=images)
-    if images.shape[1:] != model.shape or not len(images):
+    dtype = like(model.denoiser).dtype
+    if images.shape[1:] != model.shape or not len(images) or images.dtype != dtype:
         raise ValueError(
-            f"images must have shape (n, *{model.shape}), as the model draws, and be at least "
-            f"one, got {tuple(images.shape)}"
+            f"images must be {dtype} of shape (n, *{model.shape}), as the model draws, and be at "
+            f"least one, got {images.dtype} of shape {tuple(images.shape)}"
         )
     check_finite("images", images)
     if float(images.abs().max()) > 1:

@@ -72,6 +72,7 @@ def test_the_subject_is_drawn_and_its_surroundings_are_not(num_refining: int) ->
     before = {name: value.clone() for name, value in model.state_dict().items()}
     subject = learned(model, num_refining=num_refining)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
     x = draw(model, subject=subject)
     torch.testing.assert_close(x.mean((0, 2, 3)), COLOUR, atol=0.05, rtol=0)
     assert (draw(model).mean((0, 2, 3)) - COLOUR).abs().max() > 0.3
@@ -176,6 +177,10 @@ FILES: list[tuple[Callable[[Path], object], str]] = [
     (lambda p: written(p, torch.full((2, 8), float("inf"))), "must be finite"),
     (lambda p: written(p, torch.ones(0, 8)), "at least one"),
     (lambda p: written(p, torch.ones(3, 2, 8)), r"times of a subject must have shape \(3,\)"),
+    *(
+        (lambda p, t=t: written(p, torch.ones(2, 3, 8), times=t), r"must fall and lie in \[0, 1\]")
+        for t in ("[NaN, 0.5]", "[1e400, 0]", "[-5, -7]", "[0.5, 1]", "[1, 1]")
+    ),
     (lambda p: written(p, torch.ones(2, 8), times="[1"), "must hold a subject"),
 ]
 
@@ -199,7 +204,7 @@ def images(**changes: Any) -> dict[str, Any]:
 
 
 WRONG = [
-    (images(images=torch.zeros(2, 3, 5, 4)), r"images must have shape \(n, \*\(3, 4, 4\)\)"),
+    (images(images=torch.zeros(2, 3, 5, 4)), r"images must be .* of shape \(n, \*\(3, 4, 4\)\)"),
     (images(images=torch.zeros(0, 3, 4, 4)), "and be at least one"),
     (images(images=torch.full((2, 3, 4, 4), 2.0)), r"images must lie in \[-1, 1\]"),
     (images(masks=torch.ones(1, 1, 4, 4)), "masks must be one per image, got 1 of 2"),
@@ -210,8 +215,11 @@ WRONG = [
     (images(word=" "), "word must say the class of the subject"),
     (images(word="zebra"), "prompts must consist of known words, got 'zebra'"),
     (images(templates=("a photo",)), "templates must have {} in place of the word"),
-    (images(templates=()), "templates must be an integer >= 1"),
+    (images(templates=()), "templates must be a list of one text or more"),
     (images(templates=("a photo of a {}",)), "must leave 2 of its 7 tokens to the subject"),
+    (images(templates="a {}"), "templates must be a list of one text or more, got 'a {}'"),
+    (images(templates=[3]), r"templates\[0\] must be a str, got 3"),
+    (images(images=torch.zeros(2, 3, 4, 4).double()), "images must be torch.float32 of shape"),
     (images(num_rows=6), "num_rows must be at most 5"),
     (images(lr=0.0), "lr must be finite and positive"),
 ]

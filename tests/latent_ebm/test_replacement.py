@@ -104,6 +104,7 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"guidance": 1}, "guidance must not be 1, for then no null can be trained, got 1"),
     ({"sampler": Ancestral(SCHEDULE, 3)}, {}, "needs a sampler DDIM with eta 0"),
     ({}, {"kept": 2.0}, r"kept must be in \[0, 1\]"),
+    ({}, {"subject": "rex"}, "subject must be a Subject, got 'rex'"),
     ({}, {"subject": Subject(torch.ones(2, 8), "dog", "?")}, "tuned on another model"),
 ]
 
@@ -151,13 +152,17 @@ def test_a_pipeline_of_diffusers_replaces(folder: Path) -> None:
 
 
 def test_the_command_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model().save("model")
+    drawing = model()
+    drawing.save("model")
+    subject_of(drawing, torch.ones(2, 8)).save("rex.safetensors")
+    Path("link.npz").symlink_to("rex.safetensors")
     for more, words in (
         (["--prompt", "a dog on grass"], "prompt must have as many tokens as caption"),
         (["--image", "none.png"], "none.png"),
         (["--out", "scene.png"], "must not be written to, for it is read"),
         (["--out", "x.txt"], "--out must end with .png or .npz"),
         (["--subject", "scene.png"], "must hold a subject"),
+        (["--subject", "rex.safetensors", "--out", "link.npz"], "must not be written to"),
     ):
         before = Path("scene.png").read_bytes()
         assert main(["replace", "model", *REPLACE, "--out", "x.png", *more]) == 1
