@@ -150,7 +150,7 @@ def outline(mask: Tensor) -> Points:
 
 def points_of(mask: Tensor) -> Points:
     """The pixels (k,) of a mask (1, 1, H, W)."""
-    y, x = np.nonzero(mask[0, 0].cpu().numpy())
+    y, x = np.nonzero((mask[0, 0] > 0).cpu().numpy())
     return x + 1j * y
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.networks.attention import Attention, TransformerBlock, Watch
+from samplers.checks import check_kind, is_whole
 
 Maps = dict[str, list[Tensor]]  # by the name of a cross-attention; one map for each of its calls
 PLAIN = ("AttnProcessor", "AttnProcessor2_0")  # processors of diffusers that do nothing special
@@ -69,6 +70,12 @@ def replace(
         ValueError: For maps of another network, of another shape, or of fewer calls; or for a
             token that there is not.
     """
+    check_kind("replace", Mapping, maps=maps)
+    if isinstance(tokens, str) or not isinstance(tokens, Sequence):
+        raise ValueError(f"tokens must be a list of places, got {tokens!r}")
+    for token in tokens:
+        if not is_whole(token):
+            raise ValueError(f"tokens must be integers, got {token!r}")
     rest = {name: iter(calls) for name, calls in maps.items()}
 
     def put(name: str) -> Watch:
@@ -108,6 +115,7 @@ def watching(network: nn.Module, watcher: Callable[[str], Watch]) -> Iterator[No
     """Within the context, every cross-attention of ``network`` asks the ``watcher`` of its name,
     and then the watchers outside.
     """
+    check_kind("attention maps", nn.Module, network=network)
     found = cross_attentions(network)
     if not found:
         raise ValueError(

@@ -62,9 +62,11 @@ class KnownRegion(ReverseSampler):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """As ``ReverseSampler.step``; raises ``ValueError`` for an ``x_t`` unlike ``x_0``."""
-        if x_t.shape[1:] != self.x_0.shape[1:] or len(self.x_0) not in (1, len(x_t)):
+        fits = x_t.shape[1:] == self.x_0.shape[1:] and len(self.x_0) in (1, len(x_t))
+        if not fits or x_t.dtype != self.x_0.dtype:
             raise ValueError(
-                f"x_t must be like x_0 of shape {tuple(self.x_0.shape)}, got {tuple(x_t.shape)}"
+                f"x_t must be like x_0, {self.x_0.dtype} of shape {tuple(self.x_0.shape)}, got "
+                f"{x_t.dtype} of shape {tuple(x_t.shape)}"
             )
         x_s = self.sampler.step(denoise, x_t, t, s, generator=generator)
         alpha, sigma = (broadcast(a, x_s) for a in self.schedule(s))

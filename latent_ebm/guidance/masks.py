@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from samplers.checks import check_kind
 from samplers.run_checks import is_readable
 
 
@@ -9,6 +10,7 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
     """Raise ``ValueError`` unless ``mask`` is (1 or batch, 1, H, W) for ``x`` (batch, C, H, W),
     holds 0 and 1 alone, and has a 1 in every row.
     """
+    check_kind("guidance", Tensor, mask=mask, x=x)
     shapes = [(rows, 1, *x.shape[2:]) for rows in (1, len(x))]
     if x.ndim < 3 or tuple(mask.shape) not in shapes or not mask.is_floating_point():
         raise ValueError(

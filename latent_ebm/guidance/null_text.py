@@ -25,6 +25,7 @@ from latent_ebm.guidance.masks import check_mask
 from latent_ebm.guidance.step_wise import Timetable, told_the_null
 from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.reverse import DDIM, ReverseSampler
+from samplers.reverse_checks import check_arrival, check_schedule
 
 Land = Callable[[Tensor], Tensor]  # the trained entry of the null -> x_s
 
@@ -62,8 +63,9 @@ def null_text(
     Raises:
         ValueError: For a sampler of another kind, a path or mask of another size, a weight of 1,
             conditions that differ in names or shapes, or a ``name`` without floating values.
+        FloatingPointError: If the path or what is sampled is not finite.
     """
-    check_training(sampler, weight, name, null, num_updates, lr)
+    check_training(denoiser, sampler, weight, name, condition, null, num_updates, lr)
     check_path(path, sampler)
     if mask is not None:
         check_mask(mask, path[0])
@@ -74,6 +76,7 @@ def null_text(
         entry = descend(land, entry, goal, mask, num_updates, lr)
         x = land(entry)
         entries.append(entry)
+    check_arrival(sampler, "path", path[0], x)
     size = len(entries), path.shape[1]
     fixed = {n: v.expand(*size, *v.shape[1:]) for n, v in null.items()}
     return {**fixed, name: torch.stack(entries)}
@@ -180,16 +183,21 @@ class NullText(Denoiser):
 
 
 def check_training(
+    denoiser: Denoiser,
     sampler: ReverseSampler,
     weight: float,
     name: str,
+    condition: Mapping[str, Tensor],
     null: Mapping[str, Tensor],
     num_updates: int,
     lr: float,
 ) -> None:
     """Raise ``ValueError`` unless a null can be trained with these."""
+    check_kind("null_text", Denoiser, denoiser=denoiser)
+    check_kind("null_text", Mapping, condition=condition, null=null)
     if not (isinstance(sampler, DDIM) and sampler.is_deterministic):
         raise ValueError(f"null_text needs a sampler DDIM with eta 0, got {sampler}")
+    check_schedule(sampler.schedule, denoiser)
     check_numbers("null_text", "finite", weight=weight)
     check_numbers("null_text", "positive", lr=lr)
     check_counts("null_text", num_updates=num_updates)

@@ -9,7 +9,7 @@ which blend both parts.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,10 @@ from latent_ebm.denoisers import Denoiser
 from latent_ebm.guidance.inversion import check_path
 from latent_ebm.guidance.masks import check_mask
 from latent_ebm.guidance.null_text import GuidedStep, check_training, descend
+from samplers.checks import is_real
 from samplers.reverse import ReverseSampler
+from samplers.reverse_checks import check_arrival
+from samplers.run_checks import check_position
 
 
 @torch.no_grad()
@@ -58,13 +61,16 @@ def reference_guided(
     Raises:
         ValueError: For a ``span`` that is not two shares in order or has no step between them,
             a path unlike ``x_T``, and what ``null_text`` refuses.
+        FloatingPointError: If the path or the result is not finite.
     """
-    check_training(sampler, weight, name, null, num_updates, lr)
+    check_training(denoiser, sampler, weight, name, condition, null, num_updates, lr)
+    check_position(x_T, "x_T")
     check_path(path, sampler)
     check_mask(mask, x_T)
-    if path.shape[1:] != x_T.shape:
+    if path.shape[1:] != x_T.shape or path.dtype != x_T.dtype:
         raise ValueError(
-            f"path must hold images like x_T of shape {tuple(x_T.shape)}, got {tuple(path.shape)}"
+            f"path must hold images like x_T, {x_T.dtype} of shape {tuple(x_T.shape)}, got "
+            f"{path.dtype} of shape {tuple(path.shape)}"
         )
     start, end = check_span(span, sampler.num_steps)
     guided = GuidedStep(denoiser, sampler, condition, null, weight, name)
@@ -75,6 +81,7 @@ def reference_guided(
         if start <= i < end:
             entry = descend(land, entry, path[i + 1], mask, num_updates, lr)
         x = land(entry if start <= i < end else guided.start(len(x)))
+    check_arrival(sampler, "x_T", x_T, x)
     return x
 
 
@@ -82,8 +89,10 @@ def check_span(span: tuple[float, float], num_steps: int) -> tuple[int, int]:
     """The numbers of the steps at the two shares. Raises ``ValueError`` if there is no step
     between them.
     """
-    start, end = (round(share * num_steps) for share in span)
-    if not (0 <= span[0] < span[1] <= 1 and start < end):
+    shares = [share for share in span if is_real(share)] if isinstance(span, Sequence) else []
+    known = len(shares) == 2 == len(span) and 0 <= shares[0] < shares[1] <= 1  # not for NaN
+    start, end = (round(share * num_steps) for share in shares) if known else (0, 0)
+    if start >= end:
         raise ValueError(
             f"span must be two shares in order, with a step between them of {num_steps}, got "
             f"{span}"

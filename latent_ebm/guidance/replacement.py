@@ -19,8 +19,10 @@ from latent_ebm.guidance.attention_maps import record, replace
 from latent_ebm.guidance.inversion import inversion_path
 from latent_ebm.guidance.null_text import check_training, null_text
 from latent_ebm.guidance.step_wise import Timetable, told_the_null
-from samplers.checks import check_numbers
+from samplers.checks import check_kind, check_numbers
 from samplers.reverse import ReverseSampler
+from samplers.reverse_checks import check_arrival
+from samplers.run_checks import check_position
 
 
 @torch.no_grad()
@@ -59,8 +61,11 @@ def replace_subject(
     Raises:
         ValueError: For a share outside [0, 1], a denoiser without cross-attention, a token that
             there is not, and what ``inversion_path`` and ``null_text`` refuse.
+        FloatingPointError: If the result is not finite.
     """
-    check_training(sampler, weight, name, null, num_updates, lr)
+    check_training(denoiser, sampler, weight, name, scene, null, num_updates, lr)
+    check_position(x_0, "x_0")
+    check_subject(scene, subject)
     check_numbers("replace_subject", "in [0, 1]", kept=kept)
     base, times = told_the_null(denoiser), sampler.times(x_0)
     path = inversion_path(partial(base, **scene), sampler, x_0)
@@ -77,7 +82,18 @@ def replace_subject(
             follow(sampler, x, told, base(x, t, **nulls.at(t, len(x))), weight, t, s)
             for x, told in ((old, before), (new, after))
         )
+    check_arrival(sampler, "x_0", x_0, new)
     return new
+
+
+def check_subject(scene: Mapping[str, Tensor], subject: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` unless the condition ``subject`` has the names and shapes of
+    ``scene``.
+    """
+    check_kind("replace_subject", Mapping, subject=subject)
+    shapes = [{n: tuple(v.shape) for n, v in told.items()} for told in (scene, subject)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"subject must be like scene, {shapes[0]}, got {shapes[1]}")
 
 
 def follow(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latent_ebm.denoisers import Denoiser
 from samplers.checks import check_kind
+from samplers.run_checks import check_finite
 
 
 class Timetable(nn.Module):
@@ -30,6 +31,10 @@ class Timetable(nn.Module):
 
     def __init__(self, times: Tensor, condition: Mapping[str, Tensor]) -> None:
         super().__init__()
+        check_kind("step-wise condition", Tensor, times=times)
+        check_kind("step-wise condition", Mapping, condition=condition)
+        check_kind("step-wise condition", Tensor, **condition)
+        check_finite("times", times)
         if not condition or times.ndim != 1:
             got = f"{', '.join(condition) or 'no names'} at times of shape {tuple(times.shape)}"
             raise ValueError(f"a step-wise condition must have names and times (num,), got {got}")

@@ -77,6 +77,11 @@ def test_a_mirror_image_is_not_reached_by_a_reflection() -> None:
     assert overlap(SOURCE.rot90(1, (2, 3))) > 0.9
 
 
+def test_masks_of_any_precision_are_laid() -> None:
+    target = SOURCE.roll(3, 3)
+    assert align(SOURCE.bfloat16(), target.bfloat16()) == align(SOURCE, target)
+
+
 def test_alignment_and_its_inverse_agree() -> None:
     target = mask_of(about_centre(1.2, 50, 3j))
     there, back = align(SOURCE, target), align(target, SOURCE)

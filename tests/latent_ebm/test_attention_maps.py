@@ -182,6 +182,10 @@ def replaced(maps=None, tokens=(1,), num: int = 3, calls: int = 1) -> None:
         ),
         (lambda: replaced(maps={}), r"maps must hold every .* got none for down.0.transformers.0"),
         (lambda: replaced(tokens=[5]), "tokens must be places among 5 tokens, got 5"),
+        (lambda: replaced(tokens=[1.5]), "tokens must be integers, got 1.5"),
+        (lambda: replaced(tokens=[True]), "tokens must be integers, got True"),
+        (lambda: replaced(tokens=2), "tokens must be a list of places, got 2"),
+        (lambda: replaced(maps=[1]), "maps must be a Mapping"),
         (lambda: replaced(tokens=[-6]), "tokens must be places among 5 tokens, got -6"),
         (
             lambda: replaced(num=2),

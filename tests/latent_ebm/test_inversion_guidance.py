@@ -230,8 +230,13 @@ def train(**changes) -> object:
         (lambda: KnownRegion(SAMPLER, X, 0 * MASK + 1), "mask must be 0 somewhere .* 1 of 1 rows"),
         (
             lambda: KnownRegion(SAMPLER, X, MASK).sample(lambda x, t: x, noise(3)),
-            r"x_t must be like x_0 of shape \(2, 1, 4, 4\), got \(3, 1, 4, 4\)",
+            r"x_t must be like x_0, torch.float64 of shape \(2, 1, 4, 4\), got .* \(3, 1, 4, 4\)",
         ),
+        (
+            lambda: KnownRegion(SAMPLER, X, MASK).sample(lambda x, t: x, X.float()),
+            "x_t must be like x_0, torch.float64 of shape .*, got torch.float32",
+        ),
+        (lambda: KnownRegion(SAMPLER, X, None), "mask must be a Tensor, got None"),  # pyright: ignore
         (
             lambda: next(KnownRegion(SAMPLER, X, MASK).invert(lambda x, t: x, X)),
             "invert needs a sampler that draws no noise",
@@ -241,6 +246,8 @@ def train(**changes) -> object:
             r"step-wise text must have shape \(3, rows, \*entry\), like times, got \(2, 1, 1",
         ),
         (lambda: StepWise(Shifted(), torch.ones(3), {}), "must have names and times"),
+        (lambda: StepWise(Shifted(), [1.0], {"text": X[None]}), "times must be a Tensor"),  # pyright: ignore
+        (lambda: StepWise(Shifted(), torch.ones(1), None), "must be a Mapping, got None"),  # pyright: ignore
         (
             lambda: StepWise(Shifted(), torch.ones(1), {"text": X[None]})(
                 noise(3), torch.ones(())
@@ -249,7 +256,11 @@ def train(**changes) -> object:
         ),
         (lambda: train(sampler=Heun(SCHEDULE, 12)), "needs a sampler DDIM with eta 0, got Heun"),
         (lambda: train(path=PATH[1:]), r"path must have shape \(13, .* got \(12, 2, 1, 4, 4\)"),
+        (lambda: train(path=None), "path must be a Tensor, got None"),
         (lambda: train(weight=1.0), "weight must not be 1"),
+        (lambda: train(sampler=DDIM(VPCosine(-2.0), 12)), "schedule must be that of the denoiser"),
+        (lambda: train(condition=None), "condition must be a Mapping, got None"),
+        (lambda: inversion_path(lambda x, t: x, None, X), "must be a ReverseSampler, got None"),  # pyright: ignore
         (lambda: train(mask=MASK[..., 1:]), "mask must be a floating tensor of shape"),
         (lambda: train(mask=0 * MASK), "mask must be 1 somewhere"),
         (lambda: train(null={}), "name must be an entry of the null .* one of none, got 'text'"),
@@ -263,4 +274,18 @@ def train(**changes) -> object:
 )
 def test_refusals(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: train(path=PATH * torch.nan),
+        lambda: train(condition={"text": told(2)["text"] * torch.nan}),
+        lambda: train(null={"text": NULL["text"] * torch.nan}),
+        lambda: StepWise(Shifted(), torch.full((1,), torch.nan), {"text": X[None]}),
+    ],
+)
+def test_what_is_not_finite_does_not_pass_in_silence(make) -> None:
+    with pytest.raises((FloatingPointError, ValueError), match="must be finite"):
         make()

@@ -3,7 +3,7 @@ all on our networks, and on a pipeline of ``diffusers``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -258,8 +258,13 @@ def guided(exact: Case, **changes) -> None:
         ({"span": (0.5, 0.5)}, r"span must be two shares in order, .* of 10, got \(0.5, 0.5\)"),
         ({"span": (0.5, 1.2)}, r"span must be two shares in order"),
         ({"span": (0.5, 0.52)}, r"span must be two shares in order"),
+        ({"span": (float("nan"), 0.5)}, r"span must be two shares in order"),
+        ({"span": (0.1, 0.5, 0.9)}, r"span must be two shares in order"),
+        ({"span": 0.5}, r"span must be two shares in order"),
+        ({"x_T": torch.full((2, 1, 4, 4), torch.nan).double()}, "x_T must be finite"),
+        ({"x_T": torch.zeros(2, 1, 4, 4)}, r"path must hold images like x_T, torch.float32 of"),
         ({"path": torch.zeros(9, 2, 1, 4, 4)}, r"path must have shape \(11, batch"),
-        ({"path": torch.zeros(11, 1, 1, 4, 4)}, r"path must hold images like x_T .* got \(11, 1,"),
+        ({"path": torch.zeros(11, 1, 1, 4, 4)}, r"path must hold images like x_T, .* \(11, 1,"),
         ({"mask": torch.zeros(1, 1, 4, 4)}, "mask must be 1 somewhere in every row"),
         ({"mask": torch.ones(1, 1, 4, 5)}, r"mask must be .* got .* \(1, 1, 4, 5\)"),
         ({"weight": 1.0}, "weight must not be 1"),
@@ -280,6 +285,7 @@ def test_refusals_of_a_replacement(exact: Case, ours: Case) -> None:
 
     refuse("network must have cross-attention, .* got Shifted", exact, tokens=[1])
     refuse("tokens must be places among 5 tokens, got 7", ours, tokens=[7], num_updates=1)
+    refuse(r"subject must be like scene", replace(ours, subject=Condition()), tokens=[1])
     refuse(r"kept must be in \[0, 1\], got 1.5", ours, tokens=[1], kept=1.5)
     heun = Heun(ours.sampler.schedule, 3)
     refuse("DDIM with eta 0, got Heun", ours, tokens=[1], sampler=heun)
