@@ -80,6 +80,15 @@ def text_to_image(names: dict[str, Any]) -> None:
     assert all(Path(name).stat().st_size > 1000 for name in ("first.png", "eight.png", "grid.png"))
 
 
+def inpaint_a_subject(names: dict[str, Any]) -> None:
+    image, known = names["image"], names["mask"][0] == 0
+    assert torch.equal(names["filled"][..., known], image[:, known].expand(4, -1, -1))
+    assert Path("filled.png").stat().st_size > 0
+    assert load("from_text").shape == (3, 16, 16)
+    assert names["tokens"].shape == (3, 2, 8)
+    assert torch.equal(names["x"][0][:, known], image[:, known])
+
+
 def teach_a_subject(names: dict[str, Any]) -> None:
     art, found = names["data"].test.studio.glyphs.art, names["portraits"]
     assert all(art[portrait.glyph] == art[3] for portrait in found)
@@ -95,6 +104,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "conditions": conditions,
     "draw_in_few_steps": draw_in_few_steps,
     "edit_a_picture": edit_a_picture,
+    "inpaint_a_subject": inpaint_a_subject,
     "teach_a_subject": teach_a_subject,
     "text_to_image": text_to_image,
     "train_on_your_table": train_on_your_table,
@@ -121,7 +131,7 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for kind, code in blocks:
         if kind == "python":
             exec(compile(code, page.name, "exec"), names)
-        for line in code.splitlines() if kind == "bash" else ():
+        for line in code.replace("\\\n", "").splitlines() if kind == "bash" else ():
             run_line(line)
     CHECKS.get(page.stem, lambda names: None)(names)
 

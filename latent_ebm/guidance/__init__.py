@@ -6,6 +6,7 @@ from latent_ebm.guidance.alignment import Similarity, align
 from latent_ebm.guidance.attention_maps import record, replace
 from latent_ebm.guidance.classifier_free import ClassifierFree, classifier_free, guided
 from latent_ebm.guidance.distilled import weighted
+from latent_ebm.guidance.inpainting import blank, fill
 from latent_ebm.guidance.inversion import inversion_path
 from latent_ebm.guidance.known_region import KnownRegion
 from latent_ebm.guidance.null_text import NullText, null_text
@@ -21,7 +22,9 @@ __all__ = [
     "Similarity",
     "StepWise",
     "align",
+    "blank",
     "classifier_free",
+    "fill",
     "guided",
     "inversion_path",
     "null_text",
