@@ -1,7 +1,24 @@
-"""How good a trained latent model is on held-out data."""
+"""How good a model is: on held-out data, in the eyes of raters, and by metrics that are models
+themselves.
+"""
 
 from latent_ebm.evaluation.figures import evaluation_figures
 from latent_ebm.evaluation.held_out import evaluate
 from latent_ebm.evaluation.likelihood_bounds import nll_bracket, prior_log_z
+from latent_ebm.evaluation.ranking import Ranking, rank
+from latent_ebm.evaluation.ratings import Rating, rater_shares, win_matrix
+from latent_ebm.evaluation.shares import Share, share_of
 
-__all__ = ["evaluate", "evaluation_figures", "nll_bracket", "prior_log_z"]
+__all__ = [
+    "Ranking",
+    "Rating",
+    "Share",
+    "evaluate",
+    "evaluation_figures",
+    "nll_bracket",
+    "prior_log_z",
+    "rank",
+    "rater_shares",
+    "share_of",
+    "win_matrix",
+]
