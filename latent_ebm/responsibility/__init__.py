@@ -3,15 +3,21 @@
 Everything here takes plain tensors, texts and callables, so that it serves any generator.
 """
 
+from latent_ebm.responsibility.intervals import Interval, share_interval
 from latent_ebm.responsibility.noise_watermark import detect_noise_watermark, watermarked_noise
+from latent_ebm.responsibility.representation import Representation, audit_representation
 from latent_ebm.responsibility.tags import read_tag, write_tagged
 from latent_ebm.responsibility.watermark import detect_watermark, embed_watermark
 
 __all__ = [
+    "Interval",
+    "Representation",
+    "audit_representation",
     "detect_noise_watermark",
     "detect_watermark",
     "embed_watermark",
     "read_tag",
+    "share_interval",
     "watermarked_noise",
     "write_tagged",
 ]
