@@ -18,7 +18,7 @@ from latent_ebm.data import Scenes
 from latent_ebm.writing import atomic_path
 
 WARM_UP, LEAST = 100, 0.03  # updates of rising rates; the last rate as a share of the first
-KEEP_EVERY, WORKERS = 10, 4  # epochs between checkpoints; processes that draw scenes for a GPU
+KEEP_EVERY, WORKERS = 2, 4  # epochs between checkpoints; processes that draw scenes for a GPU
 
 
 class Recipe(Callback):
