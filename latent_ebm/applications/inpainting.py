@@ -180,7 +180,7 @@ class Inpainter(Artefact):
             raise ValueError(f"mask must have {num} rows, one for every image, got {len(mask)}")
         if reference is not None and not isinstance(self.denoiser.network, SubjectUNet):
             raise ValueError(
-                "reference must be left out for a network that knows no subjects, such as a "
-                f"{type(self.denoiser.network).__name__}"
+                "reference must be left out for a network that knows no subjects: only a "
+                "SubjectUNet does, and those of diffusers pipelines do not"
             )
         check_pictures(image, mask, reference)

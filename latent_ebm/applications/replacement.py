@@ -105,7 +105,10 @@ def check_guidance(model: TextToImage, guidance: float | None) -> float:
     if model.weights is not None:
         raise ValueError("model must be guided from outside, got one that has learnt its guidance")
     if weight == 1:
-        raise ValueError(f"guidance must not be 1, for then no null can be trained, got {weight}")
+        raise ValueError(
+            "guidance must not be 1, for then no null can be trained (give another weight, such as "
+            f"3), got {weight}"
+        )
     return weight
 
 

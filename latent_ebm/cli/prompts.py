@@ -69,7 +69,7 @@ def read_model(source: str, out: Path, trust: Sequence[str]) -> TextToImage:
     model = text_to_image(rule)
     if model is None:
         raise ValueError(
-            f"{source} must hold a denoiser or a student with a TextConditioner to draw prompts, "
-            f"got {type(rule).__name__}"
+            f"{source} must hold a denoiser or a student with a TextConditioner to draw prompts "
+            f"(latent-ebm inpaint draws with SubjectInpainting), got {type(rule).__name__}"
         )
     return model

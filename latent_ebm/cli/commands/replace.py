@@ -34,13 +34,13 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--subject",
         metavar="FILE",
-        help="a subject that latent-ebm tune has learned by this model",
+        help="a subject that latent-ebm tune wrote for this model",
     )
     command.add_argument(
         "--guidance",
         type=float,
         metavar="W",
-        help="weight of guidance, not 1 (default: that of the model)",
+        help="weight of guidance, not 1 (default: that of the model; a checkpoint has none)",
     )
     command.add_argument(
         "--steps", type=positive, help="number of steps of the sampler (default: as in training)"

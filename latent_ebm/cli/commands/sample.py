@@ -27,9 +27,9 @@ def add(commands: Commands) -> None:
         "--guidance",
         type=float,
         metavar="W",
-        help="for diffusion models with classes: draw the classes in turn, with weight W of "
-        "classifier-free guidance; 1 is no guidance. Other models with classes draw them in turn "
-        "without it",
+        help="for diffusion models: weight W of classifier-free guidance by the prompts, or by the "
+        "classes, which are then drawn in turn; 1 is no guidance. Other models with classes draw "
+        "them in turn without it",
     )
     command.add_argument(
         "--prompt",
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--subject",
         metavar="FILE",
-        help="a subject that latent-ebm tune has learned by this model; prompts name its class",
+        help="a subject that latent-ebm tune wrote for this model; prompts name its class",
     )
     command.add_argument(
         "--out",

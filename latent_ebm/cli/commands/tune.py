@@ -54,7 +54,7 @@ def add_training(command: argparse.ArgumentParser) -> None:
         type=positive,
         default=5,
         metavar="N",
-        help="rows of the subject beside a prompt, which so many tokens must leave free "
+        help="number of rows of the subject; every prompt must leave as many of its tokens free "
         "(default: 5)",
     )
     command.add_argument(
