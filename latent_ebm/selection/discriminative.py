@@ -18,11 +18,11 @@ from samplers.checks import check_fields
 class Discriminative(TokenSelection):
     """The K tokens with the smallest scores, the smallest first.
 
-    With the cosines ``d_ij`` of tokens i and j, token i shares out ``p_i = softmax(d_i1, ...,
-    d_iN)``. The score ``s_i = sum_j p_ji`` is what token i gets from all: much if it is like many
-    others. Equal scores are in the order of the tokens; they are rounded to 9 decimals, for the
-    lower ones depend on the order of sums. Source: equations 3 and 4 of
-    arXiv:2312.03771.
+    With the cosines ``d_ij`` of tokens i and j, token i distributes a weight of 1 over all tokens,
+    ``p_i = softmax(d_i1, ..., d_iN)``. The score ``s_i = sum_j p_ji`` is the weight that token i
+    gets from all: much if it is like many others. Scores are rounded to 9 decimals, because lower
+    ones depend on the order of sums, and equal scores keep the order of the tokens. Source:
+    equations 3 and 4 of arXiv:2312.03771.
 
     Args:
         num_tokens: The number K of tokens. The paper takes 24 of 1,024.

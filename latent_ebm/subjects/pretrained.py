@@ -79,7 +79,8 @@ class PretrainedIdentity(IdentityEncoder):
 
 
 class PretrainedSegmenter(Segmenter):
-    """SAM (Kirillov et al. 2023, arXiv:2304.02643): the mask that it trusts most, of its three.
+    """SAM (Kirillov et al. 2023, arXiv:2304.02643): of its three masks, the one that it trusts
+    most.
 
     Without a point or a box, the middle of the picture is the point. The model is always in
     evaluation mode.
