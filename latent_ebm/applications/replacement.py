@@ -106,8 +106,8 @@ def check_guidance(model: TextToImage, guidance: float | None) -> float:
         raise ValueError("model must be guided from outside, got one that has learnt its guidance")
     if weight == 1:
         raise ValueError(
-            "guidance must not be 1, for then no null can be trained (give another weight, such as "
-            f"3), got {weight}"
+            "guidance must not be 1, for then no null can be trained (give a weight such as 3), "
+            f"got {weight}"
         )
     return weight
 

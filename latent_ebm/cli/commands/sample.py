@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
         "--guidance",
         type=float,
         metavar="W",
-        help="for diffusion models: weight W of classifier-free guidance by the prompts, or by the "
+        help="for diffusion models: weight W of classifier-free guidance by prompts, or by "
         "classes, which are then drawn in turn; 1 is no guidance. Other models with classes draw "
         "them in turn without it",
     )
