@@ -12,6 +12,7 @@ from latent_ebm.applications.trained import inpainter
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_output
 from latent_ebm.files.images import decode, read_header
+from latent_ebm.files.masks import check_opaque
 from latent_ebm.writing import atomic_path
 
 
@@ -95,6 +96,7 @@ def read_picture(option: str, path: str, colour: bool, size: Sequence[int]) -> T
 def read_mask(path: str, size: Sequence[int]) -> Tensor:
     """The mask (1, H, W) in the file ``path``: 1 where it is white, 0 where it is black."""
     grey = read_picture("--mask", path, False, size)
+    check_opaque(Path(path))
     between = int((grey.abs() < 1).sum())
     if between:
         raise ValueError(

@@ -15,9 +15,14 @@ from latent_ebm.applications.tuning import tune
 from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
 from latent_ebm.cli.prompts import read_model
-from latent_ebm.files.images import PLAIN, find_images, read_images, read_pixels
+from latent_ebm.files.images import (
+    find_images,
+    image_notes,
+    read_header,
+    read_images,
+    read_pixels,
+)
 from latent_ebm.files.masks import read_masks, read_opacity
-from latent_ebm.foreign import check_file
 
 
 def tune_subject(
@@ -112,7 +117,10 @@ def replace_in_picture(
     check_apart([out], [image, *([] if subject is None else [subject])])
     model = read_model(source, out, trust)
     side = check_square(model)
-    pixels = read_pixels(check_file(image, PLAIN), image, colour=model.shape[0] == 3, size=side)
+    header, colour = read_header(Path(image), image), model.shape[0] == 3
+    for note in image_notes([header], colour, side):
+        print(note)
+    pixels = read_pixels(Path(image), image, colour, side)
     x = torch.from_numpy(pixels / 127.5 - 1).float()
     generator = torch.Generator().manual_seed(seed)
     with applied(source):
@@ -145,7 +153,7 @@ def read_subject(
     rows, paths = read_images(images, side, colour=model.shape[0] == 3), find_images(images)
     for note in rows.notes:
         print(note)
-    seen = read_opacity(paths, side) if masks is None else read_masks(masks, paths, side)
+    seen = read_opacity(paths, side) if masks is None else read_masks(masks, images, side)
     if seen is None:
         print("there are no masks: the background is learned too")
     return torch.from_numpy(rows.x).float(), None if seen is None else torch.from_numpy(seen)

@@ -15,19 +15,26 @@ from latent_ebm.foreign import reading
 HALF = 127  # a pixel of more than this, of 255, is of the subject
 
 
-def read_masks(folder: Path, images: Sequence[Path], size: int) -> NDArray[np.float32]:
-    """Masks (n, 1, size, size) of ``images``: the images of ``folder`` with their names, whatever
-    the suffix.
+def read_masks(folder: Path, images: Path, size: int) -> NDArray[np.float32]:
+    """Masks (n, 1, size, size) of the images in the folder ``images``: the images of ``folder``
+    with their names, whatever the suffix, in the same subfolders.
 
-    Raises ``ValueError`` for an image without a mask, with one of another size, or with one that
-    shows nothing or everything.
+    Raises ``ValueError`` for a ``folder`` inside of ``images``, two files of one name, an image
+    without a mask, with one of another size, with a transparent one, or with one that shows
+    nothing or everything.
     """
-    found = {path.stem: path for path in find_images(folder)}
+    if images.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(
+            f"masks must lie in a folder outside of {images}, whose files are all read as images, "
+            f"got {folder}"
+        )
+    pictures, found = by_name(images), by_name(folder)
     masks = []
-    for image in images:
-        if image.stem not in found:
+    for name, image in pictures.items():
+        if name not in found:
             raise ValueError(f"{folder} must hold a mask for every image, got none for {image}")
-        mask = found[image.stem]
+        mask = found[name]
+        check_opaque(mask)
         (height, width), own = (read_header(path, str(path))[-2:] for path in (image, mask))
         if own != (height, width):
             raise ValueError(
@@ -36,6 +43,32 @@ def read_masks(folder: Path, images: Sequence[Path], size: int) -> NDArray[np.fl
             )
         masks.append(part(mask, read_pixels(mask, str(mask), colour=False, size=size)))
     return np.stack(masks)
+
+
+def by_name(folder: Path) -> dict[Path, Path]:
+    """The images of ``folder`` by their path in it, without the suffix. Raises ``ValueError`` for
+    two of one name.
+    """
+    found: dict[Path, Path] = {}
+    for path in find_images(folder):
+        other = found.setdefault(path.relative_to(folder).with_suffix(""), path)
+        if other != path:
+            raise ValueError(
+                f"images and masks must have names of their own, got {other} and {path}"
+            )
+    return found
+
+
+def check_opaque(path: Path) -> None:
+    """Raise ``ValueError`` for a mask with transparency, which could be meant in two ways."""
+    if not read_header(path, str(path)).transparent:
+        return
+    with reading(path, PLAIN), open_image(path.read_bytes()) as image:
+        least = image.convert("RGBA").getchannel("A").getextrema()[0]
+    if least != 255:
+        raise ValueError(
+            f"{path} must be a mask in black and white without transparency, got a transparent one"
+        )
 
 
 def read_opacity(images: Sequence[Path], size: int) -> NDArray[np.float32] | None:

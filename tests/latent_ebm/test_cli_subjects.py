@@ -11,6 +11,7 @@ from PIL import Image
 from latent_ebm.applications import Subject, TextToImage
 from latent_ebm.cli import main
 from latent_ebm.denoisers import Preconditioned
+from latent_ebm.files.masks import read_masks
 from latent_ebm.networks import MobileUNet
 from latent_ebm.text import TextConditioner, TextTransformer, WordTokenizer
 from samplers import DDIM, VPCosine
@@ -98,6 +99,21 @@ def test_transparency_is_a_mask(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there are no masks: the background is learned too" in capsys.readouterr().out
 
 
+def test_masks_in_subfolders_belong_to_the_images_there() -> None:
+    rows = []
+    for turn in (False, True):
+        for kind in ("images", "masks"):
+            for i in range(2):
+                place = Path(f"{kind}-{turn}") / (f"{1 - i if turn else i}")
+                place.mkdir(parents=True)
+                with Image.open(f"{kind}/{i}.png") as image:
+                    (image.rotate(180 * i) if kind == "masks" else image).save(place / "a.png")
+        masks = read_masks(Path(f"masks-{turn}"), Path(f"images-{turn}"), SIDE)
+        rows.append(masks[::-1] if turn else masks)
+    assert np.array_equal(*rows)
+    assert not np.array_equal(rows[0][0], rows[0][1])
+
+
 def test_a_pipeline_of_diffusers_learns_and_draws(folder: Path) -> None:
     write_pipeline(folder / "pipeline")
     assert main(["tune", "pipeline", *TUNE, "--refine", "0"]) == 0
@@ -118,6 +134,12 @@ def spoil(name: str) -> None:
         Image.new("L", (8, 8), 255).save("masks/1.png")
     elif name in ("empty mask", "full mask"):
         Image.new("L", (16, 16), 255 * (name == "full mask")).save("masks/1.png")
+    elif name == "two names":
+        Image.new("L", (16, 16), 255).save("masks/1.bmp")
+    elif name == "inside":
+        Path("masks").rename("images/masks")
+    elif name == "transparent mask":
+        Image.open("cut/1.png").save("masks/1.png")
     elif name == "one opaque":
         Image.new("RGB", (16, 16)).save("cut/1.png")
     elif name == "damaged":
@@ -132,6 +154,9 @@ REFUSED = [
     ("small mask", [], "masks/1.png must have the size of its image (height x width), 16 x 16"),
     ("empty mask", [], "masks/1.png must show where the subject is by some pixels, got none"),
     ("full mask", [], "masks/1.png must show where the subject is by some pixels, got all"),
+    ("two names", [], "names of their own, got masks/1.bmp and masks/1.png"),
+    ("inside", ["--masks", "images/masks"], "masks must lie in a folder outside of images"),
+    ("transparent mask", [], "masks/1.png must be a mask in black and white without transparency"),
     ("damaged", [], "images/1.png must hold a plain image"),
     ("no images", [], "images must hold images"),
     ("", ["--images", "none"], "there must be a folder of images 'none'"),

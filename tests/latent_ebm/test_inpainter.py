@@ -264,6 +264,7 @@ REFUSED = [
     (["--mask", "small.png"], "--mask must have 8 x 8 pixels"),
     (["--reference", "small.png"], "--reference must have 8 x 8 pixels"),
     (["--mask", "grey.png"], "--mask must be black and white (white is the hole), got 64 grey"),
+    (["--mask", "cut.png"], "cut.png must be a mask in black and white without transparency"),
     (["--mask", "black.png"], "mask must be 1 somewhere in every row"),
     (["--mask", "white.png"], "mask must be 0 somewhere in every row"),
     (["--reference", "grey.png"], "reference must show a subject"),
@@ -282,6 +283,7 @@ def test_the_command_refuses(
     write("small.png", files[:4])
     for name, grey in {"grey": 100, "black": 0, "white": 255}.items():
         write(f"{name}.png", np.full((8, 8), grey))
+    write("cut.png", np.full((8, 8, 4), 255) * (np.arange(8) < 4)[:, None])
     Path("model/config.png").write_text("old")
     before = {path: path.read_bytes() for path in Path().rglob("*.*")}
     options = ["--image", "image.png", *ASK, "--out", "none.png", *changes]

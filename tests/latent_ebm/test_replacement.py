@@ -156,9 +156,14 @@ def test_the_command_refuses(folder: Path, capsys: pytest.CaptureFixture[str]) -
     drawing.save("model")
     subject_of(drawing, torch.ones(2, 8)).save("rex.safetensors")
     Path("link.npz").symlink_to("rex.safetensors")
+    Path("text.png").write_text("text")
     for more, words in (
         (["--prompt", "a dog on grass"], "prompt must have as many tokens as caption"),
         (["--image", "none.png"], "none.png"),
+        (
+            ["--image", "text.png"],
+            "text.png must hold a plain image: cannot identify image file 't",
+        ),
         (["--out", "scene.png"], "must not be written to, for it is read"),
         (["--out", "x.txt"], "--out must end with .png or .npz"),
         (["--subject", "scene.png"], "must hold a subject"),
