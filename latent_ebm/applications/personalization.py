@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from latent_ebm.foreign import check_file, check_tensor, reading
@@ -75,7 +75,7 @@ class Subject:
         told = {"format": FORMAT, "class": self.word, "model": self.model}
         with atomic_path(path) as draft:
             rows = {KEY: self.rows.detach().cpu().contiguous()}
-            save_file(rows, draft, {**told, "times": json.dumps(times)})
+            draft.write_bytes(save(rows, {**told, "times": json.dumps(times)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Subject":

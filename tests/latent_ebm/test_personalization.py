@@ -141,6 +141,19 @@ def test_a_file_keeps_it_to_the_bit(num_refining: int, tmp_path: Path) -> None:
     assert torch.equal(draw(kept, subject=again), draw(model, subject=subject))
 
 
+def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """And nothing is left behind."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"rex\.safetensors"):
+            Subject(torch.ones(9, 8), "dog", "0").save(tmp_path / "rex.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_subject_belongs_to_one_model() -> None:
     model, other = painter(), painter(seed=1)
     subject = learned(model, num_shared=1, num_refining=0)
