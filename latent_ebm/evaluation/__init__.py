@@ -5,19 +5,33 @@ themselves.
 from latent_ebm.evaluation.figures import evaluation_figures
 from latent_ebm.evaluation.held_out import evaluate
 from latent_ebm.evaluation.likelihood_bounds import nll_bracket, prior_log_z
+from latent_ebm.evaluation.meta_evaluation import (
+    Agreement,
+    Contest,
+    contest,
+    differences,
+    meta_evaluate,
+    rater_orders,
+)
 from latent_ebm.evaluation.ranking import Ranking, rank
 from latent_ebm.evaluation.ratings import Rating, rater_shares, win_matrix
 from latent_ebm.evaluation.shares import Share, share_of
 
 __all__ = [
+    "Agreement",
+    "Contest",
     "Ranking",
     "Rating",
     "Share",
+    "contest",
+    "differences",
     "evaluate",
     "evaluation_figures",
+    "meta_evaluate",
     "nll_bracket",
     "prior_log_z",
     "rank",
+    "rater_orders",
     "rater_shares",
     "share_of",
     "win_matrix",
