@@ -68,6 +68,7 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel: zipfile.Zip
         "samplers/py.typed",
         "latent_ebm/py.typed",
         "latent_ebm/detection/report.html",
+        "latent_ebm/evaluation/study.html",
         "latent_ebm/export/web/index.html",
         "latent_ebm/export/web/page.js",
     } <= names

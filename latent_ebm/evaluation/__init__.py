@@ -16,10 +16,13 @@ from latent_ebm.evaluation.meta_evaluation import (
 from latent_ebm.evaluation.ranking import Ranking, rank
 from latent_ebm.evaluation.ratings import Rating, rater_shares, win_matrix
 from latent_ebm.evaluation.shares import Share, share_of
+from latent_ebm.evaluation.studies import QUESTIONS, Pair, export_study, read_ratings
 
 __all__ = [
+    "QUESTIONS",
     "Agreement",
     "Contest",
+    "Pair",
     "Ranking",
     "Rating",
     "Share",
@@ -27,12 +30,14 @@ __all__ = [
     "differences",
     "evaluate",
     "evaluation_figures",
+    "export_study",
     "meta_evaluate",
     "nll_bracket",
     "prior_log_z",
     "rank",
     "rater_orders",
     "rater_shares",
+    "read_ratings",
     "share_of",
     "win_matrix",
 ]
