@@ -3,6 +3,8 @@
 Everything here takes plain tensors, texts and callables, so that it serves any generator.
 """
 
+from latent_ebm.responsibility.assurance import AssuranceSet, Rates
+from latent_ebm.responsibility.filters import AllOf, Classified, Decision, Terms, threshold_for
 from latent_ebm.responsibility.intervals import Interval, share_interval
 from latent_ebm.responsibility.noise_watermark import detect_noise_watermark, watermarked_noise
 from latent_ebm.responsibility.representation import Representation, audit_representation
@@ -10,14 +12,21 @@ from latent_ebm.responsibility.tags import read_tag, write_tagged
 from latent_ebm.responsibility.watermark import detect_watermark, embed_watermark
 
 __all__ = [
+    "AllOf",
+    "AssuranceSet",
+    "Classified",
+    "Decision",
     "Interval",
+    "Rates",
     "Representation",
+    "Terms",
     "audit_representation",
     "detect_noise_watermark",
     "detect_watermark",
     "embed_watermark",
     "read_tag",
     "share_interval",
+    "threshold_for",
     "watermarked_noise",
     "write_tagged",
 ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from latent_ebm.text import fold
+from latent_ebm.text import TermSearch, fold
 from latent_ebm.text.folding import HOMOGLYPHS
 
 
@@ -35,5 +35,51 @@ def test_a_match_leads_back_to_the_characters_that_were_written() -> None:
 
 
 def test_homoglyphs_are_letters_of_no_latin_word() -> None:
-    assert not any(chr(point).isascii() for point in HOMOGLYPHS)
-    assert all(len(latin) == 1 and latin.isascii() for latin in HOMOGLYPHS.values())
+    for table in HOMOGLYPHS:
+        assert not any(chr(point).isascii() for point in table)
+        assert all(len(latin) == 1 and latin.isascii() for latin in table.values())
+
+
+def test_letters_of_other_scripts_stay_apart() -> None:
+    assert fold("が").text == fold("か\u3099").text != fold("か").text
+    assert fold("каша").text == fold("Каша").text
+
+
+DISGUISES = ["BOMB!", "a b0mb", "b.o.m.b", "b\u043emb", "the bo\u0301mb", "ｂｏｍｂ"]
+
+
+@pytest.mark.parametrize("text", DISGUISES)
+def test_a_term_is_found_in_disguise_and_where_it_was_written(text: str) -> None:
+    found = TermSearch(["bomb"])(text)
+    assert found is not None
+    assert found.name == "term 'bomb'"
+    written = text[slice(*found.span)]
+    assert written in text
+    assert TermSearch(["bomb"])(written) is not None
+    assert TermSearch(["bomb"])(text.replace(written, "")) is None
+
+
+@pytest.mark.parametrize("text", ["bombastic", "a bo mbo", "8086", "", "b o m"])
+def test_a_term_is_not_found_in_other_words(text: str) -> None:
+    assert TermSearch(["bomb", "bob"])(text) is None
+
+
+def test_phrases_and_patterns_are_found() -> None:
+    assert TermSearch(["no entry"])("No,  ENTRY") == ("term 'no entry'", (0, 10))
+    assert TermSearch(patterns=[r"\d{3}"])("é 123") == (r"pattern '\\d{3}'", (2, 5))
+    assert TermSearch(["\u80a1"])("a\u80a1b") is not None  # scripts without spaces
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "must hold an entry, got none"),
+        ({"terms": "bomb"}, "terms must be a list"),
+        ({"terms": ["!"]}, "letters or digits, got '!'"),
+        ({"patterns": ["("]}, "patterns must be regular expressions"),
+        ({"patterns": ["a*"]}, "must not match the empty text"),
+    ],
+)
+def test_other_terms_are_refused(arguments: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TermSearch(**arguments)
