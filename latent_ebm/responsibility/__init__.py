@@ -6,6 +6,13 @@ Everything here takes plain tensors, texts and callables, so that it serves any 
 from latent_ebm.responsibility.assurance import AssuranceSet, Rates
 from latent_ebm.responsibility.filters import AllOf, Classified, Decision, Terms, threshold_for
 from latent_ebm.responsibility.intervals import Interval, share_interval
+from latent_ebm.responsibility.memorisation import (
+    Canaries,
+    copy_p_values,
+    image_distance,
+    neighbour_ratio,
+    text_difference,
+)
 from latent_ebm.responsibility.noise_watermark import detect_noise_watermark, watermarked_noise
 from latent_ebm.responsibility.representation import Representation, audit_representation
 from latent_ebm.responsibility.tags import read_tag, write_tagged
@@ -14,6 +21,7 @@ from latent_ebm.responsibility.watermark import detect_watermark, embed_watermar
 __all__ = [
     "AllOf",
     "AssuranceSet",
+    "Canaries",
     "Classified",
     "Decision",
     "Interval",
@@ -21,11 +29,15 @@ __all__ = [
     "Representation",
     "Terms",
     "audit_representation",
+    "copy_p_values",
     "detect_noise_watermark",
     "detect_watermark",
     "embed_watermark",
+    "image_distance",
+    "neighbour_ratio",
     "read_tag",
     "share_interval",
+    "text_difference",
     "threshold_for",
     "watermarked_noise",
     "write_tagged",

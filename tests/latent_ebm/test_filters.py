@@ -85,8 +85,8 @@ def test_rates_count_both_failures() -> None:
 
 @pytest.mark.parametrize(
     "read",
-    [list, iter, lambda s: s[0], len, lambda s: next(iter(DataLoader(s))), copy.copy, copy.deepcopy, pickle.dumps, vars,
-     lambda s: torch.save(s, "x.pt"), lambda s: "a bomb" in s],
+    [list, iter, lambda s: s[0], len, lambda s: next(iter(DataLoader(s))), copy.copy,
+     copy.deepcopy, pickle.dumps, vars, lambda s: torch.save(s, "x.pt"), lambda s: "a bomb" in s],
 )  # fmt: skip
 def test_an_assurance_set_gives_out_no_rows(
     read: Callable[[object], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
