@@ -2,38 +2,49 @@
 
 The table is ``captions.csv``, with the columns ``file`` and ``caption``, or ``captions.jsonl``,
 with an object ``{"file": ..., "caption": ...}`` per line. Files are named relative to the folder.
+A third entry, ``weight``, says how often a training row is drawn, compared to the others.
 """
 
 import csv
 import json
 import reprlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 from latent_ebm.data.base import DataModule, Pair, make_generator
-from latent_ebm.data.captioned import CaptionedSet
+from latent_ebm.data.captioned import CaptionedSet, EpochOrder
 from latent_ebm.data.images import decode
 from latent_ebm.files.images import SUFFIXES, find_images
 from latent_ebm.files.limits import MAX_ENTRIES
 from latent_ebm.foreign import check_file, reading
 from latent_ebm.text import Tokenizer, WordTokenizer
 from latent_ebm.text.tokenizer import check_prompt, split_words
-from samplers.checks import check_counts, check_kind
+from samplers.checks import check_counts, check_kind, check_numbers
 
 TABLES, COLUMNS = ("captions.csv", "captions.jsonl"), ("file", "caption")
+WEIGHT, SUFFIX = "weight", (".csv", ".jsonl")
 MAX_TABLE = 2**28  # bytes
 MAX_WORDS = 256  # of a caption, unless a tokenizer is given: a batch is as wide as the longest
 HELD_SHARE = 0.1  # of the images, for validation and for test
 
 
-def find_table(folder: Path) -> Path:
-    """The table of captions of ``folder``.
+class Line(NamedTuple):
+    """A row of a table of captions; ``weight`` is None if the table has no weights."""
 
-    Raises ``FileNotFoundError`` if there is none, ``ValueError`` if there are two or it is large.
+    file: str
+    caption: str
+    weight: float | None
+
+
+def find_table(folder: Path) -> Path:
+    """The table of captions in ``folder``. Raises ``FileNotFoundError`` if there is none, and
+    ``ValueError`` if there are two.
     """
     found = [folder / name for name in TABLES if (folder / name).is_file()]
     if not found:
@@ -41,13 +52,18 @@ def find_table(folder: Path) -> Path:
         raise FileNotFoundError(f"{rule}, got {str(folder)!r}")
     if len(found) > 1:
         raise ValueError(f"{folder} must hold one table of captions, got {' and '.join(TABLES)}")
-    if (size := found[0].stat().st_size) > MAX_TABLE:
-        raise ValueError(f"{found[0]} must have at most {MAX_TABLE:,} bytes, got {size:,}")
-    return check_file(found[0])
+    return found[0]
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a table of captions. Raises ``ValueError`` unless all have a file and a caption."""
+def read_table(path: Path) -> list[Line]:
+    """Rows of a table of captions. Raises ``ValueError`` if the file is large, unless all rows
+    have a file and a caption, and unless all or none have a positive weight.
+    """
+    check_file(path, "a table of captions")
+    if path.suffix not in SUFFIX:
+        raise ValueError(f"table must end in {' or '.join(SUFFIX)}, got {str(path)!r}")
+    if (size := path.stat().st_size) > MAX_TABLE:
+        raise ValueError(f"{path} must have at most {MAX_TABLE:,} bytes, got {size:,}")
     what = "a file and a caption per row"
     with reading(path, what), path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.DictReader(file, strict=True) if path.suffix == ".csv" else objects(file)
@@ -56,10 +72,26 @@ def read_table(path: Path) -> list[dict[str, str]]:
             for name in COLUMNS:
                 if not isinstance(row.get(name), str) or not row[name].strip():
                     raise ValueError(f"row {number} has no {name}")
-            rows.append({name: row[name].strip() for name in COLUMNS})
+            rows.append(Line(row["file"].strip(), row["caption"].strip(), as_weight(row, number)))
         if not rows:
             raise ValueError("it has no rows")
+        without = [number for number, row in enumerate(rows, 1) if row.weight is None]
+        if 0 < len(without) < len(rows):
+            raise ValueError(f"row {without[0]} has no {WEIGHT}, but others have one")
     return rows
+
+
+def as_weight(row: Mapping[str, object], number: int) -> float | None:
+    """The weight of a row; None if there is none. Raises ``ValueError`` unless it is positive."""
+    value = row.get(WEIGHT)
+    if value is None or value == "":
+        return None
+    try:
+        weight = float(value) if isinstance(value, str) else value
+    except ValueError:
+        weight = value
+    check_numbers(f"row {number}", "positive", weight=weight)
+    return float(str(weight))
 
 
 def objects(lines: Iterable[str]) -> Iterable[dict[str, str]]:
@@ -74,15 +106,19 @@ def objects(lines: Iterable[str]) -> Iterable[dict[str, str]]:
             yield row
 
 
-def read_captions(folder: Path) -> tuple[list[Path], list[str]]:
-    """Images of ``folder`` and their captions, in the order of the table.
+def read_captions(
+    folder: Path, table: Path | None = None
+) -> tuple[list[Path], list[str], Tensor | None]:
+    """Images of ``folder``, their captions, and their weights (n,) if there are any, in the order
+    of ``table``; None: the table in the folder.
 
-    Warns of images without a caption. Raises ``ValueError`` if an image is missing, named twice or
-    outside of the folder, or if a caption holds control characters.
+    Warns of images without a caption, unless ``table`` is given. Raises ``ValueError`` if an image
+    is missing, named twice or outside of the folder, or if a caption holds control characters.
     """
-    table = find_table(folder)
+    chosen = table is not None
+    table = table if chosen else find_table(folder)
     rows = read_table(table)
-    names = [str(PurePosixPath(row["file"])) for row in rows]
+    names = [str(PurePosixPath(row.file)) for row in rows]
     first: dict[str, int] = {}
     for number, (name, row) in enumerate(zip(names, rows, strict=True), 1):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -91,13 +127,22 @@ def read_captions(folder: Path) -> tuple[list[Path], list[str]]:
             raise ValueError(
                 f"{table} must name every image once, got {name!r} in rows {before} and {number}"
             )
-        check_prompt(f"the caption of {name!r} in {table}", row["caption"])
-    check_images(folder, table, names)
-    return [folder / name for name in names], [row["caption"] for row in rows]
+        check_prompt(f"the caption of {name!r} in {table}", row.caption)
+    left = check_images(folder, table, names)
+    if left and not chosen:
+        warnings.warn(f"{left} images of {folder} have no caption and are left out", stacklevel=2)
+    weights = torch.tensor([row.weight for row in rows if row.weight is not None])
+    return (
+        [folder / name for name in names],
+        [row.caption for row in rows],
+        weights if len(weights) else None,
+    )
 
 
-def check_images(folder: Path, table: Path, names: Sequence[str]) -> None:
-    """Raise ``ValueError`` for ``names`` that are no images of ``folder``; warn of others."""
+def check_images(folder: Path, table: Path, names: Sequence[str]) -> int:
+    """The number of images of ``folder`` that are not among ``names``. Raises ``ValueError`` for
+    ``names`` that are no images of it.
+    """
     present = {path.relative_to(folder).as_posix() for path in find_images(folder)}
     if odd := [name for name in names if name not in present and (folder / name).is_file()]:
         raise ValueError(f"{table} must name images ({', '.join(SUFFIXES)}), got {odd[0]!r}")
@@ -106,16 +151,23 @@ def check_images(folder: Path, table: Path, names: Sequence[str]) -> None:
             f"{table} must name images that exist: {len(missing)} of {len(names)} do not, the "
             f"first {missing[0]!r}"
         )
-    if left := len(present - set(names)):
-        warnings.warn(f"{left} images of {folder} have no caption and are left out", stacklevel=2)
+    return len(present - set(names))
 
 
 class CaptionedImageSet(CaptionedSet):
-    """Pictures ``x`` (n, 3, side, side), and the caption of each."""
+    """Pictures ``x`` (n, 3, side, side), the caption of each, and their ``weights`` (n,), if
+    there are any.
+    """
 
-    def __init__(self, x: Tensor, texts: Sequence[str], tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        texts: Sequence[str],
+        tokenizer: Tokenizer,
+        weights: Tensor | None = None,
+    ) -> None:
         super().__init__(x)
-        self.texts, self.tokenizer = list(texts), tokenizer
+        self.texts, self.tokenizer, self.weights = list(texts), tokenizer, weights
 
     def rows(self, index: Sequence[int]) -> tuple[Tensor, list[str]]:
         return self.x[torch.as_tensor(index)], [self.texts[i] for i in index]
@@ -125,7 +177,9 @@ class CaptionedImages(DataModule):
     """Your own images (3, size, size) in [-1, 1]; batches carry the ``tokens`` of their captions.
 
     The folder holds the images, also in subfolders, and a table of captions: ``captions.csv`` with
-    the columns ``file`` and ``caption``, or ``captions.jsonl`` with such an object per line.
+    the columns ``file`` and ``caption``, or ``captions.jsonl`` with such an object per line. If it
+    has a ``weight`` per row, as those that ``latent_ebm.data.curation`` writes, training rows are
+    drawn in proportion to it, with replacement.
 
     Args:
         path: The folder.
@@ -136,6 +190,7 @@ class CaptionedImages(DataModule):
         num_test: Number of images for test; null: a tenth.
         seed: Decides the order and the split.
         max_entries: Largest number of pixel values that are decoded.
+        table: The table of captions, if it is elsewhere; null: the one in the folder.
 
     Raises:
         ValueError: For numbers out of range.
@@ -155,6 +210,7 @@ class CaptionedImages(DataModule):
         num_test: int | None = None,
         seed: int = 0,
         max_entries: int = MAX_ENTRIES,
+        table: str | None = None,
     ) -> None:
         super().__init__(batch_size, seed)
         given = {"size": size, "num_val": num_val, "num_test": num_test}
@@ -164,6 +220,7 @@ class CaptionedImages(DataModule):
             check_kind(self, Tokenizer, tokenizer=tokenizer)
         self.path, self.size, self.tokenizer = path, size, tokenizer
         self.num_val, self.num_test, self.max_entries = num_val, num_test, max_entries
+        self.table = table
 
     @property
     def folder(self) -> Path:
@@ -172,7 +229,7 @@ class CaptionedImages(DataModule):
 
     @property
     def files(self) -> list[Path]:
-        return [self.folder]
+        return [self.folder, *([] if self.table is None else [Path(self.table).expanduser()])]
 
     def load(self) -> tuple[Pair, Pair, Pair]:
         self.setup()
@@ -182,17 +239,28 @@ class CaptionedImages(DataModule):
         """Read, check and split everything, once."""
         if hasattr(self, "test"):
             return
-        paths, texts = read_captions(self.folder)
+        table = None if self.table is None else Path(self.table).expanduser()
+        paths, texts, weights = read_captions(self.folder, table)
         parts = self.split(len(paths))
         tokenizer = self.tokenizer or vocabulary(texts)
         tokenizer(texts)  # a caption that it refuses is refused before training
         x = decode(paths, self.size, self.max_entries)
         self.tokenizer = tokenizer
         self.train, self.val, self.test = (
-            CaptionedImageSet(x[rows], [texts[i] for i in rows.tolist()], tokenizer)
+            CaptionedImageSet(
+                x[rows],
+                [texts[i] for i in rows.tolist()],
+                tokenizer,
+                None if weights is None else weights[rows],
+            )
             for rows in parts
         )
         super().setup(stage)
+
+    def order(self, processes: int, rank: int, seed: int) -> DistributedSampler[int]:
+        if self.train.weights is None:
+            return super().order(processes, rank, seed)
+        return EpochOrder(self.train, processes, rank, seed, self.train.weights)
 
     def split(self, num: int) -> tuple[Tensor, Tensor, Tensor]:
         """Positions of training, validation and test images among ``num``."""
