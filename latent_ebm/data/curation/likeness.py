@@ -140,7 +140,17 @@ def hash_bits(image: Tensor) -> Prints:
 
 def colours(image: Tensor) -> Prints:
     """Colours of an image (3, H, W) at 8 x 8 pixels, (192,)."""
-    return adaptive_avg_pool2d(image, LOW).add(1).mul(127.5).round().byte().flatten().cpu().numpy()
+    return (
+        adaptive_avg_pool2d(image, LOW)
+        .add(1)
+        .mul(127.5)
+        .round()
+        .clamp(0, 255)
+        .byte()
+        .flatten()
+        .cpu()
+        .numpy()
+    )
 
 
 def pairs_above(vectors: Tensor, least: float) -> Iterator[Pairs]:

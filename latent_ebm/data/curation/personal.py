@@ -1,7 +1,8 @@
 """Personal data in captions: addresses of e-mail, phone numbers, numbers of payment cards.
 
-The rules are patterns. They find data that are written in common forms, and no names and postal
-addresses. Reasons say what was found and never repeat it.
+The rules are patterns. They find data that are written in common forms. They do not find names,
+postal addresses, and local phone numbers of seven digits. Reasons say what was found and never
+repeat it.
 """
 
 import re
@@ -12,19 +13,24 @@ from dataclasses import dataclass
 from latent_ebm.data.curation.base import Filter, Row, drop_where
 
 AT, DOT = r"(?:@|\s*[\[({]\s*at\s*[\])}]\s*)", r"(?:\.|\s*[\[({]\s*dot\s*[\])}]\s*)"
-EMAIL = re.compile(rf"[\w.+-]*\w{AT}\w[\w-]*(?:{DOT}[\w-]+)*{DOT}[a-z]{{2,}}\b", re.IGNORECASE)
-CARD = re.compile(r"(?<![\w.,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![ -]?\w)")
+EMAIL = re.compile(
+    rf"(?<![\w.+-])[\w.+-]*\w{AT}\w[\w-]*(?:{DOT}[\w-]+)*{DOT}[a-z]{{2,}}\b", re.IGNORECASE
+)
+CARD = re.compile(r"(?<!\w)(?<!\d[ .,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![ -]?\d)(?!\w)")
 GAP = r"[ ./-]{1,2}"
 PHONE = re.compile(
-    rf"(?<![\w.,/-])(?:"
-    rf"(?:\+|00)[1-9]\d{{0,3}}(?:{GAP}?\(?\d{{1,5}}\)?){{2,6}}"  # international
-    rf"|\(0?\d{{2,4}}\)(?:{GAP}?\d{{2,8}}){{1,4}}"  # an area code in brackets
+    rf"(?<!\w)(?<!\d[.,/-])(?:"
+    rf"(?:\+|00)[1-9]\d{{0,3}}(?:(?:{GAP})?\(?\d{{1,5}}\)?){{2,6}}"  # international
+    rf"|\(0?\d{{2,4}}\)(?:(?:{GAP})?\d{{2,8}}){{1,4}}"  # an area code in brackets
     rf"|0\d{{1,5}}(?:{GAP}\d{{2,8}}){{1,4}}"  # an area code with its zero
     rf"|0[1-9]\d{{8,9}}"  # the same without gaps
-    rf"|(?:1{GAP})?\d{{3}}([ .-])\d{{3}}\1\d{{4}}"  # North America
+    rf"|(?:1{GAP})?[2-9]\d{{2}}([ .-])[2-9]\d{{2}}\1\d{{4}}"  # North America
     rf")(?![\w%]|[.,]\d)"
 )
-DATE = re.compile(r"\d{1,2}([./ -])\d{1,2}\1\d{2,4}|\d{4}([./ -])\d{1,2}\2\d{1,2}")
+DATE = re.compile(  # also a range of times
+    r"\d{1,2}([./ -])\d{1,2}\1\d{2,4}|\d{4}([./ -])\d{1,2}\2\d{1,2}"
+    r"|\d{1,2}\.\d{2} ?- ?\d{1,2}\.\d{2}"
+)
 DIGITS = (8, 15)  # of a phone number, by ITU-T E.164
 
 
@@ -54,9 +60,9 @@ def has_card(text: str) -> bool:
 
 def has_phone(text: str) -> bool:
     """Whether ``text`` holds a phone number: with a country code, or in a common national form. A
-    date is none.
+    date is none, and a number as long as that of a card is none.
     """
-    found = (match[0] for match in PHONE.finditer(text))
+    found = (match[0] for match in PHONE.finditer(CARD.sub("card", text)))
     return any(
         DIGITS[0] <= len(only_digits(number)) <= DIGITS[1] and not DATE.fullmatch(number)
         for number in found
