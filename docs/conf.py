@@ -62,7 +62,7 @@ def packages() -> list[str]:
     for name in found.copy():
         path = importlib.import_module(name).__path__
         found += [m.name for m in pkgutil.iter_modules(path, f"{name}.") if m.ispkg]
-    return found
+    return [*found, "latent_ebm.data.curation"]
 
 
 def home(package: str, name: str) -> str:

@@ -58,6 +58,17 @@ def conditions(names: dict[str, Any]) -> None:
     assert (judge.predict(names["images_of_3"].flatten(1).numpy()) == 3).mean() > 0.7
 
 
+def curate_captioned_images(names: dict[str, Any]) -> None:
+    dropped = {d.name: d.filter for d in names["report"].decisions if d.filter}
+    steps = ["Sharpness", "Terms", "PersonalData", "Copies"]
+    assert dropped == dict(zip(["42.png", "43.png", "44.png", "45.png"], steps, strict=True))
+    weights = [d.weight for d in names["report"].kept]
+    assert weights == [0.5] * 10 + [1.0] * 22 + [0.5] * 10
+    assert names["batch"].x.shape == (8, 3, 64, 64)
+    assert {"ImageScore", "Short"} & {d.filter for d in names["strict"].decisions}
+    assert sum("drawing" in d.caption for d in names["mixed"].kept) > 2
+
+
 def draw_in_few_steps(names: dict[str, Any]) -> None:
     assert names["images"].shape == (4, 3, 16, 16)
     assert names["model"].weights == (1.0, 4.0)
@@ -102,6 +113,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
     "conditions": conditions,
+    "curate_captioned_images": curate_captioned_images,
     "draw_in_few_steps": draw_in_few_steps,
     "edit_a_picture": edit_a_picture,
     "inpaint_a_subject": inpaint_a_subject,

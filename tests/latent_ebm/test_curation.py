@@ -240,7 +240,7 @@ def folder(rows: list[Row], tmp_path: Path) -> Path:
     place.mkdir()
     lines = []
     for row in rows[:30]:
-        if len(row.source) == 3:
+        if row.name != "empty":
             name = row.name.removesuffix(".png") + ".png"
             picture(row.image).save(place / name)
             lines.append({"file": name, "caption": row.caption})

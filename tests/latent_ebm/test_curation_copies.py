@@ -190,7 +190,7 @@ def test_a_row_that_a_filter_drops_is_no_first_copy(shapes: Tensor) -> None:
     ("make", "message"),
     [
         (lambda: Perceptual(-1), r"Perceptual: distance must be an integer >= 0, got -1"),
-        (lambda: Perceptual(colour=0.5), r"Perceptual: colour must be an integer >= 0"),
+        (lambda: Perceptual(colour=-2), r"Perceptual: colour must be an integer >= 0"),
         (lambda: Features(torch.stack, 2), r"Features: cosine must be in \(0, 1\], got 2"),
     ],
 )

@@ -22,7 +22,6 @@ from latent_ebm.data.curation import (
     Size,
     Templates,
     Terms,
-    fold,
     luhn,
     noise_level,
     sharpness,
@@ -177,7 +176,7 @@ SAFE = [
 
 
 def test_terms_are_found_in_disguise_and_nowhere_else() -> None:
-    judge = Terms(["bomb", "hate speech", "kill", "\u7206\u5f3e"], [r"\bweapon\d+"])
+    judge = Terms([" bomb ", "hate speech", "kill", "\u7206\u5f3e"], [r"\bweapon\d+"])
     assert refused(judge, UNSAFE) == UNSAFE
     assert refused(judge, SAFE) == []
     assert refused(Terms(["as"]), ["45 cats", "a5 cats", "a s"]) == ["a5 cats"]
@@ -187,21 +186,6 @@ def test_terms_are_found_in_disguise_and_nowhere_else() -> None:
 def test_the_reason_names_the_term() -> None:
     row = Row("a", "a b0mb", GREY)
     assert Terms(["kill", "Bomb"])([row]) == ["term 'Bomb'"]
-
-
-@pytest.mark.parametrize(
-    ("text", "folded"),
-    [
-        ("\u0410\u0412\u0421 \u039d\u03bd", "abc nv"),
-        ("Stra\u00dfe", "strasse"),
-        ("\u00c5ngstr\u00f6m", "angstrom"),
-        ("a \t b", "a b"),
-        ("\ud55c\uad6d", "\ud55c\uad6d"),
-        ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u093f\u0928\u094d\u0926\u0940"),
-    ],
-)
-def test_folding(text: str, folded: str) -> None:
-    assert fold(text) == folded == fold(folded)
 
 
 PRIVATE = {

@@ -10,7 +10,7 @@ from latent_ebm.data.curation.personal import PersonalData, luhn
 from latent_ebm.data.curation.quality import Noise, Sharpness, Size, noise_level, sharpness
 from latent_ebm.data.curation.recaption import Mixture, Templates
 from latent_ebm.data.curation.scores import CaptionScore, ImageScore
-from latent_ebm.data.curation.terms import Terms, fold
+from latent_ebm.data.curation.terms import Terms
 
 __all__ = [
     "CaptionScore",
@@ -34,7 +34,6 @@ __all__ = [
     "Terms",
     "clusters",
     "curate",
-    "fold",
     "folder_rows",
     "luhn",
     "noise_level",
