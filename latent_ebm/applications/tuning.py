@@ -58,13 +58,7 @@ def tune(
         ValueError: For images, masks, words or numbers that do not fit, and for a model that has
             learned its guidance or is no diffusion model.
     """
-    check_kind("tune", TextToImage, model=model)
-    denoiser = model.denoiser
-    if model.weights is not None or not isinstance(denoiser, Preconditioned):
-        raise ValueError(
-            "model must be a diffusion model that is guided from outside, got a student with "
-            f"{type(denoiser).__name__}"
-        )
+    denoiser = denoiser_of(model)
     check_numbers("tune", "positive", lr=lr)
     check_images(images, model, masks)
     subject = SubjectConditioner(model.conditioner, num_rows)
@@ -91,6 +85,19 @@ def tune(
             parameter.requires_grad_(True)
     times = model.sampler.times(x)[:-1].cpu() if num_refining else None
     return Subject(rule.subject.cpu(), word, model_digest(model.conditioner, denoiser), times)
+
+
+def denoiser_of(model: TextToImage) -> Preconditioned:
+    """The denoiser of ``model``. Raises ``ValueError`` unless it is a diffusion model without
+    learned guidance.
+    """
+    check_kind("tune", TextToImage, model=model)
+    if model.weights is not None or not isinstance(model.denoiser, Preconditioned):
+        raise ValueError(
+            "model must be a diffusion model that is guided from outside, got a student with "
+            f"{type(model.denoiser).__name__}"
+        )
+    return model.denoiser
 
 
 def batches(x: Tensor, masks: Tensor | None, tokens: Tensor) -> Iterator[Batch]:
@@ -131,8 +138,8 @@ def check_images(images: Tensor, model: TextToImage, masks: Tensor | None) -> No
     dtype = like(model.denoiser).dtype
     if images.shape[1:] != model.shape or not len(images) or images.dtype != dtype:
         raise ValueError(
-            f"images must be {dtype} of shape (n, *{model.shape}), as the model draws, and be at "
-            f"least one, got {images.dtype} of shape {tuple(images.shape)}"
+            f"images must be {dtype} of shape (n, {', '.join(map(str, model.shape))}), as the "
+            f"model draws, and be at least one, got {images.dtype} of shape {tuple(images.shape)}"
         )
     check_finite("images", images)
     if float(images.abs().max()) > 1:

@@ -71,11 +71,7 @@ def replace(
             token that there is not.
     """
     check_kind("replace", Mapping, maps=maps)
-    if isinstance(tokens, str) or not isinstance(tokens, Sequence):
-        raise ValueError(f"tokens must be a list of places, got {tokens!r}")
-    for token in tokens:
-        if not is_whole(token):
-            raise ValueError(f"tokens must be integers, got {token!r}")
+    check_places(tokens)
     rest = {name: iter(calls) for name, calls in maps.items()}
 
     def put(name: str) -> Watch:
@@ -98,6 +94,15 @@ def replace(
 
     with watching(network, put):
         yield
+
+
+def check_places(tokens: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless ``tokens`` are integers."""
+    if isinstance(tokens, str) or not isinstance(tokens, Sequence):
+        raise ValueError(f"tokens must be a list of places, got {tokens!r}")
+    for token in tokens:
+        if not is_whole(token):
+            raise ValueError(f"tokens must be integers, got {token!r}")
 
 
 def own(tokens: Sequence[int], weights: Tensor) -> Tensor:

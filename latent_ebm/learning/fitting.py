@@ -95,11 +95,11 @@ def fit_batches(
     """
     check_counts("fit_batches", num_steps=num_steps)
     bar = None if purpose is None else Bar(num_steps, purpose)
-    device = next(rule.parameters()).device
+    device, drawn = next(rule.parameters()).device, iter(batches)  # Lightning looks into lists
     with warnings.catch_warnings():  # trained parts that a rule holds fixed are in this mode
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         trainer = make_trainer(num_steps, bar, device=device, limit_val_batches=0)
-        trainer.fit(rule, batches, batches)
+        trainer.fit(rule, drawn, drawn)
     rule.to(device)  # Lightning leaves it on the CPU
 
 

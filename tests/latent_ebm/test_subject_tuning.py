@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from latent_ebm.autoencoders import PatchPCA
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.denoisers import Preconditioned
-from latent_ebm.learning import SubjectTuning
+from latent_ebm.learning import SubjectTuning, fit_batches
 from latent_ebm.learning.subject_tuning import log_snr_at
 from latent_ebm.networks import MobileUNet
 from latent_ebm.text import SubjectConditioner, TextConditioner, TextTransformer, WordTokenizer
@@ -86,6 +86,14 @@ def fit(tuning: SubjectTuning, given: Batch, *callbacks: Callback) -> None:
     options = {**QUIET, "limit_val_batches": 0}
     trainer = Trainer(max_steps=tuning.num_steps, callbacks=list(callbacks), **options)
     trainer.fit(tuning, loader, loader)
+
+
+def test_batches_in_a_list_train() -> None:
+    tuning = rule(num_shared=2)
+    before = tuning.subject
+    fit_batches(tuning, [batch(), batch()], tuning.num_steps)
+    assert tuning.global_step == 2
+    assert not torch.equal(tuning.subject, before)
 
 
 def test_what_the_mask_hides_has_no_gradient() -> None:
