@@ -217,7 +217,7 @@ def images(**changes: Any) -> dict[str, Any]:
 
 
 WRONG = [
-    (images(images=torch.zeros(2, 3, 5, 4)), r"images must be .* of shape \(n, \*\(3, 4, 4\)\)"),
+    (images(images=torch.zeros(2, 3, 5, 4)), r"images must be .* of shape \(n, 3, 4, 4\)"),
     (images(images=torch.zeros(0, 3, 4, 4)), "and be at least one"),
     (images(images=torch.full((2, 3, 4, 4), 2.0)), r"images must lie in \[-1, 1\]"),
     (images(masks=torch.ones(1, 1, 4, 4)), "masks must be one per image, got 1 of 2"),
