@@ -74,6 +74,7 @@ class SubjectInpainting(LearningRule):
         super().__init__(optimizer, scheduler, latents)
         check_kind(self, Preconditioned, denoiser=denoiser)
         check_kind(self, TextConditioner, conditioner=conditioner)
+        check_kind(self, ReverseSampler, reverse=reverse)
         check_noise(noise, log_snr, denoiser.schedule.log_snr_range)
         check_numbers(self, "in [0, 1]", dropout=dropout)
         check_numbers(self, "non-negative", regularization=regularization)

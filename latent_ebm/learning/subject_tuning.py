@@ -76,6 +76,8 @@ class SubjectTuning(LearningRule):
     ) -> None:
         super().__init__(optimizer, scheduler, latents)
         check_kind(self, SubjectConditioner, conditioner=conditioner)
+        check_kind(self, Preconditioned, denoiser=denoiser)
+        check_kind(self, ReverseSampler, reverse=reverse)
         check_counts(self, num_shared=num_shared)
         check_counts(self, least=0, num_refining=num_refining)
         check_numbers(self, "non-negative", regularization=regularization, model_lr=model_lr or 0)

@@ -262,3 +262,5 @@ def test_missing_entries_and_other_networks_are_refused() -> None:
         SubjectInpainting(learner.denoiser, *parts, regularization=-1.0)
     with pytest.raises(ValueError, match="reverse must have the schedule"):
         SubjectInpainting(learner.denoiser, DDIM(VPCosine(), 3), *parts[1:])
+    with pytest.raises(ValueError, match="reverse must be a ReverseSampler, got None"):
+        SubjectInpainting(learner.denoiser, None, *parts[1:])  # pyright: ignore

@@ -262,6 +262,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: rule(num_shared=0), "num_shared must be an integer >= 1"),
     (lambda: rule(num_refining=-1), "num_refining must be an integer >= 0"),
     (lambda: rule(model_lr=-1e-3), "model_lr must be finite and non-negative"),
+    (lambda: rule(reverse=None), "reverse must be a ReverseSampler, got None"),
+    (lambda: rule(denoiser="a"), "denoiser must be a Preconditioned, got 'a'"),
     (lambda: rule(reverse=DDIM(VPCosine(-3.0), 2)), "reverse must have the schedule"),
     (lambda: rule(conditioner=conditioner().conditioner), "conditioner must be a SubjectCond"),
     (
