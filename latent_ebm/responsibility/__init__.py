@@ -4,6 +4,7 @@ Everything here takes plain tensors, texts and callables, so that it serves any 
 """
 
 from latent_ebm.responsibility.assurance import AssuranceSet, Rates
+from latent_ebm.responsibility.cards import model_card
 from latent_ebm.responsibility.filters import AllOf, Classified, Decision, Terms, threshold_for
 from latent_ebm.responsibility.intervals import Interval, share_interval
 from latent_ebm.responsibility.memorisation import (
@@ -34,6 +35,7 @@ __all__ = [
     "detect_watermark",
     "embed_watermark",
     "image_distance",
+    "model_card",
     "neighbour_ratio",
     "read_tag",
     "share_interval",
