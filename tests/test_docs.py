@@ -108,10 +108,23 @@ def teach_a_subject(names: dict[str, Any]) -> None:
     assert names["masks"].mean((1, 2, 3)).min() > 0.02
 
 
+def before_release(names: dict[str, Any]) -> None:
+    assert names["found"].double().mean() > 0.95
+    assert (names["p_noise"] < 1e-6).all()
+    assert names["shares"]["red"].estimate > 0.4
+    assert names["alone"].estimate == pytest.approx(1 / 3)
+    assert names["distance"].low > 0
+    assert names["decision"].span == (2, 6)
+    assert tuple(rate.estimate for rate in names["rates"]) == (0.5, 0.5)
+    assert (names["p_copy"] < 0.05).all()
+    assert len(names["images"]) == len(names["prompts"]) == 111
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "student": student,
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
+    "before_release": before_release,
     "conditions": conditions,
     "curate_captioned_images": curate_captioned_images,
     "draw_in_few_steps": draw_in_few_steps,
