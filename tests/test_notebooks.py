@@ -26,8 +26,11 @@ def code_cells(path: Path) -> list[nbformat.NotebookNode]:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem[:2] for path in FILES] == [f"{k:02d}" for k in range(1, len(FILES) + 1)]
-    assert len(FILES) >= 7
+    """Their numbers are different, and rise from 01; one that is not written yet is left out."""
+    numbers = [int(path.stem[:2]) for path in FILES]
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] == 1
+    assert len(FILES) >= 10
 
 
 @pytest.mark.cpu
