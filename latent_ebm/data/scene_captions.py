@@ -80,14 +80,14 @@ def relation(scene: Scene) -> tuple[int, str, int] | None:
         return None
     groups = [[p for p in scene.objects if p.glyph == kind] for kind in kinds]
     for (a, b), (first, second) in zip(((0, 1), (1, 0)), (groups, groups[::-1]), strict=True):
-        if _before(first, second, "left"):
+        if before(first, second, "left"):
             return kinds[a], "left of", kinds[b]
-        if _before(first, second, "top"):
+        if before(first, second, "top"):
             return kinds[a], "above", kinds[b]
     return None
 
 
-def _before(first: Sequence[Placed], second: Sequence[Placed], axis: str) -> bool:
+def before(first: Sequence[Placed], second: Sequence[Placed], axis: str) -> bool:
     """Whether every box of ``first`` ends where those of ``second`` begin, or before."""
     end = max(getattr(placed, axis) + placed.size for placed in first)
     return end <= min(getattr(placed, axis) for placed in second)

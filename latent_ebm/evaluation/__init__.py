@@ -13,6 +13,14 @@ from latent_ebm.evaluation.meta_evaluation import (
     meta_evaluate,
     rater_orders,
 )
+from latent_ebm.evaluation.questions import (
+    Alignment,
+    Question,
+    align_by_questions,
+    counting_accuracy,
+    glyph_questions,
+    scene_questions,
+)
 from latent_ebm.evaluation.ranking import Ranking, rank
 from latent_ebm.evaluation.ratings import Rating, rater_shares, win_matrix
 from latent_ebm.evaluation.shares import Share, share_of
@@ -21,16 +29,21 @@ from latent_ebm.evaluation.studies import QUESTIONS, Pair, export_study, read_ra
 __all__ = [
     "QUESTIONS",
     "Agreement",
+    "Alignment",
     "Contest",
     "Pair",
+    "Question",
     "Ranking",
     "Rating",
     "Share",
+    "align_by_questions",
     "contest",
+    "counting_accuracy",
     "differences",
     "evaluate",
     "evaluation_figures",
     "export_study",
+    "glyph_questions",
     "meta_evaluate",
     "nll_bracket",
     "prior_log_z",
@@ -38,6 +51,7 @@ __all__ = [
     "rater_orders",
     "rater_shares",
     "read_ratings",
+    "scene_questions",
     "share_of",
     "win_matrix",
 ]
