@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import samplers.reverse
+import samplers.bridges
 from latent_ebm.conditions import Condition
 from latent_ebm.learning import DiffusionGAN
 from latent_ebm.networks import (
@@ -73,7 +73,7 @@ def test_step_back_is_bayes_rule(
     drawn = []
     for noise in (0.0, 1.0):
         monkeypatch.setattr(
-            samplers.reverse,
+            samplers.bridges,
             "normal_like",
             lambda x, generator, noise=noise: torch.full_like(x, noise),
         )
