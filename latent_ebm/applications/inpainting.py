@@ -28,7 +28,7 @@ from latent_ebm.networks.subject_unet import SubjectUNet, subject_network
 from latent_ebm.text import TextConditioner
 from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.reverse import ReverseSampler
-from samplers.run_checks import check_finite
+from samplers.run_checks import check_finite, is_readable
 
 
 class Inpainter(Artefact):
@@ -106,6 +106,8 @@ class Inpainter(Artefact):
         given by a ``mask`` (1, H, W). Other arguments and errors are those of ``generate``.
         """
         check_kind(self, Tensor, image=image, mask=mask)
+        if reference is not None:
+            check_kind(self, Tensor, reference=reference)
         seen = None if reference is None else reference[None]
         pictures = image[None], mask[None], seen
         return self.generate(*pictures, [prompt], num, guidance, num_steps, generator=generator)
@@ -184,3 +186,13 @@ class Inpainter(Artefact):
                 "SubjectUNet does, and those of diffusers pipelines do not"
             )
         check_pictures(image, mask, reference)
+        check_range("image", image)
+        if reference is not None:
+            check_range("reference", reference)
+
+
+def check_range(name: str, x: Tensor) -> None:
+    """Raise ``ValueError`` unless pictures ``x`` lie in [-1, 1]."""
+    if is_readable(x) and float(x.abs().max()) > 1:
+        low, high = float(x.min()), float(x.max())
+        raise ValueError(f"{name} must lie in [-1, 1], got values from {low:.3g} to {high:.3g}")

@@ -13,8 +13,9 @@ def check_mask(mask: Tensor, x: Tensor) -> None:
     check_kind("guidance", Tensor, mask=mask, x=x)
     shapes = [(rows, 1, *x.shape[2:]) for rows in (1, len(x))]
     if x.ndim < 3 or tuple(mask.shape) not in shapes or not mask.is_floating_point():
+        shown = dict.fromkeys(map(str, shapes))  # one of them for a single image
         raise ValueError(
-            f"mask must be a floating tensor of shape {shapes[0]} or {shapes[1]} for images of "
+            f"mask must be a floating tensor of shape {' or '.join(shown)} for images of "
             f"shape {tuple(x.shape)}, got {mask.dtype} of shape {tuple(mask.shape)}"
         )
     if not is_readable(mask):

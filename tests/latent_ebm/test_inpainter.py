@@ -138,6 +138,8 @@ WRONG = [
     ((IMAGE, MASK, REFERENCE[:, :, :4]), "reference must be torch.float32 of the shape"),
     ((IMAGE, MASK, 0 * REFERENCE - 1), "reference must show a subject, got a picture of one"),
     ((IMAGE, None, REFERENCE), "mask must be a Tensor, got None"),
+    ((IMAGE + 3, MASK, REFERENCE), r"image must lie in \[-1, 1\], got values from"),
+    ((IMAGE, MASK, 255 * REFERENCE), r"reference must lie in \[-1, 1\], got values from"),
 ]
 
 
@@ -151,6 +153,8 @@ def test_wrong_pictures_are_refused(pictures: tuple, message: str) -> None:
 
 def test_wrong_requests_are_refused() -> None:
     model = tiny()
+    with pytest.raises(ValueError, match="reference must be a Tensor, got 'rex"):
+        model(IMAGE[0], MASK[0], "rex.png", PROMPTS[0])
     for more, message in (
         ({"num": 0}, "num must be an integer >= 1"),
         ({"guidance": float("nan")}, "weight must be finite"),
