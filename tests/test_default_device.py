@@ -99,8 +99,6 @@ with torch.device("cpu"):
     NETWORK = MobileUNet((4, 4, 4), 8, (8,), (1,), (1,), (True,), (True,))
     PARTS = TextConditioner(TextTransformer(WORDS, dim=8)), Preconditioned(NETWORK, COSINE)
     DRAWER = loaded(TextToImage(*PARTS, DDIM(COSINE, 2), (4, 4, 4), 2.0))
-    TOLD = DRAWER.conditioner.encode(["red", "green"])
-    DRAWER.conditioner.encode = lambda prompts: TOLD
 
 CASES: dict[str, Callable[[], object]] = {
     **{f"{row.name}": lambda row=row: chain(row) for row in TABLE},

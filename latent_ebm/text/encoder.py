@@ -163,7 +163,8 @@ class TextConditioner(Conditioner):
         Raises ``ValueError`` for prompts that the tokenizer refuses; with ``strict`` these are
         also those of unknown words.
         """
-        ids = self.encoder.tokenizer(prompts, strict=strict).to(self.empty.device)
+        with self.empty.device:
+            ids = self.encoder.tokenizer(prompts, strict=strict)
         return Condition({"tokens": ids}, {"tokens": self.empty})
 
     def encode(self, prompts: Sequence[str], *, strict: bool = False) -> Condition:

@@ -284,7 +284,8 @@ ROWS: dict[type, Row] = {
             guidance=2.0,
         ),
         lambda m: m.generate(
-            *(draws(2, 3, 8, 8), torch.eye(8).expand(2, 1, 8, 8), draws(2, 3, 8, 8)),
+            *(draws(2, 3, 8, 8).tanh(), torch.eye(8).expand(2, 1, 8, 8)),
+            draws(2, 3, 8, 8).tanh(),
             *(["a cat", ""], 1),
             generator=stream(),
         ),
