@@ -83,9 +83,7 @@ class ReverseSampler(ABC):
         return torch.cat([share.new_ones(1), between, share.new_zeros(1)])
 
     def at_rows(self, index: slice, num: int) -> "ReverseSampler":
-        """The sampler of the rows at ``index`` of ``num`` rows: another one if it holds an entry
-        for each of them.
-        """
+        """The sampler of rows at ``index`` of ``num``: another one if it has an entry for each."""
         return self
 
     def estimate(self, denoise: Denoise, x_t: Tensor, t: Tensor) -> Tensor:

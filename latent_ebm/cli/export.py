@@ -14,9 +14,9 @@ from torch import nn
 from latent_ebm import save
 from latent_ebm.applications import TextToImage
 from latent_ebm.applications.trained import inpainter, text_to_image
+from latent_ebm.cli.applications import read_model
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
-from latent_ebm.cli.prompts import read_model
 from latent_ebm.conditions import Conditioner
 from latent_ebm.distillation import OneStep, Progressive, UFOGen
 from latent_ebm.distillation.base import ScoreDistiller

@@ -7,9 +7,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from latent_ebm.applications import Inpainter
-from latent_ebm.applications.trained import inpainter
-from latent_ebm.cli.checkpoints import applied, load_rule
+from latent_ebm.cli.applications import read_inpainter
+from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output
 from latent_ebm.files.images import decode, read_header
 from latent_ebm.files.masks import check_opaque
@@ -61,22 +60,6 @@ def inpaint(
         x = model(picture, hole, seen, prompt, num, guidance, steps, generator=generator)
     save_row(x, out)
     print(f"{num} of {prompt!r}: {out}")
-
-
-def read_inpainter(source: str, out: Path, trust: Sequence[str]) -> Inpainter:
-    """The inpainter of a folder or a checkpoint, which ``out`` must not overwrite."""
-    if Path(source).is_dir():
-        check_apart([out], list(Path(source).rglob("*")))
-        return Inpainter.load(source)
-    rule, data = load_rule(source, trust)
-    check_apart([out], [source, *data.files])
-    model = inpainter(rule)
-    if model is None:
-        raise ValueError(
-            f"{source} must hold a denoiser that SubjectInpainting has trained, got "
-            f"{type(rule).__name__}"
-        )
-    return model
 
 
 def read_picture(option: str, path: str, colour: bool, size: Sequence[int]) -> Tensor:

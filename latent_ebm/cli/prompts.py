@@ -1,14 +1,13 @@
 """Images of prompts, by a saved text-to-image model or by the checkpoint of one."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from latent_ebm import plots
-from latent_ebm.applications import Subject, TextToImage
-from latent_ebm.applications.trained import text_to_image
-from latent_ebm.cli.checkpoints import applied, load_rule
+from latent_ebm.applications import Subject
+from latent_ebm.cli.applications import read_model
+from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
 from samplers.run_checks import check_finite
 
@@ -57,19 +56,3 @@ def draw_prompts(
     else:
         save_arrays(out, {"x": x.numpy()})
     print(f"{num} of each of {len(prompts)} prompts: {out}")
-
-
-def read_model(source: str, out: Path, trust: Sequence[str]) -> TextToImage:
-    """The text-to-image model of a folder or a checkpoint, which ``out`` must not overwrite."""
-    if Path(source).is_dir():
-        check_apart([out], list(Path(source).rglob("*")))
-        return TextToImage.load(source)
-    rule, data = load_rule(source, trust)
-    check_apart([out], [source, *data.files])
-    model = text_to_image(rule)
-    if model is None:
-        raise ValueError(
-            f"{source} must hold a denoiser or a student with a TextConditioner to draw prompts "
-            f"(latent-ebm inpaint draws with SubjectInpainting), got {type(rule).__name__}"
-        )
-    return model

@@ -12,9 +12,9 @@ from latent_ebm import plots
 from latent_ebm.applications import Subject, TextToImage
 from latent_ebm.applications.replacement import replace
 from latent_ebm.applications.tuning import tune
+from latent_ebm.cli.applications import read_model
 from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
-from latent_ebm.cli.prompts import read_model
 from latent_ebm.files.images import (
     find_images,
     image_notes,

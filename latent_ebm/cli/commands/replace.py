@@ -13,6 +13,19 @@ def add(commands: Commands) -> None:
         "prompt, which keeps its layout; no mask is needed."
     )
     command = add_checkpoint_command(commands, "replace", text, more)
+    add_picture(command)
+    add_sampling(command)
+    command.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="an image (.png), or the array x (.npz)",
+    )
+    command.set_defaults(run=run)
+
+
+def add_picture(command: argparse.ArgumentParser) -> None:
+    """The picture, what it shows, and what it is to show."""
     command.add_argument(
         "--image",
         required=True,
@@ -36,6 +49,10 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="a subject that latent-ebm tune wrote for this model",
     )
+
+
+def add_sampling(command: argparse.ArgumentParser) -> None:
+    """How it is drawn again."""
     command.add_argument(
         "--guidance",
         type=float,
@@ -51,13 +68,6 @@ def add(commands: Commands) -> None:
         metavar="SHARE",
         help="the share of the steps, from the first one on, that keep the layout (default: all)",
     )
-    command.add_argument(
-        "--out",
-        required=True,
-        metavar="FILE",
-        help="an image (.png), or the array x (.npz)",
-    )
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -31,6 +31,18 @@ def add(commands: Commands) -> None:
         "classes, which are then drawn in turn; 1 is no guidance. Other models with classes draw "
         "them in turn without it",
     )
+    add_prompts(command)
+    command.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="a grid of images (.png), or the array x, with z where a checkpoint has it (.npz)",
+    )
+    command.set_defaults(run=run)
+
+
+def add_prompts(command: argparse.ArgumentParser) -> None:
+    """What text-to-image models draw."""
     command.add_argument(
         "--prompt",
         action="append",
@@ -45,13 +57,6 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="a subject that latent-ebm tune wrote for this model; prompts name its class",
     )
-    command.add_argument(
-        "--out",
-        required=True,
-        metavar="FILE",
-        help="a grid of images (.png), or the array x, with z where a checkpoint has it (.npz)",
-    )
-    command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -17,28 +17,8 @@ from functools import cached_property
 
 from latent_ebm.data.curation.base import Filter, Row, drop_where
 from latent_ebm.text import fold
+from latent_ebm.text.terms import term_pattern
 from latent_ebm.text.tokenizer import check_list
-
-# Signs that are written in place of a letter.
-STAND_INS = {"a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|", "l": "1|", "o": "0", "s": "5$",
-             "t": "7+", "z": "2"}  # fmt: skip
-SPELLED = 3  # letters of a term that is also found with signs between them
-
-
-def disguised(word: str) -> str:
-    """A pattern for one folded word, with stand-ins for its letters, and signs between them."""
-    letters = [f"[{re.escape(c + STAND_INS.get(c, ''))}]" for c in word]
-    spelled = r"[\W_]+".join(letters)
-    return f"(?:{''.join(letters)}|{spelled})" if len(word) >= SPELLED else "".join(letters)
-
-
-def term_pattern(term: str) -> str:
-    """A pattern for a folded term. Where it starts or ends in an alphabet that has capitals or in
-    a digit, it must be a whole word.
-    """
-    start, end = (c.islower() or c.isdigit() for c in (term[0], term[-1]))
-    body = r"[\W_]+".join(map(disguised, term.split()))
-    return r"(?<!\w)" * start + body + r"(?!\w)" * end
 
 
 @dataclass(frozen=True)
@@ -73,8 +53,8 @@ class Terms(Filter):
         """What each term and pattern is called, the compiled expression, and whether a match must
         hold a letter: "45" is not "as".
         """
-        terms = [(t, fold(t).text.strip()) for t in self.terms]
-        named = [(f"term {t!r}", term_pattern(f), any(map(str.isalpha, f))) for t, f in terms]
+        terms = [(t, any(map(str.isalpha, fold(t).text))) for t in self.terms]
+        named = [(f"term {t!r}", term_pattern(t), letter) for t, letter in terms]
         named += [(f"pattern {p!r}", p, False) for p in self.patterns]
         try:
             return [(name, re.compile(pattern), letter) for name, pattern, letter in named]
