@@ -115,6 +115,13 @@ class Run:
         return settings(self.config, options=list(self.options), budget=budget, start=start)
 
     @property
+    def origin(self) -> "Run":
+        """The run that this one starts from. Raises ``ValueError`` if there is none."""
+        if self.start is None:
+            raise ValueError(f"start of the run {self.name} must be a run, got None")
+        return self.start
+
+    @property
     def draft(self) -> Path:
         """The checkpoint of a run that is not over, named after the experiment and settings."""
         return (

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from experiments.subjects.judging import GUIDANCE, Asked, Judge, draw_all
+from experiments.subjects.judging import CPU, GUIDANCE, Asked, Judge
+from experiments.text_to_image.judging import draw_all
 from experiments.training import Run
 from latent_ebm.conditions import Condition
 from latent_ebm.data.portrait import Portrait, Studio, describe_portrait
@@ -59,14 +60,14 @@ class Inpainting(Run):
     @property
     def base(self) -> Any:
         """The trained text-to-image model."""
-        start = self.start.start if isinstance(self.start, Inpainting) else self.start
-        assert start is not None
-        return start.rule()
+        origin = self.origin
+        return (origin.origin if isinstance(origin, Inpainting) else origin).rule()
 
     def make(self) -> Any:
         cli, base = super().make(), self.base
         old, optimizer = base.denoiser, partial(torch.optim.AdamW, lr=LR, betas=(0.9, 0.99))
-        network = SubjectUNet.from_text_to_image(old.network, SELECTIONS[self.variant])
+        selection, clean_level = SELECTIONS[self.variant], -old.schedule.log_snr_range[1] / 8
+        network = SubjectUNet.from_text_to_image(old.network, selection, clean_level=clean_level)
         if self.variant == FIRST:
             network.gate.requires_grad_(False)
         cli.model = SubjectInpainting(
@@ -103,14 +104,12 @@ def pictures(
     rule: SubjectInpainting, judge: Judge, asked: list[Asked], mask: str = "box"
 ) -> Tensor:
     """One picture of every portrait that is ``asked`` for, drawn into a hole in its background."""
-    given = conditions(rule, judge.studio, asked, mask)
 
-    def draw(rows: slice, generator: Generator) -> Tensor:
-        told = given.rows(rows)
-        num = len(told["mask"])
-        return rule.generate(num, told, guidance=GUIDANCE, generator=generator)["x"]
+    def draw(part: list[Asked], generator: Generator) -> Tensor:
+        given = conditions(rule, judge.studio, part, mask)
+        return rule.generate(len(part), given, guidance=GUIDANCE, generator=generator)["x"]
 
-    return draw_all(draw, len(asked))
+    return draw_all(draw, asked, CPU)
 
 
 def blanked(rule: SubjectInpainting, studio: Studio, asked: list[Asked]) -> list[Tensor]:

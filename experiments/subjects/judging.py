@@ -1,18 +1,20 @@
 """What pictures of subjects show, as an exact parser reads them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from experiments.text_to_image.judging import draw_all, drawing, share
 from latent_ebm.data import Subjects
 from latent_ebm.data.portrait import POSES, Portrait, Studio, describe_portrait
 from latent_ebm.data.scene import PALETTE, chance
+from latent_ebm.data.scene_parser import nearest
 from latent_ebm.data.subject_parser import SubjectParser
 
-CHUNK = 100  # pictures that are drawn at once
+CPU = torch.device("cpu")
 ALIKE, COPIED = 0.9, 0.95  # correlations of poses that look alike; of copies
 GUIDANCE = 1.5
 SEED = 0  # of what is asked for, the same for every model
@@ -69,8 +71,8 @@ class Judge:
         own, row = scores[torch.arange(len(x)), glyphs], torch.arange(len(x))
         art = self.studio.glyphs.art
         distinct = self.distinct[glyphs]
-        read = [self.ground(picture) for picture in x]
-        right = [a == one.portrait.background for a, one in zip(read, asked, strict=True)]
+        read = zip(self.grounds(x), asked, strict=True)
+        right = [ground == one.portrait.background for ground, one in read]
         turned = distinct & (shown != poses)
         return {
             "identity": own.amax(1).mean().item(),
@@ -88,34 +90,14 @@ class Judge:
         own = self.parser.correlations(x)[glyphs, glyphs]
         return own[:, 1:].amax(1) < ALIKE
 
-    def ground(self, x: Tensor) -> int:
-        """The background of ``PALETTE`` that most pixels of a picture (3, side, side) are near."""
-        colours = 2 * torch.tensor(list(PALETTE.values())) - 1
-        near = torch.cdist(x.flatten(1).T, colours).argmin(1)
-        return int(near.bincount(minlength=len(PALETTE)).argmax())
-
-
-def share(hit: Tensor) -> float:
-    """The share of True; NaN of nothing."""
-    return hit.double().mean().item()
-
-
-def draw_all(draw: Callable[[slice, Generator], Tensor], num: int) -> Tensor:
-    """``num`` pictures in [-1, 1], drawn in chunks; the same noise in every call."""
-    parts = [
-        draw(slice(i, i + CHUNK), torch.Generator().manual_seed(i)) for i in range(0, num, CHUNK)
-    ]
-    return torch.cat(parts).clamp(-1, 1)
+    def grounds(self, x: Tensor) -> list[int]:
+        """The background of each picture (n, 3, side, side) that most of its pixels agree with."""
+        drops = self.studio.grounds.flatten(0, 1)
+        return (nearest((x + 1) / 2, drops) % len(PALETTE)).tolist()
 
 
 def by_name(rule: Any, judge: Judge) -> dict[str, float]:
     """How well a text-to-image model draws subjects that it has seen, by their names."""
     asked = judge.asked(turned=False)[::2]
     prompts = [judge.caption(one.portrait, by_name=True) for one in asked]
-
-    def draw(rows: slice, generator: Generator) -> Tensor:
-        told = rule.conditioner.tokens(prompts[rows])
-        size = len(prompts[rows])
-        return rule.generate(size, told, guidance=GUIDANCE, generator=generator)["x"]
-
-    return judge(draw_all(draw, len(prompts)), asked)
+    return judge(draw_all(drawing(rule, guidance=GUIDANCE), prompts, CPU), asked)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.subjects.judging import GUIDANCE, Asked, Judge
+from experiments.text_to_image.judging import share
 from latent_ebm.applications import Subject, TextToImage
 from latent_ebm.applications.personalization import model_digest
 from latent_ebm.applications.tuning import batches, prompts_of, tune
@@ -120,8 +121,8 @@ def timed(compute: Callable[[], Any]) -> tuple[Any, float]:
 
 def judge_case(judge: Judge, case: Case, x: Tensor) -> dict[str, float]:
     """The metrics of ``Judge``, and the share of pictures on the background of the photos."""
-    leaks = torch.tensor([judge.ground(picture) == case.ground for picture in x])
-    return {**judge(x, case.asked), "leak": leaks.double().mean().item()}
+    leaks = torch.tensor(judge.grounds(x)) == case.ground
+    return {**judge(x, case.asked), "leak": share(leaks)}
 
 
 def prompts(judge: Judge, case: Case) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from latent_ebm.data.captions import KINDS, open_captions
 from latent_ebm.data.glyphs import Glyphs
 
 Draw = Callable[[list[str], torch.Generator], Tensor]
+Item = TypeVar("Item")
 ATTRIBUTES = ("base", "gender", "tone")
 NUM_NAMES, CHUNK = 300, 100  # names of each sort that are drawn; pictures drawn at once
 LEAST, NUM_UNSTYLED = 8, 64  # right answers of a kind, at least; names without a style
@@ -30,9 +31,15 @@ def drawing(rule: Any, **options: Any) -> Draw:
 
 
 @torch.no_grad()
-def draw_all(draw: Draw, prompts: Sequence[str], device: torch.device) -> Tensor:
-    """Pictures of all ``prompts``, in [-1, 1], on the CPU; the same noise in every call."""
-    chunks = [list(prompts[i : i + CHUNK]) for i in range(0, len(prompts), CHUNK)]
+def draw_all(
+    draw: Callable[[list[Item], torch.Generator], Tensor],
+    items: Sequence[Item],
+    device: torch.device,
+) -> Tensor:
+    """Pictures of all ``items``, such as prompts, in [-1, 1], on the CPU; the same noise in every
+    call.
+    """
+    chunks = [list(items[i : i + CHUNK]) for i in range(0, len(items), CHUNK)]
     parts = [
         draw(part, torch.Generator(device).manual_seed(i)).clamp(-1, 1).cpu()
         for i, part in enumerate(chunks)

@@ -84,9 +84,8 @@ class Study(Run):
         return {**super().settings, "student": self.kind, **SETTINGS}
 
     def make(self) -> Any:
-        assert self.start is not None
         cli = super().make()
-        cli.model = student(self.kind, self.start.rule())
+        cli.model = student(self.kind, self.origin.rule())
         return cli
 
     def begin(self, rule: Any) -> None:
