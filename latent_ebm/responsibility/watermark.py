@@ -4,7 +4,7 @@ The pattern lies in the cosine transform (DCT) of the brightness, in the frequen
 of 32 x 32 pixels can hold, without the lowest. These stay the same numbers, up to a factor, when a
 picture is resized. To every such coefficient c_i belongs a standard normal number s_i that the key
 determines (*spread spectrum*, Cox et al. 1997). Embedding moves c_i along s_i, more so where
-|c_i| is small. Detection compares
+``|c_i|`` is small. Detection compares ::
 
     z = sum_i s_i g(c_i) / sqrt(sum_i g(c_i)^2),    g(c) = c / (|c| + median |c|),
 
