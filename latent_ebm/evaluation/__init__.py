@@ -23,8 +23,8 @@ from latent_ebm.evaluation.questions import (
 )
 from latent_ebm.evaluation.ranking import Ranking, rank
 from latent_ebm.evaluation.ratings import Rating, rater_shares, win_matrix
-from latent_ebm.evaluation.shares import Share, share_of
 from latent_ebm.evaluation.studies import QUESTIONS, Pair, export_study, read_ratings
+from latent_ebm.metrics import Share, share_of
 
 __all__ = [
     "QUESTIONS",

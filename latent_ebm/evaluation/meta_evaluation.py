@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from latent_ebm.evaluation.ratings import Rating, check_ratings
-from latent_ebm.evaluation.shares import Share, share_of
+from latent_ebm.metrics import Share, share_of
 from samplers.checks import check_counts, check_kind, check_number
 
 

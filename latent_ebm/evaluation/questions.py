@@ -16,7 +16,7 @@ from torch import Tensor
 from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.scene import PALETTE, TEXTURES, Placed, Scene
 from latent_ebm.data.scene_captions import before, plural, prompts_of, relation
-from latent_ebm.evaluation.shares import Share, share_of
+from latent_ebm.metrics import Share, share_of
 
 T = TypeVar("T")
 YES = 0.5  # an answer of at least this means yes

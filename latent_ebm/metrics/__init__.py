@@ -1,4 +1,5 @@
-"""Metrics: distances between sets of samples, divergences, and scores of detectors.
+"""Metrics: distances between sets of samples, divergences, scores of detectors, and shares with
+their confidence intervals.
 
 What a metric of samples can see depends on what it compares. The Frechet distance sees two
 moments. Precision and recall, and their robust forms density and coverage, compare supports
@@ -9,10 +10,13 @@ computed in float64, without gradients.
 """
 
 from latent_ebm.metrics.divergences import grid_kl, knn_kl
+from latent_ebm.metrics.intervals import Interval, Share, share_of
 from latent_ebm.metrics.samples import frechet_distance, mmd, prdc
 from latent_ebm.metrics.scores import auroc_auprc, reconstruction_mse
 
 __all__ = [
+    "Interval",
+    "Share",
     "auroc_auprc",
     "frechet_distance",
     "grid_kl",
@@ -20,4 +24,5 @@ __all__ = [
     "mmd",
     "prdc",
     "reconstruction_mse",
+    "share_of",
 ]

@@ -6,7 +6,6 @@ Everything here takes plain tensors, texts and callables, so that it serves any 
 from latent_ebm.responsibility.assurance import AssuranceSet, Rates
 from latent_ebm.responsibility.cards import model_card
 from latent_ebm.responsibility.filters import AllOf, Classified, Decision, Terms, threshold_for
-from latent_ebm.responsibility.intervals import Interval, share_interval
 from latent_ebm.responsibility.memorisation import (
     Canaries,
     copy_p_values,
@@ -25,7 +24,6 @@ __all__ = [
     "Canaries",
     "Classified",
     "Decision",
-    "Interval",
     "Rates",
     "Representation",
     "Terms",
@@ -38,7 +36,6 @@ __all__ = [
     "model_card",
     "neighbour_ratio",
     "read_tag",
-    "share_interval",
     "text_difference",
     "threshold_for",
     "watermarked_noise",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
+from latent_ebm.metrics import Share, share_of
 from latent_ebm.responsibility.filters import Decision
-from latent_ebm.responsibility.intervals import Interval, share_interval
 
 T = TypeVar("T")
 TRAINING = {"fit", "partial_fit", "training_step", "configure_optimizers", "train_dataloader"}
@@ -25,8 +25,8 @@ class Rates(NamedTuple):
     refused, each with its exact confidence interval.
     """
 
-    violation: Interval
-    over_refusal: Interval
+    violation: Share
+    over_refusal: Share
 
 
 class AssuranceSet(Generic[T]):
@@ -53,20 +53,20 @@ class AssuranceSet(Generic[T]):
             raise ValueError("violates must hold both True and False, so that both rates exist")
         self.__inputs, self.__violates = tuple(inputs), tuple(map(bool, violates))
 
-    def rates(self, judge: Callable[[T], Decision], level: float = 0.95) -> Rates:
+    def rates(self, judge: Callable[[T], Decision], confidence: float = 0.95) -> Rates:
         """Violation and over-refusal rate of ``judge``, which maps one input to a ``Decision``,
         with intervals of Clopper and Pearson.
 
-        Raises ``RuntimeError`` while something is trained, and ``ValueError`` for a ``level``
-        outside (0, 1) or if ``judge`` returns no decisions.
+        Raises ``RuntimeError`` while something is trained, and ``ValueError`` for a
+        ``confidence`` outside (0, 1) or if ``judge`` returns no decisions.
         """
         check_no_training()
         allowed = [check_decision(judge(entry)).allowed for entry in self.__inputs]
         bad = [a for a, violates in zip(allowed, self.__violates, strict=True) if violates]
         good = [a for a, violates in zip(allowed, self.__violates, strict=True) if not violates]
         return Rates(
-            share_interval(sum(bad), len(bad), level, exact=True),
-            share_interval(len(good) - sum(good), len(good), level, exact=True),
+            share_of(sum(bad), len(bad), confidence, exact=True),
+            share_of(len(good) - sum(good), len(good), confidence, exact=True),
         )
 
     def __iter__(self) -> NoReturn:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from latent_ebm.denoisers import Denoiser
+from latent_ebm.metrics import Share, share_of
 from latent_ebm.metrics.checks import as_matrix
-from latent_ebm.responsibility.intervals import Interval, share_interval
 from latent_ebm.responsibility.watermark import check_images
 from latent_ebm.text.tokenizer import check_list
 from samplers.checks import check_counts, check_numbers
@@ -168,8 +168,8 @@ class Canaries:
         distance: Callable[[Tensor, Tensor], Tensor],
         threshold: float,
         num: int = 10,
-        level: float = 0.95,
-    ) -> dict[int, Interval]:
+        confidence: float = 0.95,
+    ) -> dict[int, Share]:
         """The share of canaries that come out again, for every number of copies, with the interval
         of Clopper and Pearson.
 
@@ -182,7 +182,7 @@ class Canaries:
                 ``image_distance``.
             threshold: The distance below which an image is a copy.
             num: Number of images of a prompt.
-            level: Confidence level.
+            confidence: Coverage of the interval, in (0, 1).
 
         Raises:
             ValueError: For numbers out of range, or what the callables return does not fit.
@@ -197,7 +197,7 @@ class Canaries:
                 raise ValueError(f"distance must be ({num},), got shape {tuple(apart.shape)}")
             found.setdefault(copies, []).append(bool((apart < threshold).any()))
         return {
-            copies: share_interval(sum(hits), len(hits), level, exact=True)
+            copies: share_of(sum(hits), len(hits), confidence, exact=True)
             for copies, hits in sorted(found.items())
         }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latent_ebm.responsibility.intervals import Interval, basic_interval, share_interval
+from latent_ebm.metrics.intervals import Interval, Share, basic_interval, share_of
 from latent_ebm.text.tokenizer import check_list, split_words
 from samplers.checks import check_counts, check_numbers
 
@@ -58,21 +58,21 @@ class Representation:
         """Share (categories,) of the images in every category, float64."""
         return self.counts.sum(0).double() / self.counts.sum()
 
-    def shares(self, level: float = 0.95, exact: bool = False) -> dict[str, Interval]:
+    def shares(self, confidence: float = 0.95, exact: bool = False) -> dict[str, Share]:
         """The share of images in each category, with the interval of Wilson or the ``exact`` one
         of Clopper and Pearson. Where prompts differ, both are wider than they need be.
         """
         total = int(self.counts.sum())
         hits = self.counts.sum(0).tolist()
-        intervals = [share_interval(num, total, level, exact) for num in hits]
+        intervals = [share_of(num, total, confidence, exact) for num in hits]
         return dict(zip(self.categories, intervals, strict=True))
 
-    def one_category(self, level: float = 0.95) -> Interval:
+    def one_category(self, confidence: float = 0.95) -> Share:
         """The share of prompts whose images are all in one category, with the interval of Clopper
         and Pearson.
         """
         alone = int(((self.counts > 0).sum(1) == 1).sum())
-        return share_interval(alone, len(self.prompts), level, exact=True)
+        return share_of(alone, len(self.prompts), confidence, exact=True)
 
     def one_category_by_chance(self) -> float:
         """The share of one-category prompts to expect if every prompt had the pooled distribution:
@@ -83,7 +83,7 @@ class Representation:
     def distance(
         self,
         target: Mapping[str, float],
-        level: float = 0.95,
+        confidence: float = 0.95,
         num_resamples: int = 2000,
         *,
         generator: torch.Generator | None = None,
@@ -93,21 +93,21 @@ class Representation:
 
         The true distance differs from the estimate by at most the distance between the pooled
         distribution and the true one. The interval allows for that much, as estimated by a
-        bootstrap that draws the images of every prompt again. It covers at least ``level``, also
-        where the target is met or a share of it is, where other bootstrap intervals fail.
+        bootstrap that draws the images of every prompt again. It covers at least ``confidence``,
+        also where the target is met or a share of it is, where other bootstrap intervals fail.
 
         Raises:
             ValueError: If ``target`` does not have a share of every category, with sum 1.
         """
         goal = check_target(target, self.categories).to(self.counts.device)
-        errors = variation(self._resampled(num_resamples, level, generator), self.pooled)
-        reach, estimate = float(errors.quantile(level)), float(variation(self.pooled, goal))
+        errors = variation(self._resampled(num_resamples, confidence, generator), self.pooled)
+        reach, estimate = float(errors.quantile(confidence)), float(variation(self.pooled, goal))
         return Interval(estimate, max(0.0, estimate - reach), min(1.0, estimate + reach))
 
     def corrected(
         self,
         confusion: Tensor,
-        level: float = 0.95,
+        confidence: float = 0.95,
         num_resamples: int = 2000,
         *,
         generator: torch.Generator | None = None,
@@ -123,7 +123,7 @@ class Representation:
         Args:
             confusion: Probability (categories, categories) of each category that the classifier
                 reports (columns) given the true one (rows).
-            level: Confidence level.
+            confidence: Coverage of the interval, in (0, 1).
             num_resamples: Number of bootstrap samples.
             generator: The random stream.
 
@@ -131,20 +131,20 @@ class Representation:
             ValueError: If the rows are no distributions, or the condition number exceeds 100.
         """
         matrix = check_confusion(confusion, len(self.categories)).to(self.counts.device)
-        pooled = self._resampled(num_resamples, level, generator)
+        pooled = self._resampled(num_resamples, confidence, generator)
         resampled = torch.linalg.solve(matrix.T, pooled.T)
         shares = torch.linalg.solve(matrix.T, self.pooled).tolist()
         return {
-            name: basic_interval(share, row, level)
+            name: basic_interval(share, row, confidence)
             for name, share, row in zip(self.categories, shares, resampled, strict=True)
         }
 
-    def _resampled(self, num: int, level: float, generator: torch.Generator | None) -> Tensor:
+    def _resampled(self, num: int, confidence: float, generator: torch.Generator | None) -> Tensor:
         """Pooled distributions (num, categories) of images that are drawn again for every prompt:
         multinomial counts, as a chain of binomial ones.
         """
         check_counts(self, num_resamples=num)
-        check_numbers(self, "in (0, 1)", level=level)
+        check_numbers(self, "in (0, 1)", confidence=confidence)
         left = self.counts.sum(1).double().expand(num, -1).clone()
         tail, drawn = self.counts.sum(1).double(), []
         for column in self.counts.double().T:

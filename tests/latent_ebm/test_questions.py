@@ -87,7 +87,7 @@ def test_what_is_rendered_and_read_is_right_and_another_scene_is_not() -> None:
     shifted = zip(asked, [*read[1:], read[0]], strict=True)
     assert sum(align_by_questions(q, s).strict for q, s in shifted) < 2
     found = counting_accuracy(scenes, read, kinds, art)
-    assert all(share.share == 1 for share in found.values())
+    assert all(share.estimate == 1 for share in found.values())
     assert set(found) <= set(ALL_PROMPTS)
 
 

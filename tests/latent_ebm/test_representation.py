@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 
 import pytest
 import torch
@@ -12,11 +11,7 @@ from torch import Tensor
 from latent_ebm.data.emoji_pack import read_pack
 from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.shapes import draw_shapes
-from latent_ebm.responsibility import (
-    Representation,
-    audit_representation,
-    share_interval,
-)
+from latent_ebm.responsibility import Representation, audit_representation
 
 pytestmark = pytest.mark.cpu
 COLOURS = ("red", "green", "blue", "yellow")
@@ -108,22 +103,6 @@ def test_one_category_by_chance_is_the_share_of_draws_from_the_pool() -> None:
     assert found.one_category_by_chance() == pytest.approx(0.8**5 + 0.2**5, abs=0.01)
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_intervals_of_shares_are_those_of_their_authors(exact: bool) -> None:
-    for hits, total in ((0, 10), (3, 10), (250, 1000)):
-        share, low, high = share_interval(hits, total, 0.95, exact)
-        assert share == hits / total
-        if exact:  # the beta quantiles, by the binomial tails that define them
-            tails = torch.distributions.Binomial(total, torch.tensor([low or 0.5, high]).double())
-            mass = tails.log_prob(torch.arange(total + 1.0).double()[:, None]).exp()
-            assert hits == 0 or float(mass[hits:, 0].sum()) == pytest.approx(0.025)
-            assert float(mass[: hits + 1, 1].sum()) == pytest.approx(0.025)
-        else:
-            z = NormalDist().inv_cdf(0.975)
-            for end in (low, high):
-                assert (share - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / total)
-
-
 def simulate(truth: Tensor, num: int, seed: int) -> Representation:
     """``num`` images of every prompt, whose distributions are the rows of ``truth``."""
     draws = torch.multinomial(truth, num, True, generator=stream(seed))
@@ -186,7 +165,6 @@ FOUND = Representation(["a"], ["x", "y"], torch.tensor([[1, 2]]))
         (lambda: FOUND.corrected(torch.full((2, 2), 0.5)), "condition number.*apart"),
         (lambda: FOUND.corrected(torch.eye(3)), r"shape \(2, 2\), got \(3, 3\)"),
         (lambda: FOUND.corrected(2 * torch.eye(2)), "rows that are distributions"),
-        (lambda: share_interval(3, 2), "hits must be at most total, 2, got 3"),
         (lambda: Representation(["a"], ["x", "y"], torch.zeros(1, 2).long()), "an image or more"),
     ],
 )
