@@ -80,12 +80,8 @@ def track(experiment: str) -> None:
 
 
 def shortened(value: Any) -> Any:
-    """``value`` with numbers of six significant digits inside lists: curves need no more."""
-    if isinstance(value, dict):
-        return {name: shortened(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.6g}"))
-    return value
+    """``value`` with its numbers to eight significant digits: tables need no more."""
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.8g}"))
 
 
 def is_array(value: Any) -> bool:

@@ -36,9 +36,18 @@ def save_images(
 
 def save_image(image: Image.Image, name: str, colours: int = COLOURS) -> None:
     """Write ``image`` to ``figures/NAME.png``, in so many ``colours`` of its own."""
-    small = image.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     with atomic_path(FIGURES / f"{name}.png") as draft:
-        small.save(draft, format="PNG", optimize=True)
+        draft.write_bytes(small_png(image, colours))
+
+
+def small_png(image: Image.Image, colours: int = COLOURS) -> bytes:
+    """``image`` on white as a PNG file, in so many ``colours`` of its own."""
+    opaque = Image.new("RGBA", image.size, "white")
+    opaque.alpha_composite(image.convert("RGBA"))
+    file = io.BytesIO()
+    few = opaque.convert("RGB").quantize(colours, kmeans=3, dither=Image.Dither.NONE)
+    few.save(file, format="PNG", optimize=True)
+    return file.getvalue()
 
 
 def pack(x: Tensor) -> str:

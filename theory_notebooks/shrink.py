@@ -1,5 +1,5 @@
-"""Store the pictures of executed notebooks with at most 256 colours, a third of their size:
-``python theory_notebooks/shrink.py``
+"""Store the pictures of executed notebooks in a few colours, a third of their size:
+``python -m theory_notebooks.shrink``
 """
 
 import base64
@@ -9,20 +9,17 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-HERE = Path(__file__).parent
+from experiments.pictures import small_png
+
+HERE, COLOURS = Path(__file__).parent, 96
 
 
 def shrunk(png: bytes) -> bytes:
-    """The picture on white, with a palette; itself if it has one already."""
+    """The picture in a few colours; itself if it has no more."""
     picture = Image.open(io.BytesIO(png))
-    if picture.mode == "P":
+    if picture.mode == "P" and picture.getcolors(COLOURS):
         return png
-    opaque = Image.new("RGBA", picture.size, "white")
-    opaque.alpha_composite(picture.convert("RGBA"))
-    few = opaque.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE)
-    out = io.BytesIO()
-    few.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    return small_png(picture, COLOURS)
 
 
 def shrink(path: Path) -> None:

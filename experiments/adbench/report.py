@@ -54,7 +54,7 @@ def section() -> str:
     sets, auroc = mean_auroc(runs)
     judged = [i for i, name in enumerate(runs) if name != ABLATION]
     ranks = np.full(auroc.shape, np.nan)
-    ranks[judged] = rankdata(-auroc[judged], axis=0, nan_policy="omit")
+    ranks[judged] = rankdata(-auroc[judged].round(6), axis=0, nan_policy="omit")
     rows = []
     for name, own, ranked in zip(runs, runs.values(), ranks, strict=True):
         contest = (
