@@ -214,6 +214,23 @@ def supervised_contrast(z: Tensor, label: Tensor, temperature: float) -> Tensor:
     same = (label[:, None] == label) & ~alone
     if is_readable(same) and not bool(same.any()):
         raise ValueError("label must be the same for two rows at least, got none twice")
-    log_p = (z @ z.mT / temperature).masked_fill(alone, -torch.inf).log_softmax(1)
-    counts = same.sum(1)
-    return -(log_p.where(same, 0).sum(1) / counts.clamp_min(1)).sum() / counts.gt(0).sum()
+    return contrast((z @ z.mT / temperature).masked_fill(alone, -torch.inf), same)
+
+
+def symmetric_contrast(logits: Tensor, right: Tensor) -> Tensor:
+    """The mean of ``contrast`` over rows and over columns, for logits (n, m) of texts and pictures
+    and the pairs (n, m) that are ``right``.
+
+    With one right picture per text, this is the loss of CLIP (Radford et al. 2021,
+    arXiv:2103.00020); with several, that of UniCL (Yang et al. 2022, arXiv:2204.03610).
+    """
+    check_shape("right", right, logits.shape)
+    return (contrast(logits, right) + contrast(logits.mT, right.mT)) / 2
+
+
+def contrast(logits: Tensor, right: Tensor) -> Tensor:
+    """``-E_i mean_{p in P(i)} log softmax(logits_i)_p`` for logits (n, m), where P(i) holds the
+    columns that are ``right`` (n, m) in row i. Rows without one do not count.
+    """
+    counts, log_p = right.sum(1), logits.log_softmax(1)
+    return -(log_p.where(right, 0).sum(1) / counts.clamp_min(1)).sum() / counts.gt(0).sum()

@@ -30,6 +30,7 @@ LAYERS = [
         "latent_ebm.files",
         "latent_ebm.text",
         "latent_ebm.subjects",
+        "latent_ebm.scorers",
     },
     {"latent_ebm.priors", "latent_ebm.kernels", "latent_ebm.likelihoods", "latent_ebm.denoisers"},
     {"latent_ebm.autoencoders"},

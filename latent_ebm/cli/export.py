@@ -27,6 +27,7 @@ from latent_ebm.learning import (
     ScoreMatching,
     SelfAdversarial,
     SupervisedContrast,
+    TextImageContrast,
     VICReg,
 )
 from latent_ebm.learning.adversarial import AdversarialRule
@@ -43,6 +44,7 @@ TRAINED: dict[type[LearningRule], str] = {  # the attribute that holds what a ru
     ScoreMatching: "ebm",
     VICReg: "encoder",
     SupervisedContrast: "encoder",
+    TextImageContrast: "scorer",
     Autoencoding: "autoencoder",
 }
 

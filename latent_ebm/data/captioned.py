@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.data.base import TensorSet
-from latent_ebm.text import TextConditioner, Tokenizer
+from latent_ebm.text import TextEncoder, Tokenizer
 
 NUM_COMPARED = 64  # captions that are split by two tokenizers
 
@@ -80,18 +80,18 @@ class EpochOrder(DistributedSampler[int]):
         return iter(drawn[self.rank :: self.num_replicas].tolist())
 
 
-def check_tokenizer(loader: object, conditioner: object) -> None:
+def check_tokenizer(loader: object, part: object) -> None:
     """Raise ``ValueError`` if the captions of ``loader`` become other tokens by the tokenizer of
-    ``conditioner``. Other loaders than those of a ``CaptionedSet``, and other parts than a
-    ``TextConditioner``, are not looked at.
+    ``part``. Other loaders than those of a ``CaptionedSet``, and other parts than a
+    ``TextEncoder``, are not looked at.
     """
     rows = loader.dataset if isinstance(loader, DataLoader) else None
-    if not (isinstance(rows, CaptionedSet) and isinstance(conditioner, TextConditioner)):
+    if not (isinstance(rows, CaptionedSet) and isinstance(part, TextEncoder)):
         return
     texts = rows.captions(range(min(len(rows), NUM_COMPARED)))
-    ids, expected = rows.tokenizer(texts), conditioner.encoder.tokenizer(texts)
+    ids, expected = rows.tokenizer(texts), part.tokenizer(texts)
     if not torch.equal(ids, expected):
         raise ValueError(
-            "tokenizer of the data must be that of the conditioner, but they split captions such "
+            "tokenizer of the data must be that of the text encoder, but they split captions such "
             f"as {texts[0]!r} into other tokens"
         )

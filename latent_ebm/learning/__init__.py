@@ -14,6 +14,7 @@ from latent_ebm.learning.stages import RatioStages
 from latent_ebm.learning.subject_inpainting import SubjectInpainting
 from latent_ebm.learning.subject_tuning import SubjectTuning
 from latent_ebm.learning.supervised_contrast import SupervisedContrast
+from latent_ebm.learning.text_image_contrast import TextImageContrast
 from latent_ebm.learning.variational import Variational
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "SubjectInpainting",
     "SubjectTuning",
     "SupervisedContrast",
+    "TextImageContrast",
     "VICReg",
     "Variational",
     "fit_batches",

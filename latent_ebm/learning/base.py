@@ -222,9 +222,9 @@ class LearningRule(LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """Apply optimiser settings that differ from those of the checkpoint. Raises
-        ``ValueError`` if the data and a conditioner of texts have different tokenizers.
+        ``ValueError`` if the data and a text encoder have different tokenizers.
         """
-        for part in self.children():
+        for part in self.modules():
             check_tokenizer(self.trainer.train_dataloader, part)
         if "before" in self._settings:
             scheduled = self.scheduler is not None

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from latent_ebm.conditions import BatchLike, Condition
-from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
+from latent_ebm.conditions import BatchLike
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.features import FeatureRule
 from latent_ebm.objectives import vicreg
 from samplers.checks import check_numbers
 
@@ -90,7 +91,7 @@ class Augment(nn.Module):
         return mean + (1 + contrast) * (x - mean) + brightness
 
 
-class VICReg(LearningRule):
+class VICReg(FeatureRule):
     """Trains ``encoder`` so that features agree between views of an image and do not collapse.
 
     Images are (batch, C, H, W) in [-1, 1]. If ``loss/variance`` stays near its weight, embeddings
@@ -135,18 +136,6 @@ class VICReg(LearningRule):
             name: weight * term
             for (name, weight), term in zip(self.weights.items(), terms, strict=True)
         }
-
-    def generate(
-        self,
-        num: int,
-        condition: Condition | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises ``ValueError``: features cannot be sampled."""
-        raise ValueError(
-            f"the rule must hold a generator to be sampled, got {type(self).__name__}"
-        )
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         losses = super().held_out(batch)

@@ -9,14 +9,15 @@ that training has not seen.
 import torch
 from torch import Tensor, nn
 
-from latent_ebm.conditions import UNKNOWN, BatchLike, Condition
-from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
+from latent_ebm.conditions import UNKNOWN, BatchLike
+from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.features import FeatureRule
 from latent_ebm.objectives import supervised_contrast
 from latent_ebm.subjects import IdentityEncoder
 from samplers.checks import check_kind, check_numbers
 
 
-class SupervisedContrast(LearningRule):
+class SupervisedContrast(FeatureRule):
     """Trains ``encoder`` so that views with one ``label`` are alike and views with others are not.
     A row whose label is unknown (-1) is like its own views alone.
 
@@ -61,18 +62,6 @@ class SupervisedContrast(LearningRule):
         own = UNKNOWN - torch.arange(len(x), device=x.device)  # a row of unknown class is its own
         label = torch.where(condition["label"] == UNKNOWN, own, condition["label"]).repeat(2)
         return {"contrast": supervised_contrast(z.float(), label, self.temperature)}
-
-    def generate(
-        self,
-        num: int,
-        condition: Condition | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        """Raises ``ValueError``: vectors of identity cannot be sampled."""
-        raise ValueError(
-            f"the rule must hold a generator to be sampled, got {type(self).__name__}"
-        )
 
     def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> Tensor:
         """Unit vectors (batch, D) of pictures."""

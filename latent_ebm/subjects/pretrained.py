@@ -140,10 +140,7 @@ def load_identity(folder: str | os.PathLike[str]) -> PretrainedIdentity:
         FileNotFoundError: If the configuration of the model is missing.
         ValueError: If the folder holds no model of images, or weights are missing or do not fit.
     """
-    model, side, seen = read_vision(Path(folder).expanduser())
-    cropped = seen.get("crop_size")
-    side = cropped.get("height", side) if isinstance(cropped, dict) else side
-    return PretrainedIdentity(model, side, colours_of(seen)).requires_grad_(False)
+    return PretrainedIdentity(*read_pictures(Path(folder).expanduser())).requires_grad_(False)
 
 
 def load_segmenter(folder: str | os.PathLike[str]) -> PretrainedSegmenter:
@@ -161,6 +158,14 @@ def load_segmenter(folder: str | os.PathLike[str]) -> PretrainedSegmenter:
     if not hasattr(model, "mask_decoder"):
         raise ValueError(f"{folder} must hold a SamModel, got a {type(model).__name__}")
     return PretrainedSegmenter(model, side, colours_of(seen)).requires_grad_(False)
+
+
+def read_pictures(folder: Path) -> tuple[nn.Module, int, Colours]:
+    """The model of whole images in ``folder``, the side of what it sees of them, and colours."""
+    model, side, seen = read_vision(folder)
+    cropped = seen.get("crop_size")
+    side = cropped.get("height", side) if isinstance(cropped, dict) else side
+    return model, side, colours_of(seen)
 
 
 def read_vision(folder: Path) -> tuple[nn.Module, int, dict[str, Any]]:

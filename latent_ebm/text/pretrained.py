@@ -160,6 +160,7 @@ def load_tokenizer(
         place = part_of(folder, "text_encoder")
         with reading(place, "the configuration of a model of transformers"):
             config = find_model(transformers, place).config_class.from_pretrained(place)
+            config = getattr(config, "text_config", config)
         max_tokens = int(tokenizer.model_max_length)
         max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
     return PretrainedTokenizer(tokenizer, max_tokens)

@@ -73,6 +73,8 @@ from latent_ebm.networks import (
 from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.networks.conditional import ClassEnergy, Conditional, WithClass
 from latent_ebm.networks.conditioning import Conditioning
+from latent_ebm.scorers import ContrastiveScorer
+from latent_ebm.scorers.pretrained import PretrainedScorer
 from latent_ebm.selection import Discriminative, Pooled
 from latent_ebm.subjects import LearnedIdentity, PlainBackground
 from latent_ebm.subjects.pretrained import PretrainedIdentity, PretrainedSegmenter
@@ -259,6 +261,10 @@ ROWS: dict[type, Row] = {
     ConvAutoencoder: Row(
         lambda: ConvAutoencoder(2, 2, 1, 8, 1, 16, 1, random=True), of(5, 1, 8, 8)
     ),
+    ContrastiveScorer: Row(
+        lambda: ContrastiveScorer(ResidualEncoder(3, 2), text_encoder(), 8, 4),
+        lambda score: score(["a cat", ""], draws(2, 3, 8, 8)),
+    ),
     TextTransformer: Row(text_encoder, lambda encode: encode(encode.tokenizer(["a cat", ""]))),
     TextToImage: Row(
         lambda: TextToImage(
@@ -345,7 +351,7 @@ def public_classes() -> set[type]:
 
 def test_every_public_class_has_a_row() -> None:
     foreign = {PretrainedAutoencoder, PretrainedTextEncoder, SubwordTokenizer}
-    foreign |= {PretrainedIdentity, PretrainedSegmenter}
+    foreign |= {PretrainedIdentity, PretrainedScorer, PretrainedSegmenter}
     assert public_classes() - foreign - {WordTokenizer} == set(ROWS)  # saved with its encoder
 
 

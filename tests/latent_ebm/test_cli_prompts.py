@@ -98,7 +98,7 @@ def test_data_with_other_tokens_than_the_conditioner_are_refused(
     assert fit(config, tmp_path, "--trainer.enable_checkpointing=false") == 0
     config["data"]["init_args"]["tokenizer"] = other
     assert fit(config, tmp_path) == 1
-    expected = "tokenizer of the data must be that of the conditioner, but they split captions"
+    expected = "tokenizer of the data must be that of the text encoder, but they split captions"
     assert expected in capsys.readouterr().err
 
 
