@@ -1,6 +1,5 @@
 """What pictures show, by the nearest glyph among all glyphs; identical art counts as right."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from latent_ebm.conditions import Condition
 from latent_ebm.data import Emoji
 from latent_ebm.data.captions import KINDS, open_captions
 from latent_ebm.data.glyphs import Glyphs
+from latent_ebm.evaluation import category_histogram, histogram_kl, open_coverage
 
 Draw = Callable[[list[str], torch.Generator], Tensor]
 Item = TypeVar("Item")
@@ -154,22 +154,11 @@ def judge_open(
     """Metrics of one open caption with right answers ``rows``, from the ``nearest`` glyphs (k,) of
     its pictures.
     """
-    answers, seen = gallery.art[rows].unique(), gallery.art[nearest]
-    right = torch.isin(seen, answers)
-    expected = len(answers) * (1 - (1 - 1 / len(answers)) ** len(nearest))
-    return {
-        "right": share(right),
-        "coverage": len(seen[right].unique()) / expected,
-        "kl": divergence(column, nearest, rows),
-    }
-
-
-def divergence(column: Sequence[str], drawn: Tensor, rows: Tensor) -> float:
-    """KL divergence of the values of a column at ``drawn`` from those at ``rows``; half a count of
-    every value is added to both.
-    """
-    values = sorted(set(column))
-    counts = [Counter(column[i] for i in part.tolist()) for part in (drawn, rows)]
-    p, q = (torch.tensor([count[v] + 0.5 for v in values]).double() for count in counts)
-    p, q = p / p.sum(), q / q.sum()
-    return float((p * (p / q).log()).sum())
+    found = open_coverage(gallery.art[nearest], gallery.art[rows])
+    categories = sorted(set(column))
+    shown, expected = (
+        category_histogram([column[i] for i in part.tolist()], categories)
+        for part in (nearest, rows)
+    )
+    kl = histogram_kl(shown, expected)
+    return {"right": found.right.estimate, "coverage": found.coverage, "kl": kl}

@@ -2,6 +2,7 @@
 themselves.
 """
 
+from latent_ebm.evaluation.distances import cmmd, frechet
 from latent_ebm.evaluation.figures import evaluation_figures
 from latent_ebm.evaluation.held_out import evaluate
 from latent_ebm.evaluation.likelihood_bounds import nll_bracket, prior_log_z
@@ -13,6 +14,12 @@ from latent_ebm.evaluation.meta_evaluation import (
     meta_evaluate,
     rater_orders,
 )
+from latent_ebm.evaluation.open_prompts import (
+    OpenCoverage,
+    category_histogram,
+    histogram_kl,
+    open_coverage,
+)
 from latent_ebm.evaluation.questions import (
     Alignment,
     Question,
@@ -23,6 +30,7 @@ from latent_ebm.evaluation.questions import (
 )
 from latent_ebm.evaluation.ranking import Ranking, rank
 from latent_ebm.evaluation.ratings import Rating, rater_shares, win_matrix
+from latent_ebm.evaluation.retrieval import retrieval_recall
 from latent_ebm.evaluation.studies import QUESTIONS, Pair, export_study, read_ratings
 from latent_ebm.metrics import Share, share_of
 
@@ -31,26 +39,33 @@ __all__ = [
     "Agreement",
     "Alignment",
     "Contest",
+    "OpenCoverage",
     "Pair",
     "Question",
     "Ranking",
     "Rating",
     "Share",
     "align_by_questions",
+    "category_histogram",
+    "cmmd",
     "contest",
     "counting_accuracy",
     "differences",
     "evaluate",
     "evaluation_figures",
     "export_study",
+    "frechet",
     "glyph_questions",
+    "histogram_kl",
     "meta_evaluate",
     "nll_bracket",
+    "open_coverage",
     "prior_log_z",
     "rank",
     "rater_orders",
     "rater_shares",
     "read_ratings",
+    "retrieval_recall",
     "scene_questions",
     "share_of",
     "win_matrix",
