@@ -13,6 +13,7 @@ from experiments.contaminated import report as contaminated
 from experiments.diffusion_gan import report as diffusion_gan
 from experiments.distillation import report as distillation
 from experiments.gpu import report as gpu
+from experiments.imagen import report as imagen
 from experiments.mnist import report as mnist
 from experiments.mnist_diffusion import report as mnist_diffusion
 from experiments.pinwheel import report as pinwheel
@@ -37,6 +38,7 @@ SECTIONS: tuple[Callable[[], str], ...] = (
     stacked_digits.section,
     text_to_image.section,
     subjects.section,
+    imagen.section,
     flow.section,
     summary.section,
     gpu.section,

@@ -12,6 +12,7 @@ import torch
 from experiments import common
 from experiments.benchmarks.timing import ratios, take_turns
 from experiments.diffusion_gan.run import measure
+from experiments.imagen.corpora import SHOWN, WORDS, Picture, write_folder
 from experiments.self_adversarial.report import count, unlike_density, verdict
 from experiments.tables import spread
 from latent_ebm.cli import main
@@ -96,6 +97,9 @@ def on_shapes(path: Path) -> list[str]:
         "text_to_image/scene_words": (Scenes(), ["groups=null", "num=64"]),
         "subjects/words": (Subjects(), ["groups=null", "num=64"]),
     }
+    if path.parent.name == "imagen":
+        write_shapes()
+        return []
     for name, (data, own) in sources.items():
         words = Path("runs") / f"{name}.json"
         if str(words) in path.read_text():
@@ -105,6 +109,16 @@ def on_shapes(path: Path) -> list[str]:
             data.tokenizer.save(words)
             return [f"--data.init_args.{option}" for option in ("source=shapes", *own)]
     return []
+
+
+def write_shapes() -> None:
+    """Write drawn shapes and their words where the experiment on curation has its own."""
+    data = Emoji("shapes", side=16, num_val=8)
+    data.setup()
+    rows = zip(data.train.x, data.train.glyphs.names, strict=True)
+    write_folder(SHOWN, [Picture(*row) for row in rows])
+    assert isinstance(data.tokenizer, WordTokenizer)
+    data.tokenizer.save(WORDS)
 
 
 def test_spread_says_mean_deviation_and_number() -> None:

@@ -1,0 +1,5 @@
+"""``python -m experiments.imagen``"""
+
+from experiments.imagen.run import main
+
+main()

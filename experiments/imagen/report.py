@@ -1,0 +1,230 @@
+"""The section of the report on curation, evaluation and responsibility, from stored results."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from experiments.common import is_run, results
+from experiments.imagen.balance import COLUMNS, SHOWN, SKEW
+from experiments.imagen.claims import EQUAL, Claim, difference, estimate
+from experiments.imagen.corpora import COPIES, NOISE
+from experiments.imagen.counting import THINGS
+from experiments.pictures import save, save_images, unpack
+from experiments.tables import spread, table
+from latent_ebm.data.scene_captions import ALL_PROMPTS
+
+Found = dict[str, Any]
+NUMBERS = ("1", "2", "3", "4", "5")
+LEVELS = COPIES["levels"]
+PARTS = ("counts", "ceiling")
+FORMS = [(part, form) for form in ("", ", long") for part in ("", "other ", "people ")]
+AUDIT = {
+    "one category": "one category",
+    "one category by chance": "by chance",
+    "distance": "distance",
+}
+INTRODUCTION = f"""\
+## Curation, evaluation and responsibility: `python -m experiments.imagen`
+
+The claims of Imagen 3 (arXiv:2408.07009) that a small corpus can decide, on emoji of 16x16 pixels
+and the plain network of the section above: 400 updates of regression and 800 of diffusion, 15
+guided steps. A claim is a difference that exceeds a limit. It *holds*, or is *refuted*, if the
+Student interval (95 %) of three seeds lies on one side of the limit, and is *undecided* otherwise.
+Alignment counts as equal if it falls by less than {-EQUAL:g}."""
+CANARIES = f"""\
+**Canaries.** {COPIES["each"]} tapestries (soft patterns of colours) each are planted in 1, 10 and
+100 near copies, shifted by up to a pixel of 64 and lighter or darker by up to 5 %, among the 3,647
+Twemoji. *Curated*: near copies share the weight of one picture. A picture is a near copy if it is
+nearer to a canary than half of the least distance between a canary and another picture. *Open
+prompt*: "a tapestry", which fits all of them, and *no prompt* none."""
+CAPTIONS = f"""\
+**Captions.** *Noisy*: names, {100 * NOISE:.0f} % of which belong to another picture. *Synthetic*:
+right sentences by template. *Mixed*: both for every picture. R@1 of 600 names, and of the same
+pictures by a long sentence whose form no model has seen."""
+COUNTING = f"""\
+**Counting.** Scenes of one to five things of {len(THINGS)} kinds on 8 backgrounds, 32x32 pixels,
+1,600 updates without regression. Shares of pictures with the right number of every kind; prompts
+of one kind by number, and the seven types of GeckoNum. *Reader*: the same for true pictures."""
+BALANCE = f"""\
+**Balance.** 67 professions and activities, 18 cells of gender and tone each. *Skewed*: of the
+pictures of a base {100 * SKEW["gender"]:.0f} % have one gender, and {100 * SKEW["tone"]:.0f} % one
+tone. *Even*: all cells alike. Prompts name neither, and each is drawn 10 times; categories are
+those of the nearest glyph. *Distance*: total variation from equal shares. *Base*: the nearest
+glyph has the asked base. *R@1*: of full names, all cells alike."""
+DRAWN = """\
+Raw, then curated, the first seed. From above: canaries of 100 copies, two pictures of each for its
+own prompt, and six each for "a tapestry" and "tapestry"."""
+PEOPLE = """\
+Skewed, then even, the first seed: six pictures each for eight prompts, one prompt a row."""
+ROUND = (
+    Claim(
+        "fewer near copies, own prompt (10 and 100 copies)",
+        lambda arms: (
+            sum(
+                arms["raw"][key] - arms["curated"][key]
+                for key in ("near, own prompt, 10", "near, own prompt, 100")
+            )
+            / 2
+        ),
+    ),
+    Claim("fewer near copies, open prompt", difference("near, open prompt", "raw", "curated")),
+    Claim("fewer near copies, no prompt", difference("near, no prompt", "raw", "curated")),
+    Claim("equal R@1 of things", difference("other R@1", "curated", "raw"), EQUAL),
+    Claim("equal R@1 of people", difference("people R@1", "curated", "raw"), EQUAL),
+)
+MIXED = (
+    Claim("mixed beat noisy, names", difference("R@1", "mixed", "noisy")),
+    Claim("mixed beat noisy, long", difference("R@1, long", "mixed", "noisy")),
+    Claim(
+        "and gain more on long prompts",
+        lambda arms: (
+            difference("R@1, long", "mixed", "noisy")(arms)
+            - difference("R@1", "mixed", "noisy")(arms)
+        ),
+    ),
+)
+EVEN = (
+    Claim("fewer prompts of one gender", difference("gender one category", "skewed", "even")),
+    Claim("fewer prompts of one tone", difference("tone one category", "skewed", "even")),
+    Claim("equal alignment with the base", difference("base", "even", "skewed"), EQUAL),
+    Claim("equal R@1 of full names", difference("R@1", "even", "skewed"), EQUAL),
+)
+FALLS = (
+    Claim("one is counted better than five", lambda arms: counted(arms, "1") - counted(arms, "5")),
+    Claim(
+        "accuracy falls with every number",
+        lambda arms: min(counted(arms, a) - counted(arms, b) for a, b in pairwise(NUMBERS)),
+    ),
+)
+
+
+def section() -> str:
+    """All tables there are."""
+    stored = results("imagen")
+    parts = [canaries(stored), captions(stored), counting(stored), balance(stored)]
+    found = [part for part in parts if part]
+    return "\n\n".join([INTRODUCTION, *found]) if found else ""
+
+
+def seeds(stored: Found, names: Sequence[str]) -> list[dict[str, Found]]:
+    """The results by arm of every seed that has all of ``names``."""
+    numbers = sorted(int(key.rsplit("-", 1)[1]) for key in stored if is_run(key, f"{names[0]}-"))
+    each = [{name: stored.get(f"{name}-{seed}") for name in names} for seed in numbers]
+    return [
+        {k: v for k, v in arms.items() if v is not None} for arms in each if all(arms.values())
+    ]
+
+
+def decided(claims: Sequence[Claim], arms: list[dict[str, Found]]) -> str:
+    head = ["claim", "difference", "limit", "verdict"]
+    return table(head, [claim.row(arms) for claim in claims])
+
+
+def compared(arms: list[dict[str, Found]], names: Sequence[str], keys: dict[str, str]) -> str:
+    """A table of metrics (``keys``: heading by key) by arm."""
+    rows = [
+        [name, *(spread(estimate(seed[name][key]) for seed in arms) for key in keys)]
+        for name in names
+    ]
+    return table(["", *keys.values()], rows)
+
+
+def canaries(stored: Found) -> str:
+    """Near copies with and without curation."""
+    names = ("raw", "curated")
+    arms = seeds(stored, names)
+    if not arms:
+        return ""
+    own = {f"near, own prompt, {num}": f"own prompt, {num}" for num in LEVELS}
+    p = {f"p below 0.05, {num}": f"p <= .05, {num}" for num in LEVELS}
+    more = {"near, open prompt": "open prompt", "near, no prompt": "no prompt"}
+    keys = {**own, **more, **p, "other R@1": "things R@1", "people R@1": "people R@1"}
+    told = {f"text difference, {num}": f"copies: {num}" for num in LEVELS}
+    parts = [CANARIES, compared(arms, names, keys), decided(ROUND, arms)]
+    parts.append("What the text changes in the first three steps, a sign of memorisation:")
+    parts.append(compared(arms, names, {"text difference, names": "names", **told}))
+    found = [run for key, run in stored.items() if is_run(key, "found-")]
+    if found:
+        weight = ", ".join(
+            f"{spread(run[f'weight, {num}'] for run in found)} of {num}" for num in LEVELS
+        )
+        others = spread(100 * run["others merged"] for run in found)
+        parts.append(
+            f"What curation finds: the copies of a canary together weigh {weight} copies (1 is "
+            f"right); {others} % of the other pictures share a weight, such as flags and clocks."
+        )
+    return "\n\n".join([*parts, shown(stored, names, "imagen-canaries", 6, DRAWN)])
+
+
+def shown(stored: Found, names: Sequence[str], figure: str, columns: int, text: str) -> str:
+    """The pictures that the first seed of every arm has drawn, one arm after the other."""
+    runs = [stored.get(f"{name}-0", {}) for name in names]
+    if all("samples" in run for run in runs):
+        x = torch.cat([unpack(run["samples"], (3, 16, 16)) for run in runs])
+        save_images(x, figure, columns=columns, colours=128)
+    return f"![Pictures](figures/{figure}.png)\n\n{text}" if all(runs) else ""
+
+
+def captions(stored: Found) -> str:
+    """Names and long prompts after training on three sorts of captions."""
+    names = ("noisy", "synthetic", "mixed")
+    arms = seeds(stored, names)
+    keys = {f"{part}R@1{form}": f"{part}{form or ', names'}" for part, form in FORMS}
+    return (
+        "\n\n".join([CAPTIONS, compared(arms, names, keys), decided(MIXED, arms)]) if arms else ""
+    )
+
+
+def counting(stored: Found) -> str:
+    """Counts from one to five, and prompt types."""
+    arms = seeds(stored, ("counting",))
+    if not arms:
+        return ""
+    rows = [
+        [name, *(spread(counted(seed, name, part) for seed in arms) for part in PARTS)]
+        for name in (*NUMBERS, *ALL_PROMPTS)
+    ]
+    plot_counts(arms)
+    figure = "![Accuracy by number](figures/imagen-counting.png)"
+    return "\n\n".join(
+        [COUNTING, table(["", "model", "reader"], rows), decided(FALLS, arms), figure]
+    )
+
+
+def counted(arms: dict[str, Found], name: str, part: str = "counts") -> float:
+    """The accuracy of a number or prompt type."""
+    return estimate(arms["counting"][part][name])
+
+
+def plot_counts(arms: list[dict[str, Found]]) -> None:
+    """Draw the accuracy by number, of the model and of the reader."""
+    figure, axis = plt.subplots(figsize=(4, 2.6))
+    for part, label in zip(PARTS, ("model", "reader"), strict=True):
+        values = np.array([[counted(seed, name, part) for name in NUMBERS] for seed in arms])
+        axis.errorbar(
+            range(1, 6), values.mean(0), values.std(0), label=label, capsize=2, marker="o"
+        )
+    axis.set(xlabel="number of things", ylabel="share counted right", ylim=(0, 1.05))
+    axis.legend()
+    save(figure, "imagen-counting")
+    plt.close(figure)
+
+
+def balance(stored: Found) -> str:
+    """Categories of people for prompts that name none."""
+    names = ("skewed", "even")
+    arms = seeds(stored, names)
+    if not arms:
+        return ""
+    keys = {
+        f"{column} {key}": f"{column}: {title}"
+        for column in COLUMNS
+        for key, title in AUDIT.items()
+    }
+    columns = {**keys, "base": "base", "R@1": "R@1"}
+    parts = [BALANCE, compared(arms, names, columns), decided(EVEN, arms)]
+    return "\n\n".join([*parts, shown(stored, names, "imagen-balance", SHOWN, PEOPLE)])

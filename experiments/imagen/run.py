@@ -1,0 +1,156 @@
+"""Curation, evaluation and responsibility on emoji: ``LATENT_EBM_DATA=DIR python -m
+experiments.imagen``
+
+``DIR`` holds the folder ``emoji`` of the pack. Each training run has a budget of updates, is kept
+with its weights in ``outputs``, and goes on where it was stopped when the same command is given
+again. ``--parts`` names what to run; ``--parts words`` writes words and a folder of captioned
+pictures where ``latent-ebm fit`` looks for them, and nothing else.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.common import HERE, cached
+from experiments.imagen import balance, canaries, captions, counting
+from experiments.imagen.corpora import (
+    CANARY,
+    COPIES,
+    NOISE,
+    OPEN_CANARIES,
+    SIDE,
+    SORTS,
+    Corpus,
+    captioned,
+    planted,
+    write_words,
+)
+from experiments.text_to_image.judging import drawing
+from experiments.text_to_image.run import DEVICE, MODEL, REGRESSION, gallery
+from experiments.text_to_image.students import GUIDANCE
+from experiments.text_to_image.switches import NETWORK
+from experiments.training import Run, judged
+
+FOLDER = HERE / "imagen" / "folder.yaml"
+BEGIN, TRAIN, COUNT = 400, 800, 1600  # updates: of regressions, diffusion models, and of scenes
+STEPS = 15
+DATA = "--data.init_args."
+SCENES = (
+    f"{NETWORK}shape=[3,32,32]",
+    f"{MODEL}shape=[3,32,32]",
+    f"{DATA}size=32",
+    f"{NETWORK}transformers=[0,1,1]",
+    f"{NETWORK}self_attention=[false,true,true]",
+    f"{NETWORK}text_map=false",
+)
+ARMS = {"canaries": ("raw", "curated"), "captions": tuple(SORTS), "balance": ("skewed", "even")}
+
+
+def planted_corpus(seed: int) -> Corpus:
+    """Glyphs with planted canaries."""
+    return Corpus("canaries", seed, {**COPIES, "prompt": CANARY}, planted)
+
+
+def captioned_corpus(name: str, seed: int) -> Corpus:
+    """Glyphs with noisy, synthetic or mixed captions."""
+    settings = {"sorts": SORTS[name], "noise": NOISE}
+    return Corpus(name, seed, settings, partial(captioned, name))
+
+
+def people_corpus(name: str, seed: int) -> Corpus:
+    """People, with skewed or equal weights."""
+    settings = {"skew": balance.SKEW if name == "skewed" else None}
+    return Corpus(name, seed, settings, partial(balance.people, skewed=name == "skewed"))
+
+
+def trained(name: str, seed: int, path: Path, *more: str) -> Run:
+    """A diffusion model of the folder ``path`` that starts from a regression."""
+    shared = (f"--seed_everything={seed}", f"{DATA}path={path}", *more)
+    first = Run(f"first-{name}-{seed}", FOLDER, (*shared, *REGRESSION), updates=BEGIN)
+    return Run(f"{name}-{seed}", FOLDER, shared, updates=TRAIN, start=first)
+
+
+def arm(name: str, seed: int) -> Run:
+    """The model of an arm. Its folder is written if it is not there yet."""
+    if name in ARMS["captions"]:
+        return trained(name, seed, captioned_corpus(name, seed).ready())
+    if name in ARMS["balance"]:
+        return trained(name, seed, people_corpus(name, seed).ready())
+    corpus = planted_corpus(seed)
+    if name == "raw":
+        return trained(name, seed, corpus.ready())
+    return trained(name, seed, corpus.ready(), f"{DATA}table={corpus.curated()}")
+
+
+def counting_model(seed: int) -> Run:
+    """The model of scenes, without a regression first: no caption tells places."""
+    corpus = Corpus("scenes", seed, counting.COUNTING, counting.scenes)
+    options = (f"--seed_everything={seed}", f"{DATA}path={corpus.ready()}", *SCENES)
+    return Run(f"counting-{seed}", FOLDER, options, updates=COUNT)
+
+
+def run_canaries(seed: int) -> None:
+    options = {"num_steps": STEPS, "guidance": GUIDANCE}
+    shown = gallery(side=SIDE)
+    for name in ARMS["canaries"]:
+        config = {**options, "copies": COPIES, "open": OPEN_CANARIES}
+        judge = partial(canaries.judge, seed=seed, gallery=shown, device=DEVICE, **options)
+        judged(arm(name, seed), "", config, judge)
+    corpus = planted_corpus(seed)
+    config = {"corpus": corpus.settings, "seed": seed}
+    cached(f"imagen/found-{seed}", config, lambda: canaries.found_copies(corpus, seed))
+
+
+def run_captions(seed: int) -> None:
+    judge = partial(captions.judge, gallery=gallery(side=SIDE), device=DEVICE)
+    judge_arms("captions", seed, judge)
+
+
+def run_balance(seed: int) -> None:
+    judge_arms("balance", seed, partial(balance.judge, device=DEVICE))
+
+
+def run_counting(seed: int) -> None:
+    judge_run(counting_model(seed), partial(counting.judge, device=DEVICE))
+
+
+def judge_arms(part: str, seed: int, judge: Any) -> None:
+    for name in ARMS[part]:
+        judge_run(arm(name, seed), judge)
+
+
+def judge_run(run: Run, judge: Any) -> None:
+    """What ``judge`` finds of the pictures that ``run`` has learnt to draw."""
+    options = {"num_steps": STEPS, "guidance": GUIDANCE}
+    judged(run, "", options, lambda rule: judge(drawing(rule, **options)))
+
+
+PARTS = {
+    "canaries": run_canaries,
+    "captions": run_captions,
+    "counting": run_counting,
+    "balance": run_balance,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = ("words", *PARTS)
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if args.parts != ["words"]:
+        os.chdir(HERE)  # from where the YAML file names its files
+    write_words(counting.words())
+    for seed in args.seeds:
+        for name, run in PARTS.items():
+            if name in args.parts:
+                run(seed)
