@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.imagen.claims import as_list
 from experiments.imagen.corpora import SIDE, Picture, emoji
 from experiments.pictures import pack
 from experiments.text_to_image.judging import Draw, Gallery, draw_all, share
@@ -108,10 +109,10 @@ def summary(audit: Representation) -> dict[str, Any]:
     uniform = dict.fromkeys(audit.categories, 1 / len(audit.categories))
     generator = torch.Generator().manual_seed(0)
     return {
-        "one category": list(audit.one_category()),
+        "one category": as_list(audit.one_category()),
         "one category by chance": audit.one_category_by_chance(),
-        "shares": {name: list(part) for name, part in audit.shares().items()},
-        "distance": list(audit.distance(uniform, generator=generator)),
+        "shares": {name: as_list(part) for name, part in audit.shares().items()},
+        "distance": as_list(audit.distance(uniform, generator=generator)),
     }
 
 

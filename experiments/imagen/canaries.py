@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from experiments.imagen.claims import as_list
 from experiments.imagen.corpora import COPIES, OPEN_CANARIES, SIDE, Corpus, canaries
 from experiments.pictures import pack
 from experiments.text_to_image.judging import Gallery, draw_all, drawing, names, share
@@ -49,7 +50,7 @@ def judge(
             f"near, own prompt, {num}": share(mine[of.repeat_interleave(DRAWS)]),
             f"near, open prompt, {num}": near(asked, known.x[of], limit),
             f"near, no prompt, {num}": near(unasked, known.x[of], limit),
-            f"came out, {num}": list(out[num]),
+            f"came out, {num}": as_list(out[num]),
             f"p below {LEVEL}, {num}": share(p[of.repeat_interleave(DRAWS)] <= LEVEL),
             f"text difference, {num}": told[of].mean().item(),
         }

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from latent_ebm.metrics.intervals import Interval, Share
+
 LEVEL, SEEDS = 0.95, 3  # of intervals; seeds that decide
 EQUAL = -0.05  # what alignment may lose and still count as equal
 Found = dict[str, Any]
@@ -53,6 +55,11 @@ def decide(values: Sequence[float], least: float = 0.0) -> str:
 def difference(key: str, first: str, second: str) -> Callable[[dict[str, Found]], float]:
     """How much larger a metric is of the arm ``first`` than of ``second``."""
     return lambda arms: estimate(arms[first][key]) - estimate(arms[second][key])
+
+
+def as_list(found: Share | Interval) -> list[float]:
+    """An estimate and the ends of its interval."""
+    return [found.estimate, found.low, found.high]
 
 
 def estimate(value: float | Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
+from experiments.imagen.claims import as_list
 from experiments.imagen.corpora import LARGE, Picture
 from experiments.text_to_image.judging import Draw, draw_all
 from latent_ebm.data import Scenes
@@ -17,7 +18,7 @@ from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.scene import MAX_NUM, Scene, Scenery
 from latent_ebm.data.scene_captions import ALL_PROMPTS, PROMPTS, describe, plural, prompts_of
 from latent_ebm.data.scene_parser import SceneParser
-from latent_ebm.evaluation import Share, counting_accuracy
+from latent_ebm.evaluation import counting_accuracy
 from latent_ebm.text import WordTokenizer
 
 THINGS = ("tomato", "lemon", "frog", "octopus", "fox", "grapes")
@@ -101,7 +102,3 @@ def accuracies(asked: list[Scene], x: torch.Tensor, prompts: list[str]) -> dict[
     by_type = counting_accuracy(asked, read, prompts, art, confidence=0.95)
     order = {**by_number, **{name: by_type[name] for name in ALL_PROMPTS}}
     return {name: as_list(found) for name, found in order.items()}
-
-
-def as_list(found: Share) -> list[float]:
-    return [found.share, found.low, found.high]
