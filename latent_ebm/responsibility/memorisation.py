@@ -30,6 +30,7 @@ from samplers.reverse import ReverseSampler
 from samplers.run_checks import check_position
 
 NEIGHBOURS = 50
+DECIMALS = 9  # of a ratio; lower ones depend on the number of rows, and would hide equal ratios
 
 
 def neighbour_ratio(x: Tensor, train: Tensor, num_neighbours: int = NEIGHBOURS) -> Tensor:
@@ -52,16 +53,17 @@ def neighbour_ratio(x: Tensor, train: Tensor, num_neighbours: int = NEIGHBOURS) 
         raise ValueError(
             f"x must have {known.shape[1]} columns, as train has, got {rows.shape[1]}"
         )
-    nearest = torch.cdist(rows, known).topk(num_neighbours, largest=False).values
-    mean = nearest.mean(1)
-    return (nearest[:, 0] / mean).where(mean > 0, 0.0)
+    near = torch.cdist(rows, known).topk(num_neighbours, largest=False)
+    first = (rows - known[near.indices[:, 0]]).norm(dim=1)  # exactly 0 for a copy
+    mean = near.values.mean(1)
+    return (first / mean).where(mean > 0, 0.0).round(decimals=DECIMALS)
 
 
 def copy_p_values(
     x: Tensor, train: Tensor, held_out: Tensor, num_neighbours: int = NEIGHBOURS
 ) -> Tensor:
     """P-values (n,): ``(1 + #{held-out rows with a ratio as small}) / (held-out rows + 1)`` of
-    ``neighbour_ratio``; small for copies of training rows.
+    ``neighbour_ratio``; small for copies of training rows. Equal ratios count as well.
 
     For a row that is exchangeable with the held-out rows ``P(p <= a) <= a``, whatever the features
     (Bates et al. 2023, arXiv:2104.08279). A generator's images are never quite that: a small p may

@@ -45,6 +45,33 @@ def test_p_values_are_uniform_for_new_rows_and_least_for_copies() -> None:
     assert copy_p_values(copies, train, held, 20).tolist() == pytest.approx([0.05] * 5)
 
 
+def test_equal_ratios_count() -> None:
+    """Copies of training rows far from 0, among held-out rows and among generated ones, all have
+    the ratio 0; and a row has one ratio, in whatever number of rows it comes.
+    """
+    train, held = (100 + torch.randn(850, 64, generator=stream())).split([800, 50])
+    held = torch.cat([held[:46], train[:3]])
+    p = copy_p_values(train[3:50], train, held, 20)
+    assert p.tolist() == pytest.approx([4 / 50] * 47)
+    ranks = (neighbour_ratio(held, train, 20)[:, None] >= neighbour_ratio(held, train, 20)).sum(1)
+    for num in (1, 2, 7, 30):
+        found = copy_p_values(held[:num], train, held, 20)
+        assert found.tolist() == pytest.approx(((1 + ranks[:num]) / 50).tolist())
+
+
+def test_p_values_are_no_smaller_than_they_may_be_where_many_ratios_are_equal() -> None:
+    """Rows of a small grid: nearly half of all ratios are those of others."""
+    generator, p = stream(1), []
+    for _ in range(300):
+        rows = torch.randint(5, (59, 2), generator=generator).double()
+        train, held, new = rows.split([30, 19, 10])
+        p.append(copy_p_values(new, train, held, 10))
+    rates = torch.stack(p)
+    for level in (0.5, 0.75, 0.9):
+        share = (rates <= level + 1e-9).double().mean(1)
+        assert float(share.mean()) - level < 3 * float(share.std()) / 300**0.5
+
+
 class Labelled(Denoiser):
     """Exact for two classes: class 0 is one memorised image, class 1 is as broad as all data."""
 
