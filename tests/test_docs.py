@@ -120,11 +120,27 @@ def before_release(names: dict[str, Any]) -> None:
     assert len(names["images"]) == len(names["prompts"]) == 111
 
 
+def compare_by_people(names: dict[str, Any]) -> None:
+    page = Path("study/page/index.html").read_text()
+    assert not [name for name in names["drawn"] if name in page]
+    assert len(names["ratings"]) == 4 * 24 * 3
+    assert set(names["shares"].values()) == {0.25}
+    elo, intervals = names["elo"], names["intervals"]
+    assert elo["clear"] > elo["noisy"] > elo["pale"]
+    assert all(low < elo[model] < high for model, (low, high) in intervals.items())
+    assert intervals["clear"][0] > intervals["pale"][1]
+    assert names["win"] + names["loss"] + names["tie"] == pytest.approx(1)
+    assert names["win"] > names["wins"][0, 2] - 0.1 > 0.5
+    assert names["agreement"]["distance"].share.low > 0.5
+    assert names["agreement"]["noise"].share.high < 0.5
+
+
 CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "student": student,
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
     "before_release": before_release,
+    "compare_by_people": compare_by_people,
     "conditions": conditions,
     "curate_captioned_images": curate_captioned_images,
     "draw_in_few_steps": draw_in_few_steps,
