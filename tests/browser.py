@@ -87,6 +87,17 @@ class Browser:
         while not self.evaluate(condition):
             time.sleep(0.02)
 
+    def open(self, address: str) -> None:
+        """Open the page at ``address`` and wait until it is complete."""
+        self.evaluate("document.title = 'before'")
+        self.send("Page.navigate", url=address)
+        self.until("document.title !== 'before' && document.readyState === 'complete'")
+
+    def resize(self, width: int, height: int = 844) -> None:
+        """Show the page as on a screen of ``width`` x ``height`` pixels."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1}
+        self.send("Emulation.setDeviceMetricsOverride", **size, mobile=width < 600)
+
     def write(self, selector: str, text: str) -> None:
         """Type ``text`` into the field at ``selector``, in place of what is there."""
         self.evaluate(f"document.querySelector({json.dumps(selector)}).select()")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from latent_ebm.cli.commands import (
+    audit,
     demo,
     detect,
     evaluate,
@@ -101,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
         inpaint,
         tune,
         replace,
+        audit,
         score,
         evaluate,
         detect,

@@ -6,9 +6,7 @@ knows no model: which picture is whose is decided at random and written to a key
 whoever runs the study.
 """
 
-import base64
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from latent_ebm.evaluation.ratings import Rating
 from latent_ebm.foreign import read_json
+from latent_ebm.plots.images import image_address
 from latent_ebm.writing import atomic_folder
 from samplers.checks import check_kind, is_whole
 
@@ -126,21 +124,13 @@ def check_pair(row: int, pair: Pair) -> None:
 
 def side_by_side(pair: Pair, swap: bool) -> tuple[dict[str, object], dict[str, object]]:
     """What the page knows of a pair, and what the key does."""
-    images = [png(pair.first_image), png(pair.second_image)]
+    images = [image_address(pair.first_image), image_address(pair.second_image)]
     models = [pair.first, pair.second]
     both = {"prompt": pair.prompt, "questions": pair.questions}
     told, secret = (
         dict(zip(SIDES, two[::-1] if swap else two, strict=True)) for two in (images, models)
     )
     return {**both, **told}, {**both, **secret}
-
-
-def png(image: Tensor) -> str:
-    """The address ``data:`` of a picture (1 or 3, H, W) in [-1, 1]."""
-    levels = ((image.detach().cpu().float() + 1) * 127.5).round().byte().expand(3, -1, -1)
-    file = io.BytesIO()
-    Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy()).save(file, "png")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def read_ratings(

@@ -1,11 +1,14 @@
 """Images side by side, as an array and as a file."""
 
+import base64
+import io
 import math
 import os
 import warnings
 
 import numpy as np
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -65,3 +68,16 @@ def save_grid(x: Tensor, path: str | os.PathLike[str], columns: int | None = Non
     grid = image_grid(x, columns).repeat(factor, 0).repeat(factor, 1)
     with atomic_path(path) as temporary:
         imsave(temporary, grid, cmap="gray", vmin=0, vmax=1, format="png")
+
+
+def image_address(image: Tensor, most: int | None = None) -> str:
+    """The address ``data:`` of an image (1 or 3, H, W) in [-1, 1], as PNG for a page; with at most
+    ``most`` pixels a side, if given.
+    """
+    levels = ((image.detach().cpu().float() + 1) * 127.5).round().byte().expand(3, -1, -1)
+    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    if most is not None:
+        picture.thumbnail((most, most))
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -4,6 +4,7 @@ Everything here takes plain tensors, texts and callables, so that it serves any 
 """
 
 from latent_ebm.responsibility.assurance import AssuranceSet, Rates
+from latent_ebm.responsibility.audit import Audit
 from latent_ebm.responsibility.cards import model_card
 from latent_ebm.responsibility.filters import AllOf, Classified, Decision, Terms, threshold_for
 from latent_ebm.responsibility.memorisation import (
@@ -21,6 +22,7 @@ from latent_ebm.responsibility.watermark import detect_watermark, embed_watermar
 __all__ = [
     "AllOf",
     "AssuranceSet",
+    "Audit",
     "Canaries",
     "Classified",
     "Decision",

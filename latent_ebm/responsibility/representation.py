@@ -221,10 +221,14 @@ def check_generic(prompts: Sequence[str], categories: Sequence[str]) -> None:
     if not prompts:
         raise ValueError("prompts must be a list of one text or more, got none")
     for prompt in prompts:
-        words = f" {' '.join(split_words(prompt))} "
-        for name in categories:
-            if f" {' '.join(split_words(name))} " in words:
-                raise ValueError(f"prompts must name no category, got {name!r} in {prompt!r}")
+        if named := named_categories(prompt, categories):
+            raise ValueError(f"prompts must name no category, got {named[0]!r} in {prompt!r}")
+
+
+def named_categories(prompt: str, categories: Sequence[str]) -> list[str]:
+    """Those of ``categories`` that ``prompt`` names in words."""
+    words = f" {' '.join(split_words(prompt))} "
+    return [name for name in categories if f" {' '.join(split_words(name))} " in words]
 
 
 def check_target(target: Mapping[str, float], categories: Sequence[str]) -> Tensor:

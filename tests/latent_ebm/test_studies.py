@@ -51,16 +51,10 @@ def browser(study: Path, tmp_path: Path) -> Iterator[Browser]:
         try:
             browser.send("Network.enable")
             browser.send("Page.enable")
-            open_page(browser, address)
+            browser.open(address)
             yield browser
         finally:
             browser.close()
-
-
-def open_page(browser: Browser, address: str) -> None:
-    browser.evaluate("document.title = 'before'")
-    browser.send("Page.navigate", url=address)
-    browser.until("document.title !== 'before' && document.readyState === 'complete'")
 
 
 def press(browser: Browser, name: str, **options: object) -> None:

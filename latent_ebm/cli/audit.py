@@ -1,0 +1,160 @@
+"""An audit of a text-to-image model: pictures for the prompts of a file, and what applies to them.
+
+Everything that the command is given is read and checked before anything is drawn.
+"""
+
+import warnings
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from latent_ebm.applications import TextToImage
+from latent_ebm.cli.applications import read_model
+from latent_ebm.cli.checkpoints import applied
+from latent_ebm.cli.evidence import (
+    read_attribute,
+    read_filter,
+    read_key,
+    read_lines,
+    read_pictures,
+)
+from latent_ebm.cli.files import check_folder, check_new
+from latent_ebm.denoisers.generation import like
+from latent_ebm.guidance.distilled import at_weight
+from latent_ebm.responsibility import Audit, Terms, text_difference
+from latent_ebm.responsibility.audit import check_prompts
+from samplers.run_checks import check_finite
+from samplers.schedules import broadcast
+
+UNKNOWN_WORDS = "words that are not known"  # how the warning of a tokenizer begins
+
+
+def audit_model(
+    source: str,
+    folder: str,
+    prompts: str,
+    num: int,
+    *,
+    steps: int | None,
+    guidance: float | None,
+    terms: str | None,
+    unsafe: str | None,
+    threshold: float,
+    attributes: Sequence[Sequence[str]],
+    reference: str | None,
+    held_out: str | None,
+    key: str | None,
+    seed: int,
+    trust: Sequence[str],
+) -> None:
+    """Write ``report.html`` and ``metrics.json`` to the new ``folder``.
+
+    Args:
+        source: A checkpoint, or a folder of a text-to-image model.
+        folder: The folder to write.
+        prompts: A file with a prompt per line.
+        num: Number of pictures of each prompt.
+        steps: Number of steps of the sampler; None: that of the model.
+        guidance: Weight of guidance; None: that of the model.
+        terms: A file with a term per line, of prompts that are refused.
+        unsafe: The folder of a classifier of safe and unsafe pictures.
+        threshold: The least probability of unsafe that is refused.
+        attributes: Folders of classifiers, each followed by the names of its classes.
+        reference: A folder of training pictures.
+        held_out: A folder of pictures that were not trained on.
+        key: A file with the key of a watermark.
+        seed: Seed of the noise.
+        trust: Packages whose classes a checkpoint may use.
+
+    Raises:
+        ValueError: If ``source`` holds no text-to-image model, it refuses a prompt, or a file
+            does not hold what it should.
+    """
+    out = check_folder(check_new(Path(folder)))
+    texts = read_lines(prompts, "--prompts")
+    check_prompts(texts)
+    judge = None if terms is None else Terms(read_lines(terms, "--terms"))
+    model = read_model(source, out, trust)
+    secret = None if key is None else read_key(key, model)
+    model.conditioner.tokens(texts)  # refuses prompts, and warns of unknown words, once
+    refuse = None if unsafe is None else read_filter(unsafe, threshold, model)
+    known = [read_attribute(words, model) for words in attributes]
+    pictures = read_pictures(reference, held_out, model)
+    generator = torch.Generator().manual_seed(seed)
+    with applied(source):
+        x = draw(model, texts, num, guidance, steps, generator)
+        check_finite("images", x.flatten(0, 1), f"the weights of {source} may have diverged")
+        differences = effects_of_text(model, texts, num, guidance, generator)
+    facts = {"model": source, "version of latent-ebm": metadata.version("latent-ebm")}
+    numbers = {
+        "seed": seed,
+        "guidance": model.guidance if guidance is None else guidance,
+        "steps": model.sampler.num_steps if steps is None else steps,
+    }
+    audit = Audit(texts, x, {**facts, **numbers})
+    audit.add_text_differences(differences)
+    if judge is not None:
+        audit.judge_prompts(judge)
+    if refuse is not None:
+        audit.judge_pictures(refuse.images)
+    for attribute in known:
+        audit.represent(*attribute, generator=generator)
+    if pictures is not None:
+        audit.compare(*pictures)
+    if secret is not None:
+        audit.find_watermark(secret)
+    audit.write(out)
+    print(f"{num} of each of {len(texts)} prompts: {out / 'report.html'}")
+
+
+def draw(
+    model: TextToImage,
+    prompts: Sequence[str],
+    num: int,
+    guidance: float | None,
+    steps: int | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Pictures (prompts, num, C, H, W)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+        return torch.stack(
+            [
+                model.generate([prompt], num, guidance, steps, generator=generator)
+                for prompt in tqdm(prompts, desc="drawing", unit="prompt")
+            ]
+        )
+
+
+@torch.no_grad()
+def effects_of_text(
+    model: TextToImage,
+    prompts: Sequence[str],
+    num: int,
+    guidance: float | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """How far each prompt moves the first step (prompts,), the mean over ``num`` times the same
+    noise.
+    """
+    z = like(model.denoiser).new_empty(num, *model.latent_shape).normal_(generator=generator)
+    x_T = broadcast(model.denoiser.schedule(z.new_ones(()))[1], z) * z
+    weight = model.guidance if guidance is None else guidance
+    values = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+        encoded = model.conditioner.encode(prompts)
+    for i in range(len(prompts)):
+        told = encoded.rows(torch.full((num,), i))
+        null = told.unknown()
+        if model.weights is not None:
+            told, null = (at_weight(each, weight, num) for each in (told, null))
+        found = text_difference(
+            model.denoiser, model.sampler, x_T, told, null, generator=generator
+        )
+        values.append(found.mean())
+    return torch.stack(values)

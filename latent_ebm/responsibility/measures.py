@@ -1,0 +1,232 @@
+"""What can be measured on pictures that a generator has drawn, as nested numbers by name.
+
+Pictures are x (prompts, num, C, H, W) in [-1, 1]: ``num`` of every prompt.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latent_ebm.data.curation import Perceptual, Pixels, Row, clusters
+from latent_ebm.responsibility.filters import Decision, ImageFilter, PromptFilter
+from latent_ebm.responsibility.intervals import share_interval
+from latent_ebm.responsibility.memorisation import NEIGHBOURS, copy_p_values, neighbour_ratio
+from latent_ebm.responsibility.representation import (
+    Classify,
+    Representation,
+    category_counts,
+    check_names,
+    check_target,
+    named_categories,
+)
+from latent_ebm.responsibility.watermark import detect_watermark, embed_watermark
+
+Metrics = dict[str, Any]  # numbers by name, in dictionaries and lists of any depth
+LEVEL = 0.95  # of confidence
+COPY_LEVEL = 0.05  # the p-value of a copy
+LEAST_HELD_OUT = round(1 / COPY_LEVEL) - 1  # pictures, for p-values as small as that
+MARK_LEVEL = 0.001  # the p-value of a watermark
+PSNR, QUALITY = 36, 75  # of the watermark and of JPEG
+NUM_NEAREST = 6  # pictures that are shown beside the training picture that is nearest to them
+
+
+def share(hits: int, total: int) -> Metrics:
+    """The share ``hits / total`` with its exact interval, and the two counts."""
+    interval = share_interval(hits, total, LEVEL, exact=True)
+    return {"hits": hits, "total": total, **interval._asdict()}
+
+
+def prompt_decisions(prompts: Sequence[str], judge: PromptFilter) -> tuple[list[str], Metrics]:
+    """Why ``judge`` refuses each of ``prompts`` ("" if it does not), and the share that it
+    refuses.
+    """
+    reasons = [reason_of(judge(prompt)) for prompt in prompts]
+    return reasons, {"refused": share(sum(map(bool, reasons)), len(reasons))}
+
+
+def picture_decisions(x: Tensor, judge: ImageFilter) -> tuple[list[list[bool]], Metrics]:
+    """Which pictures ``judge`` refuses, and how many of each prompt and of all."""
+    decisions = judge(x.flatten(0, 1))
+    if len(decisions) != x.shape[0] * x.shape[1]:
+        raise ValueError(
+            f"judge must return a decision per picture, {x.shape[0] * x.shape[1]}, got "
+            f"{len(decisions)}"
+        )
+    refused = torch.tensor([not d.allowed for d in decisions], device="cpu").view(x.shape[:2])
+    counts = refused.sum(1).tolist()
+    return refused.tolist(), {"refused": share(sum(counts), len(decisions)), "by_prompt": counts}
+
+
+def reason_of(decision: Decision) -> str:
+    """Why a filter refuses; "" if it does not."""
+    return "" if decision.allowed else decision.reason or "refused"
+
+
+def variety(x: Tensor) -> Metrics:
+    """How many pictures of each prompt are different, when near copies count as one."""
+    near = Perceptual()
+    counts = [count_different(pictures, near) for pictures in x]
+    repeated = sum(count < x.shape[1] for count in counts)
+    return {
+        "different": {"by_prompt": counts, "hits": sum(counts), "total": x.shape[0] * x.shape[1]},
+        "repeated": share(repeated, len(counts)),
+        "bits": near.distance,
+        "of_bits": 64,
+        "colour": near.colour,
+        "of_levels": 255,
+    }
+
+
+def count_different(pictures: Tensor, near: Perceptual) -> int:
+    """The number of clusters of near copies among ``pictures`` (n, C, H, W)."""
+    rows = [
+        Row(str(i), "", x.expand(3, -1, -1) if len(x) == 1 else x) for i, x in enumerate(pictures)
+    ]
+    likenesses = (Pixels(), near)
+    return int(clusters(likenesses, [kind.prints(rows) for kind in likenesses]).max()) + 1
+
+
+def representation(
+    prompts: Sequence[str],
+    x: Tensor,
+    classify: Classify,
+    categories: Sequence[str],
+    target: Mapping[str, float] | None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Metrics | None:
+    """Whom the pictures show, over the prompts that name none of ``categories``; None if there is
+    no such prompt.
+    """
+    check_names(categories)
+    if target is not None:
+        check_target(target, categories)
+    rows = [i for i, prompt in enumerate(prompts) if not named_categories(prompt, categories)]
+    if not rows:
+        return None
+    told = [category_counts(classify(x[i]), x.shape[1], len(categories)) for i in rows]
+    found = Representation([prompts[i] for i in rows], categories, torch.stack(told))
+    metrics: Metrics = {
+        "prompts": len(rows),
+        "left_out": len(prompts) - len(rows),
+        "shares": [interval._asdict() for interval in found.shares(LEVEL, exact=True).values()],
+        "counts": found.counts.sum(0).tolist(),
+        "one_category": found.one_category(LEVEL)._asdict(),
+        "by_chance": found.one_category_by_chance(),
+    }
+    if target is not None:
+        metrics["target"] = [target[name] for name in categories]
+        metrics["distance"] = found.distance(target, LEVEL, generator=generator)._asdict()
+    return metrics
+
+
+def memorisation(x: Tensor, train: Tensor, held_out: Tensor) -> tuple[list[int], Metrics]:
+    """How near pictures are to training pictures, compared with held-out ones.
+
+    Returns:
+        Positions in ``train`` of the pictures that are nearest to those listed as ``nearest``, and
+        the metrics.
+
+    Raises:
+        ValueError: If there are too few pictures, or held-out pictures are training pictures.
+    """
+    check_reference(train, held_out, x.shape[2:])
+    rows, known, other = x.flatten(0, 1).flatten(1), train.flatten(1), held_out.flatten(1)
+    different = known.unique(dim=0)
+    num = min(NEIGHBOURS, len(different))
+    p = copy_p_values(rows, different, other, num)
+    ratio = neighbour_ratio(rows, different, num)
+    order = np.lexsort((ratio.cpu().numpy(), p.cpu().numpy()))[:NUM_NEAREST].tolist()
+    nearest = torch.cdist(rows[order], known).argmin(1).tolist()
+    listed = [
+        {
+            "prompt": i // x.shape[1] + 1,
+            "picture": i % x.shape[1] + 1,
+            "ratio": float(ratio[i]),
+            "p": float(p[i]),
+        }
+        for i in order
+    ]
+    return nearest, {
+        "train": len(train),
+        "different": len(different),
+        "held_out": len(held_out),
+        "neighbours": num,
+        "level": COPY_LEVEL,
+        "copies": share(int((p <= COPY_LEVEL).sum()), len(p)),
+        "expected": COPY_LEVEL * len(p),
+        "median_ratio": float(ratio.median()),
+        "nearest": listed,
+    }
+
+
+def check_reference(train: Tensor, held_out: Tensor, shape: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless both hold pictures of this ``shape``, enough of them, and none
+    in common.
+    """
+    for name, value, least in (("train", train, 2), ("held_out", held_out, LEAST_HELD_OUT)):
+        if value.shape[1:] != torch.Size(shape) or len(value) < least:
+            raise ValueError(
+                f"{name} must be at least {least} pictures of shape {tuple(shape)}, got "
+                f"{len(value)} of {tuple(value.shape[1:])}"
+            )
+    trained = {row.tobytes() for row in train.cpu().numpy()}
+    if len(trained) < 2:
+        raise ValueError("train must hold two different pictures or more, got one")
+    if both := sum(row.tobytes() in trained for row in held_out.cpu().numpy()):
+        raise ValueError(
+            f"held_out must hold no training pictures, got {both} of {len(held_out)} that are in "
+            "train"
+        )
+
+
+def watermark(x: Tensor, key: bytes) -> Metrics:
+    """How often the watermark of ``key`` is found in pictures as they were drawn, and after they
+    have been marked, also as JPEG.
+    """
+    drawn = x.flatten(0, 1)
+    marked = embed_watermark(drawn, key, PSNR)
+    kinds = {"drawn": drawn, "marked": marked, "jpeg": as_jpeg(marked)}
+    found: Metrics = {
+        name: share(int((detect_watermark(pictures, key) <= MARK_LEVEL).sum()), len(pictures))
+        for name, pictures in kinds.items()
+    }
+    return {**found, "psnr": PSNR, "quality": QUALITY}
+
+
+def as_jpeg(x: Tensor) -> Tensor:
+    """Pictures (n, 1 or 3, H, W) in [-1, 1] after JPEG."""
+    return torch.stack([one_as_jpeg(image) for image in x])
+
+
+def one_as_jpeg(image: Tensor) -> Tensor:
+    levels = ((image.cpu() + 1) * 127.5).round().byte().expand(3, -1, -1)
+    file = io.BytesIO()
+    Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy()).save(
+        file, "jpeg", quality=QUALITY
+    )
+    with Image.open(file) as read:
+        pixels = np.array(read.convert("RGB"))
+    back = torch.from_numpy(pixels).permute(2, 0, 1)[: len(image)]
+    return back.to(image) / 127.5 - 1
+
+
+def noise_watermark(p: Tensor) -> Metrics:
+    """How often a watermark in the initial noise is found, by its p-values (n,)."""
+    return share(int((p <= MARK_LEVEL).sum()), len(p))
+
+
+def text_differences(values: Tensor, num: int) -> Metrics:
+    """The ``values`` (num,) of each prompt, and their median. Raises ``ValueError`` for another
+    shape.
+    """
+    if values.shape != (num,) or not bool(values.isfinite().all()):
+        raise ValueError(
+            f"values must be finite numbers of shape ({num},), got {tuple(values.shape)}"
+        )
+    return {"by_prompt": values.tolist(), "median": float(values.median())}
