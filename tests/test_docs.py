@@ -109,6 +109,8 @@ def teach_a_subject(names: dict[str, Any]) -> None:
 
 
 def before_release(names: dict[str, Any]) -> None:
+    assert "No key was given." in names["untested"].values()
+    assert names["report"].metrics["representation"][0]["prompts"] == 2
     assert names["found"].double().mean() > 0.95
     assert (names["p_noise"] < 1e-6).all()
     assert names["shares"]["red"].estimate > 0.4

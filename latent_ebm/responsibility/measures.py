@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from latent_ebm.data.curation import Perceptual, Pixels, Row, clusters
+from latent_ebm.metrics.intervals import Interval, Share, share_of
 from latent_ebm.responsibility.filters import Decision, ImageFilter, PromptFilter
-from latent_ebm.responsibility.intervals import share_interval
 from latent_ebm.responsibility.memorisation import NEIGHBOURS, copy_p_values, neighbour_ratio
 from latent_ebm.responsibility.representation import (
     Classify,
@@ -37,8 +37,12 @@ NUM_NEAREST = 6  # pictures that are shown beside the training picture that is n
 
 def share(hits: int, total: int) -> Metrics:
     """The share ``hits / total`` with its exact interval, and the two counts."""
-    interval = share_interval(hits, total, LEVEL, exact=True)
-    return {"hits": hits, "total": total, **interval._asdict()}
+    return {"hits": hits, "total": total, **ends(share_of(hits, total, LEVEL, exact=True))}
+
+
+def ends(interval: Interval | Share) -> Metrics:
+    """An estimate and its interval by name."""
+    return {name: getattr(interval, name) for name in ("estimate", "low", "high")}
 
 
 def prompt_decisions(prompts: Sequence[str], judge: PromptFilter) -> tuple[list[str], Metrics]:
@@ -114,14 +118,14 @@ def representation(
     metrics: Metrics = {
         "prompts": len(rows),
         "left_out": len(prompts) - len(rows),
-        "shares": [interval._asdict() for interval in found.shares(LEVEL, exact=True).values()],
+        "shares": [ends(part) for part in found.shares(LEVEL, exact=True).values()],
         "counts": found.counts.sum(0).tolist(),
-        "one_category": found.one_category(LEVEL)._asdict(),
+        "one_category": ends(found.one_category(LEVEL)),
         "by_chance": found.one_category_by_chance(),
     }
     if target is not None:
         metrics["target"] = [target[name] for name in categories]
-        metrics["distance"] = found.distance(target, LEVEL, generator=generator)._asdict()
+        metrics["distance"] = ends(found.distance(target, LEVEL, generator=generator))
     return metrics
 
 
