@@ -105,6 +105,7 @@ class TextToImage(Artefact):
         negative: str | None = None,
         subject: Subject | None = None,
         *,
+        x_T: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Images (len(prompts) * num, C, H, W) in [-1, 1], ``num`` in a row for every prompt.
@@ -117,12 +118,14 @@ class TextToImage(Artefact):
             negative: What not to draw, in place of the empty prompt. It has no part in a guidance
                 of 1, or in one that the denoiser has learnt.
             subject: Who or what the prompts speak of by its class, tuned on this model.
+            x_T: The noise (len(prompts) * num, \\*latent_shape) of scale ``sigma_1`` to begin
+                with, such as ``watermarked_noise``; None: it is drawn.
             generator: The random stream.
 
         Raises:
             ValueError: If the tokenizer refuses a prompt, a negative prompt has no part in the
-                guidance, the denoiser has not learnt its weight, or the subject belongs to another
-                model or has no room beside a prompt.
+                guidance, the denoiser has not learnt its weight, the subject belongs to another
+                model or has no room beside a prompt, or the noise has another shape.
         """
         check_prompts(prompts)
         check_counts(self, num=num)
@@ -140,7 +143,9 @@ class TextToImage(Artefact):
         if self.weights is not None:
             told = at_weight(told, weight, count)
         sampler = replace(self.sampler, num_steps=steps)
-        z = generate(denoiser, sampler, self.latent_shape, count, told, generator=generator)
+        z = generate(
+            denoiser, sampler, self.latent_shape, count, told, x_T=x_T, generator=generator
+        )
         x = z if self.autoencoder is None else self.autoencoder.decode(z)
         check_finite("images", x, "the autoencoder is not finite at what the denoiser draws")
         return x.clamp(-1, 1)

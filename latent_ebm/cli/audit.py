@@ -5,6 +5,8 @@ Everything that the command is given is read and checked before anything is draw
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -21,14 +23,22 @@ from latent_ebm.cli.evidence import (
     read_key,
     read_lines,
     read_pictures,
+    read_scorer,
 )
 from latent_ebm.cli.files import check_folder, check_new
-from latent_ebm.denoisers.generation import like
+from latent_ebm.denoisers.generation import initial_noise
+from latent_ebm.guidance import inversion_path
 from latent_ebm.guidance.distilled import at_weight
-from latent_ebm.responsibility import Audit, Terms, text_difference
+from latent_ebm.responsibility import (
+    Audit,
+    Terms,
+    detect_noise_watermark,
+    text_difference,
+    watermarked_noise,
+)
 from latent_ebm.responsibility.audit import check_prompts
+from latent_ebm.scorers import Scorer
 from samplers.run_checks import check_finite
-from samplers.schedules import broadcast
 
 UNKNOWN_WORDS = "words that are not known"  # how the warning of a tokenizer begins
 
@@ -48,6 +58,7 @@ def audit_model(
     reference: str | None,
     held_out: str | None,
     key: str | None,
+    scorer: str | None,
     seed: int,
     trust: Sequence[str],
 ) -> None:
@@ -67,6 +78,7 @@ def audit_model(
         reference: A folder of training pictures.
         held_out: A folder of pictures that were not trained on.
         key: A file with the key of a watermark.
+        scorer: The folder of a scorer of alignment.
         seed: Seed of the noise.
         trust: Packages whose classes a checkpoint may use.
 
@@ -81,6 +93,7 @@ def audit_model(
     model = read_model(source, out, trust)
     secret = None if key is None else read_key(key, model)
     model.conditioner.tokens(texts)  # refuses prompts, and warns of unknown words, once
+    judge_pair = None if scorer is None else read_scorer(scorer, texts)
     refuse = None if unsafe is None else read_filter(unsafe, threshold, model)
     known = [read_attribute(words, model) for words in attributes]
     pictures = read_pictures(reference, held_out, model)
@@ -89,6 +102,9 @@ def audit_model(
         x = draw(model, texts, num, guidance, steps, generator)
         check_finite("images", x.flatten(0, 1), f"the weights of {source} may have diverged")
         differences = effects_of_text(model, texts, num, guidance, generator)
+        found = None
+        if secret is not None and model.sampler.is_deterministic:
+            found = noise_p_values(model, texts, guidance, steps, secret, generator)
     facts = {"model": source, "version of latent-ebm": metadata.version("latent-ebm")}
     numbers = {
         "seed": seed,
@@ -97,6 +113,8 @@ def audit_model(
     }
     audit = Audit(texts, x, {**facts, **numbers})
     audit.add_text_differences(differences)
+    if judge_pair is not None:
+        audit.add_alignment(scores(judge_pair, texts, x))
     if judge is not None:
         audit.judge_prompts(judge)
     if refuse is not None:
@@ -107,6 +125,8 @@ def audit_model(
         audit.compare(*pictures)
     if secret is not None:
         audit.find_watermark(secret)
+    if found is not None:
+        audit.add_noise_watermark(found)
     audit.write(out)
     print(f"{num} of each of {len(texts)} prompts: {out / 'report.html'}")
 
@@ -131,6 +151,13 @@ def draw(
 
 
 @torch.no_grad()
+def scores(scorer: Scorer, prompts: Sequence[str], x: Tensor) -> Tensor:
+    """How well each picture of ``x`` (prompts, num, C, H, W) shows its prompt (prompts, num)."""
+    pairs = zip(prompts, x, strict=True)
+    return torch.stack([scorer.score_matrix([prompt], pictures)[0] for prompt, pictures in pairs])
+
+
+@torch.no_grad()
 def effects_of_text(
     model: TextToImage,
     prompts: Sequence[str],
@@ -141,8 +168,7 @@ def effects_of_text(
     """How far each prompt moves the first step (prompts,), the mean over ``num`` times the same
     noise.
     """
-    z = like(model.denoiser).new_empty(num, *model.latent_shape).normal_(generator=generator)
-    x_T = broadcast(model.denoiser.schedule(z.new_ones(()))[1], z) * z
+    x_T = initial_noise(model.denoiser, num, model.latent_shape, generator=generator)
     weight = model.guidance if guidance is None else guidance
     values = []
     with warnings.catch_warnings():
@@ -158,3 +184,30 @@ def effects_of_text(
         )
         values.append(found.mean())
     return torch.stack(values)
+
+
+@torch.no_grad()
+def noise_p_values(
+    model: TextToImage,
+    prompts: Sequence[str],
+    guidance: float | None,
+    steps: int | None,
+    key: bytes,
+    generator: torch.Generator,
+) -> Tensor:
+    """P-values (prompts,) of the watermark in pictures that are drawn from marked noise, one of
+    each prompt, and inverted without the prompt.
+    """
+    num = len(prompts)
+    sampler = replace(model.sampler, num_steps=steps or model.sampler.num_steps)
+    noise = watermarked_noise(num, model.latent_shape, key, generator=generator)
+    x_T = model.denoiser.schedule(noise.new_ones(()))[1] * noise
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+        x = model.generate(prompts, 1, guidance, steps, x_T=x_T, generator=generator)
+    z = x if model.autoencoder is None else model.autoencoder.encode(x, generator=generator)
+    null = model.conditioner.unknown(num)
+    if model.weights is not None:
+        null = at_weight(null, model.weights[0], num)
+    path = inversion_path(partial(model.denoiser, **null), sampler, z)
+    return detect_noise_watermark(path[0], key)

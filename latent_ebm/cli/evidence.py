@@ -18,6 +18,7 @@ from latent_ebm.responsibility.keys import check_key
 from latent_ebm.responsibility.measures import check_reference
 from latent_ebm.responsibility.representation import check_target
 from latent_ebm.responsibility.watermark import SIDE
+from latent_ebm.scorers import Scorer
 
 MAX_LINES = 2**24  # bytes of a file of prompts or terms
 MAX_KEY = 2**16  # bytes
@@ -91,6 +92,17 @@ def read_classifier(folder: str, size: int, model: TextToImage) -> Callable[[Ten
 
     classify(torch.zeros(1, *model.shape))
     return classify
+
+
+def read_scorer(folder: str, prompts: Sequence[str]) -> Scorer:
+    """The scorer that ``latent_ebm.save`` wrote to ``folder``. Raises ``ValueError`` for another
+    object, and if it refuses one of ``prompts``.
+    """
+    scorer = load(folder)
+    if not isinstance(scorer, Scorer):
+        raise ValueError(f"{folder} must hold a scorer, got a {type(scorer).__name__}")
+    scorer.text_features(prompts)
+    return scorer
 
 
 def read_filter(folder: str, threshold: float, model: TextToImage) -> Classified:

@@ -167,6 +167,10 @@ class Audit:
         """
         self.metrics["noise_watermark"] = measures.noise_watermark(p)
 
+    def add_alignment(self, scores: Tensor) -> None:
+        """Scores (prompts, num) of how well each picture shows its prompt, such as cosines."""
+        self.metrics["alignment"] = measures.alignment(scores, len(self.prompts))
+
     def add_text_differences(self, values: Tensor) -> None:
         """The mean ``text_difference`` (prompts,) of each prompt."""
         self.metrics["text_difference"] = measures.text_differences(values, len(self.prompts))

@@ -225,6 +225,17 @@ def noise_watermark(p: Tensor) -> Metrics:
     return share(int((p <= MARK_LEVEL).sum()), len(p))
 
 
+def alignment(scores: Tensor, num: int) -> Metrics:
+    """The mean of ``scores`` (prompts, num) of each prompt, and of all. Raises ``ValueError`` for
+    another shape.
+    """
+    if scores.ndim != 2 or len(scores) != num or not bool(scores.isfinite().all()):
+        raise ValueError(
+            f"scores must be finite, one per picture of {num} prompts, got {tuple(scores.shape)}"
+        )
+    return {"by_prompt": scores.mean(1).tolist(), "mean": float(scores.mean())}
+
+
 def text_differences(values: Tensor, num: int) -> Metrics:
     """The ``values`` (num,) of each prompt, and their median. Raises ``ValueError`` for another
     shape.

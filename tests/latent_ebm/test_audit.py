@@ -77,6 +77,7 @@ def audited() -> Audit:
     audit.find_watermark(KEY)
     audit.add_noise_watermark(torch.tensor([1e-9, 0.5, 0.0009]))
     audit.add_text_differences(torch.tensor([1.25, 2.5, 3.75, 1234.5]))
+    audit.add_alignment(torch.linspace(-0.25, 0.5, 4 * NUM).view(4, NUM))
     return audit
 
 
@@ -172,6 +173,8 @@ def test_metrics_are_what_was_planted(folder: Path) -> None:
     assert marks["marked"]["hits"] == 4 * NUM > marks["drawn"]["hits"]
     assert (found["noise_watermark"]["hits"], found["noise_watermark"]["total"]) == (2, 3)
     assert found["text_difference"]["by_prompt"] == [1.25, 2.5, 3.75, 1234.5]
+    assert found["alignment"]["by_prompt"] == pytest.approx([-0.175, 0.025, 0.225, 0.425])
+    assert found["alignment"]["mean"] == pytest.approx(0.125)
 
 
 def test_the_nearest_training_picture_is_shown() -> None:
@@ -195,7 +198,7 @@ def test_what_was_not_tested_is_what_was_not_called() -> None:
     audit.represent("colour", colour_of, ["square", "circle", "star", "heart"])
     assert before.keys() - audit.untested.keys() == {"Which prompts are refused"}  # all name one
     assert before.keys() > whole.untested.keys() >= {"Other prompts", "What people think"}
-    assert "Whether a picture shows what its prompt says" in whole.untested
+    assert "Whether a picture shows what its prompt says" in before
 
 
 def test_the_metrics_make_a_model_card(folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from latent_ebm.applications import TextToImage
 from latent_ebm.cli import main
@@ -14,6 +15,7 @@ from latent_ebm.data.shapes import draw_shapes
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.networks import MobileUNet
 from latent_ebm.networks.classifier import FeatureClassifier
+from latent_ebm.scorers import ContrastiveScorer
 from latent_ebm.text import TextConditioner, TextTransformer
 from samplers import DDIM
 from tests.latent_ebm.drawing import NOISE, WORDS, tiny_model
@@ -44,6 +46,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         FeatureClassifier(SHAPE, 2, 4).save(home / "classifier")
+        images, texts = nn.Flatten(), TextTransformer(WORDS, dim=8)
+        ContrastiveScorer(images, texts, 192, 4).save(home / "scorer")
     x = draw_shapes(8).on(torch.ones(3))
     write_pictures(home / "train", x[:40])
     write_pictures(home / "held", x[40:60])
@@ -86,7 +90,7 @@ ALL += [
     "a",
     "b",
 ]
-ALL += ["--reference", "train", "--held-out", "held"]
+ALL += ["--reference", "train", "--held-out", "held", "--scorer", "scorer"]
 
 
 def test_a_report_of_all_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +107,7 @@ def test_a_report_of_all_that_was_given(capsys: pytest.CaptureFixture[str]) -> N
     assert "target" not in found["representation"][1]
     assert (found["memorisation"]["train"], found["memorisation"]["held_out"]) == (40, 20)
     assert len(found["text_difference"]["by_prompt"]) == 3
+    assert all(-1 <= mean <= 1 for mean in found["alignment"]["by_prompt"])
 
 
 def test_the_pictures_are_those_of_the_command_sample(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +127,8 @@ def test_the_pictures_are_those_of_the_command_sample(capsys: pytest.CaptureFixt
 def test_a_key_finds_marked_pictures() -> None:
     command = ["audit", "large", "--prompts", "prompts.txt", "--num", "2", "--key", "key"]
     assert main([*command, "--out", "marked"]) == 0
+    noise = metrics("marked")["noise_watermark"]
+    assert (noise["hits"], noise["total"]) == (3, 3)
     found = metrics("marked")["watermark"]
     assert found["marked"]["hits"] >= 5
     assert found["drawn"]["hits"] <= 1
@@ -151,6 +158,7 @@ REFUSED = [
     (["model", *P, "--terms", "empty.txt"], "must hold a text per line (--terms)"),
     (["model", *P, "--unsafe", "model"], "model must hold a classifier"),
     (["large", *P, "--unsafe", "classifier"], "classifier must hold a classifier of pictures"),
+    (["model", *P, "--scorer", "classifier"], "must hold a scorer, got a FeatureClassifier"),
     (["model", *P, "--threshold", "0.2"], "--threshold must come with --unsafe, got 0.2 alone"),
     (["model", *P, "--attribute", "classifier", "a"], "two different classes or more"),
     (["model", *P, "--attribute", "classifier", "a=1", "b"], "all with a share or none"),

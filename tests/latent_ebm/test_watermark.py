@@ -27,6 +27,7 @@ from latent_ebm.responsibility import (
 )
 from latent_ebm.responsibility.keys import signs
 from samplers import DDIM, VPCosine
+from tests.latent_ebm.drawing import NOISE, tiny_model
 
 pytestmark = pytest.mark.cpu
 KEY = b"a secret of tests"
@@ -166,6 +167,37 @@ def test_noise_is_found_by_inversion_after_the_picture_was_changed() -> None:
         for changed in (x, jpeg(75, x).double(), (0.9 * x + 0.05)):
             p = detect_noise_watermark(inversion_path(denoiser, sampler, changed)[0], KEY)
             assert ((p <= LEVEL) == found).all()
+
+
+@pytest.mark.parametrize("autoencoder", [False, True])
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_a_text_to_image_model_draws_from_marked_noise(autoencoder: bool, guidance: float) -> None:
+    """The mark is found without the prompt, and in no picture of other noise."""
+    model = tiny_model(DDIM(NOISE, 20), autoencoder=autoencoder, guidance=guidance)
+    for parameter in model.denoiser.parameters():
+        parameter.data *= 0.3
+    prompts, num = ["red", "blue strasse"], 4
+    x_T = watermarked_noise(8, model.latent_shape, KEY, generator=stream())
+    x_T = x_T * float(NOISE(torch.ones(()))[1])
+    marked = model.generate(prompts, num, x_T=x_T)
+    plain = model.generate(prompts, num, generator=stream(1))
+    assert not torch.equal(marked[:num], marked[num:])  # prompts still decide
+    for x, low, high in ((marked, 0, 1e-4), (plain, 1e-4, 1)):
+        z = x if model.autoencoder is None else model.autoencoder.encode(x)
+        denoise = partial(model.denoiser, **model.conditioner.unknown(8))
+        with torch.no_grad():
+            p = detect_noise_watermark(inversion_path(denoise, model.sampler, z)[0], KEY)
+        assert bool(((p >= low) & (p <= high)).all()), p
+
+
+def test_the_noise_that_is_given_is_the_noise_that_would_be_drawn() -> None:
+    model = tiny_model(DDIM(NOISE, 3))
+    noise = torch.randn(2, *model.latent_shape, generator=stream(4))
+    x_T = noise * NOISE(torch.ones(()))[1]
+    drawn = model.generate(["red", "green"], generator=stream(4))
+    assert torch.equal(model.generate(["red", "green"], x_T=x_T), drawn)
+    with pytest.raises(ValueError, match=r"x_T must be noise of shape \(2, 3, 8, 8\), got"):
+        model.generate(["red"], 2, x_T=x_T[:1])
 
 
 def test_tags_are_kept_by_the_file_and_lost_by_any_other_format(tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ def add_evidence(command: argparse.ArgumentParser) -> None:
         "on, 19 or more",
     )
     command.add_argument(
+        "--scorer", metavar="DIR", help="a scorer of prompts and pictures, saved as a folder"
+    )
+    command.add_argument(
         "--key",
         metavar="FILE",
         help="a file whose content, 16 bytes or more, is the key of a watermark",
@@ -114,6 +117,7 @@ def run(args: argparse.Namespace) -> None:
         reference=args.reference,
         held_out=args.held_out,
         key=args.key,
+        scorer=args.scorer,
         seed=args.seed,
         trust=args.trust,
     )
