@@ -17,7 +17,7 @@ from latent_ebm.artefacts import Artefact
 from latent_ebm.conditions import Condition
 from latent_ebm.networks.conditional import Conditional, Told
 from latent_ebm.networks.energy import stacked
-from samplers import Density, Sampler, Sum, log_z_bracket
+from samplers import Density, Sampler, Sum
 from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.densities import Terms, Total
 from samplers.derivatives import check_value
@@ -56,24 +56,6 @@ class Prior(Artefact, Density, ABC):
         not conditional. Its constant ``log_z`` depends on the condition.
         """
         return self
-
-    def log_z_bracket(
-        self,
-        num: int,
-        sampler: Sampler,
-        num_rungs: int,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> tuple[float, float]:
-        """Stochastic bounds ``(lower, upper)`` of ``log Z = log int exp(log_density)`` by annealed
-        importance sampling.
-
-        ``num`` chains run from the base to this prior and, from ``sample(num)``, back again over
-        ``num_rungs`` rungs; ``sampler`` must leave its target invariant (MALA, HMC). Source:
-        Grosse et al. 2015, arXiv:1511.02543.
-        """
-        ends = self.base.sample(num, generator=generator), self.sample(num, generator=generator)
-        return log_z_bracket(self.base, self, *ends, sampler, num_rungs, generator=generator)
 
 
 def check_latent(z: Tensor, dim: int) -> None:

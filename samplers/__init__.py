@@ -22,6 +22,7 @@ from samplers.importance import (
     resample,
 )
 from samplers.langevin import MALA, Langevin, UnderdampedLangevin
+from samplers.normalisers import Blend, annealed_along, bennett
 from samplers.precision import LowPrecision
 from samplers.probability_flow import ProbabilityFlow
 from samplers.renoising import Renoising
@@ -40,6 +41,7 @@ __all__ = [
     "Ancestral",
     "Annealed",
     "Banana",
+    "Blend",
     "Captured",
     "Density",
     "Gaussian",
@@ -69,8 +71,10 @@ __all__ = [
     "VPDiscrete",
     "VPLinear",
     "acceptance",
+    "annealed_along",
     "annealed_importance",
     "as_density",
+    "bennett",
     "bridge",
     "effective_sample_size",
     "ess",

@@ -5,7 +5,7 @@ themselves.
 from latent_ebm.evaluation.distances import cmmd, frechet
 from latent_ebm.evaluation.figures import evaluation_figures
 from latent_ebm.evaluation.held_out import evaluate
-from latent_ebm.evaluation.likelihood_bounds import nll_bracket, prior_log_z
+from latent_ebm.evaluation.likelihood_bounds import nll_bracket
 from latent_ebm.evaluation.meta_evaluation import (
     Agreement,
     Contest,
@@ -14,6 +14,7 @@ from latent_ebm.evaluation.meta_evaluation import (
     meta_evaluate,
     rater_orders,
 )
+from latent_ebm.evaluation.normaliser import LogZ, prior_log_z
 from latent_ebm.evaluation.open_prompts import (
     OpenCoverage,
     category_histogram,
@@ -39,6 +40,7 @@ __all__ = [
     "Agreement",
     "Alignment",
     "Contest",
+    "LogZ",
     "OpenCoverage",
     "Pair",
     "Question",

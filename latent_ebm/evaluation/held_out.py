@@ -18,7 +18,8 @@ from torch import Tensor
 
 from latent_ebm.blocks import BLOCK
 from latent_ebm.evaluation.batches import decode, infer
-from latent_ebm.evaluation.likelihood_bounds import nll_bracket, prior_log_z
+from latent_ebm.evaluation.likelihood_bounds import nll_bracket
+from latent_ebm.evaluation.normaliser import prior_log_z
 from latent_ebm.evaluation.prior_chains import (
     MULTIPLES,
     Features,
@@ -89,7 +90,9 @@ def evaluate(
         if features is not None:
             figures |= sample_quality(features(test), features(decode(model, z_model)))
     if num_nll:
-        figures |= held_out_nll(model, test[:num_nll], quick=quick, generator=generator)
+        figures |= held_out_nll(
+            model, test[:num_nll], z_train, quick=quick, generator=generator
+        )
     if isinstance(model.prior, (EnergyPrior, RatioPrior)):
         figures |= chain_diagnostics(model.prior, num_chains=num_long, generator=generator)
         figures |= long_run(
@@ -134,16 +137,25 @@ def sample_quality(real: Tensor, fake: Tensor) -> dict[str, float]:
 
 
 def held_out_nll(
-    model: LatentModel, x: Tensor, *, quick: bool = False, generator: torch.Generator | None = None
+    model: LatentModel,
+    x: Tensor,
+    draws: Tensor | None = None,
+    *,
+    quick: bool = False,
+    generator: torch.Generator | None = None,
 ) -> dict[str, float]:
     """Mean bounds of ``-log p(x)`` in nats over data ``x`` (n, \\*event), ``nll_lower`` and
-    ``nll_upper``, and the bounds of ``log_z`` that are part of them.
+    ``nll_upper``, and the interval of ``log_z`` that is part of them.
 
-    ``nll_error`` is the standard error of the mean over data. ``nll_bracket`` says what the bounds
-    promise.
+    ``draws`` are posterior draws (n, dim) of training data, which show where the prior has mass.
+    ``log_z_reliable`` is 1 if no check of ``prior_log_z`` speaks against the interval, else 0: the
+    bounds of the NLL are then no better. ``nll_error`` is the standard error of the mean over
+    data. ``nll_bracket`` says what the bounds promise.
     """
     sampler, effort = HMC(0.3, 5, 1), 20 if quick else 50
-    log_z = prior_log_z(model.prior, HMC(0.1, 5, 2), num_rungs=2 * effort, generator=generator)
+    log_z = prior_log_z(
+        model.prior, HMC(0.1, 5, 2), draws, num_rungs=2 * effort, generator=generator
+    )
     pairs = [
         nll_bracket(
             model,
@@ -151,7 +163,7 @@ def held_out_nll(
             sampler,
             num_rounds=effort,
             num_rungs=effort,
-            log_z=log_z,
+            log_z=(log_z.lower, log_z.upper),
             generator=generator,
         )
         for rows in x.split(BLOCK // 10)
@@ -163,4 +175,8 @@ def held_out_nll(
         "nll_upper": upper.mean().item(),
         "nll_error": error,
     }
-    return bounds | {"log_z_lower": log_z[0], "log_z_upper": log_z[1]}
+    return bounds | {
+        "log_z_lower": log_z.lower,
+        "log_z_upper": log_z.upper,
+        "log_z_reliable": float(log_z.is_reliable),
+    }

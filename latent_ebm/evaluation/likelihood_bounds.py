@@ -23,7 +23,6 @@ from torch.distributions import Normal
 
 from latent_ebm.likelihoods import per_row
 from latent_ebm.model import LatentModel
-from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
 from samplers import (
     HMC,
     MALA,
@@ -186,28 +185,6 @@ def nll_bracket(
         -log_mean_exp(back.view(len(x), -1)),
     )
     return log_z[0] - integral_upper, log_z[1] - integral_lower
-
-
-def prior_log_z(
-    prior: Prior,
-    sampler: Sampler,
-    *,
-    num: int = 500,
-    num_rungs: int = 100,
-    generator: torch.Generator | None = None,
-) -> tuple[float, float]:
-    """Bounds ``(lower, upper)`` of the log Z of ``prior``: 0 for a Gaussian, else
-    ``prior.log_z_bracket``, in order.
-    """
-    if isinstance(prior, GaussianPrior) or (
-        isinstance(prior, RatioPrior) and len(prior.stages) == 0
-    ):
-        return 0.0, 0.0
-    check_counts("prior_log_z", num=num, num_rungs=num_rungs)
-    if not isinstance(sampler, Sampler):
-        raise ValueError(f"sampler must be a Sampler, got {sampler!r}")
-    lower, upper = sorted(prior.log_z_bracket(num, sampler, num_rungs, generator=generator))
-    return lower, upper
 
 
 def check_bracket_arguments(

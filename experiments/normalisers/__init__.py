@@ -1,0 +1,1 @@
+"""Are intervals of log Z right, and do they know when they are not?"""

@@ -1,0 +1,5 @@
+"""``python -m experiments.normalisers``"""
+
+from experiments.normalisers.run import main
+
+main()

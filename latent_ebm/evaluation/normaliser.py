@@ -1,0 +1,262 @@
+r"""log Z of a prior, as an interval, and the reasons not to trust it.
+
+Chains that are annealed from the base find the modes that the base leads to, and no others. So
+log Z is measured from a second start as well. A mixture of Gaussians q(z) is fitted to all points
+where mass may lie: draws of the prior, ends of chains from the base and from a base twice as wide,
+and posterior draws of data, around which a learnt prior has its mass. Chains start at draws of a
+blend of the base and q, half each.
+
+- Forth, from the blend to the prior: ``E[exp(log-weight)] = Z``. The log of the mean weight is a
+  lower bound of log Z *in expectation*, whatever q is.
+- Back, from draws of the prior to the blend: an upper bound in expectation, *for exact draws
+  only*. They are ends of other chains forth, drawn in proportion to their weights. This gives
+  modes their right shares, which a short chain does not.
+- Both together: Bennett's estimate. Its interval comes from the spread of independent groups of
+  chains, and is widened to hold both bounds.
+
+An interval cannot hold mass that no chain reached. ``LogZ.reasons`` says what speaks against it.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.stats import t as student_t
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as FittedMixture
+from torch import Tensor
+
+from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
+from samplers import (
+    HMC,
+    MALA,
+    Blend,
+    Density,
+    GaussianMixture,
+    Sampler,
+    annealed_along,
+    annealed_importance,
+    bennett,
+    effective_sample_size,
+    log_mean_exp,
+    resample,
+)
+from samplers.checks import check_counts
+
+NUM_GROUPS = 10  # independent groups of chains, whose spread gives the interval
+COMPONENTS = 6  # of the fitted mixture, at most; the BIC decides
+WIDER, WIDENING = 2.0, 1.15  # of the base that explores; of the fitted mixture
+SETTLING = 5  # runs of the sampler that spread copies of one draw
+LEAST_CHAINS = 20.0  # effective number of chains below which weights say little
+DOUBT = 0.5  # nats by which two estimates may differ
+BEYOND = 0.1  # share of chains back that may lie beyond all chains forth
+
+
+@dataclass(frozen=True)
+class LogZ:
+    """``log int exp(log_density)`` of a prior, in nats.
+
+    ``estimate`` lies in the interval ``[lower, upper]``. ``from_base`` is what chains from the
+    base alone find, a lower bound in expectation. ``reasons`` are sentences that say why the
+    interval may miss the truth; it is reliable if there are none.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    from_base: float
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def is_reliable(self) -> bool:
+        """Whether no check speaks against the interval."""
+        return not self.reasons
+
+
+def prior_log_z(
+    prior: Prior,
+    sampler: Sampler,
+    draws: Tensor | None = None,
+    *,
+    num: int = 500,
+    num_rungs: int = 100,
+    confidence: float = 0.95,
+    generator: torch.Generator | None = None,
+) -> LogZ:
+    """log Z of ``prior``, 0 for a Gaussian.
+
+    Args:
+        prior: An energy prior or a ratio prior with a normalised base.
+        sampler: Moves chains at every rung; must leave its target invariant (MALA, HMC).
+        draws: Posterior draws (n, dim) of data, which show where the prior should have mass.
+            Without them the result is never reliable.
+        num: Chains of each kind, at least 40.
+        num_rungs: Annealing steps. Chains from the base of a ratio prior go from stage to stage.
+        confidence: Of the interval, in (0, 1).
+        generator: Source of randomness.
+
+    Raises:
+        ValueError: For arguments that break these rules.
+        FloatingPointError: If a chain diverges.
+    """
+    if isinstance(prior, GaussianPrior) or (
+        isinstance(prior, RatioPrior) and len(prior.stages) == 0
+    ):
+        return LogZ(0.0, 0.0, 0.0, 0.0)
+    check_arguments(prior, sampler, draws, num, num_rungs, confidence)
+    kernel = partial(sampler.sample, generator=generator)
+    anneal = partial(
+        annealed_importance, sampler=sampler, num_rungs=num_rungs, generator=generator
+    )
+    ends, base_weight = anneal_from_base(prior, sampler, num, num_rungs, generator=generator)
+    wide = Stretched(prior.base, WIDER)
+    wide_ends = anneal(wide, prior, wide.sample(num, generator=generator))
+    places = [prior.sample(num, generator=generator)] + ([] if draws is None else [draws])
+    places += [resample(*found, generator=generator) for found in ((ends, base_weight), wide_ends)]
+    q = fit_mixture(settle(prior, kernel, torch.cat(places)), generator=generator)
+    blend, start = Blend(prior.base, q), partial(blended, prior.base, q, num, generator=generator)
+    forth = anneal(blend, prior, start())[1]
+    exact = resample_groups(*anneal(blend, prior, start()), generator=generator)
+    back = anneal(prior, blend, settle(prior, kernel, exact))[1]
+    known = None if draws is None else anneal(prior, blend, draws)[1]
+    estimate, lower, upper = interval(forth, back, confidence)
+    from_base = log_mean_exp(base_weight).item()
+    doubts = reasons(prior, estimate, from_base, forth, back, known)
+    return LogZ(estimate, lower, upper, from_base, tuple(doubts))
+
+
+def anneal_from_base(
+    prior: Prior,
+    sampler: Sampler,
+    num: int,
+    num_rungs: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Ends (num, dim) and log-weights (num,) of chains from the base, by way of the stages of a
+    ratio prior.
+    """
+    path = [prior.base, prior]
+    if isinstance(prior, RatioPrior):
+        path = [prior.base, *(prior.prefix(k + 1) for k in range(len(prior.stages)))]
+    start = prior.base.sample(num, generator=generator)
+    rungs = math.ceil(num_rungs / (len(path) - 1))
+    return annealed_along(path, start, sampler, rungs, generator=generator)
+
+
+class Stretched(Density):
+    """``base`` stretched by ``factor``: the normalised density of ``factor * z``."""
+
+    def __init__(self, base: Prior, factor: float) -> None:
+        self.base, self.factor = base, factor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.base(x / self.factor) - x.shape[1] * math.log(self.factor)
+
+    def sample(self, num: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draws (num, dim)."""
+        return self.factor * self.base.sample(num, generator=generator)
+
+
+def settle(prior: Prior, kernel: Callable[[Prior, Tensor], Tensor], z: Tensor) -> Tensor:
+    """``z`` (n, dim) after some runs of a sampler, so that copies of one draw differ."""
+    for _ in range(SETTLING):
+        z = kernel(prior, z)
+    return z
+
+
+def fit_mixture(z: Tensor, *, generator: torch.Generator | None = None) -> GaussianMixture:
+    """A mixture of Gaussians with diagonal covariances of ``z`` (n, dim), a little wider, with the
+    number of components of least BIC.
+    """
+    seed = int(torch.randint(2**31 - 1, (), generator=generator, device=z.device))
+    rows = z.double().cpu().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fits = [
+            FittedMixture(k, covariance_type="diag", reg_covar=1e-4, random_state=seed).fit(rows)
+            for k in range(1, COMPONENTS + 1)
+        ]
+    best = min(fits, key=lambda fitted: fitted.bic(rows))
+    weights, means, stds = best.weights_, best.means_, WIDENING * best.covariances_**0.5
+    return GaussianMixture(*(z.new_tensor(a) for a in (weights, means, stds)))
+
+
+def blended(
+    base: Prior, q: GaussianMixture, num: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draws (num, dim), half of the base and half of ``q``, in random order."""
+    half = num // 2
+    z = [base.sample(half, generator=generator), q.sample(num - half, generator=generator)]
+    return torch.cat(z)[torch.randperm(num, generator=generator, device=z[0].device)]
+
+
+def resample_groups(
+    z: Tensor, log_weight: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """``z`` (n, dim) drawn again by weight within each group, so that groups stay independent."""
+    groups = zip(z.tensor_split(NUM_GROUPS), log_weight.tensor_split(NUM_GROUPS), strict=True)
+    return torch.cat([resample(*group, generator=generator) for group in groups])
+
+
+def interval(forth: Tensor, back: Tensor, confidence: float) -> tuple[float, float, float]:
+    """Estimate, lower and upper end: Bennett's estimate, the t interval of its groups, and both
+    stochastic bounds.
+    """
+    groups = zip(forth.tensor_split(NUM_GROUPS), back.tensor_split(NUM_GROUPS), strict=True)
+    error = np.std([bennett(*group) for group in groups], ddof=1) / math.sqrt(NUM_GROUPS)
+    half = float(student_t.ppf((1 + confidence) / 2, NUM_GROUPS - 1) * error)
+    estimate = bennett(forth, back)
+    bounds = log_mean_exp(forth).item(), -log_mean_exp(back).item()
+    return estimate, min(estimate - half, *bounds), max(estimate + half, *bounds)
+
+
+def reasons(
+    prior: Prior,
+    estimate: float,
+    from_base: float,
+    forth: Tensor,
+    back: Tensor,
+    known: Tensor | None,
+) -> Iterator[str]:
+    """Sentences that say why an interval may miss the truth. ``known`` are log-weights of chains
+    back from posterior draws.
+    """
+    for name, log_weight in (("to", forth), ("back from", back)):
+        chains = len(log_weight) * effective_sample_size(log_weight).item()
+        if chains < LEAST_CHAINS:
+            yield f"only {chains:.0f} of {len(log_weight)} chains {name} the prior have weight"
+    if estimate - from_base > DOUBT:
+        share = math.exp(from_base - estimate)
+        yield f"chains from the base find {share:.1%} of the mass that chains from draws find"
+    if isinstance(prior, RatioPrior) and abs(prior.log_z.item() - estimate) > DOUBT:
+        yield f"the stages of the prior telescope to {prior.log_z.item():.2f}"
+    if known is None:
+        yield "no posterior draws were given: a mode that no chain reaches is not seen"
+    elif (beyond := (-known > forth.max()).double().mean().item()) > BEYOND:
+        yield f"{beyond:.0%} of the posterior draws lie where no chain to the prior came"
+
+
+def check_arguments(
+    prior: Prior,
+    sampler: Sampler,
+    draws: Tensor | None,
+    num: int,
+    num_rungs: int,
+    confidence: float,
+) -> None:
+    """Raise ``ValueError`` for arguments of ``prior_log_z`` that break a rule."""
+    if not isinstance(sampler, (HMC, MALA)):
+        raise ValueError(
+            f"sampler must be HMC or MALA, which leave their target invariant, got {sampler!r}"
+        )
+    check_counts("prior_log_z", 4 * NUM_GROUPS, num=num)
+    check_counts("prior_log_z", num_rungs=num_rungs)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    if draws is not None and not bool(draws.isfinite().all()):
+        raise ValueError("draws must be finite")
