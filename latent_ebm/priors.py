@@ -58,10 +58,10 @@ class Prior(Artefact, Density, ABC):
         return self
 
 
-def check_latent(z: Tensor, dim: int) -> None:
+def check_latent(z: Tensor, dim: int, name: str = "z") -> None:
     """Raise ``ValueError`` unless ``z`` has shape (batch, dim)."""
     if z.ndim != 2 or z.shape[1] != dim:
-        raise ValueError(f"z must have shape (batch, {dim}), got {tuple(z.shape)}")
+        raise ValueError(f"{name} must have shape (batch, {dim}), got {tuple(z.shape)}")
 
 
 class GaussianPrior(Prior):

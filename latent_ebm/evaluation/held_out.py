@@ -90,9 +90,7 @@ def evaluate(
         if features is not None:
             figures |= sample_quality(features(test), features(decode(model, z_model)))
     if num_nll:
-        figures |= held_out_nll(
-            model, test[:num_nll], z_train, quick=quick, generator=generator
-        )
+        figures |= held_out_nll(model, test[:num_nll], z_train, quick=quick, generator=generator)
     if isinstance(model.prior, (EnergyPrior, RatioPrior)):
         figures |= chain_diagnostics(model.prior, num_chains=num_long, generator=generator)
         figures |= long_run(

@@ -4,7 +4,8 @@ Chains that are annealed from the base find the modes that the base leads to, an
 log Z is measured from a second start as well. A mixture of Gaussians q(z) is fitted to all points
 where mass may lie: draws of the prior, ends of chains from the base and from a base twice as wide,
 and posterior draws of data, around which a learnt prior has its mass. Chains start at draws of a
-blend of the base and q, half each.
+blend of the base and q, half each. Then q is fitted again, to ends of these chains that are drawn
+by their weights.
 
 - Forth, from the blend to the prior: ``E[exp(log-weight)] = Z``. The log of the mean weight is a
   lower bound of log Z *in expectation*, whatever q is.
@@ -30,7 +31,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as FittedMixture
 from torch import Tensor
 
-from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
+from latent_ebm.priors import GaussianPrior, Prior, RatioPrior, check_latent
 from samplers import (
     HMC,
     MALA,
@@ -92,8 +93,8 @@ def prior_log_z(
     Args:
         prior: An energy prior or a ratio prior with a normalised base.
         sampler: Moves chains at every rung; must leave its target invariant (MALA, HMC).
-        draws: Posterior draws (n, dim) of data, which show where the prior should have mass.
-            Without them the result is never reliable.
+        draws: Posterior draws (n, dim) of data, which show where the prior should have mass; the
+            first ``num`` are used. Without them the result is never reliable.
         num: Chains of each kind, at least 40.
         num_rungs: Annealing steps. Chains from the base of a ratio prior go from stage to stage.
         confidence: Of the interval, in (0, 1).
@@ -108,6 +109,7 @@ def prior_log_z(
     ):
         return LogZ(0.0, 0.0, 0.0, 0.0)
     check_arguments(prior, sampler, draws, num, num_rungs, confidence)
+    draws = None if draws is None else draws[:num]
     kernel = partial(sampler.sample, generator=generator)
     anneal = partial(
         annealed_importance, sampler=sampler, num_rungs=num_rungs, generator=generator
@@ -117,11 +119,14 @@ def prior_log_z(
     wide_ends = anneal(wide, prior, wide.sample(num, generator=generator))
     places = [prior.sample(num, generator=generator)] + ([] if draws is None else [draws])
     places += [resample(*found, generator=generator) for found in ((ends, base_weight), wide_ends)]
-    q = fit_mixture(settle(prior, kernel, torch.cat(places)), generator=generator)
-    blend, start = Blend(prior.base, q), partial(blended, prior.base, q, num, generator=generator)
+    z = torch.cat(places)
+    for _ in range(2):  # where mass may lie; then where it does lie, by weight
+        q = fit_mixture(settle(prior, kernel, z), generator=generator)
+        blend = Blend(prior.base, q)
+        start = partial(blended, prior.base, q, num, generator=generator)
+        z = resample_groups(*anneal(blend, prior, start()), generator=generator)
     forth = anneal(blend, prior, start())[1]
-    exact = resample_groups(*anneal(blend, prior, start()), generator=generator)
-    back = anneal(prior, blend, settle(prior, kernel, exact))[1]
+    back = anneal(prior, blend, settle(prior, kernel, z))[1]
     known = None if draws is None else anneal(prior, blend, draws)[1]
     estimate, lower, upper = interval(forth, back, confidence)
     from_base = log_mean_exp(base_weight).item()
@@ -258,5 +263,10 @@ def check_arguments(
     check_counts("prior_log_z", num_rungs=num_rungs)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
-    if draws is not None and not bool(draws.isfinite().all()):
-        raise ValueError("draws must be finite")
+    if draws is not None:
+        check_latent(draws, prior.base.sample(0).shape[1], "draws")
+        if len(draws) == 0 or not bool(draws.isfinite().all()):
+            raise ValueError(
+                f"draws must be finite and at least one row, got {len(draws)} rows, "
+                f"{int((~draws.isfinite()).sum())} entries of them not finite"
+            )

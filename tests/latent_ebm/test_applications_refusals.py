@@ -19,7 +19,6 @@ from latent_ebm.applications import (
     evaluate,
     image_grid,
     nll_bracket,
-    prior_log_z,
 )
 from latent_ebm.detection.exchangeability import order_p_value, shift_p_value
 from latent_ebm.detection.findings import Findings
@@ -101,11 +100,6 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "chains": (lambda: bracket(num_chains=2.5), "num_chains must be an integer >= 2, got 2.5"),  # pyright: ignore
     "rungs": (lambda: bracket(num_rungs=0), "num_rungs must be an integer >= 1, got 0"),
-    "sampler": (lambda: prior_log_z(PRIOR, 2.5), "sampler must be a Sampler, got 2.5"),  # pyright: ignore
-    "draws": (
-        lambda: prior_log_z(PRIOR, SAMPLER, num=2.5),
-        "num must be an integer >= 1, got 2.5",
-    ),  # pyright: ignore
     "one row": (lambda: order_p_value(X[:1]), "minimum of 2 is required"),
     "NaN rows": (lambda: order_p_value(X * NAN), "contains NaN"),
     "held out": (

@@ -25,6 +25,7 @@ from latent_ebm import (
 )
 from latent_ebm.conditions import ClassLabels, Condition, label_condition
 from latent_ebm.data.base import TensorSet, collate
+from latent_ebm.evaluation import prior_log_z
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE, Variational
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.networks import ClassEnergy, Conditional, EnergyMLP, WithClass
@@ -149,10 +150,10 @@ def test_persistent_chains_by_index_follow_the_condition_of_their_row() -> None:
 def test_bounds_of_the_constant_are_those_of_the_condition() -> None:
     for label in range(3):
         prior = make_model().given(label_condition(torch.tensor([label]))).prior
-        low, high = prior.log_z_bracket(500, MALA(0.5, 2), 20)
+        found = prior_log_z(prior, MALA(0.5, 2), num_rungs=20)
         exact = MEANS[label].square().sum().item() / 2
-        assert low - 0.1 < exact < high + 0.1
-        assert high - low < 0.3
+        assert found.lower - 0.05 < exact < found.upper + 0.05
+        assert found.upper - found.lower < 0.3
 
 
 def test_maximum_likelihood_has_the_gradient_of_the_conditional_likelihood() -> None:

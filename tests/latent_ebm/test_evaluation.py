@@ -103,7 +103,8 @@ class TestBracket:
     def test_holds_the_integral_on_a_grid(self, make) -> None:
         model = make().double().requires_grad_(False)
         x = model.likelihood(model.prior.sample(5)).sample()
-        log_z = prior_log_z(model.prior, HMC(0.5, 3, 1), num=2000, num_rungs=40)
+        found = prior_log_z(model.prior, HMC(0.5, 3, 1), num=300, num_rungs=20)
+        log_z = found.lower, found.upper
         lower, upper = nll_bracket(model, x, UNIT, num_chains=64, num_rungs=40, log_z=log_z)
         exact = grid_nll(model, x)
         assert (lower - 0.05 < exact).all()
@@ -155,10 +156,6 @@ class TestBracket:
         torch.testing.assert_close(c, a + 1)
         torch.testing.assert_close(d, b + 3)
         assert all(p.grad is None for p in model.parameters())
-
-    def test_log_z_of_a_normalised_prior_is_zero(self) -> None:
-        assert prior_log_z(GaussianPrior(2), UNIT) == (0.0, 0.0)
-        assert prior_log_z(RatioPrior(GaussianPrior(2), [], UNIT), UNIT) == (0.0, 0.0)
 
     @pytest.mark.parametrize(
         ("argument", "message"),
@@ -285,6 +282,7 @@ class TestFigures:
             *("reconstruction_mse", "energy_train", "energy_test", "energy_model"),
             *("frechet", "precision", "recall", "density", "coverage"),
             *("nll_lower", "nll_upper", "nll_error", "log_z_lower", "log_z_upper"),
+            "log_z_reliable",
             *("rhat", "ess_per_draw", "acceptance"),
             *(
                 f"{name}_{multiple}x"

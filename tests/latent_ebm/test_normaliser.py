@@ -1,0 +1,163 @@
+"""Intervals of log Z hold it, and planted modes are not narrowed over."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from latent_ebm import EnergyPrior, GaussianPrior, RatioPrior
+from latent_ebm.evaluation import LogZ, prior_log_z
+from latent_ebm.priors import Prior
+from samplers import HMC, MALA, Gaussian, GaussianMixture, Langevin
+from tests.latent_ebm.test_priors import energy_prior, grid_log_z, ratio_prior
+
+SAMPLER = HMC(0.1, 5, 2)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Bump(nn.Module):
+    """Minus the log-ratio of N(0, I) with a narrow bump of relative mass ``mass`` to N(0, I)."""
+
+    def __init__(self, dim: int, mass: float, place: float = 4.0, scale: float = 0.2) -> None:
+        super().__init__()
+        self.base, mean = GaussianPrior(dim).double(), torch.zeros(dim).double()
+        mean[0] = place
+        self.bump = GaussianMixture(
+            torch.tensor([mass]).double(), mean[None], torch.tensor([scale]).double()
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.base(z) - torch.logaddexp(self.base(z), self.bump(z))
+
+    def draws(self, num: int) -> Tensor:
+        """Half of them of the bump."""
+        half = num // 2
+        z = (
+            self.base.sample(half, generator=seeded(1)),
+            self.bump.sample(half, generator=seeded(2)),
+        )
+        return torch.cat(z)[torch.randperm(2 * half, generator=seeded(3))]
+
+
+def bumped(dim: int, mass: float) -> tuple[EnergyPrior, Tensor]:
+    network = Bump(dim, mass)
+    return EnergyPrior(network, network.base, MALA(0.05, 20)), network.draws(200)
+
+
+@pytest.mark.parametrize("make", [energy_prior, ratio_prior])
+def test_interval_holds_the_integral_on_a_grid(make) -> None:
+    prior: Prior = make()
+    draws = prior.sample(100, generator=seeded(1))
+    found = prior_log_z(prior, HMC(0.5, 3, 1), draws, num=200, num_rungs=20, generator=seeded())
+    truth = grid_log_z(prior)
+    assert abs(truth) > 0.1
+    assert found.lower < truth < found.upper
+    assert found.lower < found.estimate < found.upper
+    assert found.upper - found.lower < 0.2
+    assert found.from_base == pytest.approx(truth, abs=0.2)
+
+
+@pytest.mark.parametrize("dim", [5, 10])
+def test_a_mode_that_the_base_does_not_lead_to_is_found_from_draws(dim: int) -> None:
+    mass = 20.0
+    prior, draws = bumped(dim, mass)
+    found = prior_log_z(prior, SAMPLER, draws, num=200, num_rungs=15, generator=seeded())
+    assert found.lower < math.log1p(mass) < found.upper
+    assert found.upper - found.lower < 1.5
+    assert found.from_base < 0.5 * math.log1p(mass)
+    assert not found.is_reliable
+    assert any("of the mass that chains from draws find" in reason for reason in found.reasons)
+
+
+def test_without_draws_nothing_is_reliable() -> None:
+    prior, _ = bumped(20, 20.0)
+    found = prior_log_z(prior, SAMPLER, num=100, num_rungs=10, generator=seeded())
+    assert found.upper < math.log1p(20)  # as wrong as can be
+    assert not found.is_reliable
+    assert "a mode that no chain reaches is not seen" in found.reasons[-1]
+
+
+def test_draws_that_chains_do_not_come_to_are_named() -> None:
+    """A narrow, correlated density that a diagonal mixture does not resemble, and one rung."""
+    root = 0.02 * torch.eye(8).double() + 0.3
+    target = Gaussian(torch.zeros(8).double(), root @ root.mT)
+    base = GaussianPrior(8).double()
+    prior = EnergyPrior(Ratio(target, base), base, MALA(1e-4, 5))
+    draws = target.sample(100, generator=seeded(1))
+    found = prior_log_z(prior, HMC(0.01, 3, 1), draws, num=100, num_rungs=1, generator=seeded())
+    assert any("lie where no chain to the prior came" in reason for reason in found.reasons)
+
+
+def test_a_wrong_telescoped_value_is_named() -> None:
+    prior = RatioPrior(GaussianPrior(2), [], MALA(0.1, 20))
+    prior.append(Shift(3.0), log_z_step=3.0)
+    draws = torch.randn(100, 2, generator=seeded())
+    right = prior_log_z(prior, SAMPLER, draws, num=100, num_rungs=5, generator=seeded())
+    assert right.is_reliable
+    assert right.estimate == pytest.approx(3, abs=0.1)
+    prior.log_z_steps += 1
+    wrong = prior_log_z(prior, SAMPLER, draws, num=100, num_rungs=5, generator=seeded())
+    assert wrong.reasons == ("the stages of the prior telescope to 4.00",)
+
+
+class Ratio(nn.Module):
+    """The energy that makes ``target`` of ``base``."""
+
+    def __init__(self, target: Gaussian, base: GaussianPrior) -> None:
+        super().__init__()
+        self.target, self.base = target, base
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.base(z) - self.target(z)
+
+
+class Shift(nn.Module):
+    """A constant log-ratio."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.new_full((len(z),), self.value) + 0 * z.sum(1)
+
+
+def test_same_seed_same_interval() -> None:
+    prior, draws = bumped(2, 3.0)
+    once, twice = (
+        prior_log_z(prior, SAMPLER, draws, num=100, num_rungs=5, generator=seeded(4))
+        for _ in range(2)
+    )
+    assert once == twice
+    wider = prior_log_z(
+        prior, SAMPLER, draws, num=100, num_rungs=5, confidence=0.999, generator=seeded(4)
+    )
+    assert wider.lower <= once.lower < once.upper <= wider.upper
+
+
+def test_a_normalised_prior_has_log_z_zero() -> None:
+    exact = LogZ(0.0, 0.0, 0.0, 0.0)
+    assert prior_log_z(GaussianPrior(2), SAMPLER) == exact
+    assert prior_log_z(RatioPrior(GaussianPrior(2), [], SAMPLER), SAMPLER) == exact
+    assert exact.is_reliable
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"sampler": Langevin(0.1, 1)}, "sampler must be HMC or MALA"),
+        ({"num": 39}, "num must be an integer >= 40, got 39"),
+        ({"num_rungs": 0}, "num_rungs must be an integer >= 1, got 0"),
+        ({"confidence": 1.0}, r"confidence must be in \(0, 1\), got 1.0"),
+        ({"draws": torch.zeros(3)}, r"draws must have shape \(batch, 2\), got \(3,\)"),
+        ({"draws": torch.full((3, 2), math.nan)}, "draws must be finite and at least one row"),
+        ({"draws": torch.zeros(0, 2)}, "draws must be finite and at least one row, got 0 rows"),
+    ],
+)
+def test_refusals(argument: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prior_log_z(energy_prior(), **{"sampler": SAMPLER, **argument})
