@@ -16,6 +16,7 @@ from experiments.gpu import report as gpu
 from experiments.imagen import report as imagen
 from experiments.mnist import report as mnist
 from experiments.mnist_diffusion import report as mnist_diffusion
+from experiments.normalisers import report as normalisers
 from experiments.pinwheel import report as pinwheel
 from experiments.self_adversarial import report as self_adversarial
 from experiments.stacked_digits import report as stacked_digits
@@ -24,6 +25,7 @@ from experiments.text_to_image import report as text_to_image
 from experiments.universal import report as universal
 
 SECTIONS: tuple[Callable[[], str], ...] = (
+    normalisers.section,
     pinwheel.section,
     mnist.section,
     anomaly.section,

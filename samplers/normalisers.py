@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from torch import Tensor
 
 from samplers.base import Sampler
@@ -107,4 +107,5 @@ def bennett(forth: Tensor, back: Tensor) -> float:
     ends = torch.cat([forth, -back])
     ends = ends[ends.isfinite()]
     reach = abs(m) + math.log(len(forth) + len(back)) + 1.0
-    return float(brentq(excess, ends.min().item() - reach, ends.max().item() + reach))
+    bracket = ends.min().item() - reach, ends.max().item() + reach
+    return float(root_scalar(excess, bracket=bracket, xtol=1e-10).root)
