@@ -62,15 +62,6 @@ def section() -> str:
                 rows.append(row(f"{kind}, {words}" if kind == "planted" else kind, runs))
     if not rows:
         return ""
-    head = (
-        "density",
-        "interval holds log Z",
-        "of reliable ones",
-        "missed by the base, reported",
-        "error",
-        "width",
-        "CPU s",
-    )
     return f"""## Intervals of log Z
 
 `python -m experiments.normalisers`: {len(stored)} random densities in {DIMS[0]} to {DIMS[-1]}

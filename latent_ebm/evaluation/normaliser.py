@@ -187,7 +187,7 @@ def fit_mixture(z: Tensor, *, generator: torch.Generator | None = None) -> Gauss
             for k in range(1, COMPONENTS + 1)
         ]
     best = min(fits, key=lambda fitted: fitted.bic(rows))
-    weights, means, stds = best.weights_, best.means_, WIDENING * best.covariances_**0.5
+    weights, means, stds = best.weights_, best.means_, WIDENING * np.sqrt(best.covariances_)
     return GaussianMixture(*(z.new_tensor(a) for a in (weights, means, stds)))
 
 
