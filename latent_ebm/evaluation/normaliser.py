@@ -187,8 +187,9 @@ def fit_mixture(z: Tensor, *, generator: torch.Generator | None = None) -> Gauss
             for k in range(1, COMPONENTS + 1)
         ]
     best = min(fits, key=lambda fitted: fitted.bic(rows))
-    weights, means, stds = best.weights_, best.means_, WIDENING * np.sqrt(best.covariances_)
-    return GaussianMixture(*(z.new_tensor(a) for a in (weights, means, stds)))
+    variances = WIDENING**2 * np.asarray(best.covariances_)
+    parts = best.weights_, best.means_, np.sqrt(variances)
+    return GaussianMixture(*(z.new_tensor(a) for a in parts))
 
 
 def blended(
