@@ -1,13 +1,20 @@
 """Files and folders that appear complete or not at all: each is written beside its place, then
 renamed.
+
+A killed process leaves its draft behind, a hidden file or folder that is in nobody's way. The next
+one that writes to the same place removes it, once it is old: a young one may be another's.
 """
 
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+OLD = 3600  # seconds after which a draft belongs to a killed process
 
 
 @contextmanager
@@ -21,6 +28,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(Path(path).expanduser()))
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
+    remove_drafts(target)
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
@@ -55,3 +63,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+
+
+def remove_drafts(target: Path) -> None:
+    """Remove what killed processes have left of ``target``."""
+    draft = re.compile(rf"\.{re.escape(target.name[:50])}\.[0-9a-f]{{16}}\.tmp")
+    for path in target.parent.iterdir():
+        with suppress(OSError):  # another process may have removed or renamed it
+            if draft.fullmatch(path.name) and time.time() - path.stat().st_mtime > OLD:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

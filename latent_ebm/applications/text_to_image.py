@@ -24,6 +24,7 @@ from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.guidance.distilled import at_weight, check_range, check_weight
 from latent_ebm.guidance.subject import with_subject
+from latent_ebm.networks import MobileUNet
 from latent_ebm.text import TextConditioner
 from samplers.checks import as_shape, check_counts, check_kind, check_numbers
 from samplers.reverse import ReverseSampler
@@ -47,8 +48,8 @@ class TextToImage(Artefact):
             for what not to draw.
 
     Raises:
-        ValueError: If the sampler has another schedule than the denoiser, the autoencoder makes
-            images of another shape, or ``guidance`` is not one of ``weights``.
+        ValueError: If the sampler has another schedule than the denoiser, the autoencoder or the
+            network makes images of another shape, or ``guidance`` is not one of ``weights``.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class TextToImage(Artefact):
             self.weights = check_range("weights must be", weights)
             check_weight(guidance, self.weights)
         code = self.shape if autoencoder is None else autoencoder.latent_shape(self.shape)
+        check_drawn(denoiser, code, self.shape)
         self.latent_shape = code
 
     @classmethod
@@ -200,6 +202,18 @@ def check_parts(
             f"sampler must have the schedule {denoiser.schedule} of denoiser, got "
             f"{sampler.schedule}"
         )
+
+
+def check_drawn(denoiser: Denoiser, code: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` if the network of ``denoiser`` is one of the library's own and draws
+    another shape than ``code``, which images of ``shape`` have before they are decoded.
+    """
+    for network in denoiser.modules():
+        if isinstance(network, MobileUNet) and network.shape != code:
+            raise ValueError(
+                f"shape must fit the network of denoiser, which draws {network.shape}, got "
+                f"{shape}, for which it would have to draw {code}"
+            )
 
 
 def image_shape(owner: object, shape: Sequence[int]) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from latent_ebm.artefacts.describing import Node, check_twin, describe
 from latent_ebm.artefacts.state import fill, plain, state_of
 from latent_ebm.artefacts.traits import set_traits, traits
 from latent_ebm.foreign import check_file, check_tensor, read_json, reading, rehearsal
-from latent_ebm.writing import atomic_path
+from latent_ebm.writing import OLD, atomic_path
 from samplers.checks import check_kind
 
 FORMAT = 1
@@ -40,7 +40,6 @@ CONFIG = "config.json"
 KEYS = {"format", "library", "object", "weights", "sha256"}
 WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
 DRAFT = re.compile(r"\.(config\.json|weights-[0-9a-f]{16}\.safetensors)\.[0-9a-f]{16}\.tmp")
-OLD = 3600  # seconds after which files of a killed save are removed; no save takes as long
 WHAT = "an object that this version can load"
 
 

@@ -4,6 +4,7 @@ The content of a row in an epoch is a function of the seed, the epoch and the ro
 resumed run therefore sees exactly the rows and captions that it would have seen without a break.
 """
 
+import reprlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -13,8 +14,10 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from latent_ebm.conditions import Batch, Condition
 from latent_ebm.data.base import TensorSet
-from latent_ebm.text import TextEncoder, Tokenizer
+from latent_ebm.text import TextEncoder, Tokenizer, WordTokenizer
+from latent_ebm.text.tokenizer import split_words
 
+MAX_WORDS = 256  # of a caption, unless a tokenizer is given: a batch is as wide as the longest
 NUM_COMPARED = 64  # captions that are split by two tokenizers
 
 
@@ -95,3 +98,17 @@ def check_tokenizer(loader: object, part: object) -> None:
             "tokenizer of the data must be that of the text encoder, but they split captions such "
             f"as {texts[0]!r} into other tokens"
         )
+
+
+def vocabulary(texts: Sequence[str]) -> WordTokenizer:
+    """The tokenizer of all words of ``texts``, as long as the longest of these.
+
+    Raises ``ValueError`` if that has more than ``MAX_WORDS`` words.
+    """
+    longest = max(texts, key=lambda text: len(split_words(text)))
+    if (num := len(split_words(longest))) > MAX_WORDS:
+        raise ValueError(
+            f"captions must have at most {MAX_WORDS} words, unless a tokenizer is given, got "
+            f"{num:,}: {reprlib.repr(longest)}"
+        )
+    return WordTokenizer.count(texts, max_words=max(1, num))

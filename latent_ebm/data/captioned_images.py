@@ -7,7 +7,6 @@ A third entry, ``weight``, says how often a training row is drawn, compared to t
 
 import csv
 import json
-import reprlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,19 +17,18 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from latent_ebm.data.base import DataModule, Pair, make_generator
-from latent_ebm.data.captioned import CaptionedSet, EpochOrder
+from latent_ebm.data.captioned import CaptionedSet, EpochOrder, vocabulary
 from latent_ebm.data.images import decode
 from latent_ebm.files.images import SUFFIXES, find_images
 from latent_ebm.files.limits import MAX_ENTRIES
 from latent_ebm.foreign import check_file, reading
-from latent_ebm.text import Tokenizer, WordTokenizer
-from latent_ebm.text.tokenizer import check_prompt, split_words
+from latent_ebm.text import Tokenizer
+from latent_ebm.text.tokenizer import check_prompt
 from samplers.checks import check_counts, check_kind, check_numbers
 
 TABLES, COLUMNS = ("captions.csv", "captions.jsonl"), ("file", "caption")
 WEIGHT, SUFFIX = "weight", (".csv", ".jsonl")
 MAX_TABLE = 2**28  # bytes
-MAX_WORDS = 256  # of a caption, unless a tokenizer is given: a batch is as wide as the longest
 HELD_SHARE = 0.1  # of the images, for validation and for test
 
 
@@ -272,17 +270,3 @@ class CaptionedImages(DataModule):
             )
         order = torch.randperm(num, generator=make_generator(self.seed))
         return order[val + test :], order[:val], order[val : val + test]
-
-
-def vocabulary(texts: Sequence[str]) -> WordTokenizer:
-    """The tokenizer of all words of ``texts``, as long as the longest of these.
-
-    Raises ``ValueError`` if that has more than ``MAX_WORDS`` words.
-    """
-    longest = max(texts, key=lambda text: len(split_words(text)))
-    if (num := len(split_words(longest))) > MAX_WORDS:
-        raise ValueError(
-            f"captions must have at most {MAX_WORDS} words, unless a tokenizer is given, got "
-            f"{num:,}: {reprlib.repr(longest)}"
-        )
-    return WordTokenizer.count(texts, max_words=max(1, num))

@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from latent_ebm.data.base import DataModule, Pair, make_generator
-from latent_ebm.data.captioned import CaptionedSet, EpochOrder
+from latent_ebm.data.captioned import CaptionedSet, EpochOrder, vocabulary
 from latent_ebm.data.captions import Captions
 from latent_ebm.data.emoji_pack import read_splits
 from latent_ebm.data.glyph_sources import check_source, find_source, read_glyphs
 from latent_ebm.data.glyphs import Glyphs, check_side
-from latent_ebm.text import Tokenizer, WordTokenizer
-from latent_ebm.text.tokenizer import split_words
+from latent_ebm.text import Tokenizer
 from samplers.checks import check_counts, check_kind, check_numbers
 
 COMPOSITIONS, SUBJECTS = "composition_held_out", "subject_held_out"
@@ -172,7 +171,7 @@ class Emoji(DataModule):
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "test"):
             return
-        self.tokenizer = tokenizer = self.tokenizer or self._vocabulary()
+        self.tokenizer = tokenizer = self.tokenizer or vocabulary(self.rule.all(self.glyphs))
         x, art = self.glyphs.on(self.background), self.glyphs.art
         self.train, self.val, self.test = (
             EmojiSet(
@@ -187,11 +186,6 @@ class Emoji(DataModule):
             for part, rows in enumerate(self.split_rows())
         )
         super().setup(stage)
-
-    def _vocabulary(self) -> WordTokenizer:
-        """The tokenizer of the words of all captions, as long as the longest of these."""
-        texts = self.rule.all(self.glyphs)
-        return WordTokenizer.count(texts, max_words=max(len(split_words(t)) for t in texts))
 
     def split_rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Positions among ``glyphs`` of training, validation and test glyphs.

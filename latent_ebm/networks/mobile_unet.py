@@ -37,7 +37,7 @@ from latent_ebm.networks.levels import (
     separable_convolution,
     weigh,
 )
-from latent_ebm.networks.unet import NUM_GROUPS, Block, convolution, zeroed
+from latent_ebm.networks.unet import NUM_GROUPS, Block, convolution, fold, unfold, zeroed
 from samplers.checks import as_shape, check_counts, check_kind
 
 
@@ -131,14 +131,14 @@ class MobileUNet(Artefact):
         """Make both ways."""
         first, cell = self.channels[0], self.shape[0] * self.patch**2
         levels, pairs = range(len(self.channels)), list(pairwise(self.channels))
-        self.enter = nn.Sequential(nn.PixelUnshuffle(self.patch), convolution(cell, first))
+        self.enter = nn.Sequential(fold(self.patch), convolution(cell, first))
         self.down = nn.ModuleList(self.level(i, takes=False) for i in levels)
         self.up = nn.ModuleList(self.level(i, takes=True) for i in levels)
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in pairs)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 4, 2, 1) for a, b in pairs)
         last = zeroed(convolution(first, cell))
         self.leave = nn.Sequential(
-            nn.GroupNorm(NUM_GROUPS, first), nn.SiLU(), last, nn.PixelShuffle(self.patch)
+            nn.GroupNorm(NUM_GROUPS, first), nn.SiLU(), last, unfold(self.patch)
         )
 
     def level(self, i: int, takes: bool) -> Level:

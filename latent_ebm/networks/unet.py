@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
@@ -106,7 +107,7 @@ class UNet(Artefact):
         self.patch, self.depth = patch, depth
         dim, cell = 4 * channels, shape[0] * patch**2
         self.condition = Conditioning(dim, num_classes)
-        self.enter = nn.Sequential(nn.PixelUnshuffle(patch), convolution(cell, channels))
+        self.enter = nn.Sequential(fold(patch), convolution(cell, channels))
         self.down = blocks(channels, channels, depth, dim)
         self.shrink = nn.Conv2d(channels, 2 * channels, 4, 2, 1)
         self.middle = blocks(2 * channels, 2 * channels, 2 * depth, dim)
@@ -114,7 +115,7 @@ class UNet(Artefact):
         self.up = blocks(2 * channels, channels, depth, dim)
         last = zeroed(convolution(channels, cell))
         self.leave = nn.Sequential(
-            nn.GroupNorm(NUM_GROUPS, channels), nn.SiLU(), last, nn.PixelShuffle(patch)
+            nn.GroupNorm(NUM_GROUPS, channels), nn.SiLU(), last, unfold(patch)
         )
 
     def forward(self, x: Tensor, noise_level: Tensor, label: Tensor | None = None) -> Tensor:
@@ -134,6 +135,16 @@ class UNet(Artefact):
         for block in self.up:
             h = block(torch.cat([h, skips.pop()], 1), condition)
         return self.leave(h)
+
+
+def fold(patch: int) -> nn.Module:
+    """Moves cells of pixels into channels: ``PixelUnshuffle``, also of no rows."""
+    return Rearrange("n c (h p) (w q) -> n (c p q) h w", p=patch, q=patch)
+
+
+def unfold(patch: int) -> nn.Module:
+    """Moves channels back into cells of pixels: ``PixelShuffle``, also of no rows."""
+    return Rearrange("n (c p q) h w -> n c (h p) (w q)", p=patch, q=patch)
 
 
 def blocks(in_channels: int, out_channels: int, depth: int, condition_dim: int) -> nn.ModuleList:

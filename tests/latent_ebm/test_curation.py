@@ -74,6 +74,25 @@ def test_every_row_has_a_reason_and_counts_add_up(rows: list[Row]) -> None:
     assert sum(d.weight for d in report.kept) == 20
 
 
+def test_captions_are_those_that_a_filter_gave_last(rows: list[Row]) -> None:
+    mixtures = [Mixture([Templates([f"{word} {{caption}}"])], [1.0]) for word in ("two", "one")]
+    report = Curation(mixtures, chunk=7)(rows)
+    captions = {row.name: row.caption for row in rows}
+    assert all(d.caption == f"one two {captions[d.name]}" for d in report.kept)
+
+
+def test_a_chunk_is_on_the_disk_before_the_next_one(
+    rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / "journal", list[int]()
+    monkeypatch.setattr(
+        "latent_ebm.data.curation.journal.os.fsync",
+        lambda _: synced.append(path.read_bytes().count(b"\n")),
+    )
+    Curation([], chunk=10)(rows, path)
+    assert synced == [1, 2, 3, 4, 5]  # the chain and four chunks
+
+
 def test_chunks_do_not_change_what_is_decided(rows: list[Row]) -> None:
     reports = [Curation(FILTERS, chunk=chunk)(rows) for chunk in (1, 7, 1000)]
     assert reports[0] == reports[1] == reports[2]

@@ -93,6 +93,8 @@ def test_the_estimate_of_noise_is_that_which_was_added(scale: float) -> None:
     ramp = torch.linspace(-0.5, 0.5, 200).expand(3, 200, 200)
     assert noise_level(noisy(ramp, scale, generator)) == pytest.approx(scale, rel=0.03)
     assert noise_level(ramp) < 1e-3
+    red = torch.cat([noisy(ramp, scale, generator)[:1], ramp[1:]])
+    assert noise_level(red) == pytest.approx(scale / 3, rel=0.03)
 
 
 def test_noisy_shapes_are_dropped_and_compressed_ones_are_kept(shapes: Tensor) -> None:
@@ -195,6 +197,7 @@ PRIVATE = {
         "jane [at] example [dot] co",
         "JANE@EXAMPLE.COM",
         "jane\uff20example.com",
+        "ja\u200bne@exam\u00adple.com",  # with signs that are not seen
     ],
     "a card number": [
         "4111 1111 1111 1111 is on the card",
@@ -203,6 +206,7 @@ PRIVATE = {
         "nr.378282246310005",
         "6011 0009 9013 9424",
         "\uff14111111111111111",
+        "4111\u200b111111111111",
     ],
     "a phone number": [
         "call +49 30 901820",
@@ -276,6 +280,17 @@ def test_templates_and_mixtures_have_the_stated_shares() -> None:
     assert [a.caption for a in parts if isinstance(a, Row)] == [
         a.caption for a in whole if isinstance(a, Row)
     ]
+
+
+def test_a_seed_decides_who_gets_which_caption() -> None:
+    rows = [Row(f"{i}.png", "cat", GREY) for i in range(400)]
+    texts = ["a {caption}", "the {caption}"]
+    captions = [Templates(texts, seed)(rows) for seed in (0, 0, 1)]
+    chosen = [[Mixture([SAME], [0.5], seed).choose(r.name) for r in rows] for seed in (0, 0, 1)]
+    for again, first, other in (captions, chosen):
+        assert first == again
+        differ = np.mean([a != b for a, b in zip(first, other, strict=True)])
+        assert differ == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 start.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import pixel_unshuffle
 
-from latent_ebm.networks import DenoiserMLP, UNet
+from latent_ebm.networks import DenoiserMLP, MobileUNet, UNet
+from latent_ebm.networks.unet import fold, unfold
 
 NETWORKS = {
     "unet 8": (lambda **k: UNet((1, 8, 8), 8, patch=1, depth=1, **k), (1, 8, 8)),
@@ -72,3 +77,17 @@ def test_refusals():
         DenoiserMLP(3, num_classes=0)
     with pytest.raises(ValueError, match="number of hidden layers must be"):
         DenoiserMLP(3, ())
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize("kind", [UNet, partial(MobileUNet, text_dim=5, transformers=(0, 1, 1))])
+def test_no_rows_in_no_rows_out(kind: Callable[..., nn.Module], patch: int) -> None:
+    net = kind((3, 16, 16), patch=patch)
+    assert net(torch.zeros(0, 3, 16, 16), torch.zeros(0)).shape == (0, 3, 16, 16)
+
+
+def test_cells_are_those_of_pixel_shuffle() -> None:
+    """Weights that were saved with it give the same images."""
+    x = torch.randn(2, 3, 6, 4)
+    assert torch.equal(fold(2)(x), pixel_unshuffle(x, 2))
+    assert torch.equal(unfold(2)(pixel_unshuffle(x, 2)), x)

@@ -3,6 +3,9 @@ starts.
 """
 
 import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 
 from latent_ebm.cli import main
 from latent_ebm.cli.files import check_apart, check_folder, check_new, check_output
-from latent_ebm.writing import atomic_path
+from latent_ebm.writing import atomic_folder, atomic_path
 from tests.latent_ebm.tiny import fit, make_config, part
 
 
@@ -194,3 +197,20 @@ def test_places_are_not_made(tmp_path: Path) -> None:
     assert check_new(tmp_path / "a") == tmp_path / "a"
     check_output(tmp_path / "a" / "s.csv", (".csv",))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [atomic_path, atomic_folder])
+def test_old_drafts_of_killed_processes_go(
+    write: Callable[[Path], AbstractContextManager[Path]], tmp_path: Path
+) -> None:
+    """Of the same place alone, and not a young one, which another process may be writing."""
+    digits = "0123456789abcdef"
+    names = [f".out.{digits}.tmp", f".out.{digits[::-1]}.tmp", f".other.{digits}.tmp"]
+    for name, age in zip(names, (4000, 0, 4000), strict=True):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("x")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with write(tmp_path / "out") as draft:
+        if write is atomic_path:
+            draft.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["out", *names[1:]])

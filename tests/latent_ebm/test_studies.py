@@ -32,7 +32,7 @@ def pairs(num: int = 2, questions: tuple[str, ...] = COUNT) -> list[Pair]:
 def page_of(folder: Path) -> dict:
     """What the page knows."""
     page = (folder / "page" / "index.html").read_text()
-    (found,) = re.findall(r'<script id="study" type="application/json">(.*)</script>', page)
+    (found,) = re.findall(r'<script id="study" type="application/json">(.*?)</script>', page)
     return json.loads(found)
 
 

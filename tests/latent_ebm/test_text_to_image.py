@@ -1,5 +1,7 @@
 """Prompts in, images out: what is asked is what the denoiser is told, and a folder keeps it."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from torch import Tensor
 from latent_ebm import load
 from latent_ebm.applications import TextToImage
 from latent_ebm.artefacts import Artefact
+from latent_ebm.artefacts.folders import fingerprint
 from latent_ebm.autoencoders import PatchPCA
 from latent_ebm.denoisers import Denoiser, Preconditioned
 from latent_ebm.networks import MobileUNet
@@ -176,6 +179,31 @@ def test_parts_must_fit() -> None:
         TextToImage(
             conditioner(12), Exact(), DDIM(SCHEDULE, 2), (3, 3, 3), autoencoder=tiny().autoencoder
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 16, 16), r"which draws \(4, 4, 4\), got \(3, 16, 16\), for .* draw \(4, 8, 8\)"),
+        ((4, 8, 8), r"shape must be \(3, H, W\) with sides that are multiples of 2, got"),
+    ],
+)
+def test_a_folder_of_another_shape_is_refused(
+    shape: tuple[int, ...], message: str, tmp_path: Path
+) -> None:
+    """As it is made, and as it is loaded, with a hash that fits."""
+    model = tiny()
+    with pytest.raises(ValueError, match=message):
+        TextToImage(
+            model.conditioner, model.denoiser, model.sampler, shape, autoencoder=model.autoencoder
+        )
+    model.save(tmp_path)
+    path = tmp_path / "config.json"
+    record = json.loads(re.sub(r"\[\s*3,\s*8,\s*8\s*\]", str(list(shape)), path.read_text()))
+    del record["sha256"]
+    path.write_text(json.dumps({**record, "sha256": fingerprint(record)}))
+    with pytest.raises(ValueError, match=message):
+        TextToImage.load(tmp_path)
 
 
 WEIGHTS = [(1.0,), (2.0, 1.0), (1.0, float("inf")), 3.0, ("a", "b"), (True, 2.0)]
