@@ -69,8 +69,11 @@ def test_only_what_is_said_is_asked() -> None:
         "Is the background blue?",
         "Is the background striped?",
     ]
-    plain = wanted._replace(texture=0)
-    assert answers("2-additive-color", wanted, plain)[-2:] == (1, 0)
+    plain, other = wanted._replace(texture=0), wanted._replace(texture=2)
+    for found in (plain, other):
+        assert answers("2-additive-color", wanted, found)[-2:] == (1, 0)
+    more = scene((2, 0, 0), (2, 9, 0), (1, 3, 14), background=3, texture=1)
+    assert answers("2-additive-color", wanted, more) == (1, 0, 1, 1, 1, 1)
     assert answers("2-additive-color", plain, plain._replace(background=2)) == (1, 1, 1, 1, 0)
     assert len(scene_questions(wanted, NAMES, ART, "2-additive")) == 4
 

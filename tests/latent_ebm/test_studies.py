@@ -166,6 +166,14 @@ def test_sides_are_random_and_the_page_does_not_tell_them(tmp_path: Path) -> Non
     assert "dark" not in html.replace("light dark", "")
 
 
+def test_pixels_are_shown_if_all_pictures_are_small(tmp_path: Path) -> None:
+    large, small = torch.zeros(3, 8, 257), torch.zeros(3, 256, 8)
+    for number, two in enumerate([(small, small), (small, large), (large, small)]):
+        folder = tmp_path / str(number)
+        export_study([*pairs(1), Pair("p", "a", "b", *two)], folder)
+        assert page_of(folder)["small"] == (number == 0)
+
+
 def filed(folder: Path, path: Path, **changes: object) -> Path:
     """A file as the page writes it, with changes."""
     number = json.loads((folder / "key.json").read_text())["study"]
@@ -192,6 +200,13 @@ BAD = [
     ({"answers": one(answer="middle")}, "must be left, right or indifferent, got 'middle'"),
     ({"answers": 2 * one()}, "must answer every question once, but one is there twice"),
 ]
+
+
+def test_a_rating_has_the_names_of_the_key(study: Path, tmp_path: Path) -> None:
+    pair = json.loads((study / "key.json").read_text())["pairs"][0]
+    (found,) = read_ratings([filed(study, tmp_path / "good.json")], study / "key.json")
+    expected = (pair["left"], pair["right"], pair["left"], "x", pair["prompt"], "preference")
+    assert found == expected
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD)
