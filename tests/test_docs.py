@@ -108,6 +108,17 @@ def teach_a_subject(names: dict[str, Any]) -> None:
     assert names["masks"].mean((1, 2, 3)).min() > 0.02
 
 
+def compare_models(names: dict[str, Any]) -> None:
+    assert names["scores"]["first"] > names["scores"]["second"] + 0.01
+    assert names["recall"][1].estimate > 0.7
+    assert all(abs(distance) < 1 for distance in names["distances"].values())
+    assert names["pixels"]["second"] > 4 * names["pixels"]["first"]
+    assert names["found"].right.estimate == 1
+    assert 0.4 < names["found"].coverage < 0.6
+    assert names["kl"] > 0.3
+    assert names["agreement"].low > 0.5
+
+
 def before_release(names: dict[str, Any]) -> None:
     assert "No key was given." in names["untested"].values()
     assert names["report"].metrics["representation"][0]["prompts"] == 2
@@ -141,6 +152,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "student": student,
     "sample_any_density": sample_any_density,
     "detect_anomalies": detect_anomalies,
+    "compare_models": compare_models,
     "before_release": before_release,
     "compare_by_people": compare_by_people,
     "conditions": conditions,

@@ -64,10 +64,11 @@ class TextImageContrast(FeatureRule):
     def watch(self) -> dict[str, Tensor]:
         return {"temperature": self.scorer.temperature.detach()}
 
-    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> Tensor:
-        """Scores (batch,) in [-1, 1] of pictures for their captions."""
+    def predict_step(self, batch: BatchLike, batch_idx: int = 0) -> dict[str, Tensor]:
+        """The ``score`` (batch,) in [-1, 1] of pictures for their captions."""
         x, tokens = self.pairs(batch)
-        return (self.scorer.token_features(tokens) * self.scorer.image_features(x)).sum(1)
+        image, text = self.scorer.image_features(x), self.scorer.token_features(tokens)
+        return {"score": (text * image).sum(1)}
 
 
 def right_pairs(tokens: Tensor, x: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def test_pictures_are_augmented_in_training_alone() -> None:
     flat = rule(augment=nn.Threshold(100.0, 1.0))
     assert flat.losses(rows)["contrast"].item() > math.log(2) - 1e-6
     assert flat.eval().losses(rows)["contrast"] == rule().losses(rows)["contrast"]
-    scores = flat.predict_step(rows)
+    scores = flat.predict_step(rows)["score"]
     assert torch.allclose(scores, flat.scorer(["red", "blue"], rows.x))
 
 
