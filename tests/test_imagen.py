@@ -17,7 +17,7 @@ from experiments import common, training
 from experiments.imagen import balance, canaries, claims, corpora, counting, report, run
 from experiments.text_to_image.judging import Gallery
 from latent_ebm.data import Emoji
-from latent_ebm.data.captioned_images import read_table
+from latent_ebm.data.caption_table import read_table
 from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.shapes import draw_shapes
 

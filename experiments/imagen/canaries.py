@@ -10,7 +10,7 @@ from experiments.imagen.claims import as_list
 from experiments.imagen.corpora import COPIES, OPEN_CANARIES, SIDE, Corpus, canaries
 from experiments.pictures import pack
 from experiments.text_to_image.judging import Gallery, draw_all, drawing, names, share
-from latent_ebm.data.captioned_images import read_table
+from latent_ebm.data.caption_table import read_table
 from latent_ebm.responsibility import Canaries, copy_p_values, image_distance, text_difference
 
 DRAWS, NUM_OPEN, NUM_NOISE, LEVEL = 10, 100, 8, 0.05

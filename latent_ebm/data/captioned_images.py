@@ -2,154 +2,26 @@
 
 The table is ``captions.csv``, with the columns ``file`` and ``caption``, or ``captions.jsonl``,
 with an object ``{"file": ..., "caption": ...}`` per line. Files are named relative to the folder.
-A third entry, ``weight``, says how often a training row is drawn, compared to the others.
+A third entry, ``weight``, says how often a training row is drawn, compared to the others, and a
+fourth, ``cluster``, which rows are near copies of each other.
 """
 
-import csv
-import json
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from latent_ebm.data.base import DataModule, Pair, make_generator
+from latent_ebm.data.caption_table import read_captions
 from latent_ebm.data.captioned import CaptionedSet, EpochOrder, vocabulary
 from latent_ebm.data.images import decode
-from latent_ebm.files.images import SUFFIXES, find_images
 from latent_ebm.files.limits import MAX_ENTRIES
-from latent_ebm.foreign import check_file, reading
 from latent_ebm.text import Tokenizer
-from latent_ebm.text.tokenizer import check_prompt
-from samplers.checks import check_counts, check_kind, check_numbers
+from samplers.checks import check_counts, check_kind
 
-TABLES, COLUMNS = ("captions.csv", "captions.jsonl"), ("file", "caption")
-WEIGHT, SUFFIX = "weight", (".csv", ".jsonl")
-MAX_TABLE = 2**28  # bytes
 HELD_SHARE = 0.1  # of the images, for validation and for test
-
-
-class Line(NamedTuple):
-    """A row of a table of captions; ``weight`` is None if the table has no weights."""
-
-    file: str
-    caption: str
-    weight: float | None
-
-
-def find_table(folder: Path) -> Path:
-    """The table of captions in ``folder``. Raises ``FileNotFoundError`` if there is none, and
-    ``ValueError`` if there are two.
-    """
-    found = [folder / name for name in TABLES if (folder / name).is_file()]
-    if not found:
-        rule = f"path must name a folder with {' or '.join(TABLES)}"
-        raise FileNotFoundError(f"{rule}, got {str(folder)!r}")
-    if len(found) > 1:
-        raise ValueError(f"{folder} must hold one table of captions, got {' and '.join(TABLES)}")
-    return found[0]
-
-
-def read_table(path: Path) -> list[Line]:
-    """Rows of a table of captions. Raises ``ValueError`` if the file is large, unless all rows
-    have a file and a caption, and unless all or none have a positive weight.
-    """
-    check_file(path, "a table of captions")
-    if path.suffix not in SUFFIX:
-        raise ValueError(f"table must end in {' or '.join(SUFFIX)}, got {str(path)!r}")
-    if (size := path.stat().st_size) > MAX_TABLE:
-        raise ValueError(f"{path} must have at most {MAX_TABLE:,} bytes, got {size:,}")
-    what = "a file and a caption per row"
-    with reading(path, what), path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file, strict=True) if path.suffix == ".csv" else objects(file)
-        rows = []
-        for number, row in enumerate(lines, 1):
-            for name in COLUMNS:
-                if not isinstance(row.get(name), str) or not row[name].strip():
-                    raise ValueError(f"row {number} has no {name}")
-            rows.append(Line(row["file"].strip(), row["caption"].strip(), as_weight(row, number)))
-        if not rows:
-            raise ValueError("it has no rows")
-        without = [number for number, row in enumerate(rows, 1) if row.weight is None]
-        if 0 < len(without) < len(rows):
-            raise ValueError(f"row {without[0]} has no {WEIGHT}, but others have one")
-    return rows
-
-
-def as_weight(row: Mapping[str, object], number: int) -> float | None:
-    """The weight of a row; None if there is none. Raises ``ValueError`` unless it is positive."""
-    value = row.get(WEIGHT)
-    if value is None or value == "":
-        return None
-    try:
-        weight = float(value) if isinstance(value, str) else value
-    except ValueError:
-        weight = value
-    check_numbers(f"row {number}", "positive", weight=weight)
-    return float(str(weight))
-
-
-def objects(lines: Iterable[str]) -> Iterable[dict[str, str]]:
-    """The JSON object of every line that is not blank."""
-    for line in lines:
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"each line must be an object of JSON, got a {type(row).__name__}"
-                )
-            yield row
-
-
-def read_captions(
-    folder: Path, table: Path | None = None
-) -> tuple[list[Path], list[str], Tensor | None]:
-    """Images of ``folder``, their captions, and their weights (n,) if there are any, in the order
-    of ``table``; None: the table in the folder.
-
-    Warns of images without a caption, unless ``table`` is given. Raises ``ValueError`` if an image
-    is missing, named twice or outside of the folder, or if a caption holds control characters.
-    """
-    chosen = table is not None
-    table = table if chosen else find_table(folder)
-    rows = read_table(table)
-    names = [str(PurePosixPath(row.file)) for row in rows]
-    first: dict[str, int] = {}
-    for number, (name, row) in enumerate(zip(names, rows, strict=True), 1):
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ValueError(f"{table} must name images inside its folder, got {name!r}")
-        if (before := first.setdefault(name, number)) != number:
-            raise ValueError(
-                f"{table} must name every image once, got {name!r} in rows {before} and {number}"
-            )
-        check_prompt(f"the caption of {name!r} in {table}", row.caption)
-    left = check_images(folder, table, names)
-    if left and not chosen:
-        warnings.warn(f"{left} images of {folder} have no caption and are left out", stacklevel=2)
-    weights = torch.tensor([row.weight for row in rows if row.weight is not None])
-    return (
-        [folder / name for name in names],
-        [row.caption for row in rows],
-        weights if len(weights) else None,
-    )
-
-
-def check_images(folder: Path, table: Path, names: Sequence[str]) -> int:
-    """The number of images of ``folder`` that are not among ``names``. Raises ``ValueError`` for
-    ``names`` that are no images of it.
-    """
-    present = {path.relative_to(folder).as_posix() for path in find_images(folder)}
-    if odd := [name for name in names if name not in present and (folder / name).is_file()]:
-        raise ValueError(f"{table} must name images ({', '.join(SUFFIXES)}), got {odd[0]!r}")
-    if missing := [name for name in names if name not in present]:
-        raise ValueError(
-            f"{table} must name images that exist: {len(missing)} of {len(names)} do not, the "
-            f"first {missing[0]!r}"
-        )
-    return len(present - set(names))
 
 
 class CaptionedImageSet(CaptionedSet):
@@ -177,15 +49,16 @@ class CaptionedImages(DataModule):
     The folder holds the images, also in subfolders, and a table of captions: ``captions.csv`` with
     the columns ``file`` and ``caption``, or ``captions.jsonl`` with such an object per line. If it
     has a ``weight`` per row, as those that ``latent_ebm.data.curation`` writes, training rows are
-    drawn in proportion to it, with replacement.
+    drawn in proportion to it, with replacement. Rows with the same ``cluster``, which are near
+    copies, stay together: all of them are for training, or validation, or test.
 
     Args:
         path: The folder.
         size: Side in pixels to which every image is resized; null: images have one size already.
         batch_size: Rows of a batch.
         tokenizer: Turns captions into tokens; null: the words of all captions.
-        num_val: Number of images for validation; null: a tenth.
-        num_test: Number of images for test; null: a tenth.
+        num_val: Number of images for validation; null: a tenth. Fewer, if clusters do not fit.
+        num_test: Number of images for test; null: a tenth. Fewer, if clusters do not fit.
         seed: Decides the order and the split.
         max_entries: Largest number of pixel values that are decoded.
         table: The table of captions, if it is elsewhere; null: the one in the folder.
@@ -238,8 +111,8 @@ class CaptionedImages(DataModule):
         if hasattr(self, "test"):
             return
         table = None if self.table is None else Path(self.table).expanduser()
-        paths, texts, weights = read_captions(self.folder, table)
-        parts = self.split(len(paths))
+        paths, texts, weights, clusters = read_captions(self.folder, table)
+        parts = self.split(clusters)
         tokenizer = self.tokenizer or vocabulary(texts)
         tokenizer(texts)  # a caption that it refuses is refused before training
         x = decode(paths, self.size, self.max_entries)
@@ -260,13 +133,30 @@ class CaptionedImages(DataModule):
             return super().order(processes, rank, seed)
         return EpochOrder(self.train, processes, rank, seed, self.train.weights)
 
-    def split(self, num: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions of training, validation and test images among ``num``."""
+    def split(self, clusters: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions of training, validation and test images, whose ``clusters`` stay together.
+
+        Clusters come in random order, and go where there is room: to validation, else to test,
+        else to training.
+        """
+        num = len(clusters)
         tenth = max(1, round(HELD_SHARE * num))
-        val, test = (tenth if n is None else n for n in (self.num_val, self.num_test))
-        if val + test >= num:
+        room = [tenth if n is None else n for n in (self.num_val, self.num_test)]
+        if sum(room) >= num:
             raise ValueError(
-                f"num_val + num_test must be below the number of images {num}, got {val} + {test}"
+                f"num_val + num_test must be below the number of images {num}, got {room[0]} + "
+                f"{room[1]}"
             )
-        order = torch.randperm(num, generator=make_generator(self.seed))
-        return order[val + test :], order[:val], order[val : val + test]
+        members: dict[str, list[int]] = {}
+        for i in torch.randperm(num, generator=make_generator(self.seed)).tolist():
+            members.setdefault(clusters[i], []).append(i)
+        val, test, train = (list[int]() for _ in range(3))
+        for group in members.values():
+            fits = (len(val) + len(group) <= room[0], len(test) + len(group) <= room[1], True)
+            (val, test, train)[fits.index(True)].extend(group)
+        for name, part, size in (("num_val", val, room[0]), ("num_test", test, room[1])):
+            if not part:
+                raise ValueError(
+                    f"{name} must be at least the size of a cluster of near copies, got {size}"
+                )
+        return torch.tensor(train), torch.tensor(val), torch.tensor(test)

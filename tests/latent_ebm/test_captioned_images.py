@@ -62,6 +62,27 @@ def test_every_image_keeps_its_caption(folder: Path, kind: str) -> None:
     assert torch.equal(batch.condition["tokens"], data.tokenizer(data.train.captions(batch.index)))
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_near_copies_stay_together(folder: Path, kind: str, seed: int) -> None:
+    """Of ten images, seven are near copies in three clusters."""
+    names = ["a", "a", "b", "", "b", "a", "", "", "c", "c"]
+    write(folder, [row | {"cluster": c} for row, c in zip(rows(), names, strict=True)], kind)
+    data = CaptionedImages(str(folder), num_val=2, num_test=2, seed=seed)
+    data.setup()
+    parts = [{int(text.split()[1]) for text in p.texts} for p in (data.train, data.val, data.test)]
+    assert sorted(i for part in parts for i in part) == list(range(10))
+    assert 1 <= len(parts[1]) <= 2 >= len(parts[2]) >= 1
+    for cluster in ({0, 1, 5}, {2, 4}, {8, 9}):
+        assert sum(bool(cluster & part) for part in parts) == 1
+
+
+def test_clusters_that_fit_nowhere_are_refused(folder: Path) -> None:
+    write(folder, [row | {"cluster": str(i // 2)} for i, row in enumerate(rows())])
+    with pytest.raises(ValueError, match="num_val must be at least the size of a cluster"):
+        CaptionedImages(str(folder)).setup()
+
+
 def test_the_split_depends_on_the_seed_alone(folder: Path) -> None:
     write(folder, rows())
     texts = []

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from latent_ebm.data.captioned_images import read_captions
+from latent_ebm.data.caption_table import read_captions
 from latent_ebm.data.curation.base import Filter, Row
 from latent_ebm.data.curation.chain import Curation, Report
 from latent_ebm.data.curation.likeness import Likeness, Perceptual, Pixels
@@ -19,7 +19,7 @@ def folder_rows(folder: str | Path) -> Iterator[Row]:
     Raises ``ValueError`` and ``FileNotFoundError`` as ``CaptionedImages``.
     """
     folder = Path(folder).expanduser()
-    paths, texts, _ = read_captions(folder)
+    paths, texts, *_ = read_captions(folder)
     pairs = zip(paths, texts, strict=True)
     return (Row(path.relative_to(folder).as_posix(), text, path) for path, text in pairs)
 
@@ -35,11 +35,11 @@ def curate(
 ) -> Report:
     """Curate a folder of captioned images, and write what was decided to a new folder ``out``.
 
-    ``captions.jsonl`` has a line per row that is kept, with its caption and weight:
-    ``CaptionedImages(folder, table="out/captions.jsonl")`` reads it. ``report.jsonl`` has a line
-    per row, with the filter that drops it and the reason, and ``counts.jsonl`` the rows that came
-    to each filter and went on. If the run is killed, the same call goes on where it was, by
-    ``journal.jsonl``. No image is changed.
+    ``captions.jsonl`` has a line per row that is kept, with its caption, weight and cluster:
+    ``CaptionedImages(folder, table="out/captions.jsonl")`` reads it, and keeps clusters together.
+    ``report.jsonl`` has a line per row, with the filter that drops it and the reason, and
+    ``counts.jsonl`` the rows that came to each filter and went on. If the run is killed, the same
+    call goes on where it was, by ``journal.jsonl``. No image is changed.
 
     Args:
         folder: The folder, with images and a table of captions.
@@ -66,7 +66,10 @@ def curate(
         REPORT: (
             {k: v for k, v in d._asdict().items() if k != "caption"} for d in report.decisions
         ),
-        TABLE: ({"file": d.name, "caption": d.caption, "weight": d.weight} for d in report.kept),
+        TABLE: (
+            {"file": d.name, "caption": d.caption, "weight": d.weight, "cluster": d.cluster}
+            for d in report.kept
+        ),
         COUNTS: (c._asdict() for c in report.counts),
     }
     for name, objects in lines.items():
