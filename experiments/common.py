@@ -11,6 +11,7 @@ everything but the arrays that figures are drawn from, is tracked in one file pe
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def track(experiment: str) -> None:
         name: {**run, "result": {key: v for key, v in run["result"].items() if not is_array(v)}}
         for name, run in stored_runs(experiment).items()
     }
-    lines = [f"{json.dumps(name)}: {json.dumps(shortened(run))}" for name, run in runs.items()]
+    dense = partial(json.dumps, separators=(",", ":"))
+    lines = [f"{dense(name)}:{dense(shortened(run))}" for name, run in runs.items()]
     RESULTS.mkdir(exist_ok=True)
     with atomic_path(RESULTS / f"{experiment}.json") as draft:
         draft.write_text("{" + ",\n".join(lines) + "}\n")

@@ -49,7 +49,8 @@ def run(rule: str, seed: int) -> dict[str, Any]:
     )
     if seed == 0:
         with torch.no_grad():
-            save_images(learnt.model.sample(64, generator=generator), f"mnist-{rule}")
+            x = learnt.model.sample(64, generator=generator)
+            save_images(x, f"mnist-{rule}", colours=16)
     prior = learnt.model.prior
     stages = (
         {"stages": len(prior.stages), "log_z": float(prior.log_z)}

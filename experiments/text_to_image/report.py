@@ -77,7 +77,7 @@ def base(stored: Found) -> str:
     shown = stored.get("shown-0", {"grain": {}})
     if "samples" in shown:
         pictures = unpack(shown["samples"], (3, 32, 32))
-        save_images(pictures, FIGURE, columns=12, colours=256)
+        save_images(pictures, FIGURE, columns=12, colours=96)
     grain = [f"{1e3 * shown['grain'].get(key, 0):.1f}" for key in ("glyphs", "4", "15")]
     return f"""\
 **Names.** 32x32 pixels, half an hour of one core: 500 s of regression, then 1,300 s of diffusion
