@@ -13,6 +13,7 @@ from experiments.imagen.balance import COLUMNS, SHOWN, SKEW
 from experiments.imagen.claims import EQUAL, Claim, difference, estimate
 from experiments.imagen.corpora import COPIES, NOISE
 from experiments.imagen.counting import THINGS
+from experiments.imagen.untrained import filters, ranked, watermarks
 from experiments.pictures import save, save_images, unpack
 from experiments.tables import spread, table
 from latent_ebm.data.scene_captions import ALL_PROMPTS
@@ -22,6 +23,8 @@ NUMBERS = ("1", "2", "3", "4", "5")
 LEVELS = COPIES["levels"]
 PARTS = ("counts", "ceiling")
 FORMS = [(part, form) for form in ("", ", long") for part in ("", "other ", "people ")]
+WHAT = {"pairs": "pairs of models", "prompts": "pairs on a prompt"}
+METRICS = {"questions": "questions", "contrast": "contrast", "agreed": "both, where they agree"}
 AUDIT = {
     "one category": "one category",
     "one category by chance": "by chance",
@@ -60,6 +63,31 @@ Raw, then curated, the first seed. From above: canaries of 100 copies, two pictu
 own prompt, and six each for "a tapestry" and "tapestry"."""
 PEOPLE = """\
 Skewed, then even, the first seed: six pictures each for eight prompts, one prompt a row."""
+META = """\
+**Meta-evaluation.** Up to 16 models draw the same 150 names: the base model at several steps and
+weights of guidance, the models above, and the regressions that they start from. The oracle is the
+nearest glyph by all pixels. *Questions* on subject, gender and tone are answered from 4x4 colours;
+*contrast* is a scorer that was trained on captions. Shares of pairs of models, and of pairs on one
+prompt, that a metric orders as the oracle does; ties of the metric are wrong."""
+DISAGREE = """\
+Distances from all glyphs: shares of pairs of models that two distances order differently."""
+PAIR = """\
+The two models of the first seed, one above the other, whose ranks differ most between the two
+Frechet distances: {}."""
+ORDERS = (
+    Claim(
+        "questions beat contrast, pairs of models",
+        lambda arms: ordered(arms["meta"], "pairs", "questions", "contrast"),
+    ),
+    Claim(
+        "questions beat contrast, pairs on a prompt",
+        lambda arms: ordered(arms["meta"], "prompts", "questions", "contrast"),
+    ),
+    Claim(
+        "two distances disagree on some pair",
+        lambda arms: max(arms["meta"]["disagree"].values()),
+    ),
+)
 ROUND = (
     Claim(
         "fewer near copies, own prompt (10 and 100 copies)",
@@ -105,7 +133,8 @@ FALLS = (
 def section() -> str:
     """All tables there are."""
     stored = results("imagen")
-    parts = [canaries(stored), captions(stored), counting(stored), balance(stored)]
+    trained = [canaries(stored), captions(stored), counting(stored), balance(stored)]
+    parts = [*trained, meta(stored), watermarks(stored), filters(stored), ranked(stored)]
     found = [part for part in parts if part]
     return "\n\n".join([INTRODUCTION, *found]) if found else ""
 
@@ -228,3 +257,36 @@ def balance(stored: Found) -> str:
     columns = {**keys, "base": "base", "R@1": "R@1"}
     parts = [BALANCE, compared(arms, names, columns), decided(EVEN, arms)]
     return "\n\n".join([*parts, shown(stored, names, "imagen-balance", SHOWN, PEOPLE)])
+
+
+def ordered(run: Found, what: str, first: str, second: str) -> float:
+    """How much more often one metric orders as the oracle does than another."""
+    return estimate(run[what][first]) - estimate(run[what][second])
+
+
+def meta(stored: Found) -> str:
+    """Metrics beside the oracle, and distances of distributions beside each other."""
+    arms = seeds(stored, ("meta",))
+    if not arms:
+        return ""
+    runs = [seed["meta"] for seed in arms]
+    rows = [
+        [
+            title,
+            *(spread(estimate(run[what][key]) for run in runs if run[what][key]) for what in WHAT),
+        ]
+        for key, title in METRICS.items()
+    ]
+    apart = [[key, spread(run["disagree"][key] for run in runs)] for key in runs[0]["disagree"]]
+    p = ", ".join(f"{run['prompts']['p']:.2g}" for run in runs)
+    pair = stored.get("meta-0", {}).get("pair", [])
+    parts = [
+        META,
+        table(["", *WHAT.values()], rows),
+        f"McNemar's test of the two metrics on single prompts: p = {p}.",
+        decided(ORDERS, arms),
+        DISAGREE,
+        table(["distances", "share"], apart),
+        shown(stored, ("meta",), "imagen-distances", 12, PAIR.format(" and ".join(pair))),
+    ]
+    return "\n\n".join(parts)

@@ -17,7 +17,16 @@ from typing import Any
 import torch
 
 from experiments.common import HERE, cached
-from experiments.imagen import balance, canaries, captions, counting
+from experiments.imagen import (
+    balance,
+    canaries,
+    captions,
+    counting,
+    filters,
+    meta,
+    ranking,
+    watermark,
+)
 from experiments.imagen.corpora import (
     CANARY,
     COPIES,
@@ -31,13 +40,15 @@ from experiments.imagen.corpora import (
     write_words,
 )
 from experiments.text_to_image.judging import drawing
-from experiments.text_to_image.run import DEVICE, MODEL, REGRESSION, gallery
+from experiments.text_to_image.run import DEVICE, MODEL, REGRESSION, base, gallery
 from experiments.text_to_image.students import GUIDANCE
 from experiments.text_to_image.switches import NETWORK
 from experiments.training import Run, judged
 
 FOLDER = HERE / "imagen" / "folder.yaml"
+SCORER = HERE / "imagen" / "scorer.yaml"
 BEGIN, TRAIN, COUNT = 400, 800, 1600  # updates: of regressions, diffusion models, and of scenes
+CONTRAST = 1500  # updates of the scorer
 STEPS = 15
 DATA = "--data.init_args."
 SCENES = (
@@ -119,6 +130,70 @@ def run_counting(seed: int) -> None:
     judge_run(counting_model(seed), partial(counting.judge, device=DEVICE))
 
 
+def run_meta(seed: int) -> None:
+    """Metrics of the pool of the base models and of all arms, beside the oracle."""
+    scoring, models = scorer(seed), pool(seed)
+    config: dict[str, Any] = {"scorer": scoring.settings, "num": [meta.NUM, meta.COARSE]}
+    config["pool"] = {name: [run.settings, options] for name, (run, options) in models.items()}
+
+    def compute() -> dict[str, Any]:
+        draws = {name: drawing(run.rule(), **how) for name, (run, how) in models.items()}
+        return meta.judge(draws, scoring.rule().scorer, gallery(side=SIDE), DEVICE)
+
+    cached(f"imagen/meta-{seed}", config, compute)
+
+
+def scorer(seed: int) -> Run:
+    """The contrastive scorer, trained on right sentences."""
+    path = captioned_corpus("synthetic", seed).ready()
+    options = (f"--seed_everything={seed}", f"{DATA}path={path}")
+    return Run(f"scorer-{seed}", SCORER, options, updates=CONTRAST)
+
+
+def pool(seed: int) -> dict[str, tuple[Run, dict[str, Any]]]:
+    """Good and weak models: the base model at several steps and weights, arms, regressions."""
+    best, guided = base(seed), {"guidance": GUIDANCE}
+    found: dict[str, tuple[Run, dict[str, Any]]] = {
+        f"base, {num} steps": (best, {"num_steps": num, **guided}) for num in (1, 4, STEPS)
+    }
+    for weight in (1.0, 4.0):
+        found[f"base, weight {weight:g}"] = best, {"num_steps": STEPS, "guidance": weight}
+    found["base, regression"] = best.origin, {"num_steps": 1}
+    for name in (*ARMS["captions"], *ARMS["canaries"]):
+        run = arm(name, seed)
+        found[name] = run, {"num_steps": STEPS, **guided}
+        found[f"{name}, regression"] = run.origin, {"num_steps": 1}
+    return found
+
+
+def run_filters(seed: int) -> None:
+    config = {"num": [filters.NUM, filters.PLANTED], "limit": filters.LIMIT, "seed": seed}
+    parts = {"curation": filters.curation, "assurance": filters.assurance}
+    cached(f"imagen/filters-{seed}", config, lambda: {k: f(seed) for k, f in parts.items()})
+
+
+def run_ranking(seed: int) -> None:
+    config = {"settings": ranking.RANKING, "seed": seed}
+    cached(f"imagen/ranking-{seed}", config, partial(ranking.simulate, seed))
+
+
+def run_watermark(seed: int) -> None:
+    """The watermark in pixels, and that in the noise of the base model if it has been trained."""
+    num = [watermark.NUM, watermark.KEYS, watermark.ALARM, *watermark.PSNR, *watermark.SIDES]
+    config = {"num": num, "seed": seed}
+    cached(f"imagen/pixels-{seed}", config, partial(watermark.in_pixels, seed))
+    if base(seed).weights.exists():
+        config = {**base(seed).settings, "num": watermark.NUM_DRAWN, "keys": watermark.KEYS}
+        cached(f"imagen/noise-{seed}", config, partial(noise_watermark, seed))
+
+
+def noise_watermark(seed: int) -> dict[str, Any]:
+    shown = gallery()
+    rows = shown.rows()["other"][: watermark.NUM_DRAWN].tolist()
+    prompts = [str(shown.glyphs.names[i]) for i in rows]
+    return watermark.in_noise(base(seed).rule().cpu(), prompts, seed)
+
+
 def judge_arms(part: str, seed: int, judge: Any) -> None:
     for name in ARMS[part]:
         judge_run(arm(name, seed), judge)
@@ -135,6 +210,10 @@ PARTS = {
     "captions": run_captions,
     "counting": run_counting,
     "balance": run_balance,
+    "meta": run_meta,
+    "filters": run_filters,
+    "ranking": run_ranking,
+    "watermark": run_watermark,
 }
 
 
