@@ -14,12 +14,26 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from experiments import common, training
-from experiments.imagen import balance, canaries, claims, corpora, counting, report, run
+from experiments.imagen import (
+    balance,
+    canaries,
+    claims,
+    corpora,
+    counting,
+    filters,
+    meta,
+    ranking,
+    report,
+    run,
+    watermark,
+)
 from experiments.text_to_image.judging import Gallery
 from latent_ebm.data import Emoji
 from latent_ebm.data.caption_table import read_table
+from latent_ebm.data.curation import Decision
 from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.shapes import draw_shapes
+from latent_ebm.responsibility import detect_watermark, embed_watermark
 
 CPU = torch.device("cpu")
 
@@ -215,3 +229,58 @@ def test_a_run_is_judged_once_and_reported(monkeypatch: pytest.MonkeyPatch) -> N
         common.OUTPUTS / "imagen" / "synthetic-0.json", {"config": {}, "result": stored}
     )
     assert "| mixed beat noisy, names | 0.000 | > 0 | undecided, 1 seeds |" in report.section()
+
+
+def test_simulated_ratings_follow_the_model_that_was_planted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num = 20_000
+    monkeypatch.setattr(ranking, "PER_PAIR", num)
+    ratings = ranking.study(torch.Generator().manual_seed(0))
+    mine = [r.better for r in ratings if (r.first, r.second) == ("a", "d")]
+    a, d = (torch.tensor(ranking.STRENGTHS[name]).exp() for name in "ad")
+    tie = ranking.NU * (a * d).sqrt()
+    for name, weight in (("a", a), ("d", d), (None, tie)):
+        p = float(weight / (a + d + tie))
+        assert mine.count(name) / num == pytest.approx(p, abs=4 * (p * (1 - p) / num) ** 0.5)
+
+
+def test_changes_keep_pictures_in_range_and_marks_are_found_without_them() -> None:
+    x = shapes(64).glyphs.on(torch.ones(3))[:6]
+    marked = embed_watermark(x, watermark.secret(0), 30.0)
+    for name, change in watermark.CHANGES.items():
+        y = change(marked)
+        side = 128 if name == "to 200 %" else 64
+        assert y.shape == (6, 3, side, side)
+        assert float(y.abs().max()) <= 1
+    assert bool((detect_watermark(marked, watermark.secret(0)) < watermark.ALARM).all())
+    turned = watermark.turned(x, 90.0)
+    assert torch.allclose(turned, x.rot90(1, (2, 3)), atol=1e-4) or torch.allclose(
+        turned, x.rot90(-1, (2, 3)), atol=1e-4
+    )
+
+
+def test_precision_and_recall_of_copies() -> None:
+    """Two rows, of which the first is copied twice: one copy is found; the other row is merged
+    with a third one.
+    """
+
+    def kept(name: str, weight: float, cluster: str) -> Decision:
+        return Decision(name, "", "", "", weight, cluster)
+
+    clean = [kept("a", 0.5, "a"), kept("b", 1.0, "b"), kept("c", 0.5, "c"), kept("d", 0.5, "c")]
+    copies = [kept("a copy", 0.5, "a"), kept("b copy", 1.0, "b copy")]
+    assert filters.of_copies([*clean, *copies], 4, 2) == [0.5, 0.5]
+
+
+def test_metrics_that_know_the_oracle_agree_with_it() -> None:
+    gallery = Gallery(shapes(corpora.SIDE))
+    rows = torch.arange(8)
+    assert bool((meta.asked(gallery.x[rows], gallery, rows) == 1).all())
+    oracle = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    scores = {"oracle": oracle, "questions": 2 * oracle, "contrast": -oracle}
+    means = {key: value.mean(1) for key, value in scores.items()}
+    for found, num in ((meta.agreement(scores), 4), (meta.agreement(means), 3)):
+        assert (found["questions"][0], found["contrast"][0], found["num"]) == (1, 0, num)
+        assert found["agreed"] is None
+    assert meta.ranks([0.3, 0.1, 0.2]).tolist() == [2, 0, 1]

@@ -179,11 +179,18 @@ def run_ranking(seed: int) -> None:
 
 def run_watermark(seed: int) -> None:
     """The watermark in pixels, and that in the noise of the base model if it has been trained."""
-    num = [watermark.NUM, watermark.KEYS, watermark.ALARM, *watermark.PSNR, *watermark.SIDES]
+    num = [
+        watermark.NUM,
+        watermark.KEYS,
+        watermark.ALARM,
+        *watermark.PSNR,
+        *watermark.SIDES,
+        "by key",
+    ]
     config = {"num": num, "seed": seed}
     cached(f"imagen/pixels-{seed}", config, partial(watermark.in_pixels, seed))
     if base(seed).weights.exists():
-        config = {**base(seed).settings, "num": watermark.NUM_DRAWN, "keys": watermark.KEYS}
+        config = {**base(seed).settings, "num": watermark.NUM_DRAWN, "by key": watermark.KEYS}
         cached(f"imagen/noise-{seed}", config, partial(noise_watermark, seed))
 
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from experiments.common import is_run
-from experiments.imagen.claims import estimate
+from experiments.imagen.claims import estimate, interval
 from experiments.imagen.ranking import CONFIDENCE, NU, PER_PAIR, STRENGTHS, STUDIES
 from experiments.imagen.watermark import CHANGES, NUM, NUM_DRAWN, PSNR, SIDES
 from experiments.tables import spread, table
-from latent_ebm.metrics import share_of
 
 Found = dict[str, Any]
 BOUND = 3  # standard errors
@@ -66,17 +65,15 @@ def watermarks(stored: Found) -> str:
 
 
 def alarms(pixels: list[Found], noise: list[Found]) -> str:
-    """False alarms, of both watermarks."""
-    counts = [count for run in pixels for count in run["alarms"].values()]
-    parts = {"pixels": np.sum(counts, 0)}
-    if noise:
-        parts["noise"] = np.sum([run["alarms"] for run in noise], 0)
+    """False alarms, of both watermarks. Pictures are alike for a key: keys are what counts."""
     texts = list[str]()
-    for name, (hits, total) in parts.items():
-        found = share_of(int(hits), int(total), 0.99)
-        low, high = 1e3 * found.low, 1e3 * found.high
-        texts.append(f"{hits} of {total} {name} (99 % interval {low:.2f} to {high:.2f} in 1,000)")
-    return f"False alarms with other keys on pictures: {', '.join(texts)}."
+    for name, num, runs in (("pixels", NUM, pixels), ("noise", NUM_DRAWN, noise)):
+        if runs:
+            by_key = [np.mean(list(run["alarms"].values()), 0) / num for run in runs]
+            ends = interval(np.concatenate(by_key).tolist())
+            mean, low, high = (f"{1e3 * value:.2f}" for value in ends)
+            texts.append(f"{mean} in 1,000 of {name} ({low} to {high})")
+    return f"False alarms of other keys, with 95 % intervals over keys: {', '.join(texts)}."
 
 
 def filters(stored: Found) -> str:
