@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from latent_ebm.cli.commands import (
     audit,
+    curate,
     demo,
     detect,
     evaluate,
@@ -103,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
         tune,
         replace,
         audit,
+        curate,
         score,
         evaluate,
         detect,

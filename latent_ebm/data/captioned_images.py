@@ -148,7 +148,8 @@ class CaptionedImages(DataModule):
                 f"{room[1]}"
             )
         members: dict[str, list[int]] = {}
-        for i in torch.randperm(num, generator=make_generator(self.seed)).tolist():
+        order: list[int] = torch.randperm(num, generator=make_generator(self.seed)).tolist()
+        for i in order:
             members.setdefault(clusters[i], []).append(i)
         val, test, train = (list[int]() for _ in range(3))
         for group in members.values():

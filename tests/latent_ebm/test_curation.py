@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from latent_ebm.cli import main
 from latent_ebm.data import CaptionedImages, draw_shapes
 from latent_ebm.data.curation import (
     Curation,
     Filter,
     Mixture,
+    Noise,
     PersonalData,
     Pixels,
     Row,
@@ -299,6 +301,23 @@ def test_a_folder_is_curated_into_a_table_that_data_modules_read(
     files = {p.name: p.read_bytes() for p in out.iterdir()}
     assert curate(folder, FILTERS, out) == report
     assert {p.name: p.read_bytes() for p in out.iterdir()} == files
+
+
+def test_the_command_does_what_the_function_does(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "terms.txt").write_text("circle\n")
+    options = ["--least-side", "8", "--noise", "9", "--terms", str(tmp_path / "terms.txt")]
+    options += ["--personal-data"]
+    for _ in range(2):  # the second run goes on from the end of the first
+        assert main(["curate", str(folder), "--out", str(tmp_path / "a"), *options]) == 0
+    filters = [Size(8), Noise(9), Terms(["circle"]), PersonalData()]
+    report = curate(folder, filters, tmp_path / "b")
+    for name in ("captions.jsonl", "report.jsonl", "counts.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert f"{len(report.kept)} of {len(report.decisions)} rows" in capsys.readouterr().out
+    assert main(["curate", str(folder), "--out", str(tmp_path / "a"), "--noise", "9"]) == 1
+    assert "must be of the same filters" in capsys.readouterr().err
 
 
 def test_rows_are_drawn_in_proportion_to_their_weight(folder: Path, tmp_path: Path) -> None:
