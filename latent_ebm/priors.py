@@ -153,6 +153,10 @@ class RatioPrior(Prior, Sum):
     posterior of that stage to ``p_k``. ``weights`` w_k (K,) are 1 for a full ratio, and
     ``log_z_steps`` (K,) hold ``log Z_{k+1} - log Z_k``, 0 until estimated. ``sampler`` runs on
     one stage after another, starting where it ended: the product is its own annealing path.
+
+    A short chain does not cross from mode to mode, so draws keep the shares that modes have in the
+    base. ``resample(*annealed_along([base, prior], base.sample(num), ...))`` gives modes their
+    shares, and so does a ``ParallelTempering`` chain that is long enough.
     """
 
     weights: Tensor

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from latent_ebm import EnergyPrior, GaussianPrior, RatioPrior
 from latent_ebm.evaluation import LogZ, prior_log_z
 from latent_ebm.priors import Prior
-from samplers import HMC, MALA, Gaussian, GaussianMixture, Langevin
+from samplers import (
+    HMC,
+    MALA,
+    Gaussian,
+    GaussianMixture,
+    Langevin,
+    annealed_along,
+    resample,
+)
 from tests.latent_ebm.test_priors import energy_prior, grid_log_z, ratio_prior
 
 SAMPLER = HMC(0.1, 5, 2)
@@ -90,6 +98,23 @@ def test_draws_that_chains_do_not_come_to_are_named() -> None:
     draws = target.sample(100, generator=seeded(1))
     found = prior_log_z(prior, HMC(0.01, 3, 1), draws, num=100, num_rungs=1, generator=seeded())
     assert any("lie where no chain to the prior came" in reason for reason in found.reasons)
+
+
+def test_draws_by_weight_give_modes_the_shares_that_a_short_chain_does_not() -> None:
+    base = GaussianPrior(2)
+    means = torch.tensor([[-2.5, 0.0], [2.5, 0.0]])
+    target = GaussianMixture(torch.tensor([0.7, 0.3]), means, torch.tensor([0.4, 0.4]))
+    prior = EnergyPrior(Ratio(target, base), base, MALA(0.08, 40))
+    ends = annealed_along(
+        [base, prior],
+        base.sample(2000, generator=seeded(1)),
+        MALA(0.08, 2),
+        20,
+        generator=seeded(2),
+    )
+    weighted, chain = resample(*ends, generator=seeded(3)), prior.sample(2000, generator=seeded())
+    assert (weighted[:, 0] < 0).float().mean().item() == pytest.approx(0.7, abs=0.04)
+    assert (chain[:, 0] < 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_wrong_telescoped_value_is_named() -> None:
