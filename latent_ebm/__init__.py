@@ -8,6 +8,7 @@ from latent_ebm.posteriors import (
     MCMCPosterior,
     Posterior,
     PosteriorLatents,
+    Restarts,
     WarmStart,
 )
 from latent_ebm.priors import EnergyPrior, GaussianPrior, Prior, RatioPrior
@@ -27,6 +28,7 @@ __all__ = [
     "PosteriorLatents",
     "Prior",
     "RatioPrior",
+    "Restarts",
     "WarmStart",
     "load",
     "save",

@@ -30,6 +30,7 @@ from latent_ebm import (
     PosteriorLatents,
     Prior,
     RatioPrior,
+    Restarts,
     WarmStart,
     load,
     save,
@@ -197,6 +198,9 @@ ROWS: dict[type, Row] = {
         lambda latents: latents.decode(
             latents.encode(draws(5, 3), generator=torch.Generator().manual_seed(0))
         ),
+    ),
+    Restarts: Row(
+        lambda: Restarts(MALA(0.1, 2), 3, 2, AmortizedPosterior(nn.Linear(3, 4))), use_posterior
     ),
     WarmStart: Row(lambda: WarmStart(AmortizedPosterior(nn.Linear(3, 4)), CHAIN), use_posterior),
     LatentModel: Row(model, lambda model: model.sample(4, generator=stream())),

@@ -6,13 +6,37 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from latent_ebm import AmortizedPosterior, MCMCPosterior, WarmStart
-from samplers import HMC, MALA, Langevin, PersistentChains, Sampler
+from latent_ebm import (
+    AmortizedPosterior,
+    EnergyPrior,
+    GaussianLikelihood,
+    GaussianPrior,
+    LatentModel,
+    MCMCPosterior,
+    Posterior,
+    Restarts,
+    WarmStart,
+)
+from samplers import (
+    HMC,
+    MALA,
+    Annealed,
+    Langevin,
+    ParallelTempering,
+    PersistentChains,
+    Sampler,
+)
 from tests.latent_ebm.linear_gaussian import LinearGaussian, largest_z_score
 
 NUM = 4000
 DATA = ((0.3, -2.0, 1.1), (1.5, 0.4, -0.7))
-LONG = [MALA(0.15, 60), Langevin(0.004, 600), HMC(0.25, 3, 15)]
+LONG = [
+    MALA(0.15, 60),
+    Langevin(0.004, 600),
+    HMC(0.25, 3, 15),
+    Annealed(MALA(0.15, 20), (0.1, 0.5, 1)),
+    ParallelTempering(MALA(0.15, 60), (0.2, 0.5, 1)),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +110,73 @@ def test_warm_start_begins_at_the_encoder() -> None:
     assert worst(model, MCMCPosterior(steps).sample(model, x)) > 8
 
 
+def test_chains_start_at_the_draws_of_another_posterior() -> None:
+    model, x = LinearGaussian(), data(NUM)
+    encoder = AmortizedPosterior(Exact(model))
+    one_tiny_step = MALA(1e-12, 1)
+    z = MCMCPosterior(one_tiny_step, encoder).sample(model, x)
+    white = (z - encoder(x).mean) / encoder(x).stddev
+    assert (white.square().mean(0) - 1).abs().max() * (NUM / 2) ** 0.5 < 4
+    assert worst(model, MCMCPosterior(MALA(0.05, 12), encoder).sample(model, x)) < 4
+
+
+@pytest.mark.parametrize(
+    ("num_starts", "num_rungs", "amortized"), [(300, 1, False), (30, 4, False), (100, 1, True)]
+)
+def test_restarts_have_the_exact_posterior(
+    num_starts: int, num_rungs: int, amortized: bool
+) -> None:
+    model, x = LinearGaussian(), data(NUM)
+    start = AmortizedPosterior(Exact(model, shift=0.3)) if amortized else "cold"
+    assert worst(model, Restarts(MALA(0.15, 4), num_starts, num_rungs, start).sample(model, x)) < 4
+
+
+class Folded(nn.Module):
+    """A decoder ``z -> z`` on the right of 0 and ``-3 z`` on the left: two modes, one narrow."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.where(z > 0, z, -3 * z)
+
+
+class Rightward(nn.Module):
+    """An energy that multiplies the prior's density by exp(3) on the right of 0."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return -3 * torch.sigmoid(50 * z[:, 0])
+
+
+def folded() -> LatentModel:
+    prior = EnergyPrior(Rightward(), GaussianPrior(1), MALA(0.1, 1))
+    return LatentModel(prior, GaussianLikelihood(Folded(), 0.1)).double()
+
+
+def share_of_right(model: LatentModel, x: Tensor) -> float:
+    """The mass of the posterior's right mode, by quadrature."""
+    z = torch.linspace(-6, 6, 200_001, dtype=torch.float64)[:, None]
+    p = model.log_joint(x.expand(len(z), 1), z).softmax(0)
+    return p[z[:, 0] > 0].sum().item()
+
+
+SHARES: list[tuple[str, Posterior, bool]] = [
+    ("cold", MCMCPosterior(MALA(5e-4, 60)), False),
+    ("refined restarts", MCMCPosterior(MALA(5e-4, 20), Restarts(MALA(5e-4, 1), 200)), True),
+    ("annealed restarts", Restarts(MALA(1e-3, 2), 60, 6), True),
+]
+
+
+@pytest.mark.parametrize(
+    ("posterior", "is_right"), [row[1:] for row in SHARES], ids=[row[0] for row in SHARES]
+)
+def test_cold_chains_miss_the_shares_of_two_modes_and_restarts_have_them(
+    posterior: Posterior, is_right: bool
+) -> None:
+    model, x = folded(), torch.full((2000, 1), 1.5, dtype=torch.float64)
+    exact = share_of_right(model, x[:1])
+    assert 0.85 < exact < 0.98
+    error = abs((posterior.sample(model, x) > 0).double().mean().item() - exact)
+    assert error < 0.03 if is_right else error > 0.3
+
+
 def test_persistent_chains_continue_their_own_datum_only() -> None:
     model, x, chains = LinearGaussian(), data(), PersistentChains(6, 2).double()
     before = chains.particles.clone()
@@ -129,10 +220,14 @@ def test_draws_are_detached_reproducible_and_leave_no_gradients(start: str) -> N
 
 def test_refusals() -> None:
     with pytest.raises(
-        ValueError, match=r'start must be "cold", "zero" or PersistentChains, got \'warm\''
+        ValueError, match=r'start must be "cold", "zero", PersistentChains or a posterior, got \'w'
     ):
         MCMCPosterior(MALA(0.1, 1), "warm")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="index must name the data of x"):
         MCMCPosterior(MALA(0.1, 1), PersistentChains(2, 2).double()).sample(
             LinearGaussian(), data()
         )
+    with pytest.raises(ValueError, match="num_starts must be an integer >= 1, got 0"):
+        Restarts(MALA(0.1, 1), 0)
+    with pytest.raises(ValueError, match='start must be "cold" or an AmortizedPosterior, got \'z'):
+        Restarts(MALA(0.1, 1), 2, start="zero")  # pyright: ignore[reportArgumentType]

@@ -32,7 +32,7 @@ from latent_ebm.kernels import (
 )
 from latent_ebm.likelihoods import BernoulliLikelihood, Masked, per_row
 from latent_ebm.networks import EnergyMLP
-from latent_ebm.posteriors import AmortizedPosterior, WarmStart
+from latent_ebm.posteriors import AmortizedPosterior, Restarts, WarmStart
 from samplers import (
     HMC,
     MALA,
@@ -133,7 +133,14 @@ def test_empty_batches(sampler: Sampler) -> None:
             prior.sample(-1)
     assert model.sample(np.int64(0)).shape == (0, 3)  # pyright: ignore[reportArgumentType]
     amortized = AmortizedPosterior(nn.Linear(3, 4))
-    for posterior in (MCMCPosterior(sampler), amortized, WarmStart(amortized, sampler)):
+    restarts = Restarts(sampler, 3, 2, amortized)
+    for posterior in (
+        MCMCPosterior(sampler),
+        MCMCPosterior(sampler, restarts),
+        amortized,
+        WarmStart(amortized, sampler),
+        Restarts(sampler, 3),
+    ):
         assert posterior.sample(model, torch.zeros(0, 3)).shape == (0, 2)
     assert model.energy_terms(torch.zeros(0, 3), torch.zeros(0, 2)).joint.shape == (0,)
 
