@@ -92,8 +92,8 @@ def audit_model(
     judge = None if terms is None else Terms(read_lines(terms, "--terms"))
     model = read_model(source, out, trust)
     secret = None if key is None else read_key(key, model)
-    model.conditioner.tokens(texts)  # refuses prompts, and warns of unknown words, once
-    judge_pair = None if scorer is None else read_scorer(scorer, texts)
+    check_drawing(model, texts, guidance, steps)
+    judge_pair = None if scorer is None else read_scorer(scorer, texts, model)
     refuse = None if unsafe is None else read_filter(unsafe, threshold, model)
     known = [read_attribute(words, model) for words in attributes]
     pictures = read_pictures(reference, held_out, model)
@@ -129,6 +129,18 @@ def audit_model(
         audit.add_noise_watermark(found)
     audit.write(out)
     print(f"{num} of each of {len(texts)} prompts: {out / 'report.html'}")
+
+
+def check_drawing(
+    model: TextToImage, prompts: Sequence[str], guidance: float | None, steps: int | None
+) -> None:
+    """Raise ``ValueError`` for a prompt, weight of guidance or number of steps that ``model``
+    refuses. Warns of unknown words, once.
+    """
+    told = model.conditioner(model.conditioner.tokens(prompts))
+    model.guided(told, model.guidance if guidance is None else guidance, None)
+    if steps is not None:
+        replace(model.sampler, num_steps=steps)
 
 
 def draw(
@@ -198,16 +210,18 @@ def noise_p_values(
     """P-values (prompts,) of the watermark in pictures that are drawn from marked noise, one of
     each prompt, and inverted without the prompt.
     """
-    num = len(prompts)
     sampler = replace(model.sampler, num_steps=steps or model.sampler.num_steps)
-    noise = watermarked_noise(num, model.latent_shape, key, generator=generator)
-    x_T = model.denoiser.schedule(noise.new_ones(()))[1] * noise
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
-        x = model.generate(prompts, 1, guidance, steps, x_T=x_T, generator=generator)
-    z = x if model.autoencoder is None else model.autoencoder.encode(x, generator=generator)
-    null = model.conditioner.unknown(num)
+    null = model.conditioner.unknown(1)
     if model.weights is not None:
-        null = at_weight(null, model.weights[0], num)
-    path = inversion_path(partial(model.denoiser, **null), sampler, z)
-    return detect_noise_watermark(path[0], key)
+        null = at_weight(null, model.weights[0], 1)
+    found = []
+    for prompt in tqdm(prompts, desc="inverting", unit="prompt"):
+        noise = watermarked_noise(1, model.latent_shape, key, generator=generator)
+        x_T = model.denoiser.schedule(noise.new_ones(()))[1] * noise
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+            x = model.generate([prompt], 1, guidance, steps, x_T=x_T, generator=generator)
+        z = x if model.autoencoder is None else model.autoencoder.encode(x, generator=generator)
+        path = inversion_path(partial(model.denoiser, **null), sampler, z)
+        found.append(detect_noise_watermark(path[0], key))
+    return torch.cat(found)

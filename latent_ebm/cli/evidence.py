@@ -94,14 +94,17 @@ def read_classifier(folder: str, size: int, model: TextToImage) -> Callable[[Ten
     return classify
 
 
-def read_scorer(folder: str, prompts: Sequence[str]) -> Scorer:
+@torch.no_grad()
+def read_scorer(folder: str, prompts: Sequence[str], model: TextToImage) -> Scorer:
     """The scorer that ``latent_ebm.save`` wrote to ``folder``. Raises ``ValueError`` for another
-    object, and if it refuses one of ``prompts``.
+    object, and if it refuses one of ``prompts`` or the pictures of ``model``.
     """
     scorer = load(folder)
     if not isinstance(scorer, Scorer):
         raise ValueError(f"{folder} must hold a scorer, got a {type(scorer).__name__}")
     scorer.text_features(prompts)
+    with reading(folder, f"a scorer of pictures {model.shape}"):
+        scorer.image_features(torch.zeros(1, *model.shape))
     return scorer
 
 
@@ -116,7 +119,8 @@ def read_attribute(words: Sequence[str], model: TextToImage) -> Attribute:
     folder, *classes = words
     pairs = [name.rpartition("=") if "=" in name else (name, "", "") for name in classes]
     names, shares = [pair[0] for pair in pairs], [pair[2] for pair in pairs if pair[1]]
-    if len(set(names)) < max(2, len(names)) or len(shares) not in (0, len(names)):
+    different = len(set(names)) == len(names) > 1 and all(name.strip() for name in names)
+    if not different or len(shares) not in (0, len(names)):
         raise ValueError(
             "--attribute must name a folder and two different classes or more, all with a share "
             f"or none, got {' '.join(words)!r}"

@@ -46,7 +46,7 @@ from samplers import (
     log_mean_exp,
     resample,
 )
-from samplers.checks import check_counts
+from samplers.checks import check_counts, check_kind, check_numbers
 
 NUM_GROUPS = 10  # independent groups of chains, whose spread gives the interval
 COMPONENTS = 6  # of the fitted mixture, at most; the BIC decides
@@ -104,6 +104,7 @@ def prior_log_z(
         ValueError: For arguments that break these rules.
         FloatingPointError: If a chain diverges.
     """
+    check_kind("prior_log_z", Prior, prior=prior)
     if isinstance(prior, GaussianPrior) or (
         isinstance(prior, RatioPrior) and len(prior.stages) == 0
     ):
@@ -262,12 +263,27 @@ def check_arguments(
         )
     check_counts("prior_log_z", 4 * NUM_GROUPS, num=num)
     check_counts("prior_log_z", num_rungs=num_rungs)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    check_numbers("prior_log_z", "in (0, 1)", confidence=confidence)
+    if prior.is_conditional:
+        raise ValueError("prior must be told one condition by given(condition), got none")
+    if prior.base.base is not prior.base:
+        raise ValueError(
+            f"prior must have a normalised base, got a {type(prior.base).__name__} as its base"
+        )
     if draws is not None:
-        check_latent(draws, prior.base.sample(0).shape[1], "draws")
-        if len(draws) == 0 or not bool(draws.isfinite().all()):
-            raise ValueError(
-                f"draws must be finite and at least one row, got {len(draws)} rows, "
-                f"{int((~draws.isfinite()).sum())} entries of them not finite"
-            )
+        check_draws(draws, prior.base.sample(0))
+
+
+def check_draws(draws: Tensor, z: Tensor) -> None:
+    """Raise ``ValueError`` unless ``draws`` are finite latents on the device of ``z`` (0, dim)."""
+    check_kind("prior_log_z", Tensor, draws=draws)
+    check_latent(draws, z.shape[1], "draws")
+    if not draws.is_floating_point() or draws.device != z.device:
+        raise ValueError(
+            f"draws must be floating numbers on {z.device}, got {draws.dtype} on {draws.device}"
+        )
+    if len(draws) == 0 or not bool(draws.isfinite().all()):
+        raise ValueError(
+            f"draws must be finite and at least one row, got {len(draws)} rows, "
+            f"{int((~draws.isfinite()).sum())} entries of them not finite"
+        )

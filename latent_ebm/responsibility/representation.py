@@ -210,9 +210,9 @@ def variation(p: Tensor, q: Tensor) -> Tensor:
 
 
 def check_names(categories: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless ``categories`` are two different names or more."""
+    """Raise ``ValueError`` unless ``categories`` are two different names or more, none blank."""
     check_list("categories", categories)
-    if len(set(categories)) < max(2, len(categories)):
+    if len(set(categories)) < max(2, len(categories)) or not all(map(str.strip, categories)):
         raise ValueError(f"categories must be two or more different names, got {categories!r}")
 
 

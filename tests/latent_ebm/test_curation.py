@@ -308,10 +308,10 @@ def test_the_command_does_what_the_function_does(
 ) -> None:
     (tmp_path / "terms.txt").write_text("circle\n")
     options = ["--least-side", "8", "--noise", "9", "--terms", str(tmp_path / "terms.txt")]
-    options += ["--personal-data"]
+    options += ["--sharpness", "0.01", "--personal-data"]
     for _ in range(2):  # the second run goes on from the end of the first
         assert main(["curate", str(folder), "--out", str(tmp_path / "a"), *options]) == 0
-    filters = [Size(8), Noise(9), Terms(["circle"]), PersonalData()]
+    filters = [Size(8), Sharpness(0.01), Noise(9), Terms(["circle"]), PersonalData()]
     report = curate(folder, filters, tmp_path / "b")
     for name in ("captions.jsonl", "report.jsonl", "counts.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from latent_ebm import EnergyPrior, GaussianPrior, RatioPrior
 from latent_ebm.evaluation import LogZ, prior_log_z
+from latent_ebm.networks import ClassEnergy
 from latent_ebm.priors import Prior
 from samplers import (
     HMC,
@@ -178,6 +180,16 @@ def test_a_normalised_prior_has_log_z_zero() -> None:
         ({"num": 39}, "num must be an integer >= 40, got 39"),
         ({"num_rungs": 0}, "num_rungs must be an integer >= 1, got 0"),
         ({"confidence": 1.0}, r"confidence must be in \(0, 1\), got 1.0"),
+        ({"confidence": "high"}, r"confidence must be in \(0, 1\), got 'high'"),
+        ({"prior": nn.Linear(2, 1)}, "prior must be a Prior, got Linear"),
+        ({"prior": EnergyPrior(nn.Linear(2, 1), energy_prior(), SAMPLER)}, "a normalised base"),
+        (
+            {"prior": EnergyPrior(ClassEnergy(2, 3), GaussianPrior(2), SAMPLER)},
+            "prior must be told one condition",
+        ),
+        ({"draws": np.zeros((3, 2))}, "draws must be a Tensor, got array"),
+        ({"draws": torch.zeros(3, 2).long()}, "draws must be floating numbers on cpu, got"),
+        ({"draws": torch.zeros(3, 2, device="meta")}, "draws must be .* on cpu, got .* on meta"),
         ({"draws": torch.zeros(3)}, r"draws must have shape \(batch, 2\), got \(3,\)"),
         ({"draws": torch.full((3, 2), math.nan)}, "draws must be finite and at least one row"),
         ({"draws": torch.zeros(0, 2)}, "draws must be finite and at least one row, got 0 rows"),
@@ -185,4 +197,4 @@ def test_a_normalised_prior_has_log_z_zero() -> None:
 )
 def test_refusals(argument: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        prior_log_z(energy_prior(), **{"sampler": SAMPLER, **argument})
+        prior_log_z(**{"prior": energy_prior(), "sampler": SAMPLER, **argument})

@@ -158,6 +158,7 @@ FOUND = Representation(["a"], ["x", "y"], torch.tensor([[1, 2]]))
         (lambda: audit(prompts=["a WOMAN who is a nurse"]), "no category, got 'woman'"),
         (lambda: audit(prompts=[]), "one text or more, got none"),
         (lambda: audit(categories=["man"]), "two or more different names"),
+        (lambda: audit(categories=["man", " "]), "two or more different names"),
         (lambda: audit(classify=lambda x: torch.zeros(1)), "classify must return integers"),
         (lambda: audit(classify=lambda x: torch.full((2,), 5)), "categories 0 to 1, got 5 to 5"),
         (lambda: FOUND.distance({"x": 1.0}), "target must have a share of each of x, y"),

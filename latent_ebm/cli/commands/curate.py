@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
         "--least-side", type=positive, metavar="PIXELS", help="drop images with a shorter side"
     )
     command.add_argument(
-        "--sharpness", type=float, metavar="S", help="drop images that are blurred more than S"
+        "--sharpness", type=float, metavar="S", help="drop images that are less sharp than S"
     )
     command.add_argument(
         "--noise", type=float, metavar="N", help="drop images with more noise than N of 255"
@@ -44,8 +44,10 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from latent_ebm.cli.evidence import read_lines
+    from latent_ebm.cli.files import check_folder
     from latent_ebm.data import curation
 
+    check_folder(args.out)
     filters: list[curation.Filter] = []
     if args.least_side is not None:
         filters.append(curation.Size(args.least_side))
