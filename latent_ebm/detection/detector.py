@@ -1,9 +1,12 @@
 r"""Anomaly detection by the energy of a latent model, for users of scikit-learn.
 
 ``LatentEBMDetector`` learns from rows that are normal for the most part, without labels. It scores
-a row by ``log p(x, z)`` at its code z: high is normal. ``parts`` says what is fitted and
-``fitting`` how. ``ConformalCalibrator`` turns scores into p-values and into a threshold with a
-guarantee. Protocols and results: ``experiments/RESULTS.md``.
+a row by ``log p(x, z)`` at its code z: high is normal. The prior of codes is made of kernels at
+training rows. For a table, whose codes are its rotated rows, that is a kernel density estimate
+with the likeliest bandwidth, a check of exact rules between columns, and, only if asked for,
+ratio stages. For images, the kernels compare features of neighbours. ``parts`` says what is
+fitted and ``fitting`` how. ``ConformalCalibrator`` turns scores into p-values and into a threshold
+with a guarantee. Protocols and results: ``experiments/RESULTS.md``.
 """
 
 import copy
@@ -16,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ from latent_ebm.detection.checks import (
     check_parameters,
     validated,
 )
+from latent_ebm.detection.dependence import dependence
 from latent_ebm.detection.explanation import Explanation, normal_rows, path_gradient
 
 TERMS = {
@@ -57,6 +60,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         contamination: a fraction in (0, .5]: ``predict`` calls exactly this part of the training
             rows outliers. "auto": rows below the lower Tukey fence (first quartile minus 1.5
             interquartile ranges) of the training scores, each computed without its own row.
+            Copies of a row count once.
         image_shape: (C, H, W) if the rows are flattened images; at least 10 of them, H and W at
             least 8. Features are then learned from them. None for tables.
         latent_dim: largest number of entries in a code, and of learned features of an image.
@@ -65,8 +69,10 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
             the fit, and gain nothing on average on the tables of ADBench: the default is none.
         max_exemplars: largest number of training rows that carry a kernel, drawn at random. The
             time of scoring is proportional to it.
-        trim: fraction in [0, .5) of the training rows, those that fit the others least, that is
-            left out in a second fit.
+        trim: fraction in [0, .5) of the training rows, those farthest from the bulk of the others,
+            that is left out in a second fit. Choose a bit more than the part of anomalies that
+            you expect. It is none by default, because normal rows of small groups are left out as
+            well: clean tables lose by it.
         max_steps: largest number of training steps for the features of images.
         channels: width of the network that learns features of images. It sees at most 32 x 32
             averages over pixels. Convolutions add up in another order with another number of
@@ -117,16 +123,14 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         check_columns(rows, self.energy, self.latent_dim, self.image_shape)
         again = self.warm_start and hasattr(self, "views_")
         if not again:
-            self.scaler_ = self._make_scaler(rows)
+            self.scaler_ = fitting.make_scaler(rows, images=self.image_shape is not None)
         x = self._standardise(rows)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
             self._fit_model(x, again)
             if self.trim > 0:
-                scores = self._leave_one_out_scores(len(self.rows_))
-                self._fit_model(
-                    self.rows_[torch.as_tensor(scores >= np.quantile(scores, self.trim))], True
-                )
+                kept = x[fitting.bulk(self.views_, x, self.trim)]
+                self._fit_model(kept, again or self.image_shape is not None)
         self.offset_ = self._threshold(x)
         return self
 
@@ -229,7 +233,9 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
     def _fit_views(self, x: Tensor) -> tuple[parts.View, ...]:
         dim = int(self.latent_dim)
         if self.image_shape is None:
-            return (fitting.fit_linear(nn.Identity(), x, dim),)
+            rules = dependence(x)
+            features = [nn.Identity()] if rules is None else [nn.Identity(), rules]
+            return tuple(fitting.fit_linear(part, x, dim) for part in features)
         components, learned = parts.image_features(self.image_shape, dim, int(self.channels))
         fitting.fit_components(components, x.flatten(1))
         if self.encoder is None:
@@ -241,19 +247,25 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
 
     def _place_kernels(self) -> None:
         """Put the kernels of every view at the codes of ``rows_``."""
-        for view in self.views_:
-            fitting.place_kernels(view, self.rows_, local=self.image_shape is not None)
+        table = (fitting.equal_kernels, fitting.unit_kernels)
+        image = (fitting.local_kernels, fitting.local_kernels)
+        kinds = table if self.image_shape is None else image
+        for view, kernels in zip(self.views_, kinds, strict=False):
+            fitting.place_kernels(view, self.rows_, kernels)
 
     def _scores(self, x: Tensor) -> np.ndarray:
         """Scores (n,) of standardised rows."""
         with torch.no_grad():
-            return -rounded(self._energy(x).numpy())
+            return -parts.rounded(self._energy(x).numpy())
 
     def _threshold(self, x: Tensor) -> float:
         """The score below which a row is an outlier, from standardised training rows."""
         if not isinstance(self.contamination, str):
             return float(np.percentile(self._scores(x), 100 * self.contamination))
-        low, high = np.quantile(self._leave_one_out_scores(MAX_FENCED), [0.25, 0.75])
+        scores = self._leave_one_out_scores(MAX_FENCED)
+        rows = self.rows_[: len(scores)].flatten(1).numpy()
+        _, different = np.unique(rows, axis=0, return_index=True)
+        low, high = np.quantile(scores[different], [0.25, 0.75])
         return float(low - 1.5 * (high - low))
 
     def _leave_one_out_scores(self, num: int) -> np.ndarray:
@@ -271,17 +283,6 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
             return parts.negative_elbo(self.views_, x, self.elbo_noise_)
         return parts.energy(self.views_, x, TERMS[self.energy])
 
-    def _make_scaler(self, X: np.ndarray) -> StandardScaler:
-        """A scaler to mean 0 and standard deviation 1 for each column of a table (constant columns
-        keep their unit), and to [-1, 1] for all pixels of images together.
-        """
-        scaler = StandardScaler().fit(X)
-        if self.image_shape is not None:
-            low, high = X.min(), X.max()
-            scaler.mean_ = np.full(X.shape[1], (low + high) / 2)
-            scaler.scale_ = np.full(X.shape[1], (high - low) / 2 or 1.0)
-        return scaler
-
     def _validated(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)
         return self._standardise(validated(self, X, reset=False))
@@ -291,9 +292,3 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         x = torch.from_numpy(np.ascontiguousarray(self.scaler_.transform(X)))
         check_magnitude(x.numpy())
         return x if self.image_shape is None else x.view(-1, *self.image_shape)
-
-
-def rounded(x: np.ndarray) -> np.ndarray:
-    """``x`` rounded to 24 significant bits, at any magnitude."""
-    mantissa, exponent = np.frexp(x)
-    return np.ldexp(np.round(mantissa * 2.0**24) / 2.0**24, exponent)

@@ -1,8 +1,10 @@
 r"""How the views of a detector are learned: features, linear codes, kernels, ratio stages.
 
 A table has one view, the rows themselves. Its kernels stand at the codes of training rows and have
-one bandwidth, which maximises the leave-one-out likelihood. If asked for, ratio stages refine
-them, as many as held-out codes say are worth adding (arXiv:2209.08739).
+one bandwidth, which maximises the leave-one-out likelihood: without stages, its score is that of a
+kernel density estimate. If asked for, ratio stages refine them, as many as held-out codes say are
+worth adding (arXiv:2209.08739). A table whose columns depend on each other exactly has a second
+view, see ``dependence``.
 
 An image has two views: the principal components of its pixels with the norm of the rest, and
 features that a small encoder learns from the training images without labels, by making random
@@ -14,15 +16,20 @@ and ``TEMPERING`` come from other held-out digits.
 """
 
 import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from latent_ebm.detection.parts import (
     HIDDEN,
     NUM_NEIGHBOURS,
     Components,
+    KernelsPrior,
     View,
     in_blocks,
     linear,
@@ -45,7 +52,43 @@ if TYPE_CHECKING:
 MIN_ROWS = 60  # with fewer, no classifier is worth its held-out rows
 # Kernels are 1 / h^(TEMPERING dim) high: 0 compares gaps alone, 1 is the height of the density.
 TEMPERING = 0.15
+NUM_CONCENTRATIONS, MAX_BROAD = 5, 2000  # turns of ``bulk``, and its kernels
 STAGE_EXEMPLARS = 5000  # most kernels while stages are learned: their chains see all at each step
+
+
+def make_scaler(X: NDArray[np.float64], *, images: bool) -> StandardScaler:
+    """A scaler to mean 0 and standard deviation 1 for each column of a table (constant columns
+    keep their unit), and to [-1, 1] for all pixels of images together.
+    """
+    scaler = StandardScaler().fit(X)
+    if images:
+        low, high = X.min(), X.max()
+        scaler.mean_ = np.full(X.shape[1], (low + high) / 2)
+        scaler.scale_ = np.full(X.shape[1], (high - low) / 2 or 1.0)
+    return scaler
+
+
+@torch.no_grad()
+def bulk(views: Iterable[View], x: Tensor, trim: float) -> Tensor:
+    """Which (n,) of rows x (n, \\*event) remain when a part ``trim`` is left out.
+
+    The rest has a large likelihood under kernels at its own codes, as wide as all of them together
+    (half their variance): only the bulk of rows counts, not copies or a dense clump of anomalies.
+    Placing kernels and leaving rows out take turns, as in the concentration steps of Rousseeuw and
+    Van Driessen (1999).
+    """
+    codes = [in_blocks(view.encode, x) for view in views]
+    kept = torch.ones(len(x), dtype=torch.bool)
+    for _ in range(NUM_CONCENTRATIONS):
+        scores = torch.stack([in_blocks(broad_kernels(z[kept]), z) for z in codes]).sum(0)
+        kept = scores >= np.quantile(scores.numpy(), trim)
+    return kept
+
+
+def broad_kernels(z: Tensor) -> KernelPrior:
+    """Kernels at some codes z (n, dim), of half their variance."""
+    variance = z.var(0, correction=0).sum().clamp(min=1e-200) / 2
+    return KernelPrior(z[torch.randperm(len(z))[:MAX_BROAD]], float(variance.sqrt()))
 
 
 def fit_features(
@@ -123,12 +166,11 @@ def widen(view: View) -> None:
     bias[len(bias) // 2 :] = log_scale
 
 
-def place_kernels(view: View, rows: Tensor, *, local: bool) -> None:
-    """Put kernels at the codes of ``rows`` (n, \\*event): ``local`` ones, or kernels of one width
-    under the stages that the view has.
+def place_kernels(view: View, rows: Tensor, kernels: Callable[[Tensor], KernelsPrior]) -> None:
+    """Put ``kernels`` at the codes of ``rows`` (n, \\*event), under the stages that the view
+    has.
     """
-    z = in_blocks(view.encode, rows)
-    prior = local_kernels(z) if local else equal_kernels(z)
+    prior = kernels(in_blocks(view.encode, rows))
     if isinstance(view.prior, RatioPrior) and isinstance(prior, RatioPrior):
         old = view.prior
         for stage, weight, step in zip(old.stages, old.weights, old.log_z_steps, strict=True):
@@ -139,6 +181,11 @@ def place_kernels(view: View, rows: Tensor, *, local: bool) -> None:
 def equal_kernels(exemplars: Tensor) -> RatioPrior:
     """Kernels of the likeliest width, no stages."""
     return ratio_prior(KernelPrior(exemplars, leave_one_out_bandwidth(exemplars)))
+
+
+def unit_kernels(exemplars: Tensor) -> RatioPrior:
+    """Kernels of width 1, no stages."""
+    return ratio_prior(KernelPrior(exemplars, 1.0))
 
 
 def local_kernels(exemplars: Tensor) -> NeighbourPrior:

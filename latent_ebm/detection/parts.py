@@ -1,5 +1,5 @@
-r"""The latent model inside ``LatentEBMDetector``: one *view* of a row of a table, or two views of
-an image, whose energies add up.
+r"""The latent model inside ``LatentEBMDetector``: one or two *views* of a row of a table, or two
+views of an image, whose energies add up.
 
 A view has *features* x of rows; *codes* z, the principal components of the features, which a
 linear decoder maps back; and a prior of kernels at the codes of training rows. Its joint energy is
@@ -9,7 +9,9 @@ linear decoder maps back; and a prior of kernels at the codes of training rows. 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import Artefact
@@ -183,3 +185,9 @@ def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         full = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
         out.append(function(full)[: len(part)])
     return torch.cat(out)
+
+
+def rounded(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``x`` rounded to 24 significant bits, at any magnitude."""
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.round(mantissa * 2.0**24) / 2.0**24, exponent)

@@ -106,12 +106,16 @@ def number(value: float, digits: int = 4) -> str:
 
 def own_facts(detector: LatentEBMDetector, findings: Findings) -> dict[str, object]:
     """Facts about the detector: its parameters and the sizes that the fit chose."""
-    dims = [view.kernels.base.exemplars.shape[1] for view in detector.views_]
+    views = detector.views_
+    tables = "kernels at training rows" + (", exact rules between columns" if views[1:] else "")
+    images = "kernels at pixel components and at features of images"
+    dims = [view.kernels.base.exemplars.shape[1] for view in views]
     fitted = {
+        "Score": tables if detector.image_shape is None else images,
         "Normal rows held out for p-values": len(findings.normal_scores),
         "Numbers in a code": " + ".join(map(str, dims)),
         "Training rows that carry a kernel": len(detector.rows_),
-        "Ratio stages": len(getattr(detector.views_[0].prior, "stages", ())),
+        "Ratio stages": len(getattr(views[0].prior, "stages", ())),
         "Version of latent-ebm": metadata.version("latent-ebm"),
     }
     parameters = {
