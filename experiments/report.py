@@ -18,6 +18,7 @@ from experiments.mnist import report as mnist
 from experiments.mnist_diffusion import report as mnist_diffusion
 from experiments.normalisers import report as normalisers
 from experiments.pinwheel import report as pinwheel
+from experiments.posteriors import report as posteriors
 from experiments.self_adversarial import report as self_adversarial
 from experiments.stacked_digits import report as stacked_digits
 from experiments.subjects import report as subjects
@@ -27,6 +28,7 @@ from experiments.universal import report as universal
 SECTIONS: tuple[Callable[[], str], ...] = (
     normalisers.section,
     pinwheel.section,
+    posteriors.section,
     mnist.section,
     anomaly.section,
     adbench.section,

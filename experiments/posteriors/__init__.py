@@ -1,0 +1,1 @@
+"""How good are posterior draws, and do better ones make better priors?"""

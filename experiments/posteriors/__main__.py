@@ -1,0 +1,5 @@
+"""``python -m experiments.posteriors``"""
+
+from experiments.posteriors.run import main
+
+main()
