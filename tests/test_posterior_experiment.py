@@ -59,7 +59,6 @@ def test_distance_from_long_chains_is_that_of_shifted_normals() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "exact"])
 def test_methods_call_the_decoder_about_equally_often(name: str) -> None:
     model, x = pinwheel_model(), torch.zeros(2, 2)
-    model.prior.truth.decoder = nn.Identity()
     model.likelihood.decoder = nn.Identity()
     posterior = method(name, 40, nn.Linear(2, 4), 6, 2, 0.002)
     z, calls = draw(posterior, model, x, 3, torch.Generator().manual_seed(0))

@@ -81,7 +81,8 @@ def draw(
 
     hook = model.likelihood.register_forward_pre_hook(count)
     visits = VISITS if persistent else 1
-    for _ in range(visits):
-        z = posterior.sample(model, rows, index=index, generator=generator)
+    for _ in range(visits - 1):
+        posterior.sample(model, rows, index=index, generator=generator)
+    z = posterior.sample(model, rows, index=index, generator=generator)
     hook.remove()
     return z.view(num, len(x), -1), calls / visits / len(rows)

@@ -74,6 +74,8 @@ class GridPosterior(Posterior):
     @torch.no_grad()
     def masses(self, model: LatentModel, x: Tensor) -> Tensor:
         """The mass (batch, cells) of every cell given x (batch, event)."""
+        if not isinstance(model.likelihood, GaussianLikelihood):
+            raise ValueError(f"model must have a GaussianLikelihood, got {model.likelihood}")
         mean, precision = model.decode(self.points), model.likelihood.scale**-2
         log_prior = model.prior(self.points) - mean.square().sum(1) * precision / 2
         return torch.addmm(log_prior[None], x, mean.mT, alpha=precision).softmax(1)
