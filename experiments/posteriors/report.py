@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from experiments.common import is_run, results
 from experiments.pictures import save
@@ -145,8 +146,7 @@ def verdict(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
 
 def rank_correlation(a: list[float], b: list[float]) -> float:
     """Spearman's correlation."""
-    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 @styled
