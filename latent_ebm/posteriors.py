@@ -3,8 +3,8 @@ r"""Posteriors: ways to draw ``z`` given ``x``.
 Short chains on ``model.log_posterior(x)`` are *short-run inference*: a chain of 20 steps of .005
 travels for a time of .1 and does not reach the posterior. It gets closer if it starts where the
 chain of the same datum ended last time, or at the draw of an encoder. Neither mends the shares of
-several modes: a chain stays in the mode where it starts. ``Restarts`` does, and samplers with a
-ladder (``Annealed``, ``ParallelTempering``) do in part. Posteriors compose:
+several modes: a chain stays in the mode where it starts. ``Restarts`` does. Samplers with a ladder
+(``Annealed``, ``ParallelTempering``) do so in long chains alone. Posteriors compose:
 ``MCMCPosterior(sampler, start=Restarts(...))`` keeps one of many starts by weight and moves it on.
 """
 
