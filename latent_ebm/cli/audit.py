@@ -4,7 +4,8 @@ Everything that the command is given is read and checked before anything is draw
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -18,6 +19,7 @@ from latent_ebm.applications import TextToImage
 from latent_ebm.cli.applications import read_model
 from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.evidence import (
+    Evidence,
     read_attribute,
     read_filter,
     read_key,
@@ -41,6 +43,14 @@ from latent_ebm.scorers import Scorer
 from samplers.run_checks import check_finite
 
 UNKNOWN_WORDS = "words that are not known"  # how the warning of a tokenizer begins
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Without warnings of unknown words, because ``check_drawing`` has given them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+        yield
 
 
 def audit_model(
@@ -93,42 +103,57 @@ def audit_model(
     model = read_model(source, out, trust)
     secret = None if key is None else read_key(key, model)
     check_drawing(model, texts, guidance, steps)
-    judge_pair = None if scorer is None else read_scorer(scorer, texts, model)
-    refuse = None if unsafe is None else read_filter(unsafe, threshold, model)
-    known = [read_attribute(words, model) for words in attributes]
-    pictures = read_pictures(reference, held_out, model)
+    given = Evidence(
+        judge,
+        None if scorer is None else read_scorer(scorer, texts, model),
+        None if unsafe is None else read_filter(unsafe, threshold, model),
+        [read_attribute(words, model) for words in attributes],
+        read_pictures(reference, held_out, model),
+        secret,
+    )
     generator = torch.Generator().manual_seed(seed)
     with applied(source):
         x = draw(model, texts, num, guidance, steps, generator)
         check_finite("images", x.flatten(0, 1), f"the weights of {source} may have diverged")
-        differences = effects_of_text(model, texts, num, guidance, generator)
+        audit = Audit(texts, x, facts(source, model, seed, guidance, steps))
+        audit.add_text_differences(effects_of_text(model, texts, num, guidance, generator))
         found = None
         if secret is not None and model.sampler.is_deterministic:
             found = noise_p_values(model, texts, guidance, steps, secret, generator)
-    facts = {"model": source, "version of latent-ebm": metadata.version("latent-ebm")}
-    numbers = {
-        "seed": seed,
-        "guidance": model.guidance if guidance is None else guidance,
-        "steps": model.sampler.num_steps if steps is None else steps,
-    }
-    audit = Audit(texts, x, {**facts, **numbers})
-    audit.add_text_differences(differences)
-    if judge_pair is not None:
-        audit.add_alignment(scores(judge_pair, texts, x))
-    if judge is not None:
-        audit.judge_prompts(judge)
-    if refuse is not None:
-        audit.judge_pictures(refuse.images)
-    for attribute in known:
-        audit.represent(*attribute, generator=generator)
-    if pictures is not None:
-        audit.compare(*pictures)
-    if secret is not None:
-        audit.find_watermark(secret)
+    measure(audit, given, generator)
     if found is not None:
         audit.add_noise_watermark(found)
     audit.write(out)
     print(f"{num} of each of {len(texts)} prompts: {out / 'report.html'}")
+
+
+def facts(
+    source: str, model: TextToImage, seed: int, guidance: float | None, steps: int | None
+) -> dict[str, str | float]:
+    """What the report says of the model, and of how it draws."""
+    return {
+        "model": source,
+        "version of latent-ebm": metadata.version("latent-ebm"),
+        "seed": seed,
+        "guidance": model.guidance if guidance is None else guidance,
+        "steps": model.sampler.num_steps if steps is None else steps,
+    }
+
+
+def measure(audit: Audit, given: Evidence, generator: torch.Generator) -> None:
+    """All that the evidence allows."""
+    if given.scorer is not None:
+        audit.add_alignment(scores(given.scorer, audit.prompts, audit.x))
+    if given.terms is not None:
+        audit.judge_prompts(given.terms)
+    if given.unsafe is not None:
+        audit.judge_pictures(given.unsafe.images)
+    for attribute in given.attributes:
+        audit.represent(*attribute, generator=generator)
+    if given.pictures is not None:
+        audit.compare(*given.pictures)
+    if given.key is not None:
+        audit.find_watermark(given.key)
 
 
 def check_drawing(
@@ -152,8 +177,7 @@ def draw(
     generator: torch.Generator,
 ) -> Tensor:
     """Pictures (prompts, num, C, H, W)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+    with warned():
         return torch.stack(
             [
                 model.generate([prompt], num, guidance, steps, generator=generator)
@@ -183,8 +207,7 @@ def effects_of_text(
     x_T = initial_noise(model.denoiser, num, model.latent_shape, generator=generator)
     weight = model.guidance if guidance is None else guidance
     values = []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+    with warned():
         encoded = model.conditioner.encode(prompts)
     for i in range(len(prompts)):
         told = encoded.rows(torch.full((num,), i))
@@ -218,8 +241,7 @@ def noise_p_values(
     for prompt in tqdm(prompts, desc="inverting", unit="prompt"):
         noise = watermarked_noise(1, model.latent_shape, key, generator=generator)
         x_T = model.denoiser.schedule(noise.new_ones(()))[1] * noise
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=UNKNOWN_WORDS)
+        with warned():
             x = model.generate([prompt], 1, guidance, steps, x_T=x_T, generator=generator)
         z = x if model.autoencoder is None else model.autoencoder.encode(x, generator=generator)
         path = inversion_path(partial(model.denoiser, **null), sampler, z)

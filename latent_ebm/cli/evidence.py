@@ -13,7 +13,7 @@ from latent_ebm.blocks import blocks
 from latent_ebm.cli.subjects import check_square
 from latent_ebm.files.images import read_images
 from latent_ebm.foreign import check_file, reading
-from latent_ebm.responsibility import Classified
+from latent_ebm.responsibility import Classified, Terms
 from latent_ebm.responsibility.keys import check_key
 from latent_ebm.responsibility.measures import check_reference
 from latent_ebm.responsibility.representation import check_target
@@ -34,6 +34,17 @@ class Attribute(NamedTuple):
     classify: Callable[[Tensor], Tensor]
     categories: list[str]
     target: dict[str, float] | None
+
+
+class Evidence(NamedTuple):
+    """What pictures and prompts are compared with; None for what was not given."""
+
+    terms: Terms | None
+    scorer: Scorer | None
+    unsafe: Classified | None
+    attributes: list[Attribute]
+    pictures: tuple[Tensor, Tensor] | None
+    key: bytes | None
 
 
 def read_lines(file: str, option: str) -> list[str]:

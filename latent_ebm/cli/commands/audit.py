@@ -2,7 +2,13 @@
 
 import argparse
 
-from latent_ebm.cli.commands.options import Commands, add_checkpoint_command, fraction, positive
+from latent_ebm.cli.commands.options import (
+    Commands,
+    add_checkpoint_command,
+    add_steps,
+    fraction,
+    positive,
+)
 
 
 def add(commands: Commands) -> None:
@@ -34,9 +40,7 @@ def add_drawing(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--num", type=positive, default=8, help="number of images per prompt (default: 8)"
     )
-    command.add_argument(
-        "--steps", type=positive, help="number of steps of the sampler (default: as in training)"
-    )
+    add_steps(command)
     command.add_argument(
         "--guidance",
         type=float,

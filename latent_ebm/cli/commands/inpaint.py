@@ -2,7 +2,12 @@
 
 import argparse
 
-from latent_ebm.cli.commands.options import Commands, add_checkpoint_command, positive
+from latent_ebm.cli.commands.options import (
+    Commands,
+    add_checkpoint_command,
+    add_steps,
+    positive,
+)
 
 
 def add(commands: Commands) -> None:
@@ -32,9 +37,7 @@ def add(commands: Commands) -> None:
         default=1,
         help="number of pictures, which stand side by side (default: 1)",
     )
-    command.add_argument(
-        "--steps", type=positive, help="number of steps of the sampler (default: as in training)"
-    )
+    add_steps(command)
     command.add_argument(
         "--guidance",
         type=float,

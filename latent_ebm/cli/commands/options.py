@@ -39,6 +39,12 @@ def add_checkpoint_command(
     return parser
 
 
+def add_steps(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--steps", type=positive, help="number of steps of the sampler (default: as in training)"
+    )
+
+
 def add_seed(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seed", type=seed, default=0, help="seed of all random numbers (default: 0)"

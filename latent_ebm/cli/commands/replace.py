@@ -2,7 +2,12 @@
 
 import argparse
 
-from latent_ebm.cli.commands.options import Commands, add_checkpoint_command, fraction, positive
+from latent_ebm.cli.commands.options import (
+    Commands,
+    add_checkpoint_command,
+    add_steps,
+    fraction,
+)
 
 
 def add(commands: Commands) -> None:
@@ -59,9 +64,7 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
         metavar="W",
         help="weight of guidance, not 1 (default: that of the model; a checkpoint has none)",
     )
-    command.add_argument(
-        "--steps", type=positive, help="number of steps of the sampler (default: as in training)"
-    )
+    add_steps(command)
     command.add_argument(
         "--kept",
         type=fraction,
