@@ -10,7 +10,9 @@ from experiments.text_to_image.switches import SWITCHES
 
 Found = dict[str, Any]
 NAMES = ("other R@1", "people R@1", "held out R@1", "held out R@5", "base", "gender", "tone")
-FIGURE = "text_to_image-names"
+FIGURE, OPEN_FIGURE, SCENES_FIGURE = (
+    f"text_to_image-{name}" for name in ("names", "open", "scenes")
+)
 BARS = ("0.95", "-", "0.70", "0.90", "0.95", "0.88", "0.75")
 OPEN = ("right", "coverage", "kl", "distance")
 CHECKS = ("background", "number", "glyphs", "relation", "all")
@@ -123,6 +125,43 @@ def switches(stored: Found) -> str:
     )
 
 
+def open_pictures(stored: Found) -> str:
+    """A row of pictures per model, and what the rows and columns are."""
+    shown = stored.get("shown-open", {})
+    if "samples" in shown:
+        pictures = unpack(shown["samples"], (3, 16, 16))
+        columns = len(pictures) // len(shown["models"])
+        save_images(pictures, OPEN_FIGURE, columns=columns, colours=96)
+    return (
+        f"""
+
+![Open captions](figures/{OPEN_FIGURE}.png)
+
+Four pictures each of "food", "an animal", "a flag" and "a fox", from the same noise in every row
+and students at equal time. From the top: {", ".join(shown["models"])}."""
+        if shown
+        else ""
+    )
+
+
+def scene_pictures(stored: Found) -> str:
+    """Scenes, and what was drawn for their captions."""
+    shown = stored.get("shown-scenes-cpu", {})
+    if "samples" in shown:
+        pictures = unpack(shown["samples"], (3, 32, 32))
+        save_images(pictures, SCENES_FIGURE, columns=len(pictures) // 2, colours=96)
+    return (
+        f"""
+
+![Scenes](figures/{SCENES_FIGURE}.png)
+
+Scenes of one to three animals that training did not show, and beneath them what the first seed's
+model of one CPU core draws for their captions in 50 guided steps."""
+        if shown
+        else ""
+    )
+
+
 def openness(stored: Found) -> str:
     """How well captions are drawn that leave the picture open."""
     teachers = {
@@ -142,7 +181,7 @@ def openness(stored: Found) -> str:
     return (
         f"""{OPENED}
 
-{table(["", "updates", *columns().values()], rows)}"""
+{table(["", "updates", *columns().values()], rows)}{open_pictures(stored)}"""
         if rows
         else ""
     )
@@ -168,7 +207,7 @@ def scenes(stored: Found) -> str:
     return (
         f"""{SCENES}
 
-{table(["", "glyphs", *CHECKS], rows)}"""
+{table(["", "glyphs", *CHECKS], rows)}{scene_pictures(stored)}"""
         if rows
         else ""
     )

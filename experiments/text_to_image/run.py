@@ -16,16 +16,8 @@ from typing import Any
 import torch
 
 from experiments.common import HERE, cached
-from experiments.pictures import pack
-from experiments.text_to_image.judging import (
-    Draw,
-    Gallery,
-    draw_all,
-    drawing,
-    grain,
-    names,
-    openness,
-)
+from experiments.text_to_image import shown
+from experiments.text_to_image.judging import Draw, Gallery, drawing, names, openness
 from experiments.text_to_image.scene_judging import scenes
 from experiments.text_to_image.students import GUIDANCE, STUDENTS, Study
 from experiments.text_to_image.switches import NETWORK, PLAIN, SIZE, SWITCHES, costs
@@ -71,6 +63,7 @@ HOW = {  # options of drawing, by what is added to a student's name
     "ufogen": {"-1": {"num_steps": 1}, "-4": {"num_steps": 4}},
 }
 Judge = Callable[[Draw], dict[str, Any]]
+Options = dict[str, Any]  # of drawing
 
 
 def regression(seed: int) -> Run:
@@ -153,24 +146,11 @@ def run_base(seed: int) -> None:
         drawn(base(seed), f"-{steps}", judge_names, num_steps=steps, guidance=GUIDANCE)
     drawn(base(seed), "-unguided", judge_names, num_steps=15)
     config = {**base(seed).settings, "shown": 12, "steps": SHOWN}
-    cached(f"text_to_image/shown-{seed}", config, partial(draw_names, seed))
-
-
-def draw_names(seed: int) -> dict[str, Any]:
-    """Glyphs of each sort, and beneath every twelve of them what is drawn for their names; how
-    grainy both are.
-    """
-    shown, rule = gallery(), base(seed).rule()
-    rows = torch.cat([part[:12] for part in shown.rows().values()]).tolist()
-    prompts = [str(shown.glyphs.names[i]) for i in rows]
-    pictures = {
-        steps: draw_all(drawing(rule, num_steps=steps, guidance=GUIDANCE), prompts, DEVICE)
-        for steps in (SHOWN, 15)
-    }
-    x = pictures[SHOWN].view(-1, 12, 3, 32, 32)
-    pairs = torch.stack([shown.x[rows].view_as(x), x], 1)
-    found = {"glyphs": grain(shown.x[rows])} | {str(k): grain(x) for k, x in pictures.items()}
-    return {"samples": pack(pairs.flatten(0, 2)), "grain": found}
+    cached(
+        f"text_to_image/shown-{seed}",
+        config,
+        lambda: shown.names(base(seed).rule(), gallery(), (SHOWN, 15), DEVICE),
+    )
 
 
 def run_open(seed: int) -> None:
@@ -185,6 +165,23 @@ def run_students(seed: int, kinds: Sequence[str], seconds: float) -> None:
             run = open_student(kind, seed, **budget)
             for label, options in HOW.get(kind, {"": {}}).items():
                 drawn(run, label, judge_open, **options)
+    if seed == 0 and set(kinds) == set(STUDENTS):
+        show_students(seed, seconds)
+
+
+def show_students(seed: int, seconds: float) -> None:
+    """Pictures of open captions by the regression, the teacher, and students at equal time."""
+    steps = {f"teacher, {k} steps": {"num_steps": k, "guidance": GUIDANCE} for k in (1, 50)}
+    shows: list[tuple[str, Run, Options]] = [
+        ("regression", open_regression(seed), {"num_steps": 1})
+    ]
+    shows += [(name, open_base(seed), options) for name, options in steps.items()]
+    for kind in STUDENTS:
+        run = open_student(kind, seed, seconds=seconds)
+        shows += [(f"{kind}{label}", run, how) for label, how in HOW.get(kind, {"": {}}).items()]
+    config = {name: {**run.settings, "draw": options} for name, run, options in shows}
+    draws = ((name, drawing(run.rule(), **options)) for name, run, options in shows)
+    cached("text_to_image/shown-open", config, lambda: shown.opened(draws, DEVICE))
 
 
 def run_switches(seed: int, only: Sequence[str]) -> None:
@@ -211,6 +208,14 @@ def run_scenes(seed: int, seconds: float) -> None:
     judge = partial(scenes, data=data, device=DEVICE)
     for steps in (1, 8, 50):
         drawn(run, f"-{steps}", judge, num_steps=steps, guidance=GUIDANCE)
+    if seed == 0:
+        how: Options = {"num_steps": 50, "guidance": GUIDANCE}
+        config = {**run.settings, "draw": how}
+        cached(
+            f"text_to_image/shown-scenes-{DEVICE.type}",
+            config,
+            lambda: shown.scenes(drawing(run.rule(), **how), data, DEVICE),
+        )
 
 
 def main() -> None:
