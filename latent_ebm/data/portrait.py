@@ -47,16 +47,30 @@ class Studio:
         side: Pixels of a picture's side, at least 8.
         size: Pixels of a subject's side, from 4 to ``side``.
         textured: The probability in [0, 1] of a background with stripes, checks or dots.
+        spread: How many pixels a subject may be away from the centre, across and down; None:
+            anywhere in the picture.
+        poses: The poses that are drawn, some of ``POSES``.
 
     Raises:
         ValueError: If a number is out of range, or a glyph can be seen on no background.
     """
 
     def __init__(
-        self, glyphs: Glyphs, side: int = 32, size: int = 20, textured: float = 0.0
+        self,
+        glyphs: Glyphs,
+        side: int = 32,
+        size: int = 20,
+        textured: float = 0.0,
+        spread: int | None = None,
+        poses: Sequence[str] = POSES,
     ) -> None:
-        check_sizes(side, size, textured)
+        check_sizes(side, size, textured, spread)
+        check_some("poses", poses, POSES)
+        self.poses = [k for k, pose in enumerate(POSES) if pose in poses]
         self.glyphs, self.side, self.size, self.textured = glyphs, side, size, textured
+        room = side - size
+        away = room if spread is None else spread
+        self.places = range(max(0, room // 2 - away), min(room, room // 2 + away) + 1)
         if len(hidden := (~self.visible.any(1)).nonzero()):
             name = glyphs.names[int(hidden[0])]
             raise ValueError(f"glyphs must be seen on a background, got {name!r}, seen on none")
@@ -100,8 +114,8 @@ class Studio:
         drawn = int(seen[chance(len(seen), generator)])
         textured = torch.rand((), generator=generator) < self.textured
         texture = 1 + chance(len(TEXTURES) - 1, generator) if textured else 0
-        turn = chance(len(POSES), generator)
-        left, top = (chance(self.side - self.size + 1, generator) for _ in range(2))
+        turn = self.poses[chance(len(self.poses), generator)]
+        left, top = (self.places[chance(len(self.places), generator)] for _ in range(2))
         return Portrait(
             glyph,
             turn if pose is None else pose,
@@ -121,7 +135,7 @@ class Studio:
         "alpha" holds every pixel that the subject touches, "dilated" also those up to two pixels
         away, and "box" the whole box, which does not tell the pose.
         """
-        check_masks([kind])
+        check_some("masks", [kind], MASKS)
         alpha = self.pictures[portrait.glyph, portrait.pose, 3:]
         inside = torch.ones_like(alpha) if kind == "box" else (alpha > 0).to(alpha)
         right, below = (self.side - self.size - c for c in (portrait.left, portrait.top))
@@ -158,30 +172,35 @@ def describe_portrait(subject: str, pose: int, background: int, texture: int = 0
     return f"{subject}, {POSES[pose]}, on {ground(background, texture)}"
 
 
-def check_sizes(side: int, size: int, textured: float) -> None:
+def check_sizes(side: int, size: int, textured: float, spread: int | None) -> None:
     """Raise ``ValueError`` for numbers that ``Studio`` does not take."""
     check_counts("portrait", least=MIN_SIDE, side=side)
     check_counts("portrait", least=MIN_SIZE, size=size)
     if size > side:
         raise ValueError(f"size of a subject must be at most the side {side}, got {size}")
     check_numbers("portrait", "in [0, 1]", textured=textured)
+    if spread is not None:
+        check_counts("portrait", least=0, spread=spread)
 
 
-def check_masks(masks: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless ``masks`` are some of ``MASKS``."""
-    known = ", ".join(MASKS)
-    if isinstance(masks, str) or not masks:
-        raise ValueError(f"masks must be a list of {known}, got {masks!r}")
-    if unknown := [mask for mask in masks if mask not in MASKS]:
-        raise ValueError(f"masks must be some of {known}, got {unknown[0]!r}")
+def check_some(name: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless ``values`` are some of the ``known`` ones."""
+    text = ", ".join(known)
+    if isinstance(values, str) or not values:
+        raise ValueError(f"{name} must be a list of {text}, got {values!r}")
+    if unknown := [value for value in values if value not in known]:
+        raise ValueError(f"{name} must be some of {text}, got {unknown[0]!r}")
 
 
-def choice(name: str, value: str | None, known: Sequence[str]) -> int | None:
-    """The position of ``value`` among ``known``; None for None. Raises ``ValueError`` for another
-    one.
+def choice(
+    name: str, value: str | None, known: Sequence[str], used: Sequence[str] | None = None
+) -> int | None:
+    """The position of ``value`` among ``known``; None for None. Raises ``ValueError`` for one that
+    is not ``used`` (None: all are).
     """
-    if value is not None and value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    used = known if used is None else used
+    if value is not None and value not in used:
+        raise ValueError(f"{name} must be one of {', '.join(used)}, got {value!r}")
     return None if value is None else known.index(value)
 
 

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from latent_ebm.conditions import Batch, Condition, label_condition
 from latent_ebm.data.base import make_generator
 from latent_ebm.data.captioned import CaptionedSet
-from latent_ebm.data.portrait import POSES, Portrait, Studio, describe_portrait
+from latent_ebm.data.portrait import Portrait, Studio, describe_portrait
 from latent_ebm.data.scene import PALETTE, TEXTURES, chance
 from latent_ebm.text import Tokenizer, WordTokenizer
 from latent_ebm.text.tokenizer import split_words
@@ -112,7 +112,7 @@ def vocabulary(studio: Studio, kinds: Sequence[str]) -> WordTokenizer:
     names = [studio.name(Portrait(i, 0, 0, 0, 0)) for i in range(len(studio.glyphs))]
     rest = [
         describe_portrait("", pose, background, texture)
-        for pose in range(len(POSES))
+        for pose in studio.poses
         for background in range(len(PALETTE))
         for texture in range(len(TEXTURES))
     ]

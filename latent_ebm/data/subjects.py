@@ -22,10 +22,11 @@ from latent_ebm.data.emoji_pack import read_splits
 from latent_ebm.data.glyph_sources import check_source, find_source, read_glyphs
 from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.portrait import (
+    MASKS,
     POSES,
     Studio,
-    check_masks,
     check_sizes,
+    check_some,
     choice,
     choose_background,
 )
@@ -52,6 +53,9 @@ class Subjects(DataModule):
         side: Pixels of a picture's side.
         size: Pixels of a subject's side.
         textured: The probability in [0, 1] of a background with stripes, checks or dots.
+        spread: How many pixels a subject may be away from the centre, across and down; null:
+            anywhere in the picture.
+        poses: The poses that are drawn: some of upright, turned left, upside down, turned right.
         masks: Sorts of masks, one of which is drawn for every row: "alpha" (the pixels that the
             subject touches), "dilated" (two pixels more) and "box".
         kind_share: The share in [0, 1] of training captions without a name.
@@ -81,6 +85,8 @@ class Subjects(DataModule):
         side: int = 32,
         size: int = 20,
         textured: float = 0.0,
+        spread: int | None = None,
+        poses: Sequence[str] = POSES,
         masks: Sequence[str] = ("alpha",),
         kind_share: float = 0.3,
         family_power: float = 0.0,
@@ -92,14 +98,16 @@ class Subjects(DataModule):
         super().__init__(batch_size, seed)
         check_source(source, path)
         check_counts(self, num=num)
-        check_sizes(side, size, textured)
-        check_masks(masks)
+        check_sizes(side, size, textured, spread)
+        check_some("poses", poses, POSES)
+        check_some("masks", masks, MASKS)
         check_numbers(self, "in [0, 1]", kind_share=kind_share)
         check_numbers(self, "finite", family_power=family_power)
         if tokenizer is not None:
             check_kind(self, Tokenizer, tokenizer=tokenizer)
         self.source, self.path, self.style, self.groups = source, path, style, groups
         self.side, self.size, self.textured, self.masks = side, size, textured, list(masks)
+        self.spread, self.poses = spread, poses
         self.kind_share, self.family_power = kind_share, family_power
         self.num, self.tokenizer = num, tokenizer
 
@@ -133,7 +141,8 @@ class Subjects(DataModule):
         if hasattr(self, "test"):
             return
         seen, unseen = (
-            Studio(glyphs, self.side, self.size, self.textured) for glyphs in self.split()
+            Studio(glyphs, self.side, self.size, self.textured, self.spread, self.poses)
+            for glyphs in self.split()
         )
         kinds = [kind_of(self.glyphs, i) for i in range(len(self.glyphs))]
         self.tokenizer = tokenizer = self.tokenizer or vocabulary(seen, kinds)
@@ -178,7 +187,7 @@ class Subjects(DataModule):
         Args:
             subject: Its name, one of ``test.studio.glyphs.names``.
             num: Number of portraits; the papers use 4 to 6.
-            pose: The pose of all, such as "upright"; None: each has its own.
+            pose: The pose of all, one of ``poses``; None: each has its own.
             background: The background of all, such as "blue", without a texture; None: each has
                 its own.
             generator: Source of randomness.
@@ -193,7 +202,7 @@ class Subjects(DataModule):
             raise ValueError(
                 f"subject must be one that is held out, such as {names[0]!r}, got {subject!r}"
             )
-        glyph, turn = names.index(subject), choice("pose", pose, POSES)
+        glyph, turn = names.index(subject), choice("pose", pose, POSES, self.poses)
         ground = choose_background(background)
         if ground is not None and not studio.visible[glyph, ground]:
             raise ValueError(f"background must let {subject!r} be seen, got {background!r}")

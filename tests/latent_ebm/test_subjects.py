@@ -54,6 +54,33 @@ def test_a_picture_is_its_subject_on_its_background() -> None:
         assert torch.allclose(x[:, rows, columns][:, solid], 2 * picture[:3, solid] - 1)
 
 
+def test_only_the_poses_that_are_asked_for_are_drawn() -> None:
+    studio = Studio(STUDIO.glyphs, poses=["upside down", "upright"])
+    assert {one.pose for one in drawn(60, studio)} == {0, 2}
+    data = ready(num=20, poses=["upside down", "upright"])
+    words = data.train.tokenizer.words
+    assert {"upside", "down", "upright"} <= set(words)
+    assert not {"turned", "right"} & set(words)
+    name = str(data.test.studio.glyphs.names[0])
+    with pytest.raises(ValueError, match="pose must be one of upside down, upright, got 'turned"):
+        data.photos(name, pose="turned left")
+    with pytest.raises(ValueError, match=r"poses must be some of upright, .*, got 'sideways'"):
+        Subjects(poses=["sideways"])
+    with pytest.raises(ValueError, match=r"poses must be a list of upright, .*, got 'upright'"):
+        Studio(STUDIO.glyphs, poses="upright")
+
+
+@pytest.mark.parametrize(("spread", "places"), [(0, {6}), (2, set(range(4, 9))), (99, None)])
+def test_subjects_are_at_most_spread_pixels_from_the_centre(spread: int, places: set) -> None:
+    studio = Studio(STUDIO.glyphs, spread=spread)
+    corners = [corner for one in drawn(150, studio) for corner in (one.left, one.top)]
+    assert set(corners) == (places or set(range(13)))
+    if places is None:
+        assert drawn(20, studio) == drawn(20)
+    with pytest.raises(ValueError, match="spread must be an integer >= 0, got -1"):
+        Studio(STUDIO.glyphs, spread=-1)
+
+
 @pytest.mark.parametrize(
     ("pose", "points"),
     [
