@@ -9,7 +9,7 @@ from torch import Tensor
 
 from experiments.text_to_image.judging import draw_all, drawing, share
 from latent_ebm.data import Subjects
-from latent_ebm.data.portrait import POSES, Portrait, Studio, describe_portrait
+from latent_ebm.data.portrait import Portrait, Studio, describe_portrait
 from latent_ebm.data.scene import PALETTE, chance
 from latent_ebm.data.scene_parser import nearest
 from latent_ebm.data.subject_parser import SubjectParser
@@ -44,8 +44,8 @@ class Judge:
         for glyph in range(len(self.studio.glyphs)):
             for _ in range(num):
                 drawn = self.studio.draw(generator, glyph)._replace(texture=0)
-                turns = 1 + chance(len(POSES) - 1, generator) if turned else 0
-                found.append(Asked(drawn, (drawn.pose + turns) % len(POSES)))
+                poses = [pose for pose in self.studio.poses if (pose != drawn.pose) == turned]
+                found.append(Asked(drawn, poses[chance(len(poses), generator)]))
         return found
 
     def caption(self, portrait: Portrait, by_name: bool = False) -> str:

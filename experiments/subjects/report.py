@@ -26,13 +26,13 @@ FILLED = (
 TUNED = ("identity", "R@1", "pose", "background", "leak", "copied", "seconds", "numbers")
 INTRODUCTION = f"""## Subjects on emoji: `python -m experiments.subjects`
 
-One glyph of 20 pixels, in one of four poses, on a background of 32x32 pixels. 48 of 857 subjects
-are held out, and everything below is about these. Pictures are read by exact templates. *Identity*
-is the correlation with the asked subject in whatever pose, *R@1* the share in which no other
-held-out subject has a larger one. *Pose* is the share of pictures in the asked pose, among
-subjects that do not look alike in two poses, and *copied* the share whose correlation with the
-reference, as it is turned, exceeds {COPIED} although another pose was asked for. All models start
-from one text-to-image model, and seeds are those of what follows."""
+One glyph of 24 pixels, upright or upside down, in the middle of a background of 32x32 pixels. 48 of
+857 subjects are held out, and everything below is about these. Pictures are read by exact
+templates. *Identity* is the correlation with the asked subject in whatever pose, *R@1* the share
+in which no other held-out subject has a larger one. *Pose* is the share of pictures in the asked
+pose, among subjects that do not look alike in two poses, and *copied* the share whose correlation
+with the reference, as it is turned, exceeds {COPIED} although another pose was asked for. All
+models start from one text-to-image model, and seeds are those of what follows."""
 FILLING = f"""\
 **Inpainting with a reference** (DreamInpainter, arXiv:2312.03771). A box is cut out of a picture
 and filled by the kind of thing, a pose and the background in words, and by tokens of a reference:
@@ -42,7 +42,7 @@ text the kind of thing alone. Pictures outside of the hole are those that were g
 `coupled` leaves out the loss of the whole caption."""
 TUNING = f"""\
 **A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079), upright on one
-background, and asked for in four poses on three other backgrounds; means over {SUBJECTS} subjects.
+background, and asked for in both poses on three other backgrounds; means over {SUBJECTS} subjects.
 {ROWS} rows beside the prompt are learned, and each row of the table adds to the one before.
 *Leak* is the share of pictures on the background of the photos; *numbers* are what is kept."""
 

@@ -20,6 +20,7 @@ from experiments.pictures import pack
 from experiments.subjects import inpainting, tuning
 from experiments.subjects.inpainting import FIRST, SELECTIONS, Inpainting, blanked, pictures
 from experiments.subjects.judging import GUIDANCE, Judge, by_name
+from experiments.text_to_image.run import REGRESSION
 from experiments.training import Run, judged, write_words
 from latent_ebm.applications.trained import text_to_image
 from latent_ebm.data import Subjects
@@ -28,7 +29,8 @@ FOLDER = HERE / "subjects"
 PACK = FOLDER / "pack.yaml"
 WORDS = Path("runs") / "subjects" / "words.json"
 GROUPS = ("animals-nature", "food-drink", "objects", "travel-places", "activities")
-BASE, BEGIN, VARIANT = 3000, 900, 300  # CPU seconds
+POSES = ("upright", "upside down")
+FIRST_BASE, BASE, BEGIN, VARIANT = 500, 1500, 900, 300  # CPU seconds
 SHOWN = (FIRST, "pooled", "selected", "all")  # in the figure, for eight subjects
 NUM_SHOWN = 8
 
@@ -36,7 +38,16 @@ NUM_SHOWN = 8
 @cache
 def corpus() -> Subjects:
     """The subjects, as ``pack.yaml`` has them."""
-    return Subjects("pack", groups=GROUPS, textured=0.3, family_power=-0.5)
+    return Subjects(
+        "pack",
+        groups=GROUPS,
+        size=24,
+        spread=0,
+        poses=POSES,
+        textured=0.3,
+        kind_share=0.15,
+        family_power=-0.5,
+    )
 
 
 @cache
@@ -44,9 +55,15 @@ def judge(held_out: bool = True) -> Judge:
     return Judge(corpus(), held_out)
 
 
+def regression() -> Run:
+    """Pictures as a function of names, poses and backgrounds."""
+    options = ("--seed_everything=0", *REGRESSION, "--data.init_args.kind_share=0")
+    return Run("regression-0", PACK, options, FIRST_BASE)
+
+
 def base() -> Run:
-    """The text-to-image model."""
-    return Run("base-0", PACK, ("--seed_everything=0",), BASE)
+    """The text-to-image model, which starts from the regression."""
+    return Run("base-0", PACK, ("--seed_everything=0",), BASE, start=regression())
 
 
 def inpainter(variant: str, seed: int) -> Run:

@@ -19,7 +19,7 @@ from latent_ebm.applications.personalization import model_digest
 from latent_ebm.applications.tuning import batches, prompts_of, tune
 from latent_ebm.conditions import Batch
 from latent_ebm.data import Subjects
-from latent_ebm.data.portrait import POSES, Portrait
+from latent_ebm.data.portrait import Portrait
 from latent_ebm.data.scene import PALETTE
 from latent_ebm.guidance import reference_guided
 from latent_ebm.guidance.alignment import align
@@ -69,7 +69,7 @@ def cases(data: Subjects, judge: Judge, seed: int) -> list[Case]:
         )
         asked = [
             Asked(Portrait(glyph, pose, 0, 0, ground), 0)
-            for pose, ground in product(range(len(POSES)), others[:GROUNDS])
+            for pose, ground in product(judge.studio.poses, others[:GROUNDS])
         ]
         found.append(Case(glyph, judge.studio.kind(asked[0].portrait), photos, first, asked))
     return found

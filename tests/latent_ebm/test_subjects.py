@@ -58,9 +58,11 @@ def test_only_the_poses_that_are_asked_for_are_drawn() -> None:
     studio = Studio(STUDIO.glyphs, poses=["upside down", "upright"])
     assert {one.pose for one in drawn(60, studio)} == {0, 2}
     data = ready(num=20, poses=["upside down", "upright"])
-    words = data.train.tokenizer.words
-    assert {"upside", "down", "upright"} <= set(words)
-    assert not {"turned", "right"} & set(words)
+    tokenizer = data.train.tokenizer
+    assert isinstance(tokenizer, WordTokenizer)
+    words = set(tokenizer.words)
+    assert {"upside", "down", "upright"} <= words
+    assert not {"turned", "right"} & words
     name = str(data.test.studio.glyphs.names[0])
     with pytest.raises(ValueError, match="pose must be one of upside down, upright, got 'turned"):
         data.photos(name, pose="turned left")
