@@ -74,7 +74,7 @@ def section() -> str:
     rows.append(["latent EBM", "-", *cells(energy, COLUMNS)])
     rows.append(["training images", "-", *cells([stored["data"]], COLUMNS)])
     if all("samples" in run for run in stored.values()):
-        save(draw_samples(stored, teachers, runs), "mnist_diffusion-samples", colours=12)
+        save(draw_samples(stored, teachers, runs), "mnist_diffusion-samples", colours=5)
     return f"""## A diffusion model of MNIST in one step: `python -m experiments.mnist_diffusion`
 
 The teacher is a U-Net of 90,000 parameters in pixel space, trained by this library for a few
