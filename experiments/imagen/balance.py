@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.imagen.claims import as_list
+from experiments.claims import as_list
 from experiments.imagen.corpora import SIDE, Picture, emoji
 from experiments.pictures import pack
 from experiments.text_to_image.judging import Draw, Gallery, draw_all, share

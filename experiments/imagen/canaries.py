@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from experiments.imagen.claims import as_list
+from experiments.claims import as_list
 from experiments.imagen.corpora import COPIES, OPEN_CANARIES, SIDE, Corpus, canaries
 from experiments.pictures import pack
 from experiments.text_to_image.judging import Gallery, draw_all, drawing, names, share

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from experiments.imagen.claims import as_list
+from experiments.claims import as_list
 from experiments.imagen.corpora import LARGE, Picture
 from experiments.text_to_image.judging import Draw, draw_all
 from latent_ebm.data import Scenes

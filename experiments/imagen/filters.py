@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from experiments.imagen.claims import as_list
+from experiments.claims import as_list
 from experiments.imagen.corpora import emoji
 from experiments.imagen.watermark import brighter, jpeg, noisy, resized
 from latent_ebm.data import Emoji

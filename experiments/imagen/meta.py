@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from experiments.claims import as_list
 from experiments.imagen.canaries import small
-from experiments.imagen.claims import as_list
 from experiments.pictures import pack
 from experiments.text_to_image.judging import Draw, Gallery, draw_all
 from latent_ebm.evaluation import (

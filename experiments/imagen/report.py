@@ -8,9 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from experiments.claims import EQUAL, Claim, by_seed, decided, difference, estimate
 from experiments.common import is_run, results
 from experiments.imagen.balance import COLUMNS, SHOWN, SKEW
-from experiments.imagen.claims import EQUAL, Claim, difference, estimate
 from experiments.imagen.corpora import COPIES, NOISE
 from experiments.imagen.counting import THINGS
 from experiments.imagen.untrained import filters, ranked, watermarks
@@ -141,16 +141,7 @@ def section() -> str:
 
 def seeds(stored: Found, names: Sequence[str]) -> list[dict[str, Found]]:
     """The results by arm of every seed that has all of ``names``."""
-    numbers = sorted(int(key.rsplit("-", 1)[1]) for key in stored if is_run(key, f"{names[0]}-"))
-    each = [{name: stored.get(f"{name}-{seed}") for name in names} for seed in numbers]
-    return [
-        {k: v for k, v in arms.items() if v is not None} for arms in each if all(arms.values())
-    ]
-
-
-def decided(claims: Sequence[Claim], arms: list[dict[str, Found]]) -> str:
-    head = ["claim", "difference", "limit", "verdict"]
-    return table(head, [claim.row(arms) for claim in claims])
+    return by_seed(stored, {name: f"{name}-{{}}" for name in names})
 
 
 def compared(arms: list[dict[str, Found]], names: Sequence[str], keys: dict[str, str]) -> str:

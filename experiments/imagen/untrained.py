@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.claims import estimate, interval
 from experiments.common import is_run
-from experiments.imagen.claims import estimate, interval
 from experiments.imagen.ranking import CONFIDENCE, NU, PER_PAIR, STRENGTHS, STUDIES
 from experiments.imagen.watermark import CHANGES, NUM, NUM_DRAWN, PSNR, SIDES
 from experiments.tables import spread, table

@@ -5,8 +5,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.claims import by_seed, decided
 from experiments.common import is_run, results
 from experiments.pictures import save, save_images, unpack
+from experiments.subjects import claims
 from experiments.subjects.inpainting import NUM, SELECTIONS, SWEEP
 from experiments.subjects.judging import COPIED
 from experiments.subjects.tuning import ALL_WEIGHTS, PHOTOS, ROWS, ROWS_ALONE, SUBJECTS
@@ -26,13 +28,14 @@ FILLED = (
 TUNED = ("identity", "R@1", "pose", "background", "leak", "copied", "seconds", "numbers")
 INTRODUCTION = f"""## Subjects on emoji: `python -m experiments.subjects`
 
-One glyph of 24 pixels, upright or upside down, in the middle of a background of 32x32 pixels. 48 of
+One glyph of 24 pixels, upright or upside down, in the middle of a picture of 32x32 pixels. 48 of
 857 subjects are held out, and everything below is about these. Pictures are read by exact
 templates. *Identity* is the correlation with the asked subject in whatever pose, *R@1* the share
 in which no other held-out subject has a larger one. *Pose* is the share of pictures in the asked
 pose, among subjects that do not look alike in two poses, and *copied* the share whose correlation
 with the reference, as it is turned, exceeds {COPIED} although another pose was asked for. All
-models start from one text-to-image model, and seeds are those of what follows."""
+models start from one text-to-image model, and seeds are those of what follows. Claims are decided
+as in the section above."""
 FILLING = f"""\
 **Inpainting with a reference** (DreamInpainter, arXiv:2312.03771). A box is cut out of a picture
 and filled by the kind of thing, a pose and the background in words, and by tokens of a reference:
@@ -96,6 +99,9 @@ def filled(stored: Found) -> str:
             "From above: references, pictures with their hole, and what the first seed fills in: "
             f"with no tokens, their mean, {NUM} selected ones, and all. Asked for: {captions}."
         )
+    arms = by_seed(stored, {name: f"{stem(name)}-{{}}" for name in SELECTIONS})
+    if arms:
+        parts.append(decided(claims.FILLED, arms))
     if curve(runs):
         parts.append(f"![Tokens](figures/{CURVE}.png)")
     return "\n\n".join(parts)
@@ -127,4 +133,5 @@ def tuned(stored: Found) -> str:
         for name in names
         if runs
     ]
-    return f"{TUNING}\n\n{table(['', *TUNED], rows)}" if rows else ""
+    parts = [TUNING, table(["", *TUNED], rows), decided(claims.TUNED, runs)]
+    return "\n\n".join(parts) if rows else ""

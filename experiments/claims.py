@@ -1,15 +1,18 @@
 """Claims, decided by the seeds of a run: a Student interval of their mean."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import t
 
+from experiments.tables import table
 from latent_ebm.metrics.intervals import Interval, Share
 
 LEVEL, SEEDS = 0.95, 3  # of intervals; seeds that decide
+MOST_SEEDS = 10
+HEAD = ("claim", "difference", "limit", "verdict")
 EQUAL = -0.05  # what alignment may lose and still count as equal
 Found = dict[str, Any]
 
@@ -30,7 +33,25 @@ class Claim:
         mean, low, high = interval(values)
         shown = f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} ({low:.3f} to {high:.3f})"
         limit = f"> {self.least:g}" if self.least else "> 0"
-        return [self.text, shown, limit, f"{decide(values, self.least)}, {len(values)} seeds"]
+        number = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+        return [self.text, shown, limit, f"{decide(values, self.least)}, {number}"]
+
+
+def decided(claims: Sequence[Claim], seeds: Sequence[dict[str, Found]]) -> str:
+    """A table of claims."""
+    return table(HEAD, [claim.row(seeds) for claim in claims])
+
+
+def by_seed(stored: Found, keys: Mapping[str, str]) -> list[dict[str, Found]]:
+    """The results by arm of every seed that has all arms; ``keys`` holds the names of their runs,
+    with {} for the seed.
+    """
+    rows = [{arm: key.format(seed) for arm, key in keys.items()} for seed in range(MOST_SEEDS)]
+    return [
+        {arm: stored[key] for arm, key in row.items()}
+        for row in rows
+        if all(stored.get(key) for key in row.values())
+    ]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

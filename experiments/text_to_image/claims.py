@@ -1,0 +1,64 @@
+"""The claims of MobileDiffusion (arXiv:2311.16567) that the report decides."""
+
+from collections.abc import Callable
+from typing import Any
+
+from experiments.claims import HEAD, Claim, by_seed, decided, difference
+from experiments.tables import table
+from experiments.text_to_image.switches import SWITCHES
+
+Found = dict[str, Any]
+EQUAL = -0.02  # what a share may lose and still count as equal
+PLAIN = "plain"
+SORTS = ("other R@1", "people R@1", "held out R@1")
+FREE = tuple(name for name in SWITCHES if name != PLAIN and "text map" not in name)
+KINDS = ("kinds right", "kinds coverage")
+
+
+def names(first: str, second: str) -> Callable[[dict[str, Found]], float]:
+    """How much larger the mean R@1 over three sorts of names is of the arm ``first``."""
+    return lambda arms: sum(difference(key, first, second)(arms) for key in SORTS) / len(SORTS)
+
+
+SWITCHED = (
+    *(Claim(f"{name}: as good as plain", names(name, PLAIN), EQUAL) for name in FREE),
+    Claim(
+        "without cross-attention worse, if there is no text map",
+        names("no text map", "no text map, no cross-attention"),
+    ),
+)
+TUNED = (Claim("tuned with ReLU: as good as with softmax", names("relu", "softmax"), EQUAL),)
+FEW = (
+    Claim("teacher: more right in 50 steps than in one", difference(KINDS[0], "50", "1")),
+    *(
+        Claim(f"progressive, 8 steps: {key} as of the teacher's 50 steps", value, EQUAL)
+        for key, value in ((key, difference(key, "progressive", "50")) for key in KINDS)
+    ),
+    *(
+        Claim(f"{name}, one step: more {key} than the teacher's one step", value)
+        for name in ("UFOGen", "EMD", "DMD")
+        for key, value in ((key, difference(key, name, "1")) for key in KINDS)
+    ),
+)
+STUDENTS = {
+    "1": "open-base-{}-1",
+    "50": "open-base-{}-50",
+    "progressive": "progressive-8-seconds-{}",
+    "UFOGen": "ufogen-seconds-{}-1",
+    "EMD": "emd-1-seconds-{}",
+    "DMD": "dmd-seconds-{}",
+}
+
+
+def switched(stored: Found) -> str:
+    """Claims on changes of the network, of mean R@1 over three sorts of names."""
+    keys = {name: f"switch-{name.replace(' ', '_')}-{{}}" for name in SWITCHES}
+    tuned = {weights: f"tuned-{weights}-{{}}" for weights in ("softmax", "relu")}
+    parts = ((SWITCHED, by_seed(stored, keys)), (TUNED, by_seed(stored, tuned)))
+    return table(HEAD, [claim.row(seeds) for claims, seeds in parts if seeds for claim in claims])
+
+
+def few_steps(stored: Found) -> str:
+    """Claims on few steps for kinds of things, students at equal time."""
+    found = by_seed(stored, STUDENTS)
+    return decided(FEW, found) if found else ""
