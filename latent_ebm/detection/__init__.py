@@ -6,6 +6,7 @@ The detector is trained by its own ``fit``, on tables or images that are normal 
 from latent_ebm.detection.conformal import ConformalCalibrator
 from latent_ebm.detection.cross_conformal import CrossConformalCalibrator
 from latent_ebm.detection.detector import Explanation, LatentEBMDetector
+from latent_ebm.detection.energies import ModelEnergies
 from latent_ebm.detection.features import FrozenFeatures
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "Explanation",
     "FrozenFeatures",
     "LatentEBMDetector",
+    "ModelEnergies",
 ]

@@ -129,7 +129,7 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Pooled features (k, d) in float64 of k <= ``batch_size`` rows, computed as a full
         batch.
         """
-        x = torch.tensor(rows).to(_like(self.encoder))
+        x = torch.tensor(rows).to(like(self.encoder))
         filled = torch.cat([x, x.new_zeros(self.batch_size - len(x), *x.shape[1:])])
         return self._pool(self._output(filled)[: len(x)]).double().cpu()
 
@@ -188,7 +188,7 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return tags
 
 
-def _like(network: nn.Module) -> Tensor:
+def like(network: nn.Module) -> Tensor:
     """A tensor of the device and precision of ``network``."""
     tensors = chain(network.parameters(), network.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
