@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
 from experiments.adbench.run import DETECTORS, file_name
 from experiments.common import HERE, Clock, cached, settings, train
 from latent_ebm.data import MNIST
-from latent_ebm.detection import LatentEBMDetector
+from latent_ebm.detection import LatentEBMDetector, ModelEnergies
 from latent_ebm.learning.trigger import staged_prior
 from latent_ebm.metrics import auroc_auprc
+from latent_ebm.model import EnergyTerms
 
 CONFIG = HERE / "anomaly" / "ratio.yaml"
 DIGITS, SPLITS = (1, 4, 5), ("standard", "pooled")
@@ -31,23 +33,27 @@ DETECTOR: dict[str, Any] = {
     "image_shape": (1, 28, 28)
 }  # beside an energy of the spine: the detector at its defaults
 NEIGHBOURS = {"lof": 20, "knn": 5, "pca": 50}
+NUM_FITTED = 10_000  # training images whose energy terms a detector learns
 PEERS = ("isolation forest", "Gaussian mixture", "PCA", "ECOD", "VAE", "DeepSVDD", "AutoEncoder")
 
 
 def run_model(digit: int, split: str, seed: int) -> dict[str, Any]:
-    """Train on normal digits; AUROC and AUPRC of every energy term on the test images."""
+    """Train on normal digits; AUROC and AUPRC of the energies of test images, and of a detector on
+    their terms.
+    """
     clock = Clock()
     where = {"seed": seed, "heldout": digit, "split": split}
     overrides = [f"--data.init_args.{name}={value}" for name, value in where.items()]
     learnt, data = train(CONFIG, [f"--seed_everything={seed}", *overrides], clock)
-    torch.manual_seed(seed)
-    terms = [learnt.predict_step(batch) for batch in data.test_dataloader()]
-    columns = {
-        name: torch.cat([getattr(t, name) for t in terms]) for name in ("joint", "reconstruction")
-    }
-    columns["prior"] = torch.cat([t.tilt + t.base for t in terms])
+    energies = ModelEnergies(learnt.model, learnt.inference, random_state=seed)
+    detector = make_pipeline(energies, LatentEBMDetector(random_state=seed))
+    detector.fit(data.train.x[:NUM_FITTED].numpy())
+    x = data.test.x.numpy()
+    terms = EnergyTerms(*torch.from_numpy(energies.transform(x)).unbind(1))
+    columns = {**terms.columns(), "prior": terms.tilt + terms.base}
+    columns["terms"] = torch.from_numpy(-detector.score_samples(x))
     anomaly = data.test.label == digit
-    scores = {name: auroc_auprc(column.detach(), anomaly) for name, column in columns.items()}
+    scores = {name: auroc_auprc(column, anomaly) for name, column in columns.items()}
     return {
         **scores,
         "stages": len(staged_prior(learnt.model).stages),
@@ -120,7 +126,7 @@ def run_peer(name: str, digit: int, split: str, seed: int) -> dict[str, Any]:
 
 RUNS = {
     "detector": (run_detector, DETECTOR),
-    "ratio": (run_model, settings(CONFIG)),
+    "model": (run_model, settings(CONFIG, fitted=NUM_FITTED)),
     "neighbours": (run_neighbours, NEIGHBOURS),
     **{file_name(name): (partial(run_peer, name), {"peer": name}) for name in PEERS},
 }
