@@ -16,6 +16,10 @@ from experiments.tables import spread, table
 
 Found = dict[str, Any]
 SAMPLES, CURVE = "subjects-inpainting", "subjects-tokens"
+TUNED_FIGURE = "subjects-tuning"
+SHOWN = """\
+Two subjects: in the top row their photos and the subject alone, and below, in the order of the
+table, what is drawn upright and upside down on three other backgrounds."""
 BASE_KEYS = ("identity", "R@1", "pose", "background")
 FILLED = (
     "same R@1",
@@ -44,8 +48,9 @@ asked pose; *turned*: another one; *shape*: the hole is the turned subject's own
 text the kind of thing alone. Pictures outside of the hole are those that were given, bit by bit.
 `coupled` leaves out the loss of the whole caption."""
 TUNING = f"""\
-**A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079), upright on one
-background, and asked for in both poses on three other backgrounds; means over {SUBJECTS} subjects.
+**A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079), upright in
+the middle of one background, so all alike, and asked for in both poses on three other backgrounds;
+means over {SUBJECTS} subjects.
 {ROWS} rows beside the prompt are learned, and each row of the table adds to the one before.
 *Leak* is the share of pictures on the background of the photos; *numbers* are what is kept."""
 
@@ -133,5 +138,14 @@ def tuned(stored: Found) -> str:
         for name in names
         if runs
     ]
-    parts = [TUNING, table(["", *TUNED], rows), decided(claims.TUNED, runs)]
+    parts = [TUNING, table(["", *TUNED], rows), decided(claims.TUNED, runs), *shown_tuning(stored)]
     return "\n\n".join(parts) if rows else ""
+
+
+def shown_tuning(stored: Found) -> list[str]:
+    """The figure of what each way of tuning draws, and what its rows are."""
+    shown = stored.get("shown-tuning", {})
+    if "samples" in shown:
+        x = unpack(shown["samples"], (3, 32, 32))
+        save_images(x, TUNED_FIGURE, columns=len(x) // (1 + len(shown["ways"])), colours=192)
+    return [f"![Ways of tuning](figures/{TUNED_FIGURE}.png)\n\n{SHOWN}"] if shown else []

@@ -8,7 +8,7 @@ fit`` looks for them, and nothing else. All runs start from one text-to-image mo
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -106,11 +106,14 @@ def draw_shown(seed: int) -> dict[str, Any]:
 def run_tuning(seed: int) -> None:
     config = {"base": base().settings, "settings": tuning.SETTINGS, "seed": seed}
 
-    def compute() -> dict[str, Any]:
+    def compute(work: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         model = text_to_image(base().rule())
-        return {} if model is None else tuning.judge_all(model, corpus(), judge(), seed)
+        return {} if model is None else work(model, corpus(), judge(), seed)
 
-    cached(f"subjects/tuning-{seed}", config, compute)
+    cached(f"subjects/tuning-{seed}", config, partial(compute, tuning.judge_all))
+    if seed == 0:
+        config = {**config, "shown": tuning.SHOWN}
+        cached("subjects/shown-tuning", config, partial(compute, tuning.show_cases))
 
 
 def main() -> None:

@@ -3,7 +3,7 @@ other poses on other backgrounds.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
 from itertools import product
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from experiments.pictures import pack
 from experiments.subjects.judging import GUIDANCE, Asked, Judge
 from experiments.text_to_image.judging import share
 from latent_ebm.applications import Subject, TextToImage
@@ -28,6 +29,7 @@ from latent_ebm.guidance.subject import with_subject
 from latent_ebm.learning import SubjectTuning, fit_batches
 from latent_ebm.text import SubjectConditioner
 
+SHOWN = 2  # subjects in the figure
 SUBJECTS, PHOTOS, GROUNDS = 6, 5, 3  # of a seed; of a subject; backgrounds that are asked for
 STEPS, REFINING, ROWS, LR = 400, 10, 5, 2e-2
 MODEL_LR = 2e-4  # of DreamBooth
@@ -81,8 +83,8 @@ def judge_all(model: TextToImage, data: Subjects, judge: Judge, seed: int) -> di
     """
     found: dict[str, list[dict[str, float]]] = {}
     for k, case in enumerate(cases(data, judge, seed)):
-        for name, result in one_case(model, judge, case, seed).items():
-            found.setdefault(name, []).append(result)
+        for name, x, size in ways(model, judge, case, seed):
+            found.setdefault(name, []).append({**judge_case(judge, case, x), **size})
         print(f"  subject {k + 1} of {SUBJECTS}", flush=True)
     return {
         name: {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
@@ -90,27 +92,35 @@ def judge_all(model: TextToImage, data: Subjects, judge: Judge, seed: int) -> di
     }
 
 
-def one_case(
+def ways(
     model: TextToImage, judge: Judge, case: Case, seed: int
-) -> dict[str, dict[str, float]]:
-    """What every way of tuning draws of one subject."""
-    found = {"class word alone": judge_case(judge, case, draw(model, judge, case, None))}
-    subject = None
+) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+    """Every way of tuning: its name, what it draws of a subject, and what it costs."""
+    yield "class word alone", draw(model, judge, case, None), {}
     for name, options in ROWS_ALONE.items():
         subject, spent = timed(partial(learn_rows, model, case, seed, **options))
         size = {"seconds": spent, "numbers": subject.rows.numel()}
-        x = draw(model, judge, case, subject)
-        found[name] = {**judge_case(judge, case, x), **size}
+        yield name, draw(model, judge, case, subject), size
         if name == "+ step-wise":
-            y, more = timed(partial(held_to_photos, model, judge, case, subject))
-            size["seconds a picture"] = more / len(case.asked)
-            found["+ reference"] = {**judge_case(judge, case, y), **size}
+            x, more = timed(partial(held_to_photos, model, judge, case, subject))
+            yield "+ reference", x, {**size, "seconds a picture": more / len(case.asked)}
     for name, options in ALL_WEIGHTS.items():
         (own, subject), spent = timed(partial(learn_all, model, case, seed, **options))
-        x = draw(own, judge, case, subject)
-        size = {"seconds": spent, "numbers": sum(p.numel() for p in own.parameters())}
-        found[name] = {**judge_case(judge, case, x), **size}
-    return found
+        numbers = sum(p.numel() for p in own.parameters())
+        yield name, draw(own, judge, case, subject), {"seconds": spent, "numbers": numbers}
+
+
+def show_cases(model: TextToImage, data: Subjects, judge: Judge, seed: int) -> dict[str, Any]:
+    """The first subjects: a row of photos of each beside the subject alone, and a row of what is
+    asked for per way of tuning.
+    """
+    columns = []
+    for case in cases(data, judge, seed)[:SHOWN]:
+        first = [case.photos.x, judge.studio.reference(case.asked[0].portrait)[None]]
+        rows = {name: x for name, x, _ in ways(model, judge, case, seed)}
+        columns.append(torch.stack([torch.cat(first), *rows.values()]))
+        names = list(rows)
+    return {"samples": pack(torch.cat(columns, 1).flatten(0, 1)), "ways": names}
 
 
 def timed(compute: Callable[[], Any]) -> tuple[Any, float]:
