@@ -82,8 +82,8 @@ def track(experiment: str) -> None:
 
 
 def shortened(value: Any) -> Any:
-    """``value`` with its numbers to eight significant digits: tables need no more."""
-    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.8g}"))
+    """``value`` with its numbers to seven significant digits: tables need no more."""
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.7g}"))
 
 
 def is_array(value: Any) -> bool:

@@ -18,8 +18,8 @@ Found = dict[str, Any]
 SAMPLES, CURVE = "subjects-inpainting", "subjects-tokens"
 TUNED_FIGURE = "subjects-tuning"
 SHOWN = """\
-Two subjects: in the top row their photos and the subject alone, and below, in the order of the
-table, what is drawn upright and upside down on three other backgrounds."""
+Two subjects: in the top row their photos, and below, in the order of the table, what is drawn for
+"upright" on two other backgrounds and for "upside down"."""
 BASE_KEYS = ("identity", "R@1", "pose", "background")
 FILLED = (
     "same R@1",
@@ -146,6 +146,8 @@ def shown_tuning(stored: Found) -> list[str]:
     """The figure of what each way of tuning draws, and what its rows are."""
     shown = stored.get("shown-tuning", {})
     if "samples" in shown:
-        x = unpack(shown["samples"], (3, 32, 32))
-        save_images(x, TUNED_FIGURE, columns=len(x) // (1 + len(shown["ways"])), colours=192)
+        x = unpack(shown["samples"], (3, 32, 32)).unflatten(0, (1 + len(shown["ways"]), -1))[
+            :, ::2
+        ]
+        save_images(x.flatten(0, 1), TUNED_FIGURE, columns=x.shape[1], colours=64)
     return [f"![Ways of tuning](figures/{TUNED_FIGURE}.png)\n\n{SHOWN}"] if shown else []
