@@ -15,6 +15,7 @@ from experiments.diffusion_gan.run import measure
 from experiments.imagen.corpora import SHOWN, WORDS, Picture, write_folder
 from experiments.self_adversarial.report import count, unlike_density, verdict
 from experiments.tables import spread
+from experiments.text_to_image import claims as text_to_image_claims
 from latent_ebm.cli import main
 from latent_ebm.data import MNIST, Emoji, Images, Scenes, Subjects, Toy2D
 from latent_ebm.data.base import Pair
@@ -180,3 +181,22 @@ def test_what_is_tracked_stands_in_for_outputs(
     common.cached("toy/run-0", {**config, "seed": 1}, compute)
     assert len(calls) == 2
     assert common.results("toy")["run-0"] == first
+
+
+def test_claims_on_few_steps_are_decided_by_the_seeds_that_have_all_models() -> None:
+    keys = text_to_image_claims.STUDENTS
+    right = {"1": 0.2, "50": 0.4, "progressive": 0.39, "UFOGen": 0.3, "EMD": 0.3, "DMD": 0.1}
+    stored = {
+        key.format(seed): {name: right[arm] + 0.001 * seed for name in text_to_image_claims.KINDS}
+        for seed in range(3)
+        for arm, key in keys.items()
+    }
+    stored |= {keys["1"].format(3): {}, keys["50"].format(3): {}}
+    text = text_to_image_claims.few_steps(stored)
+    rows = {line.split(" | ")[0][2:]: line.split(" | ")[-1] for line in text.splitlines()}
+    equal = "progressive, 8 steps: kinds right as of the teacher's 50 steps"
+    assert rows[equal] == "holds, 3 seeds |"
+    told = "{}, one step: more kinds right than the teacher's one step"
+    assert rows[told.format("UFOGen")] == "holds, 3 seeds |"
+    assert rows[told.format("DMD")] == "refuted, 3 seeds |"
+    assert text_to_image_claims.few_steps({}) == ""

@@ -13,11 +13,10 @@ from scipy.stats import ttest_1samp
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from experiments import common, training
+from experiments import claims, common, training
 from experiments.imagen import (
     balance,
     canaries,
-    claims,
     corpora,
     counting,
     filters,
@@ -228,7 +227,7 @@ def test_a_run_is_judged_once_and_reported(monkeypatch: pytest.MonkeyPatch) -> N
     common.write_json(
         common.OUTPUTS / "imagen" / "synthetic-0.json", {"config": {}, "result": stored}
     )
-    assert "| mixed beat noisy, names | 0.000 | > 0 | undecided, 1 seeds |" in report.section()
+    assert "| mixed beat noisy, names | 0.000 | > 0 | undecided, 1 seed |" in report.section()
 
 
 def test_simulated_ratings_follow_the_model_that_was_planted(
