@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from experiments.common import of_seeds
 from experiments.tables import table
 from latent_ebm.metrics.intervals import Interval, Share
 
 LEVEL, SEEDS = 0.95, 3  # of intervals; seeds that decide
-MOST_SEEDS = 10
 HEAD = ("claim", "difference", "limit", "verdict")
-EQUAL = -0.05  # what alignment may lose and still count as equal
+EQUAL = -0.05  # what a share may lose and still count as equal
 Found = dict[str, Any]
 
 
@@ -46,12 +46,9 @@ def by_seed(stored: Found, keys: Mapping[str, str]) -> list[dict[str, Found]]:
     """The results by arm of every seed that has all arms; ``keys`` holds the names of their runs,
     with {} for the seed.
     """
-    rows = [{arm: key.format(seed) for arm, key in keys.items()} for seed in range(MOST_SEEDS)]
-    return [
-        {arm: stored[key] for arm, key in row.items()}
-        for row in rows
-        if all(stored.get(key) for key in row.values())
-    ]
+    found = {arm: of_seeds(stored, key) for arm, key in keys.items()}
+    shared = set.intersection(*map(set, found.values()))
+    return [{arm: runs[seed] for arm, runs in found.items()} for seed in sorted(shared)]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ everything but the arrays that figures are drawn from, is tracked in one file pe
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -50,9 +51,21 @@ def results(experiment: str) -> dict[str, dict[str, Any]]:
     return {name: run["result"] for name, run in stored_runs(experiment).items()}
 
 
+def file_name(name: str) -> str:
+    """``name``, such as that of a detector, in names of results."""
+    return name.replace(" ", "_").replace(",", "")
+
+
 def is_run(name: str, head: str) -> bool:
     """Whether ``name`` is ``head`` and a number: of a seed, or of updates."""
     return name.startswith(head) and name.removeprefix(head).isdigit()
+
+
+def of_seeds(stored: dict[str, Any], key: str) -> dict[int, Any]:
+    """The results that are there of the run ``key``, which holds {} for the seed, by seed."""
+    pattern = re.compile(re.escape(key).replace(r"\{\}", r"(\d+)"))
+    matches = ((pattern.fullmatch(name), run) for name, run in stored.items())
+    return {int(match[1]): run for match, run in matches if match and run}
 
 
 def stored_runs(experiment: str) -> dict[str, dict[str, Any]]:

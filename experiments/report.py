@@ -58,7 +58,7 @@ def main() -> None:
     for folder in OUTPUTS.glob("*/"):
         track(folder.name)
     parts = [HEAD, *(text for section in SECTIONS if (text := section()))]
-    (HERE / "RESULTS.md").write_text("\n".join(parts))
+    (HERE / "RESULTS.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
 
 
 if __name__ == "__main__":

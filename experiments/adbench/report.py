@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from experiments.adbench.run import DETECTORS, file_name
-from experiments.common import results
+from experiments.adbench.run import DETECTORS
+from experiments.common import file_name, results
 from experiments.tables import spread, table
 
 ABLATION = "latent EBM, no stages"  # in the table, but no contestant of ranks and wins

@@ -25,7 +25,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from experiments.common import cached
+from experiments.common import cached, file_name
 from latent_ebm.detection import LatentEBMDetector
 from latent_ebm.metrics import auroc_auprc
 
@@ -118,11 +118,6 @@ def run(path: Path, detector: str, seed: int) -> dict[str, Any]:
             **seconds,
         }
     return {**auroc_auprc(torch.as_tensor(scores), torch.as_tensor(label).bool()), **seconds}
-
-
-def file_name(detector: str) -> str:
-    """The name of a detector in names of results."""
-    return detector.replace(" ", "_").replace(",", "")
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
 """The section of the report on held-out digits."""
 
-from experiments.adbench.run import file_name
+from itertools import product
+from typing import Any
+
 from experiments.anomaly.run import PEERS
-from experiments.common import results
+from experiments.common import file_name, is_run, results
 from experiments.tables import spread, table
 
+Found = dict[str, Any]
 DIGIT_ROWS = (
     ("detector", "joint", "LatentEBMDetector"),
     ("model", "joint", "joint energy of a latent model"),
@@ -18,34 +21,25 @@ DIGIT_ROWS = (
 )
 
 
+def row(stored: Found, split: str, digit: int, line: tuple[str, str, str]) -> list[str]:
+    """A row of the table, over seeds; none without results."""
+    detector, column, name = line
+    runs = [run for key, run in stored.items() if is_run(key, f"{split}-{digit}-{detector}-")]
+    if not runs:
+        return []
+    scores = [run[column] for run in runs]
+    figures = [spread(score[key] for score in scores) for key in ("auprc", "auroc")]
+    seconds = [spread(run.get(key) for run in runs) for key in ("fit", "score")]
+    return [split, str(digit), name, *figures, f"{scores[0]['prevalence']:.3f}", *seconds]
+
+
 def section() -> str:
     """The section on held-out digits."""
     stored = results("anomaly")
     if not stored:
         return ""
-    rows = []
-    for split in ("standard", "pooled"):
-        for digit in (1, 4, 5):
-            for detector, column, name in DIGIT_ROWS:
-                runs = [
-                    run
-                    for key, run in stored.items()
-                    if key.startswith(f"{split}-{digit}-{detector}-")
-                ]
-                scores = [run[column] for run in runs]
-                if scores:
-                    figures = [spread(s[key] for s in scores) for key in ("auprc", "auroc")]
-                    seconds = [spread(run.get(key) for run in runs) for key in ("fit", "score")]
-                    rows.append(
-                        [
-                            split,
-                            str(digit),
-                            name,
-                            *figures,
-                            f"{scores[0]['prevalence']:.3f}",
-                            *seconds,
-                        ]
-                    )
+    lines = product(("standard", "pooled"), (1, 4, 5), DIGIT_ROWS)
+    rows = [found for line in lines if (found := row(stored, *line))]
     head = [
         "split",
         "digit",

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
-from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
-from experiments.adbench.run import DETECTORS, file_name
-from experiments.common import HERE, Clock, cached, settings, train
+from experiments.adbench.run import DETECTORS
+from experiments.common import HERE, Clock, cached, file_name, settings, train
 from latent_ebm.data import MNIST
 from latent_ebm.detection import LatentEBMDetector, ModelEnergies
 from latent_ebm.learning.trigger import staged_prior
@@ -46,10 +45,11 @@ def run_model(digit: int, split: str, seed: int) -> dict[str, Any]:
     overrides = [f"--data.init_args.{name}={value}" for name, value in where.items()]
     learnt, data = train(CONFIG, [f"--seed_everything={seed}", *overrides], clock)
     energies = ModelEnergies(learnt.model, learnt.inference, random_state=seed)
-    detector = make_pipeline(energies, LatentEBMDetector(random_state=seed))
-    detector.fit(data.train.x[:NUM_FITTED].numpy())
-    x = data.test.x.numpy()
-    terms = EnergyTerms(*torch.from_numpy(energies.transform(x)).unbind(1))
+    normal, x = (
+        energies.fit_transform(rows.numpy()) for rows in (data.train.x[:NUM_FITTED], data.test.x)
+    )
+    detector = LatentEBMDetector(random_state=seed).fit(normal)
+    terms = EnergyTerms(*torch.from_numpy(x).unbind(1))
     columns = {**terms.columns(), "prior": terms.tilt + terms.base}
     columns["terms"] = torch.from_numpy(-detector.score_samples(x))
     anomaly = data.test.label == digit

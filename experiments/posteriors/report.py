@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from experiments.common import is_run, results
 from experiments.pictures import save
@@ -55,14 +55,19 @@ def compared(stored: Runs, head: str, keys: dict[str, str]) -> str:
     return table(["draws", *keys.values()], rows) if runs else ""
 
 
+def by_calls(stored: Runs, part: str, keys: dict[str, str]) -> list[str]:
+    """A table for every number of calls there is."""
+    return [
+        f"At most about {calls} calls a draw:\n\n{found}"
+        for calls in (40, 160)
+        if (found := compared(stored, f"{part}-{calls}-", keys))
+    ]
+
+
 def quadrature(stored: Runs) -> str:
     """Tables of the pinwheel, by calls."""
     sizes = SIZES["grid"]
-    tables = [
-        f"At most about {calls} calls a draw:\n\n{found}"
-        for calls in (40, 160)
-        if (found := compared(stored, f"grid-{calls}-", GRID))
-    ]
+    tables = by_calls(stored, "grid", GRID)
     if not tables:
         return ""
     return "\n".join(
@@ -79,11 +84,7 @@ this number of draws. A mode is an arm of the pinwheel.
 
 def long_chains(stored: Runs) -> str:
     """Tables of the decoder of six latents, by calls."""
-    tables = [
-        f"At most about {calls} calls a draw:\n\n{found}"
-        for calls in (40, 160)
-        if (found := compared(stored, f"nuts-{calls}-", NUTS))
-    ]
+    tables = by_calls(stored, "nuts", NUTS)
     if not tables:
         return ""
     rhat = max(run["rhat"]["max"] for name, run in stored.items() if name.startswith("nuts-"))
@@ -137,16 +138,11 @@ def verdict(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
         if len(set(tv)) > 2 and best and published:
             sentences.append(
                 f"With {RULE_NAMES[rule]}, the rank correlation of total variation and KL is "
-                f"{rank_correlation(tv, kl):.2f}; exact draws give a KL of "
+                f"{spearmanr(tv, kl)[0]:.2f}; exact draws give a KL of "
                 f"{spread(run['kl'] for run in best)}, published ones "
                 f"{spread(run['kl'] for run in published)}."
             )
     return " ".join(sentences)
-
-
-def rank_correlation(a: list[float], b: list[float]) -> float:
-    """Spearman's correlation."""
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 @styled

@@ -2,9 +2,8 @@
 report decides.
 """
 
-from experiments.claims import Claim, difference
+from experiments.claims import EQUAL, Claim, difference
 
-EQUAL = -0.05  # what a share may lose and still count as equal
 KNOWN, OBEYED, COPIED = "turned R@1", "turned pose", "turned copied"
 FILLED = (
     Claim(

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.claims import by_seed, decided
-from experiments.common import is_run, results
+from experiments.common import file_name, is_run, results
 from experiments.pictures import save, save_images, unpack
 from experiments.subjects import claims
 from experiments.subjects.inpainting import NUM, SELECTIONS, SWEEP
@@ -69,7 +69,7 @@ def seeds(stored: Found, name: str) -> list[Found]:
 
 
 def stem(variant: str) -> str:
-    return f"inpainting-{variant.replace(',', '').replace(' ', '_')}"
+    return f"inpainting-{file_name(variant)}"
 
 
 def base(stored: Found) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from experiments.common import HERE, cached
+from experiments.common import HERE, cached, file_name
 from experiments.pictures import pack
 from experiments.subjects import inpainting, tuning
 from experiments.subjects.inpainting import FIRST, SELECTIONS, Inpainting, blanked, pictures
@@ -28,8 +29,6 @@ from latent_ebm.data import Subjects
 FOLDER = HERE / "subjects"
 PACK = FOLDER / "pack.yaml"
 WORDS = Path("runs") / "subjects" / "words.json"
-GROUPS = ("animals-nature", "food-drink", "objects", "travel-places", "activities")
-POSES = ("upright", "upside down")
 FIRST_BASE, BASE, BEGIN, VARIANT = 500, 1500, 900, 300  # CPU seconds
 SHOWN = (FIRST, "pooled", "selected", "all")  # in the figure, for eight subjects
 NUM_SHOWN = 8
@@ -37,17 +36,9 @@ NUM_SHOWN = 8
 
 @cache
 def corpus() -> Subjects:
-    """The subjects, as ``pack.yaml`` has them."""
-    return Subjects(
-        "pack",
-        groups=GROUPS,
-        size=24,
-        spread=0,
-        poses=POSES,
-        textured=0.3,
-        kind_share=0.15,
-        family_power=-0.5,
-    )
+    """The subjects, as ``pack.yaml`` has them, with their own outlines for masks."""
+    options = yaml.safe_load(PACK.read_text())["data"]["init_args"]
+    return Subjects(**{**options, "masks": ["alpha"], "tokenizer": None})
 
 
 @cache
@@ -70,10 +61,8 @@ def inpainter(variant: str, seed: int) -> Run:
     """A network that is shown tokens of its own choice."""
     options = (f"--seed_everything={seed}", "--data.init_args.batch_size=32")
     start = Inpainting(f"begin-{seed}", PACK, options, BEGIN, start=base())
-    stem = variant.replace(",", "").replace(" ", "_")
-    return Inpainting(
-        f"inpainting-{stem}-{seed}", PACK, options, VARIANT, start=start, variant=variant
-    )
+    name = f"inpainting-{file_name(variant)}-{seed}"
+    return Inpainting(name, PACK, options, VARIANT, start=start, variant=variant)
 
 
 def run_base() -> None:

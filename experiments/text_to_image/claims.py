@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.claims import HEAD, Claim, by_seed, decided, difference
 from experiments.tables import table
-from experiments.text_to_image.switches import SWITCHES
+from experiments.text_to_image.switches import SWITCHES, stem
 
 Found = dict[str, Any]
 EQUAL = -0.02  # what a share may lose and still count as equal
@@ -52,7 +52,7 @@ STUDENTS = {
 
 def switched(stored: Found) -> str:
     """Claims on changes of the network, of mean R@1 over three sorts of names."""
-    keys = {name: f"switch-{name.replace(' ', '_')}-{{}}" for name in SWITCHES}
+    keys = {name: f"switch-{stem(name)}-{{}}" for name in SWITCHES}
     tuned = {weights: f"tuned-{weights}-{{}}" for weights in ("softmax", "relu")}
     parts = ((SWITCHED, by_seed(stored, keys)), (TUNED, by_seed(stored, tuned)))
     return table(HEAD, [claim.row(seeds) for claims, seeds in parts if seeds for claim in claims])

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from experiments.common import is_run, results
+from experiments.common import of_seeds, results
 from experiments.pictures import save_images, unpack
 from experiments.tables import spread, table
 from experiments.text_to_image.claims import few_steps, switched
 from experiments.text_to_image.students import STUDENTS
-from experiments.text_to_image.switches import SWITCHES
+from experiments.text_to_image.switches import SWITCHES, stem
 
 Found = dict[str, Any]
 NAMES = ("other R@1", "people R@1", "held out R@1", "held out R@5", "base", "gender", "tone")
@@ -33,6 +33,12 @@ DECIDED = """A claim is a
 difference, here of the mean R@1 of three sorts of names, that exceeds a limit. It *holds*, or is
 *refuted*, if the Student interval (95 %) of three seeds lies on one side of the limit, and is
 *undecided* otherwise."""
+OPEN_SHOWN = """\
+Four pictures each of "food", "an animal", "a flag" and "a fox", from the same noise in every row
+and students at equal time. From the top:"""
+SCENES_SHOWN = """\
+Scenes of one to three animals that training did not show, and beneath them what the first seed's
+model of one CPU core draws for their captions in 50 guided steps."""
 CONTESTANTS = {"torch": "PyTorch", "onnx": "ONNX Runtime", "browser": "page in Chromium"}
 LATENCY = """\
 **Time of a picture** of the base model, 32x32 pixels, in one step without guidance. CPU time on
@@ -54,14 +60,17 @@ def section() -> str:
     """All tables there are."""
     stored = results("text_to_image")
     parts = [base(stored), latencies(stored), switches(stored), openness(stored), scenes(stored)]
-    found = [part for part in parts if part]
-    return "\n\n".join([INTRODUCTION, *found]) if found else ""
+    return together(INTRODUCTION, *parts) if any(parts) else ""
+
+
+def together(*parts: str) -> str:
+    """The paragraphs and tables that are not empty."""
+    return "\n\n".join(part for part in parts if part)
 
 
 def seeds(stored: Found, name: str, label: str = "") -> list[Found]:
     """The results of a run, one per seed."""
-    short = {key.removesuffix(label): run for key, run in stored.items() if key.endswith(label)}
-    return [run for key, run in short.items() if is_run(key, f"{name}-")]
+    return list(of_seeds(stored, f"{name}-{{}}{label}").values())
 
 
 def cells(runs: list[Found], keys: tuple[str, ...]) -> list[str]:
@@ -112,7 +121,7 @@ def switches(stored: Found) -> str:
     """What each change of the network costs, saves and does to pictures."""
     costs, rows = stored.get("costs", {}), list[list[str]]()
     for name in SWITCHES:
-        runs = seeds(stored, f"switch-{name.replace(' ', '_')}")
+        runs = seeds(stored, f"switch-{stem(name)}")
         if name in costs:
             cost = costs[name]
             size = [f"{cost[key] / 1e6:.2f}" for key in ("parameters", "multiply-adds")]
@@ -134,41 +143,28 @@ def switches(stored: Found) -> str:
     )
 
 
+def picture(stored: Found, key: str, title: str, figure: str, side: int, rows: int) -> str:
+    """The figure of the pictures under ``key``, in so many rows; nothing without them."""
+    if key not in stored:
+        return ""
+    if "samples" in stored[key]:
+        x = unpack(stored[key]["samples"], (3, side, side))
+        save_images(x, figure, columns=len(x) // rows, colours=96)
+    return f"![{title}](figures/{figure}.png)"
+
+
 def open_pictures(stored: Found) -> str:
     """A row of pictures per model, and what the rows and columns are."""
-    shown = stored.get("shown-open", {})
-    if "samples" in shown:
-        pictures = unpack(shown["samples"], (3, 16, 16))
-        columns = len(pictures) // len(shown["models"])
-        save_images(pictures, OPEN_FIGURE, columns=columns, colours=96)
-    return (
-        f"""
-
-![Open captions](figures/{OPEN_FIGURE}.png)
-
-Four pictures each of "food", "an animal", "a flag" and "a fox", from the same noise in every row
-and students at equal time. From the top: {", ".join(shown["models"])}."""
-        if shown
-        else ""
-    )
+    models = stored.get("shown-open", {}).get("models", [])
+    figure = picture(stored, "shown-open", "Open captions", OPEN_FIGURE, 16, len(models))
+    names = ", ".join(models)
+    return f"{figure}\n\n{OPEN_SHOWN} {names}." if figure else ""
 
 
 def scene_pictures(stored: Found) -> str:
     """Scenes, and what was drawn for their captions."""
-    shown = stored.get("shown-scenes-cpu", {})
-    if "samples" in shown:
-        pictures = unpack(shown["samples"], (3, 32, 32))
-        save_images(pictures, SCENES_FIGURE, columns=len(pictures) // 2, colours=96)
-    return (
-        f"""
-
-![Scenes](figures/{SCENES_FIGURE}.png)
-
-Scenes of one to three animals that training did not show, and beneath them what the first seed's
-model of one CPU core draws for their captions in 50 guided steps."""
-        if shown
-        else ""
-    )
+    figure = picture(stored, "shown-scenes-cpu", "Scenes", SCENES_FIGURE, 32, 2)
+    return f"{figure}\n\n{SCENES_SHOWN}" if figure else ""
 
 
 def savings(costs: Found) -> str:
@@ -197,15 +193,10 @@ def openness(stored: Found) -> str:
         for name, runs in kinds.items()
         if runs
     ]
-    return (
-        f"""{OPENED}
-
-{table(["", "updates", *columns().values()], rows)}
-
-{few_steps(stored)}{open_pictures(stored)}"""
-        if rows
-        else ""
-    )
+    if not rows:
+        return ""
+    measured = table(["", "updates", *columns().values()], rows)
+    return together(OPENED, measured, few_steps(stored), open_pictures(stored))
 
 
 def columns() -> dict[str, str]:
@@ -225,10 +216,6 @@ def scenes(stored: Found) -> str:
                 if runs:
                     where = f"{runs[0]['device']}, {runs[0]['seconds']:.0f} s, {steps} steps"
                     rows.append([where, num, *cells(parts, CHECKS)])
-    return (
-        f"""{SCENES}
-
-{table(["", "glyphs", *CHECKS], rows)}{scene_pictures(stored)}"""
-        if rows
-        else ""
-    )
+    if not rows:
+        return ""
+    return together(SCENES, table(["", "glyphs", *CHECKS], rows), scene_pictures(stored))

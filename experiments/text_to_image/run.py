@@ -20,7 +20,7 @@ from experiments.text_to_image import shown
 from experiments.text_to_image.judging import Draw, Gallery, drawing, names, openness
 from experiments.text_to_image.scene_judging import scenes
 from experiments.text_to_image.students import GUIDANCE, STUDENTS, Study
-from experiments.text_to_image.switches import NETWORK, PLAIN, SIZE, SWITCHES, costs
+from experiments.text_to_image.switches import NETWORK, PLAIN, SIZE, SWITCHES, costs, stem
 from experiments.training import Run, judged, write_words
 from latent_ebm.data import Captions, Emoji, Scenes
 from latent_ebm.text import WordTokenizer
@@ -97,9 +97,9 @@ def open_student(kind: str, seed: int, **budget: float) -> Run:
 
 def switched(name: str, seed: int) -> Run:
     """A plain network with a change, for the table of changes."""
-    shared, stem = small(seed, **SWITCHES[name]), name.replace(" ", "_")
-    first = Run(f"first-{stem}-{seed}", BASE, (*shared, *REGRESSION), updates=400)
-    return Run(f"switch-{stem}-{seed}", BASE, shared, updates=800, start=first)
+    shared = small(seed, **SWITCHES[name])
+    first = Run(f"first-{stem(name)}-{seed}", BASE, (*shared, *REGRESSION), updates=400)
+    return Run(f"switch-{stem(name)}-{seed}", BASE, shared, updates=800, start=first)
 
 
 def tuned(weights: str, seed: int) -> Run:

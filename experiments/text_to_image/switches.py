@@ -53,6 +53,11 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 
 
+def stem(name: str) -> str:
+    """The name of a change in names of results."""
+    return name.replace(" ", "_")
+
+
 def network(**changes: Any) -> MobileUNet:
     """The plain network at the size of the table, with ``changes``."""
     return MobileUNet((3, 16, 16), 128, **SIZE, **{**PLAIN, **changes}).eval()

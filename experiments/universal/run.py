@@ -28,7 +28,7 @@ from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
 from experiments.adbench.run import Fit, latent_ebm, nearest, sklearn_novelty
-from experiments.common import HERE, cached, prepare, settings
+from experiments.common import HERE, cached, file_name, prepare, settings
 from latent_ebm.data import MNIST, Images, TensorSet
 from latent_ebm.data.base import collate
 from latent_ebm.detection import FrozenFeatures
@@ -148,7 +148,7 @@ def config(features: str, seed: int) -> dict[str, Any]:
 
 def result_name(domain: str, task: int, features: str, seed: int) -> str:
     """The name under which a result is stored."""
-    return f"{domain}-{task}-{features}-{seed}".replace(" ", "_").replace(",", "")
+    return file_name(f"{domain}-{task}-{features}-{seed}")
 
 
 def main() -> None:

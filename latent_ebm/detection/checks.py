@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
-from torch import nn
+from torch import Tensor, nn
 
 from samplers.checks import check_counts, is_real, is_whole
 
@@ -23,6 +23,14 @@ def validated(estimator: BaseEstimator, X: ArrayLike, **rules: Any) -> NDArray[n
     """X as scikit-learn checks it for ``estimator``, with the ``rules`` of ``validate_data``."""
     data: Any = X  # for which scikit-learn's function declares no type
     return np.asarray(validate_data(estimator, data, **{"dtype": np.float64, **rules}))
+
+
+def check_finite_rows(name: str, x: Tensor) -> Tensor:
+    """``x`` (n, d). Raises ``ValueError`` that counts rows with entries that are not finite."""
+    bad = int((~x.isfinite().all(1)).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite: {bad} of {len(x)} rows have others")
+    return x
 
 
 def check_parameters(detector: BaseEstimator) -> None:

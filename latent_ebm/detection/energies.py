@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 
-from latent_ebm.detection.checks import validated
-from latent_ebm.detection.features import PRECISIONS, evaluation, like
+from latent_ebm.denoisers.generation import like
+from latent_ebm.detection.checks import check_finite_rows, validated
+from latent_ebm.detection.features import PRECISIONS, evaluation
 from latent_ebm.model import EnergyTerms, LatentModel
 from latent_ebm.posteriors import Posterior
 from samplers.checks import check_counts, check_kind
@@ -77,12 +78,7 @@ class ModelEnergies(TransformerMixin, BaseEstimator):
                 for part in x.split(self.batch_size)
             ]
         energies = torch.cat([torch.stack(part, 1) for part in terms]).double().cpu()
-        finite = energies.isfinite().all(1)
-        if not bool(finite.all()):
-            raise ValueError(
-                f"energies must be finite: {int((~finite).sum())} of {len(rows)} rows have others"
-            )
-        return energies.numpy()
+        return check_finite_rows("energies", energies).numpy()
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -23,7 +23,8 @@ from sklearn.utils import Tags
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from latent_ebm.detection.checks import validated
+from latent_ebm.denoisers.generation import like
+from latent_ebm.detection.checks import check_finite_rows, validated
 from latent_ebm.writing import atomic_path
 from samplers.checks import check_counts
 
@@ -117,12 +118,7 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             parts = [
                 self._batch(X[i : i + self.batch_size]) for i in range(0, len(X), self.batch_size)
             ]
-        features = torch.cat(parts)
-        finite = features.isfinite().all(1)
-        if not bool(finite.all()):
-            raise ValueError(
-                f"features must be finite: {int((~finite).sum())} of {len(X)} rows have others"
-            )
+        features = check_finite_rows("features", torch.cat(parts))
         return (normalize(features, dim=1) if self.normalize else features).numpy()
 
     def _batch(self, rows: np.ndarray) -> Tensor:
@@ -186,9 +182,3 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
-
-
-def like(network: nn.Module) -> Tensor:
-    """A tensor of the device and precision of ``network``."""
-    tensors = chain(network.parameters(), network.buffers())
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
