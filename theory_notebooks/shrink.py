@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.pictures import small_png
 
-HERE, COLOURS = Path(__file__).parent, 96
+HERE, COLOURS = Path(__file__).parent, 64
 
 
 def shrunk(png: bytes) -> bytes:
