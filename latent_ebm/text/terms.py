@@ -44,7 +44,7 @@ class TermSearch:
         if not (terms or patterns):
             raise ValueError("terms or patterns must hold an entry, got none")
         self.rules = [
-            (f"term {term!r}", re.compile(term_pattern(term)), any(map(str.isalpha, term)))
+            (f"term {term!r}", re.compile(term_pattern(term)), has_letter(fold(term).text))
             for term in terms
         ]
         self.rules += [(f"pattern {p!r}", compiled(p), False) for p in patterns]
@@ -54,9 +54,13 @@ class TermSearch:
         folded = fold(text)
         for name, rule, needs_letter in self.rules:
             for found in rule.finditer(folded.text):  # "45" is not "as"
-                if found[0] and (not needs_letter or any(map(str.isalpha, found[0]))):
+                if found[0] and (not needs_letter or has_letter(found[0])):
                     return Match(name, folded.span(*found.span()))
         return None
+
+
+def has_letter(text: str) -> bool:
+    return any(map(str.isalpha, text))
 
 
 def disguised(word: str) -> str:

@@ -10,15 +10,12 @@ differ by an accent alone become the same, and a Russian word may look like a La
 mistakes, synonyms and other languages are not found.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from latent_ebm.data.curation.base import Filter, Row, drop_where
-from latent_ebm.text import fold
-from latent_ebm.text.terms import term_pattern
-from latent_ebm.text.tokenizer import check_list
+from latent_ebm.text.terms import TermSearch
 
 
 @dataclass(frozen=True)
@@ -32,44 +29,21 @@ class Terms(Filter):
             letters without accents.
 
     Raises:
-        ValueError: If a term has no letter or digit, or a pattern is not valid.
+        ValueError: If there is neither, a term has no letter or digit, or a pattern is not valid
+            or matches the empty text.
     """
 
     terms: Sequence[str] = ()
     patterns: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        check_list("Terms: terms", self.terms)
-        check_list("Terms: patterns", self.patterns)
-        if not (self.terms or self.patterns):
-            raise ValueError("Terms: terms or patterns must hold an entry, got none")
-        for term in self.terms:
-            if not isinstance(term, str) or not any(map(str.isalnum, term)):
-                raise ValueError(f"Terms: terms must hold letters or digits, got {term!r}")
-        _ = self.rules
+        _ = self.search
 
     @cached_property
-    def rules(self) -> list[tuple[str, re.Pattern[str], bool]]:
-        """What each term and pattern is called, the compiled expression, and whether a match must
-        hold a letter: "45" is not "as".
-        """
-        terms = [(t, any(map(str.isalpha, fold(t).text))) for t in self.terms]
-        named = [(f"term {t!r}", term_pattern(t), letter) for t, letter in terms]
-        named += [(f"pattern {p!r}", p, False) for p in self.patterns]
-        try:
-            return [(name, re.compile(pattern), letter) for name, pattern, letter in named]
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                f"Terms: patterns must be regular expressions, got one with: {error}"
-            ) from error
+    def search(self) -> TermSearch:
+        """What finds the terms and patterns."""
+        return TermSearch(self.terms, self.patterns)
 
     def __call__(self, rows: Sequence[Row]) -> list[Row | str]:
-        return drop_where(rows, [self.reason(fold(row.caption).text) for row in rows])
-
-    def reason(self, text: str) -> str:
-        """The first term or pattern that is found in folded ``text``, or nothing."""
-        for name, rule, letter in self.rules:
-            found = (match[0] for match in rule.finditer(text))
-            if any(not letter or any(map(str.isalpha, match)) for match in found):
-                return name
-        return ""
+        found = [self.search(row.caption) for row in rows]
+        return drop_where(rows, ["" if match is None else match.name for match in found])
