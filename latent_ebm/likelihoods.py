@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from latent_ebm.artefacts import Artefact
 from latent_ebm.conditions import Condition
-from latent_ebm.networks.conditional import Conditional, of_chains
+from latent_ebm.networks.conditional import Conditional, of_chains, rows_of
 from samplers.checks import check_numbers
 from samplers.run_checks import is_readable
 
@@ -31,6 +31,11 @@ class Likelihood(Artefact, ABC):
     def is_conditional(self) -> bool:
         """Whether the decoder takes a condition, see ``given``."""
         return False
+
+    @property
+    def condition_rows(self) -> int:
+        """The number of rows of the condition that was given, 1 without one."""
+        return 1
 
     def given(self, condition: Condition) -> "Likelihood":
         """``p(x|z, c)``, where chain i belongs to row ``i % rows`` of the condition. An
@@ -172,6 +177,10 @@ class Masked(Likelihood):
     def is_conditional(self) -> bool:
         return self.likelihood.is_conditional
 
+    @property
+    def condition_rows(self) -> int:
+        return self.likelihood.condition_rows
+
     def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
         from pyro.distributions import MaskedDistribution
 
@@ -193,6 +202,10 @@ class GivenLikelihood(Likelihood):
             if isinstance(part, Conditional):
                 part.check(condition)
         self.likelihood, self.condition = likelihood, condition
+
+    @property
+    def condition_rows(self) -> int:
+        return rows_of(self.condition)
 
     def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
         return self.likelihood(z, **of_chains(self.condition, len(z)), **condition)

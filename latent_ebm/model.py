@@ -44,6 +44,8 @@ class LogPosterior(Given, Sum):
     def __init__(self, model: "LatentModel", x: Tensor) -> None:
         super().__init__(model, x)
         model.likelihood.check(x)
+        for part in (model.prior, model.likelihood):
+            check_condition_rows(x, part.condition_rows)
         self.model, self.x = model, x
 
     def terms(self) -> Terms:
@@ -61,6 +63,16 @@ class LogPosterior(Given, Sum):
         """The data (chains, \\*event) of the chains at ``z`` (chains, dim)."""
         copies = max(1, len(z) // max(1, len(self.x)))
         return self.x.repeat(copies, *[1] * (self.x.ndim - 1)) if copies > 1 else self.x
+
+
+def check_condition_rows(x: Tensor, rows: int) -> None:
+    """Raise ``ValueError`` unless each of the ``rows`` of a condition belongs to rows of ``x``
+    (batch, \\*event) of its own, or all of them to a single one.
+    """
+    if len(x) != 1 and len(x) % rows:
+        raise ValueError(
+            f"x must have one row or a multiple of the condition's {rows} rows, got {len(x)}"
+        )
 
 
 class LatentModel(Artefact):
@@ -112,7 +124,8 @@ class LatentModel(Artefact):
         row of x.
 
         With a multiple of ``len(x)`` chains, chain ``c`` belongs to row ``c % len(x)``. Raises
-        ``ValueError`` for ``x`` outside the likelihood's support.
+        ``ValueError`` for ``x`` outside the likelihood's support, or whose rows are not those of
+        a condition that was given.
         """
         return LogPosterior(self, x)
 

@@ -51,6 +51,11 @@ class Prior(Artefact, Density, ABC):
         """Whether this prior depends on a condition, see ``given``."""
         return False
 
+    @property
+    def condition_rows(self) -> int:
+        """The number of rows of the condition that was given, 1 without one."""
+        return 1
+
     def given(self, condition: Condition) -> "Prior":
         """``p(z|c)``, chain ``c`` of the condition's row ``c % rows``; this prior itself if it is
         not conditional. Its constant ``log_z`` depends on the condition.
@@ -124,6 +129,10 @@ class EnergyPrior(Prior, Sum):
     @property
     def is_conditional(self) -> bool:
         return isinstance(self.network, Conditional)
+
+    @property
+    def condition_rows(self) -> int:
+        return self.network.rows if isinstance(self.network, Told) else 1
 
     def given(self, condition: Condition) -> "Prior":
         if not self.is_conditional:

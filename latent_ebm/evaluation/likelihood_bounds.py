@@ -26,6 +26,7 @@ from latent_ebm.model import LatentModel
 from samplers import (
     HMC,
     MALA,
+    Density,
     LogDensity,
     Sampler,
     annealed_importance,
@@ -41,7 +42,7 @@ WIDENING = 1.15  # of q against the posterior, so that no part of it is missed
 FLOOR = 1e-6  # of standard deviations, in units of the prior
 
 
-class Scaled:
+class Scaled(Density):
     """The log-density ``v -> log_density(scale * v)`` of ``v`` (rows, dim), with a ``scale``
     (rows, dim) each.
 
@@ -61,8 +62,8 @@ class Scaled:
 
 
 class DatumChains:
-    """``num_chains`` chains for every one of ``num_data`` data, adapted to it: row ``i *
-    num_chains + c`` is datum i's.
+    """``num_chains`` chains for every one of ``num_data`` data, adapted to it. Row ``r`` belongs
+    to datum ``r % num_data``, as for all posteriors.
 
     ``z`` (rows, dim) are positions, ``std`` (num_data, dim) the widths in which steps are
     measured, and ``factor`` (num_data, 1), at most 1, multiplies them. ``sampler`` must leave its
@@ -80,7 +81,7 @@ class DatumChains:
 
     def rows(self, per_datum: Tensor) -> Tensor:
         """Repeat (num_data, dim) for every chain: (rows, dim)."""
-        return per_datum.repeat_interleave(len(self.z) // self.num_data, 0)
+        return per_datum.repeat(len(self.z) // self.num_data, 1)
 
     def move(
         self, target: LogDensity, *, gain: float = 0.0, generator: torch.Generator | None = None
@@ -93,10 +94,8 @@ class DatumChains:
             Scaled(target, scale), self.z / scale, generator=generator
         ):
             self.z = state.position * scale
-            accept += (
-                info.accept_prob.view(self.num_data, -1).mean(1, keepdim=True)
-                / self.sampler.num_steps
-            )
+            mean = info.accept_prob.view(-1, self.num_data).mean(0)
+            accept += mean[:, None] / self.sampler.num_steps
         self.factor = (self.factor * (gain * (accept - ACCEPTANCE)).exp()).clamp(max=1.0)
         return self.z
 
@@ -104,11 +103,9 @@ class DatumChains:
         """Set ``std`` from several ``draws`` (rows, dim) of all chains and return their mean
         (num_data, dim).
         """
-        pooled = torch.stack([z.view(self.num_data, -1, z.shape[1]) for z in draws], 1).flatten(
-            1, 2
-        )
-        self.std = pooled.std(1).clamp(min=FLOOR)
-        return pooled.mean(1)
+        pooled = torch.cat([z.view(-1, self.num_data, z.shape[1]) for z in draws])
+        self.std = pooled.std(0).clamp(min=FLOOR)
+        return pooled.mean(0)
 
 
 def fit_posterior(
@@ -127,7 +124,7 @@ def fit_posterior(
     stay there, in which the widths are fitted to the draws, twice; the last ones move without
     adapting.
     """
-    target = model.log_posterior(x.repeat_interleave(num_chains, 0))
+    target = model.log_posterior(x.repeat(num_chains, *[1] * (x.ndim - 1)))
     base = model.prior.base
     chains = DatumChains(base.sample(len(x) * num_chains, generator=generator), len(x), sampler)
     for k in range(num_rounds):
@@ -174,15 +171,16 @@ def nll_bracket(
     )
     mean, std, scale = chains.rows(mean), WIDENING * chains.rows(chains.std), chains.scale
     q = Scaled(per_row(Normal(mean, std, validate_args=False)).log_prob, scale)
-    joint = Scaled(model.log_posterior(chains.rows(x)), scale)
+    data = x.repeat(num_chains, *[1] * (x.ndim - 1))
+    joint = Scaled(model.log_posterior(data), scale)
     start = (mean + std * normal_like(std, generator)) / scale
     _, forth = annealed_importance(q, joint, start, sampler, num_rungs, generator=generator)
     _, back = annealed_importance(
         joint, q, chains.z / scale, sampler, num_rungs, generator=generator
     )
     integral_lower, integral_upper = (
-        log_mean_exp(forth.view(len(x), -1)),
-        -log_mean_exp(back.view(len(x), -1)),
+        log_mean_exp(forth.view(-1, len(x)), 0),
+        -log_mean_exp(back.view(-1, len(x)), 0),
     )
     return log_z[0] - integral_upper, log_z[1] - integral_lower
 

@@ -31,7 +31,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as FittedMixture
 from torch import Tensor
 
-from latent_ebm.priors import GaussianPrior, Prior, RatioPrior, check_latent
+from latent_ebm.priors import Prior, RatioPrior, check_latent
 from samplers import (
     HMC,
     MALA,
@@ -52,7 +52,7 @@ NUM_GROUPS = 10  # independent groups of chains, whose spread gives the interval
 COMPONENTS = 6  # of the fitted mixture, at most; the BIC decides
 WIDER, WIDENING = 2.0, 1.15  # of the base that explores; of the fitted mixture
 SETTLING = 5  # runs of the sampler that spread copies of one draw
-LEAST_CHAINS = 20.0  # effective number of chains below which weights say little
+LEAST_CHAINS = 20.0  # effective number of chains, or of draws, below which they say little
 DOUBT = 0.5  # nats by which two estimates may differ
 BEYOND = 0.1  # share of chains back that may lie beyond all chains forth
 
@@ -88,13 +88,14 @@ def prior_log_z(
     confidence: float = 0.95,
     generator: torch.Generator | None = None,
 ) -> LogZ:
-    """log Z of ``prior``, 0 for a Gaussian.
+    """log Z of ``prior``, 0 if it is normalised, as a Gaussian is.
 
     Args:
-        prior: An energy prior or a ratio prior with a normalised base.
+        prior: An energy prior or a ratio prior with a normalised base. A conditional one must be
+            given a single row of its condition, because log Z depends on the condition.
         sampler: Moves chains at every rung; must leave its target invariant (MALA, HMC).
         draws: Posterior draws (n, dim) of data, which show where the prior should have mass; the
-            first ``num`` are used. Without them the result is never reliable.
+            first ``num`` are used. With fewer than 20 different ones the result is never reliable.
         num: Chains of each kind, at least 40.
         num_rungs: Annealing steps. Chains from the base of a ratio prior go from stage to stage.
         confidence: Of the interval, in (0, 1).
@@ -105,11 +106,9 @@ def prior_log_z(
         FloatingPointError: If a chain diverges.
     """
     check_kind("prior_log_z", Prior, prior=prior)
-    if isinstance(prior, GaussianPrior) or (
-        isinstance(prior, RatioPrior) and len(prior.stages) == 0
-    ):
-        return LogZ(0.0, 0.0, 0.0, 0.0)
     check_arguments(prior, sampler, draws, num, num_rungs, confidence)
+    if prior.base is prior or (isinstance(prior, RatioPrior) and not len(prior.stages)):
+        return LogZ(0.0, 0.0, 0.0, 0.0)
     draws = None if draws is None else draws[:num]
     kernel = partial(sampler.sample, generator=generator)
     anneal = partial(
@@ -131,7 +130,10 @@ def prior_log_z(
     known = None if draws is None else anneal(prior, blend, draws)[1]
     estimate, lower, upper = interval(forth, back, confidence)
     from_base = log_mean_exp(base_weight).item()
-    doubts = reasons(prior, estimate, from_base, forth, back, known)
+    doubts = [
+        *reasons(prior, estimate, from_base, forth, back),
+        *reasons_of_draws(draws, forth, known),
+    ]
     return LogZ(estimate, lower, upper, from_base, tuple(doubts))
 
 
@@ -228,11 +230,8 @@ def reasons(
     from_base: float,
     forth: Tensor,
     back: Tensor,
-    known: Tensor | None,
 ) -> Iterator[str]:
-    """Sentences that say why an interval may miss the truth. ``known`` are log-weights of chains
-    back from posterior draws.
-    """
+    """Sentences that say why an interval may miss the truth: its parts disagree."""
     for name, log_weight in (("to", forth), ("back from", back)):
         chains = len(log_weight) * effective_sample_size(log_weight).item()
         if chains < LEAST_CHAINS:
@@ -240,11 +239,25 @@ def reasons(
     if estimate - from_base > DOUBT:
         share = math.exp(from_base - estimate)
         yield f"chains from the base find {share:.1%} of the mass that chains from draws find"
+    if from_base - estimate > DOUBT:
+        yield f"chains from the base find {from_base:.2f}, more than chains from draws find"
     if isinstance(prior, RatioPrior) and abs(prior.log_z.item() - estimate) > DOUBT:
         yield f"the stages of the prior telescope to {prior.log_z.item():.2f}"
-    if known is None:
+
+
+def reasons_of_draws(draws: Tensor | None, forth: Tensor, known: Tensor | None) -> Iterator[str]:
+    """Sentences that say what posterior ``draws`` (n, dim) speak against, or cannot vouch for.
+    ``known`` are the log-weights (n,) of chains back from them.
+    """
+    if draws is None or known is None:
         yield "no posterior draws were given: a mode that no chain reaches is not seen"
-    elif (beyond := (-known > forth.max()).double().mean().item()) > BEYOND:
+        return
+    if (different := len(draws.unique(dim=0))) < LEAST_CHAINS:
+        yield (
+            f"fewer than {LEAST_CHAINS:.0f} different posterior draws were given, {different}, "
+            "which may miss a mode"
+        )
+    if (beyond := (-known > forth.max()).double().mean().item()) > BEYOND:
         yield f"{beyond:.0%} of the posterior draws lie where no chain to the prior came"
 
 
@@ -266,6 +279,11 @@ def check_arguments(
     check_numbers("prior_log_z", "in (0, 1)", confidence=confidence)
     if prior.is_conditional:
         raise ValueError("prior must be told one condition by given(condition), got none")
+    if prior.condition_rows > 1:
+        raise ValueError(
+            "prior must be given one row of its condition, because each row has a log Z of its "
+            f"own, got {prior.condition_rows} rows: use given(condition.rows(slice(i, i + 1)))"
+        )
     if prior.base.base is not prior.base:
         raise ValueError(
             f"prior must have a normalised base, got a {type(prior.base).__name__} as its base"
@@ -275,12 +293,15 @@ def check_arguments(
 
 
 def check_draws(draws: Tensor, z: Tensor) -> None:
-    """Raise ``ValueError`` unless ``draws`` are finite latents on the device of ``z`` (0, dim)."""
+    """Raise ``ValueError`` unless ``draws`` are finite latents, of the dtype and on the device of
+    ``z`` (0, dim).
+    """
     check_kind("prior_log_z", Tensor, draws=draws)
     check_latent(draws, z.shape[1], "draws")
-    if not draws.is_floating_point() or draws.device != z.device:
+    if draws.dtype != z.dtype or draws.device != z.device:
         raise ValueError(
-            f"draws must be floating numbers on {z.device}, got {draws.dtype} on {draws.device}"
+            f"draws must be {z.dtype} on {z.device}, as those of the prior, got {draws.dtype} on "
+            f"{draws.device}"
         )
     if len(draws) == 0 or not bool(draws.isfinite().all()):
         raise ValueError(

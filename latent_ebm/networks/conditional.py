@@ -114,8 +114,18 @@ class Told(nn.Module):
             network.check(condition)
         self.network, self.condition = network, condition
 
+    @property
+    def rows(self) -> int:
+        """The number of rows of the condition."""
+        return rows_of(self.condition)
+
     def forward(self, z: Tensor) -> Tensor:
         return self.network(z, **of_chains(self.condition, len(z)))
+
+
+def rows_of(condition: Condition) -> int:
+    """The number of rows of a ``condition`` that is not empty."""
+    return len(next(iter(condition.values())))
 
 
 def of_chains(condition: Condition, num: int) -> Condition:
@@ -123,7 +133,7 @@ def of_chains(condition: Condition, num: int) -> Condition:
 
     Raises ``ValueError`` unless ``num`` is a multiple of the rows.
     """
-    rows = len(next(iter(condition.values())))
+    rows = rows_of(condition)
     if num == rows:
         return condition
     copies, rest = divmod(num, max(rows, 1))

@@ -25,13 +25,13 @@ from latent_ebm import (
 )
 from latent_ebm.conditions import ClassLabels, Condition, label_condition
 from latent_ebm.data.base import TensorSet, collate
-from latent_ebm.evaluation import prior_log_z
+from latent_ebm.evaluation import nll_bracket, prior_log_z
 from latent_ebm.learning import MultiStageRatio, RatioStages, ShortRunMLE, Variational
 from latent_ebm.learning.latent import LatentRule
 from latent_ebm.networks import ClassEnergy, Conditional, EnergyMLP, WithClass
 from latent_ebm.networks.conditional import Told
 from latent_ebm.posteriors import Posterior
-from samplers import MALA, Langevin, PersistentChains
+from samplers import HMC, MALA, Langevin, PersistentChains
 from tests.latent_ebm.linear_gaussian import largest_z_score
 from tests.latent_ebm.test_learning import trainer
 
@@ -154,6 +154,29 @@ def test_bounds_of_the_constant_are_those_of_the_condition() -> None:
         exact = MEANS[label].square().sum().item() / 2
         assert found.lower - 0.05 < exact < found.upper + 0.05
         assert found.upper - found.lower < 0.3
+
+
+def test_bounds_of_rows_are_those_of_their_own_condition() -> None:
+    x, label = data(4)
+    model = make_model().requires_grad_(False).given(label_condition(label))
+    noise = SCALE**2 * torch.eye(3).double()
+    marginal = MultivariateNormal(
+        MEANS[label] @ WEIGHT.mT + SHIFTS[label], WEIGHT @ WEIGHT.mT + noise
+    )
+    exact = -marginal.log_prob(x) - MEANS[label].square().sum(1) / 2
+    for bound in nll_bracket(model, x, HMC(0.3, 5, 1), num_rounds=10, num_rungs=10):
+        torch.testing.assert_close(bound, exact, rtol=0, atol=0.2)
+
+
+def test_rows_that_are_not_those_of_the_condition_are_refused() -> None:
+    (x, label), model = data(4), make_model()
+    told = model.given(label_condition(label))
+    with pytest.raises(ValueError, match="a multiple of the condition's 4 rows, got 3"):
+        told.log_posterior(x[:3])
+    masked = LatentModel(model.prior, Masked(told.likelihood, torch.tensor([True, False, True])))
+    with pytest.raises(ValueError, match="a multiple of the condition's 4 rows, got 2"):
+        masked.log_posterior(x[:2])
+    assert told.log_posterior(x[:1]).rows(torch.zeros(4, 2)).shape == (4, 3)
 
 
 def test_maximum_likelihood_has_the_gradient_of_the_conditional_likelihood() -> None:

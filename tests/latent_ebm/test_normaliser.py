@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm import EnergyPrior, GaussianPrior, RatioPrior
+from latent_ebm.conditions import label_condition
 from latent_ebm.evaluation import LogZ, prior_log_z
+from latent_ebm.evaluation.normaliser import reasons
+from latent_ebm.kernels import KernelPrior
 from latent_ebm.networks import ClassEnergy
 from latent_ebm.priors import Prior
 from samplers import (
     HMC,
     MALA,
+    Density,
     Gaussian,
     GaussianMixture,
     Langevin,
@@ -53,6 +57,12 @@ class Bump(nn.Module):
         return torch.cat(z)[torch.randperm(2 * half, generator=seeded(3))]
 
 
+def told(labels: list[int]) -> Prior:
+    """A conditional prior, given a condition with a row for each of ``labels``."""
+    prior = EnergyPrior(ClassEnergy(2, 3), GaussianPrior(2), SAMPLER)
+    return prior.given(label_condition(torch.tensor(labels)))
+
+
 def bumped(dim: int, mass: float) -> tuple[EnergyPrior, Tensor]:
     network = Bump(dim, mass)
     return EnergyPrior(network, network.base, MALA(0.05, 20)), network.draws(200)
@@ -89,6 +99,21 @@ def test_without_draws_nothing_is_reliable() -> None:
     assert found.upper < math.log1p(20)  # as wrong as can be
     assert not found.is_reliable
     assert "a mode that no chain reaches is not seen" in found.reasons[-1]
+
+
+@pytest.mark.parametrize("pick", [slice(0, 1), [3] * 30])
+def test_few_different_draws_are_no_proof(pick: slice | list[int]) -> None:
+    prior, draws = bumped(2, 3.0)
+    found = prior_log_z(prior, SAMPLER, draws[pick], num=40, num_rungs=5, generator=seeded())
+    assert "fewer than 20 different posterior draws were given, 1," in " ".join(found.reasons)
+
+
+def test_chains_from_the_base_that_find_more_are_named() -> None:
+    """What the chains from draws would then have missed."""
+    weights = torch.linspace(0, 0.1, 100)
+    found = list(reasons(energy_prior(), 1.0, 1.6, weights, -weights))
+    assert found == ["chains from the base find 1.60, more than chains from draws find"]
+    assert not list(reasons(energy_prior(), 1.0, 1.4, weights, -weights))
 
 
 def test_draws_that_chains_do_not_come_to_are_named() -> None:
@@ -134,7 +159,7 @@ def test_a_wrong_telescoped_value_is_named() -> None:
 class Ratio(nn.Module):
     """The energy that makes ``target`` of ``base``."""
 
-    def __init__(self, target: Gaussian, base: GaussianPrior) -> None:
+    def __init__(self, target: Density, base: GaussianPrior) -> None:
         super().__init__()
         self.target, self.base = target, base
 
@@ -170,6 +195,7 @@ def test_a_normalised_prior_has_log_z_zero() -> None:
     exact = LogZ(0.0, 0.0, 0.0, 0.0)
     assert prior_log_z(GaussianPrior(2), SAMPLER) == exact
     assert prior_log_z(RatioPrior(GaussianPrior(2), [], SAMPLER), SAMPLER) == exact
+    assert prior_log_z(KernelPrior(torch.zeros(3, 2), 0.5), SAMPLER) == exact
     assert exact.is_reliable
 
 
@@ -187,12 +213,27 @@ def test_a_normalised_prior_has_log_z_zero() -> None:
             {"prior": EnergyPrior(ClassEnergy(2, 3), GaussianPrior(2), SAMPLER)},
             "prior must be told one condition",
         ),
+        ({"prior": told([0, 2])}, "prior must be given one row of its condition, .* got 2 rows"),
+        ({"prior": RatioPrior(energy_prior(), [], SAMPLER)}, "a normalised base"),
         ({"draws": np.zeros((3, 2))}, "draws must be a Tensor, got array"),
-        ({"draws": torch.zeros(3, 2).long()}, "draws must be floating numbers on cpu, got"),
-        ({"draws": torch.zeros(3, 2, device="meta")}, "draws must be .* on cpu, got .* on meta"),
+        (
+            {"draws": torch.zeros(3, 2).long()},
+            "draws must be torch.float64 .* got torch.int64",
+        ),
+        (
+            {"draws": torch.zeros(3, 2, device="meta")},
+            "draws must be .* on cpu, .* on meta",
+        ),
+        ({"draws": torch.zeros(3, 2).float()}, "draws must be torch.float64 .* got torch.float32"),
         ({"draws": torch.zeros(3)}, r"draws must have shape \(batch, 2\), got \(3,\)"),
-        ({"draws": torch.full((3, 2), math.nan)}, "draws must be finite and at least one row"),
-        ({"draws": torch.zeros(0, 2)}, "draws must be finite and at least one row, got 0 rows"),
+        (
+            {"draws": torch.full((3, 2), math.nan).double()},
+            "draws must be finite and at least one row",
+        ),
+        (
+            {"draws": torch.zeros(0, 2).double()},
+            "draws must be finite and at least one row, got 0 rows",
+        ),
     ],
 )
 def test_refusals(argument: dict, message: str) -> None:
