@@ -3,7 +3,6 @@ what they should, and a run with a tiny budget.
 """
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from scipy.stats import ttest_1samp
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from experiments import claims, common, training
+from experiments import claims, common
 from experiments.imagen import (
     balance,
     canaries,
@@ -27,28 +26,18 @@ from experiments.imagen import (
     watermark,
 )
 from experiments.text_to_image.judging import Gallery
-from latent_ebm.data import Emoji
 from latent_ebm.data.caption_table import read_table
 from latent_ebm.data.curation import Decision
-from latent_ebm.data.glyphs import Glyphs
 from latent_ebm.data.shapes import draw_shapes
 from latent_ebm.responsibility import detect_watermark, embed_watermark
+from tests.imagen_stage import people, shapes, stage
 
 CPU = torch.device("cpu")
 
 
-@cache
-def shapes(side: int) -> Emoji:
-    return Emoji("shapes", side=side, num_val=8)
-
-
 @pytest.fixture(autouse=True)
 def on_shapes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(corpora, "emoji", shapes)
-    monkeypatch.setattr(common, "OUTPUTS", tmp_path / "outputs")
-    monkeypatch.setattr(training, "OUTPUTS", tmp_path / "outputs")
-    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    stage(monkeypatch, tmp_path)
 
 
 def test_a_claim_is_decided_by_the_interval_of_student() -> None:
@@ -113,35 +102,6 @@ def test_captions_are_wrong_at_the_rate_that_is_said() -> None:
     mixed = [text for _, text, _ in corpora.captioned("mixed", 0)]
     assert mixed[:num] == [text for _, text, _ in corpora.captioned("noisy", 0)]
     assert mixed[num:] == [text for _, text, _ in corpora.captioned("synthetic", 0)]
-
-
-def people() -> Gallery:
-    """Random pictures of three bases in all cells."""
-    cells = [
-        (base, gender, tone)
-        for base in ("judge", "pilot", "cook")
-        for gender in balance.GENDERS
-        for tone in balance.TONES
-    ]
-    base, gender, tone = zip(*cells, strict=True)
-    names = [" ".join(filter(None, cell)) for cell in cells]
-    generator, blank = torch.Generator().manual_seed(0), [""] * len(cells)
-    glyphs = Glyphs(
-        torch.rand(len(cells), 4, 8, 8, generator=generator),
-        names,
-        [("work",)] * len(cells),
-        blank,
-        blank,
-        tone,
-        gender,
-        base,
-        names,
-        blank,
-    )
-    gallery = Gallery.__new__(Gallery)
-    gallery.glyphs, gallery.x = glyphs, glyphs.on(torch.ones(3))
-    gallery.art = glyphs.art
-    return gallery
 
 
 def test_one_category_is_seen_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
