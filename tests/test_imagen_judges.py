@@ -236,6 +236,8 @@ def test_metrics_are_compared_on_pictures_of_the_models(
         assert found[what]["questions"][0] == 1
         assert found[what]["contrast"][0] == 0
         assert (found[what]["num"], found[what]["agreed"]) == (num, None)
+    told = found["models"]["contrast"]
+    assert told["none"] > told["half"] > told["all"] == pytest.approx(0, abs=1e-6)
     assert set(found["distances"]) == {"Frechet, contrast", "Frechet, colours", "CMMD"}
     first = found["distances"]["Frechet, colours"]
     real = gallery.x.mean((2, 3))
@@ -275,3 +277,14 @@ def test_models_are_judged_by_guided_pictures(monkeypatch: pytest.MonkeyPatch) -
     kept: Any = None
     run.judge_run(kept, lambda draw: draw(["a"], torch.Generator()))
     assert told == HOW == {"num_steps": run.STEPS, "guidance": run.GUIDANCE}
+
+
+def test_questions_are_those_of_the_name_that_is_asked_for() -> None:
+    """A name without a tone asks for none, so that a picture with one is right; the other way
+    around a third of the answers is wrong.
+    """
+    shown = people()
+    light, plain = (shown.glyphs.tone.index(tone) for tone in ("light", ""))
+    for asked, seen, right in ((plain, light, 1), (light, plain, 2 / 3)):
+        found = meta.asked(shown.x[[seen]], shown, torch.tensor([asked]))
+        assert found.tolist() == pytest.approx([right])

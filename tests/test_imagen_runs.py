@@ -177,6 +177,33 @@ def test_the_pool_holds_good_and_weak_models() -> None:
     } == {run.GUIDANCE}
 
 
+def test_what_judges_are_set_to_decides_where_results_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Corpus, "ready", lambda self: self.path)
+    monkeypatch.setattr(run, "gallery", lambda side: None)
+    kept = dict[str, dict[str, Any]]()
+    monkeypatch.setattr(
+        run, "judged", lambda arm, label, how, judge: kept.update({arm.name: {**how}})
+    )
+    for part in (run.run_balance, run.run_counting, run.run_captions):
+        part(0)
+    assert kept["even-0"]["draws"] == balance.DRAWS
+    assert kept["counting-0"]["tested"] == counting.NUM_TESTED
+    assert kept["mixed-0"]["long"] == corpora.LONG
+
+
+def test_the_base_model_finds_its_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    words, ran = Path("base_words.json"), list[int]()
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    monkeypatch.setattr(run, "write_words", lambda more: None)
+    monkeypatch.setattr(counting, "words", list)
+    monkeypatch.setattr(run, "SOURCES", {words: lambda: shapes(corpora.SIDE)})
+    monkeypatch.setitem(run.PARTS, "meta", lambda seed: ran.append(words.exists() * seed))
+    run.main(["--parts", "meta", "--seeds", "1", "2"])
+    assert ran == [1, 2]
+
+
 @pytest.mark.usefixtures("unwritten")
 def test_stored_results_are_those_of_the_settings_of_today(
     monkeypatch: pytest.MonkeyPatch,
@@ -231,3 +258,21 @@ def test_marks_and_false_alarms_are_counted_by_change_and_key(
     rates = {name: found["found"][f"64, 28, {name}"] for name in watermark.CHANGES}
     assert (rates["nothing"], rates["JPEG 90"], rates["mirror image"]) == (1, 1, 0)
     assert found["alarms"] == {"64, nothing": [0] * 3, "64, JPEG 50": [0] * 3}
+
+
+def test_false_alarms_are_those_of_pictures_without_a_mark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Marked pictures are grey here, and grey is found by every key."""
+    monkeypatch.setattr(watermark, "emoji", shapes)
+    for name, value in {"NUM": 5, "KEYS": 2, "SIDES": (64,), "PSNR": (28.0,)}.items():
+        monkeypatch.setattr(watermark, name, value)
+    keys = list[bytes]()
+    monkeypatch.setattr(watermark, "embed_watermark", lambda x, key, psnr: 0 * x)
+    monkeypatch.setattr(
+        watermark, "detect_watermark", lambda x, key: keys.append(key) or x.flatten(1).std(1)
+    )
+    found = watermark.in_pixels(3)
+    assert found["found"]["64, 28, mirror image"] == 1
+    assert found["alarms"]["64, nothing"] == [0, 0]
+    assert set(keys) == {watermark.secret(3, k) for k in range(3)}

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from experiments import training
 from experiments.common import HERE, cached
 from experiments.imagen import (
     balance,
@@ -30,6 +31,7 @@ from experiments.imagen import (
 from experiments.imagen.corpora import (
     CANARY,
     COPIES,
+    LONG,
     NOISE,
     OPEN_CANARIES,
     SIDE,
@@ -40,7 +42,7 @@ from experiments.imagen.corpora import (
     write_words,
 )
 from experiments.text_to_image.judging import drawing
-from experiments.text_to_image.run import DEVICE, MODEL, REGRESSION, base, gallery
+from experiments.text_to_image.run import DEVICE, MODEL, REGRESSION, SOURCES, base, gallery
 from experiments.text_to_image.students import GUIDANCE
 from experiments.text_to_image.switches import NETWORK
 from experiments.training import Run, judged
@@ -119,15 +121,18 @@ def run_canaries(seed: int) -> None:
 
 def run_captions(seed: int) -> None:
     judge = partial(captions.judge, gallery=gallery(side=SIDE), device=DEVICE)
-    judge_arms("captions", seed, judge)
+    judge_arms("captions", seed, judge, long=LONG)
 
 
 def run_balance(seed: int) -> None:
-    judge_arms("balance", seed, partial(balance.judge, device=DEVICE))
+    judge = partial(balance.judge, device=DEVICE)
+    judge_arms("balance", seed, judge, draws=balance.DRAWS, names=balance.NUM_NAMES)
 
 
 def run_counting(seed: int) -> None:
-    judge_run(counting_model(seed), partial(counting.judge, device=DEVICE))
+    judge = partial(counting.judge, device=DEVICE)
+    more = {"tested": counting.NUM_TESTED, "least": counting.MIN_SCORE}
+    judge_run(counting_model(seed), judge, **more)
 
 
 def run_meta(seed: int) -> None:
@@ -201,15 +206,17 @@ def noise_watermark(seed: int) -> dict[str, Any]:
     return watermark.in_noise(base(seed).rule().cpu(), prompts, seed)
 
 
-def judge_arms(part: str, seed: int, judge: Any) -> None:
+def judge_arms(part: str, seed: int, judge: Any, **settings: Any) -> None:
     for name in ARMS[part]:
-        judge_run(arm(name, seed), judge)
+        judge_run(arm(name, seed), judge, **settings)
 
 
-def judge_run(run: Run, judge: Any) -> None:
-    """What ``judge`` finds of the pictures that ``run`` has learnt to draw."""
+def judge_run(run: Run, judge: Any, **settings: Any) -> None:
+    """What ``judge``, which has these ``settings``, finds of the pictures that ``run`` has learnt
+    to draw.
+    """
     options = {"num_steps": STEPS, "guidance": GUIDANCE}
-    judged(run, "", options, lambda rule: judge(drawing(rule, **options)))
+    judged(run, "", {**options, **settings}, lambda rule: judge(drawing(rule, **options)))
 
 
 PARTS = {
@@ -236,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.parts != ["words"]:
         os.chdir(HERE)  # from where the YAML file names its files
     write_words(counting.words())
+    if "meta" in args.parts:
+        training.write_words(SOURCES)  # those of the base model
     for seed in args.seeds:
         for name, run in PARTS.items():
             if name in args.parts:
