@@ -30,6 +30,11 @@ def by_rule(experiment: str) -> Runs:
     return {rule: runs for rule, runs in groups.items() if runs}
 
 
+def paired(runs: Runs) -> list[dict[str, Any]]:
+    """The results by rule of every seed that all rules have."""
+    return [dict(zip(runs, seed, strict=True)) for seed in zip(*runs.values(), strict=False)]
+
+
 def columns(runs: Runs, keys: dict[str, str]) -> str:
     """A table with a row per rule and a column per key of the results; what a rule has none of is
     left out.

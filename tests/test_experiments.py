@@ -3,6 +3,8 @@ counted rightly.
 """
 
 import math
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,19 @@ def write_shapes() -> None:
     write_folder(SHOWN, [Picture(*row) for row in rows])
     assert isinstance(data.tokenizer, WordTokenizer)
     data.tokenizer.save(WORDS)
+
+
+def test_the_report_has_whole_tables_and_what_it_links_to() -> None:
+    lines = (ROOT / "experiments" / "RESULTS.md").read_text().splitlines()
+    for line, after in pairwise(lines):
+        assert not line.startswith("|") or not after or after.startswith("|"), after
+    headings = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+    anchors = [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings]
+    text = "\n".join(lines)
+    assert re.findall(r"\]\(#(.+?)\)", text) == anchors
+    figures = set(re.findall(r"\]\((figures/.+?)\)", text))
+    assert figures
+    assert all((ROOT / "experiments" / name).is_file() for name in figures)
 
 
 def test_spread_says_mean_deviation_and_number() -> None:

@@ -83,9 +83,10 @@ def section() -> str:
 
 {len(sets)} sets of ADBench (arXiv:2206.09426), one-class: half of the normal rows train, the rest
 and all anomalies test. No set is enlarged by resampling, which would put copies of training rows
-into the test set. Every detector runs at its defaults on standardised columns, but for
-`latent EBM`, which has up to four ratio stages where the default is none
-(`latent EBM, no stages`). Rank and wins go by AUROC, averaged over seeds.
+into the test set. Every detector runs at its defaults on standardised columns, with one exception:
+`latent EBM` is `LatentEBMDetector` with up to four ratio stages. Its default has none
+(`latent EBM, no stages`) and is a kernel density estimate with a check of exact rules between
+columns. Rank and wins go by AUROC, averaged over seeds.
 
 {table(head, rows)}
 AUROC in per cent, averaged over seeds:

@@ -75,17 +75,18 @@ def section() -> str:
     ]
     return f"""## Conformal error rates: `python -m experiments.calibration`
 
-Rates of false positives (%), in brackets how far they are from the nominal rate in standard
-errors, over {len(first)} fit(s) of the detector with {first[0]["splits"]} random splits of other
-normal rows each, half to calibrate and half to test. FDP, ± its standard error: the part of normal
-rows among those that Benjamini-Hochberg selects from the tested ones and all anomalies; power: the
-part of anomalies it finds.
+Rates of false positives in per cent, over {len(first)} fits of the detector, with
+{first[0]["splits"]} random splits of other normal rows each, half to calibrate and half to test.
+In brackets: how far the rate is from what p-values promise, in standard errors. They promise the
+largest multiple of 1 / (n + 1) that does not exceed the nominal rate, for n rows to calibrate.
+*FDP*, ± its standard error: the share of normal rows among those that Benjamini-Hochberg selects
+from the tested rows and all anomalies. *Power*: the share of anomalies that it finds.
 
 {table(head, rows)}
-The rates are those of an average split. A single one, with its thousands of held-out rows, is off
-by the shaded range.
-
 ![Coverage](figures/calibration-coverage.png)
+
+Left: rates of an average split, and shaded, two standard deviations of a single one. Right: the
+distance from the promise, and dotted, three standard errors.
 """
 
 

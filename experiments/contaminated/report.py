@@ -25,10 +25,11 @@ def section() -> str:
         rows.append([name, *(spread(values) for values in means)])
     return f"""## Anomalies among the training rows: `python -m experiments.contaminated`
 
-The same sets, unsupervised: a random 70 per cent of all rows train, anomalies among them, the rest
-test. `trim` leaves that fraction of the rows, those that fit the others least, out of a second
-fit. Rows with a `trim` above 0 were measured with an earlier rule, which ranked rows by narrow
-kernels; today's rule uses broad ones. Means over sets, in per cent; the detector without ratio
-stages.
+The sets of the section above, without supervision: a random 70 per cent of all rows are for
+training, with their anomalies, and the rest for the test. `latent EBM` is `LatentEBMDetector`
+without ratio stages. `trim` is the fraction of training rows that its second fit leaves out, those
+that fit the others least. The rows of a `trim` above 0 are out of date: they were measured with an
+earlier rule, which ranked rows by narrow kernels, where today's rule uses broad ones. Means over
+sets, in per cent.
 
 {table(["detector", "AUROC", "AUPRC"], rows)}"""

@@ -72,7 +72,7 @@ def few(runs: list[Seed]) -> str:
                 cells.append(spread(f[key] for f in found if f))
             rows.append([name, FIGURES_OF[key], *cells])
     return table(
-        ["samples", "figure", *(f"{n} steps" if n > 1 else "1 step" for n in (1, 2, 4, 8))], rows
+        ["samples", "metric", *(f"{n} steps" if n > 1 else "1 step" for n in (1, 2, 4, 8))], rows
     )
 
 
@@ -90,17 +90,18 @@ def section() -> str:
     }
     return f"""## Few steps and every mode: `python -m experiments.diffusion_gan`
 
-25 Gaussians of scale .12 on a grid of spacing 1.2; networks of two hidden layers of 128 units on
-Fourier features. A batch is one update of a diffusion model, and one of critic and generator each.
-A mode is covered if a tenth of its due samples or more lie within 3 deviations of its centre; KL
-is that of the histogram of modes to the uniform one. Of the data 99 % lie within 3 deviations and
-all within 4; of points spread evenly, 28 % and 50 %. The critic of the diffusion GAN learns twice
-as fast as its generator; that of the plain GAN does not, which then covers fewer modes. At the
-end, with all that each was given:
+The data are 25 Gaussians of standard deviation (sd) .12 on a grid of spacing 1.2. Networks have
+two hidden layers of 128 units on Fourier features. With one batch, a diffusion model takes one
+update, and a GAN one of the critic and one of the generator. A mode is covered if at least a tenth
+of its share of the samples lies within 3 sd of its centre. KL compares the histogram of modes with
+the uniform one. Of the data 99 % lie within 3 sd and all within 4; of points spread evenly, 28 %
+and 50 %. The critic of the diffusion GAN has twice the learning rate of its generator. That
+of the plain GAN has the same rate: with twice the rate it covers fewer modes. At the end of all
+runs:
 
-{compared(runs, lambda seed, run: {**run, "updates": run["curve"][-1]["updates"]})} Modes can also
-be too narrow. The root mean square distance of samples within 3 deviations from their centre, in
-that of the data, is {"; ".join(widths)}.
+{compared(runs, lambda seed, run: {**run, "updates": run["curve"][-1]["updates"]})}
+Modes can also be too narrow. The root mean square distance of samples within 3 sd from their
+centre, over that of the data, is {"; ".join(widths)}.
 
 At equal numbers of updates:
 
@@ -108,13 +109,15 @@ At equal numbers of updates:
 At equal CPU time:
 
 {compared(runs, lambda seed, run: last(run, "seconds", least(seed, "seconds")))}
-The diffusion model as a teacher, at few steps. Progressive distillation took {cost["progressive"]}
-CPU seconds for all of its students, each of which starts from the last; UFOGen took
-{cost["UFOGen"]} for three, of 1, 2 and 4 steps, each from the teacher. Of one step, UFOGen is a
-plain GAN that starts from a denoiser.
+The diffusion model as a teacher of few steps. Progressive distillation took {cost["progressive"]}
+CPU seconds for all of its students, each of which starts from the last. UFOGen took
+{cost["UFOGen"]} for three students of 1, 2 and 4 steps, which all start from the teacher. With one
+step, UFOGen is a plain GAN that starts from a denoiser.
 
 {few(runs)}
 ![Samples](figures/diffusion_gan.png)
+
+Data, and samples of the first seed.
 """
 
 

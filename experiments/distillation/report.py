@@ -191,26 +191,30 @@ def section() -> str:
         return ""
     save(draw(runs), "distillation")
     command = "`python -m experiments.distillation`"
-    return f"""## K moves a one-step student from reverse KL to maximum likelihood: {command}
+    return f"""## What the length of a chain does to a one-step student: {command}
 
 The teacher is a mixture of two Gaussians, the student affine, and both denoisers are exact, so
-that the E-step of EM Distillation (arXiv:2405.16852) is all that differs. Students start at a
-standard deviation of .3 unless said; {UPDATES:,} updates of 512 rows. Rows with more updates make
-as many calls of the denoisers as K = 16.
+that all that differs is the E-step of EM Distillation (arXiv:2405.16852), a chain of K steps.
+Students start at a standard deviation of .3 unless said otherwise, and take {UPDATES:,} updates of
+512 rows. Rows with more updates make as many calls of the denoisers as K = 16 does in {UPDATES:,}.
 
 ![K](figures/distillation.png)
+
+With log-SNR from 0 on. Left: teacher, and students of the first seed. Middle: both divergences by
+K. Right: the bias of noise cancellation for a student of standard deviation .5.
 
 {verdict(runs)}
 
 {affine(runs)}
 The separation needs noise that never merges the modes: from log-SNR -3 on every K covers both. The
-less noise there is, the longer a chain must be: from log-SNR 1 on K = 16 gives a mode up as well,
-even by a student that starts at the best standard deviation, and K = 64 does not.
+less noise there is, the longer a chain must be: from log-SNR 1 on, a student of K = 16 drops a
+mode as well, even if it starts at the best standard deviation, and a student of K = 64 does not.
 
 Noise cancellation (K = 16) takes the injected noise out of the gradient, here that of the
-student's scale. It matters as much as noise does: variance falls threefold from log-SNR 0 on, and
-a thousandfold from -6 on. The bias that it costs is 1 to 3 per cent of the gradient of a student
-that is too narrow at the two largest steps of z, and within two errors of zero elsewhere.
+student's scale. The more noise, the more it helps: the variance falls threefold with log-SNR
+from 0 on, and a thousandfold from -6 on. It costs a bias. For a student that is too narrow this is
+1 to 3 per cent of the gradient at the two largest steps of z; elsewhere it is within two standard
+errors of zero.
 
 {cancellation(runs)}
 {distillation_modes.section()}"""

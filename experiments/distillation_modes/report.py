@@ -38,11 +38,11 @@ def section() -> str:
     tables = "\n".join(parts)
     return f"""### With nothing exact but the teacher: `python -m experiments.distillation_modes`
 
-Students and `fake` are perceptrons. KL divergences are between distributions blurred by noise,
-by kernel estimates whose error is the teacher's row. Four updates of distribution matching take
-the time of one with K = 8, and are the better use of it: {against_matching(stored)} On the
-ring, whose noise merges the modes, there is nothing to choose between the two at equal updates
-either.
+Students, and the denoisers of their samples, are perceptrons. KL divergences are between
+distributions blurred by noise, by kernel estimates, whose error the teacher's row shows. Four
+updates of distribution matching take the time of one with K = 8, and are the better use of it:
+{against_matching(stored)} On the ring, whose noise merges the modes, the two are alike even at
+equal updates.
 
 {tables}"""
 

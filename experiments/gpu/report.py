@@ -1,5 +1,6 @@
 """The section of the report on a GPU, from the stored outputs of this package."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -91,14 +92,14 @@ def tests(check: Found) -> str:
     files = Counter(name.split("::")[0].rsplit(".", 1)[-1] for name in check["names"])
     where = ", ".join(f"{name} {num}" for name, num in files.most_common())
     failed = f"{check['failed']} failed ({where})" if check["failed"] else "none failed"
-    return f"`check`, {card(check)}: {check['passed']:,} tests passed, {failed}."
+    return f"`check`, last run on {card(check)}: {check['passed']:,} tests passed, {failed}."
 
 
 def training(train: Found) -> str:
     """What was learnt on CIFAR-10 (jpeg)."""
     rows = [
         [
-            name,
+            re.sub(r"\b1 steps", "1 step", name),
             *(str(run.get(key, "-")) for key in ("seconds", "steps")),
             *(f"{run[key]:.3g}" if key in run else "-" for key in COLUMNS),
         ]

@@ -131,6 +131,17 @@ FALLS = (
     ),
 )
 
+PARTS_OF = (
+    "canaries",
+    "captions",
+    "counting",
+    "balance",
+    "meta-evaluation",
+    "watermarks",
+    "filters",
+    "ranking",
+)
+
 
 def section() -> str:
     """All tables there are."""
@@ -138,7 +149,9 @@ def section() -> str:
     trained = [canaries(stored), captions(stored), counting(stored), balance(stored)]
     parts = [*trained, meta(stored), watermarks(stored), filters(stored), ranked(stored)]
     found = [part for part in parts if part]
-    return "\n\n".join([INTRODUCTION, *found]) if found else ""
+    missing = [name for name, part in zip(PARTS_OF, parts, strict=True) if not part]
+    told = f"Not run yet: {', '.join(missing)}." if missing else ""
+    return "\n\n".join(filter(None, [INTRODUCTION, told, *found])) if found else ""
 
 
 def seeds(stored: Found, names: Sequence[str]) -> list[dict[str, Found]]:

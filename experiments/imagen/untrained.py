@@ -23,7 +23,7 @@ FILTERS = """\
 **Filters** on emoji of 64x64 pixels: a hundred planted defects among three hundred clean rows.
 Limits of sharpness and noise refuse 2 % of other clean pictures. Terms are disguised in six ways;
 personal data stand among dates, scores and order numbers; *generated* are pictures of another
-maker, told by a linear classifier. Copies are made of a third of the rows."""
+maker, which a linear classifier recognises. Copies are made of a third of the rows."""
 ASSURANCE = """\
 Rates on sets that the filters were not fitted to, with 95 % intervals of the first seed: prompts
 by terms (a sixth of the violations is misspelt), and pictures of flags by a linear classifier,
@@ -53,15 +53,23 @@ def watermarks(stored: Found) -> str:
     ]
     head = ["", *(f"{column} dB" for column in columns), "noise"]
     parts = [WATERMARK, table(head, rows), alarms(pixels, noise)]
-    for column in columns:
-        lost = [
-            name
-            for name in CHANGES
+    return "\n\n".join([*parts, lost(pixels, columns)])
+
+
+def lost(pixels: list[Found], columns: list[str]) -> str:
+    """After which changes fewer than half of the marks in pixels are found, and in which columns
+    where it is not all of them.
+    """
+    texts = list[str]()
+    for name in CHANGES:
+        at = [
+            column
+            for column in columns
             if np.mean([run["found"][f"{column}, {name}"] for run in pixels]) < 0.5
         ]
-        if lost:
-            parts.append(f"At {column} dB, fewer than half are found after: {', '.join(lost)}.")
-    return "\n\n".join(parts)
+        where = "" if at == columns else f" (at {'; '.join(at)} dB)"
+        texts += [f"{name}{where}"] if at else []
+    return f"In pixels, fewer than half are found after: {', '.join(texts)}." if texts else ""
 
 
 def alarms(pixels: list[Found], noise: list[Found]) -> str:

@@ -78,12 +78,15 @@ def section() -> str:
     return f"""## A diffusion model of MNIST in one step: `python -m experiments.mnist_diffusion`
 
 The teacher is a U-Net of 90,000 parameters in pixel space, trained by this library for a few
-minutes of one core; its rows are DDIM. Samples (2,000) are compared with as many test images in
-the features of a classifier that this library trains; the KL of classes is that of the
-classifier's verdicts on samples from those on test images. Students had the same CPU time, and are
-sampled with averaged weights. All start from the teacher but the diffusion GAN of four steps,
-`ddgan-4`, which starts from nothing; like `ufogen` it sees data, which the others do not. The
-latent EBM is `experiments/mnist/ratio.yaml`.
+minutes of one core, and sampled by DDIM. 2,000 samples are compared with as many test images in
+the features of a classifier that this library trains. The KL of classes compares the classifier's
+verdicts on samples with those on test images. Students had the same CPU time, and are sampled with
+averaged weights.
+
+`emd-K` is EM Distillation with chains of K steps in training, and `dmd` is distribution matching.
+All students start from the teacher, except for `ddgan-4`, the diffusion GAN of four steps, which
+starts from nothing. `ddgan-4` and `ufogen` see data, and the others do not. The latent EBM is
+`experiments/mnist/ratio.yaml`.
 
 {table(["sampler", "updates", *COLUMNS.values()], rows)}
 {verdict(stored, runs)}
@@ -91,8 +94,9 @@ latent EBM is `experiments/mnist/ratio.yaml`.
 {equal_updates(runs)}
 ![Samples](figures/mnist_diffusion-samples.png)
 
-Features of a classifier pass over the grain of UFOGen's samples: what it makes in one step its
-critic sees under noise only.
+The first seed. UFOGen has the smallest Fréchet distance of the students, and yet its samples are
+speckled: the features of a classifier do not see speckle, and its critic sees samples only with
+noise on top.
 """
 
 

@@ -62,15 +62,13 @@ def section() -> str:
                 rows.append(row(f"{kind}, {words}" if kind == "planted" else kind, runs))
     if not rows:
         return ""
-    return f"""## Intervals of log Z
+    return f"""## Intervals of log Z: `python -m experiments.normalisers`
 
-`python -m experiments.normalisers`: {len(stored)} random densities in {DIMS[0]} to {DIMS[-1]}
-dimensions whose log Z is known, 95 % intervals of `prior_log_z` with 500 chains and 40 rungs. All
-modes have the same share of the draws that are given, whatever their mass. *Missed by the base*
-are problems in which chains from the base find less than 60 % of the mass; *reported* means that
-the result names a reason to doubt it.
+95 % intervals of `prior_log_z`, with 500 chains and 40 rungs, on {len(stored)} random densities in
+{DIMS[0]} to {DIMS[-1]} dimensions whose log Z is known. Unless its row says otherwise, it
+is given draws, in which all modes have the same share, whatever their mass. An interval is
+*reliable* if no check names a reason to doubt it, and *reported* if one does. *Missed by the base*
+are problems in which chains from the base find less than 60 % of the mass. In brackets: 95 %
+intervals of the shares.
 
-{table(HEAD, rows)}
-Without draws of data nothing is reported as reliable, and rightly so: in 20 dimensions no chain
-finds a narrow mode of which nothing is known.
-"""
+{table(HEAD, rows)}"""

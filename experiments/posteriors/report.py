@@ -37,9 +37,10 @@ def section() -> str:
         return ""
     return f"""## Posteriors: `python -m experiments.posteriors`
 
-Draws of `p(z|x)` by chains of about as many calls of the decoder, which is known. *Published* is
-the cold chain of the papers, which travels for a time of .1. Encoders are trained on draws of the
-model.
+Ways to draw from the posterior `p(z|x)` of a model whose decoder is known, each with at most about
+the same number of calls of the decoder. *As published* is the chain of the papers, of 20 steps of
+.005; *cold* chains start at the base. Encoders are trained on draws of the model. *Restarts* are
+several starts, one of which is kept with a probability given by its weight.
 
 {quadrature(stored)}{long_chains(stored)}{priors(stored)}"""
 
@@ -73,8 +74,9 @@ def quadrature(stored: Runs) -> str:
     return "\n".join(
         [
             f"""The pinwheel under its true prior: {sizes["draws"]} draws for each of
-{sizes["data"]} data, against quadrature, in squares of side .31. Exact draws show the floor of
-this number of draws. A mode is an arm of the pinwheel.
+{sizes["data"]} data are compared with quadrature, in squares of side .31. The row *exact* shows
+what so few draws leave at best. *Share*: that of an arm of the pinwheel among the draws of a
+datum.
 """,
             *tables,
             "",

@@ -31,6 +31,9 @@ COLUMNS = {
     "seconds": "CPU s",
 }
 
+SHOWN = "Data and samples of the first seed, above, and the square root of exp(-U), below."
+SHOWN_IMAGES = "Data and samples of the first seed; trainings that diverged are left out."
+
 
 def unlike_density(run: dict[str, Any]) -> bool:
     """Samples are near the data and exp(-U) is not."""
@@ -124,11 +127,19 @@ def section() -> str:
         if any("points" in run for run in runs[0].values()):
             save(draw(target, runs[0]), f"self_adversarial-{target}")
     parts = "\n".join(measured(target, runs) for target, runs in stored.items())
-    return f"""## Training an energy is self-adversarial: `python -m experiments.self_adversarial`
+    return f"""## An energy as its own adversary: `python -m experiments.self_adversarial`
 
-Energies in data space (arXiv:2102.11757), trained on samples of their own gradient flow (`flow`:
-horizon .5, 50 Euler steps), and with what each row's name says changed. The six claims, in how
-many seeds each held:
+Energies in data space (arXiv:2102.11757) are trained on samples of their own gradient flow. The
+row `flow` has a horizon of .5 and 50 Euler steps; every other row changes one thing:
+
+- `horizon-T`: a horizon of T;
+- `temperature-T`: the same steps with noise of temperature T, so that 1 is Langevin dynamics;
+- `through`: the gradient of the loss also goes through the flow; `through+entropy` adds the
+  entropy of its samples;
+- `persistent`: chains go on from one update to the next;
+- `score`: score matching, without samples.
+
+Six claims of the paper, and in how many seeds each held:
 
 {table(["claim", *stored, "verdict"], rows)}
 Slope and correlation are those of log p_T, the log-density of the generator, against -U at its own
@@ -154,6 +165,8 @@ MMD² of the base: {scale["base"]}; of training data: {scale["floor"]}.
 
 {table(["negatives", *COLUMNS.values()], rows)}
 ![{target}](figures/self_adversarial-{target}.png)
+
+{SHOWN if target != "digits" else SHOWN_IMAGES}
 """
 
 

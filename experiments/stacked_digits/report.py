@@ -33,13 +33,15 @@ def section() -> str:
 Three digits of 8x8 pixels, drawn from 1,297, are the channels of an image; {NUM:,} samples are
 sorted into 1,000 classes by a classifier of single digits, which is right about
 {100 * accuracy:.1f} % of the held-out ones. A class counts as found with one sample in it; KL is
-that of the histogram to the uniform one, of which so many draws leave .02; the Fréchet distance is
-to stacked held-out digits in the features of the classifier. Equal CPU time, averaged weights.
-Poor samples are sorted as well, so that what a model with a large distance covers is counted
-generously.
+that of the histogram to the uniform one, and is .02 for as many draws of all classes; the Fréchet
+distance is to stacked held-out digits in the features of the classifier. Models had equal CPU
+time, and are sampled with averaged weights. Poor samples are sorted too, so the modes of a model
+with a large distance are counted generously.
 
 {table(["model", *COLUMNS.values()], rows)}
 ![Samples](figures/stacked_digits.png)
+
+Data, and samples of the first seed, the three channels side by side.
 """
 
 

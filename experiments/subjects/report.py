@@ -32,14 +32,14 @@ FILLED = (
 TUNED = ("identity", "R@1", "pose", "background", "leak", "copied", "seconds", "numbers")
 INTRODUCTION = f"""## Subjects on emoji: `python -m experiments.subjects`
 
-One glyph of 24 pixels, upright or upside down, in the middle of a picture of 32x32 pixels. 48 of
-857 subjects are held out, and everything below is about these. Pictures are read by exact
-templates. *Identity* is the correlation with the asked subject in whatever pose, *R@1* the share
-in which no other held-out subject has a larger one. *Pose* is the share of pictures in the asked
-pose, among subjects that do not look alike in two poses, and *copied* the share whose correlation
-with the reference, as it is turned, exceeds {COPIED} although another pose was asked for. All
-models start from one text-to-image model, and seeds are those of what follows. Claims are decided
-as in the section above."""
+A subject is one glyph of 24 pixels, upright or upside down, in the middle of a picture of 32x32
+pixels. 48 of 857 subjects are held out of all training, and the tables are about these. Pictures
+are read by exact templates. *Identity* is the correlation with the asked subject in whatever pose,
+and *R@1* the share of pictures in which no other held-out subject has a larger one. *Pose* is the
+share in the asked pose, of subjects that do not look alike in two poses: a model that never hears
+the pose reaches 0.50. *Copied* is the share whose correlation with the reference, in the
+reference's pose, exceeds {COPIED} although another pose was asked for. All models start from one
+text-to-image model."""
 FILLING = f"""\
 **Inpainting with a reference** (DreamInpainter, arXiv:2312.03771). A box is cut out of a picture
 and filled by the kind of thing, a pose and the background in words, and by tokens of a reference:
@@ -48,11 +48,15 @@ asked pose; *turned*: another one; *shape*: the hole is the turned subject's own
 text the kind of thing alone. Pictures outside of the hole are those that were given, bit by bit.
 `coupled` leaves out the loss of the whole caption."""
 TUNING = f"""\
-**A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079), upright in
-the middle of one background, so all alike, and asked for in both poses on three other backgrounds;
-means over {SUBJECTS} subjects.
-{ROWS} rows beside the prompt are learned, and each row of the table adds to the one before.
-*Leak* is the share of pictures on the background of the photos; *numbers* are what is kept."""
+**A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079). All are alike: the
+subject stands upright in the middle of one background. It is asked for in both poses on three
+other backgrounds; means over {SUBJECTS} subjects. {ROWS} rows beside the prompt are learned.
+From *rows* to *+ reference*, each line of the table adds to the one before; *DreamBooth* trains
+all weights.
+*Leak* is the share of pictures on the background of the photos, and *numbers* says how many are
+stored for a subject."""
+
+PARTS = ("the text-to-image model", "inpainting with a reference", "a subject of a few pictures")
 
 
 def section() -> str:
@@ -60,7 +64,9 @@ def section() -> str:
     stored = results("subjects")
     parts = [base(stored), filled(stored), tuned(stored)]
     found = [part for part in parts if part]
-    return "\n\n".join([INTRODUCTION, *found]) if found else ""
+    missing = [name for name, part in zip(PARTS, parts, strict=True) if not part]
+    told = f"Not run yet: {', '.join(missing)}." if missing else ""
+    return "\n\n".join(filter(None, [INTRODUCTION, told, *found])) if found else ""
 
 
 def seeds(stored: Found, name: str) -> list[Found]:
@@ -79,8 +85,8 @@ def base(stored: Found) -> str:
         return ""
     shares = ", ".join(f"{key} {run[key]:.2f}" for key in BASE_KEYS)
     return f"""\
-**The text-to-image model**, {run["seconds"]:.0f} s and {run["updates"]} updates of 64 rows, asked
-for subjects that it was trained on, by name: {shares}."""
+**The text-to-image model** took {run["seconds"]:.0f} s and {run["updates"]} updates of 64 rows.
+Asked by name for subjects that it was trained on, it reaches: {shares}."""
 
 
 def filled(stored: Found) -> str:

@@ -57,7 +57,7 @@ def better(runs: Runs, one: str, other: str) -> str:
     ]
     wins = {head: sum(a[head]["auroc"] > b[head]["auroc"] for a, b in pairs) for head in HEADS}
     counts = ", ".join(f"{head} {won}" for head, won in wins.items())
-    return f"`{one}` beat `{other}` in so many of {len(pairs)} pairs of task and seed: {counts}."
+    return f"Of {len(pairs)} pairs of task and seed, `{one}` beat `{other}` in: {counts}."
 
 
 def part(domain: str, runs: Runs) -> str:
@@ -68,6 +68,7 @@ def part(domain: str, runs: Runs) -> str:
     return f"""{auroc_table(domain, runs)}
 {better(runs, "universal", "in-domain")}
 {better(runs, "universal", "random")}
+
 Learning in-domain features took {seconds} CPU seconds a task.
 """
 
@@ -85,11 +86,11 @@ own (arXiv:2105.09270)? `universal` is a residual encoder of 128 features, train
 24,500 images of five classes of CIFAR-10 (jpeg) ({EPOCHS["universal"]} epochs, 764 steps), once
 for all tasks; `in-domain` the same encoder and rule on the {NUM_TRAIN} normal images of one task
 alone ({EPOCHS["in-domain"]} epochs, 140 steps; 560 in the row `in-domain, longer`, where there is
-one); `random` the same encoder untrained. The first two differ in how many images and steps they
-learnt from as well as in where: what the {NUM_TRAIN} images of a task can teach is measured, not a
-domain at equal data. Tasks: each of the other five classes of CIFAR-10 (jpeg) against the other
-four, and digits {", ".join(map(str, TASKS["MNIST"]))} of MNIST against the other nine. Features of
-encoders are L2-normalised, and heads are not tuned. AUROC in percent, means over tasks; chance is
-50.
+one); `random` the same encoder untrained. The first two differ in domain, and also in how
+many images and steps they learnt from: this measures what the {NUM_TRAIN} images of a task can
+teach, and does not compare domains at equal data. Tasks: each of the other five classes of
+CIFAR-10 (jpeg) against the other four, and digits {", ".join(map(str, TASKS["MNIST"]))} of MNIST
+against the other nine. Features of encoders are L2-normalised, and heads are not tuned. AUROC in
+percent, means over tasks; chance is 50.
 
 {parts}"""
