@@ -34,18 +34,18 @@ INTRODUCTION = f"""\
 ## Curation, evaluation and responsibility: `python -m experiments.imagen`
 
 The claims of Imagen 3 (arXiv:2408.07009) that a small corpus can decide, on emoji of 16x16 pixels
-and the plain network of the section above: 400 updates of regression and 800 of diffusion, 15
-guided steps. A claim is a difference that exceeds a limit. It *holds*, or is *refuted*, if the
-Student interval (95 %) of three seeds lies on one side of the limit, and is *undecided* otherwise.
-Alignment counts as equal if it falls by less than {-EQUAL:g}."""
+and the plain network of "Text to image on emoji": 400 updates of regression and 800 of diffusion,
+15 guided steps. Alignment counts as equal if it falls by less than {-EQUAL:g}."""
 CANARIES = f"""\
-**Canaries.** {COPIES["each"]} tapestries (soft patterns of colours) each are planted in 1, 10 and
-100 near copies, shifted by up to a pixel of 64 and lighter or darker by up to 5 %, among the 3,647
-Twemoji. *Curated*: near copies share the weight of one picture. A picture is a near copy if it is
-nearer to a canary than half of the least distance between a canary and another picture. *Open
-prompt*: "a tapestry", which fits all of them, and *no prompt* none. *p*: conformal p-values of
-copies, against held-out people. These differ from training pictures in gender and tone alone, so
-that copies with a little noise do not stand out from them."""
+**Canaries.** Tapestries (soft patterns of colours) are planted among the 3,647 Twemoji:
+{COPIES["each"]} in 1 copy each, {COPIES["each"]} in 10 and {COPIES["each"]} in 100 near copies,
+shifted by up to a pixel of 64 and lighter or darker by up to 5 %. *Curated*: near
+copies share the weight of one picture. A drawn picture is a near copy if it is nearer to a canary
+than half of the least distance between a canary and another picture. The table has shares
+of near copies: for a canary's own prompt, by number of copies, for an *open prompt* that fits
+all of them, such as "a tapestry", and for *no prompt*. *p*: conformal p-values of copies,
+against held-out people. These differ from training pictures in gender and tone alone, so that
+copies with a little noise do not stand out from them."""
 CAPTIONS = f"""\
 **Captions.** *Noisy*: names, {100 * NOISE:.0f} % of which belong to another picture. *Synthetic*:
 right sentences by template. *Mixed*: both for every picture. R@1 of 600 names, and of the same
