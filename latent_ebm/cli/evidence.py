@@ -1,5 +1,6 @@
 """What an audit is given beside the model: prompts, terms, classifiers, pictures, a key."""
 
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -97,7 +98,7 @@ def read_classifier(folder: str, size: int, model: TextToImage) -> Callable[[Ten
         if logits.shape != (len(x), size) or not bool(logits.isfinite().all()):
             raise ValueError(
                 f"{folder} must hold a classifier that returns {size} finite logits, got "
-                f"{tuple(logits.shape[1:])}"
+                f"{reprlib.repr(logits[0].tolist())}"
             )
         return logits.softmax(1)
 

@@ -74,7 +74,7 @@ def meta_evaluate(
 
     Raises:
         ValueError: If a vector is not finite or of another length, the truth is all 0, there is
-            one group only, or a number is out of range.
+            one group only (with a truth), or a number is out of range.
     """
     check_number("meta_evaluate", "confidence", "in (0, 1)", confidence)
     check_counts("meta_evaluate", replicates=replicates)
@@ -183,12 +183,14 @@ def bootstrap(
     generator: torch.Generator | None,
 ) -> tuple[float, float]:
     """The percentile interval of the share of ``right`` among ``decided``, over groups. Groups
-    without a truth are left out.
+    without a truth are left out; ``ValueError`` if this leaves one.
     """
     num = int(index.max()) + 1
     counts = torch.zeros(2, num, dtype=torch.float64)
     counts.index_add_(1, index, torch.stack([right, decided]).double())
     counts = counts[:, counts[1] > 0]
+    if counts.shape[1] < 2:
+        raise ValueError("groups must be two at least with a truth that is not 0, got one")
     chosen = torch.randint(counts.shape[1], (replicates, counts.shape[1]), generator=generator)
     correct, total = counts[:, chosen].sum(2)
     ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)

@@ -43,6 +43,8 @@ def retrieval_recall(
             f"scores and right must be matrices of one shape, right of truth values, got "
             f"{tuple(scores.shape)} and {right.dtype} of {tuple(right.shape)}"
         )
+    if not len(scores):
+        raise ValueError("scores must be those of one query or more, got none")
     if not bool(scores.isfinite().all()):
         raise ValueError("scores must be finite, got NaN or infinite entries")
     if none := int((~right.any(1)).sum()):

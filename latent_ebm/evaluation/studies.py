@@ -20,6 +20,7 @@ from torch import Tensor
 from latent_ebm.evaluation.ratings import Rating
 from latent_ebm.foreign import read_json
 from latent_ebm.plots.images import image_address
+from latent_ebm.text.tokenizer import check_prompt
 from latent_ebm.writing import atomic_folder
 from samplers.checks import check_kind, is_whole
 
@@ -105,6 +106,8 @@ def describe_study(title: str, pairs: Sequence[Pair], told: Sequence[object]) ->
 def check_pair(row: int, pair: Pair) -> None:
     """Raise ``ValueError`` for a pair that cannot be compared."""
     check_kind("pairs", Pair, **{f"row {row}": pair})
+    for what in ("prompt", "first", "second"):
+        check_prompt(f"{what} of row {row}", getattr(pair, what))
     if pair.first == pair.second:
         raise ValueError(f"a pair must be of two models, but row {row} has {pair.first!r} twice")
     for image in (pair.first_image, pair.second_image):
@@ -116,9 +119,10 @@ def check_pair(row: int, pair: Pair) -> None:
         if not bool((image.abs() <= 1).all()):
             raise ValueError(f"images must lie in [-1, 1], but row {row} has one that does not")
     unknown = [name for name in pair.questions if name not in QUESTIONS]
-    if unknown or not pair.questions:
+    if unknown or not pair.questions or len(set(pair.questions)) < len(pair.questions):
         raise ValueError(
-            f"questions must be of {', '.join(QUESTIONS)}, got {pair.questions!r} in row {row}"
+            f"questions must be of {', '.join(QUESTIONS)}, each once, got {pair.questions!r} in "
+            f"row {row}"
         )
 
 
@@ -149,9 +153,7 @@ def read_ratings(
         ValueError: If a file is damaged or of another study, or a rater or an answer is there
             twice.
     """
-    secret = read_json(key, "the key of a study")
-    if secret.get("format") != FORMAT or not {"study", "pairs"} <= secret.keys():
-        raise ValueError(f"{key} must be the key of a study, {KEY}, but it is not")
+    secret = read_key(key)
     ratings, source = list[Rating](), dict[str, Path]()
     for path in map(Path, paths):
         found = read_file(path, secret)
@@ -163,6 +165,22 @@ def read_ratings(
         source[rater] = path
         ratings += found
     return ratings
+
+
+def read_key(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The key of a study. Raises ``ValueError`` for what ``export_study`` does not write."""
+    secret = read_json(path, "the key of a study")
+    pairs = secret.get("pairs")
+    if secret.get("format") != FORMAT or "study" not in secret or not isinstance(pairs, list):
+        raise ValueError(f"{path} must be the key of a study, {KEY}, but it is not")
+    for row, pair in enumerate(pairs):
+        names = [pair.get(k) for k in (*SIDES, "prompt")] if isinstance(pair, dict) else []
+        whole = names and all(isinstance(name, str) for name in names) and names[0] != names[1]
+        if not whole or not isinstance(pair.get("questions"), list):
+            raise ValueError(
+                f"{path} is damaged: row {row} is no pair of two models, {pair!r:.100}"
+            )
+    return secret
 
 
 def read_file(path: Path, secret: Mapping[str, Any]) -> list[Rating]:

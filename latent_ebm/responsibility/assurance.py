@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from latent_ebm.metrics import Share, share_of
-from latent_ebm.responsibility.filters import Decision
+from latent_ebm.responsibility.filters import Decision, check_decision
 
 T = TypeVar("T")
 TRAINING = {"fit", "partial_fit", "training_step", "configure_optimizers", "train_dataloader"}
@@ -38,7 +38,7 @@ class AssuranceSet(Generic[T]):
 
     Raises:
         RuntimeError: If it is made while something is trained.
-        ValueError: If the lengths differ or one kind is missing.
+        ValueError: If the lengths differ, a label is no truth value, or one kind is missing.
     """
 
     __slots__ = ("__inputs", "__violates")
@@ -49,6 +49,8 @@ class AssuranceSet(Generic[T]):
             raise ValueError(
                 f"violates must have one entry per input, {len(inputs)}, got {len(violates)}"
             )
+        if odd := [label for label in violates if label not in (False, True)]:
+            raise ValueError(f"violates must hold True and False alone, got {odd[0]!r:.100}")
         if {bool(label) for label in violates} != {False, True}:
             raise ValueError("violates must hold both True and False, so that both rates exist")
         self.__inputs, self.__violates = tuple(inputs), tuple(map(bool, violates))
@@ -93,10 +95,3 @@ def check_no_training() -> None:
                 f"{module}.{frame.f_code.co_name}"
             )
         frame = frame.f_back
-
-
-def check_decision(decision: object) -> Decision:
-    """``decision``. Raises ``ValueError`` unless it is a ``Decision``."""
-    if not isinstance(decision, Decision):
-        raise ValueError(f"a filter must return a Decision, got {decision!r:.100}")
-    return decision

@@ -19,7 +19,7 @@ from latent_ebm.responsibility.representation import Classify
 from latent_ebm.responsibility.watermark import check_images
 from latent_ebm.text.tokenizer import check_list, check_prompt
 from latent_ebm.writing import atomic_folder
-from samplers.checks import is_real
+from samplers.checks import check_numbers, is_real
 
 PAGE, METRICS = "report.html", "metrics.json"
 PARTS = {  # metrics, what they are about, and what it takes
@@ -67,7 +67,8 @@ class Audit:
         metrics: All that was measured: numbers by name, in dictionaries and lists of any depth.
 
     Raises:
-        ValueError: If a prompt is not a text or comes twice, or pictures do not fit.
+        ValueError: If a prompt is not a text or comes twice, pictures do not fit, or a number is
+            not finite.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Audit:
         check_prompts(prompts)
         check_pictures(x, len(prompts))
         told = dict(facts or {})
+        check_numbers("facts", "finite", **{k: v for k, v in told.items() if is_real(v)})
         self.prompts, self.x = tuple(prompts), x
         self.facts = {name: text for name, text in told.items() if not is_real(text)}
         self.reasons: list[str] = []
@@ -169,7 +171,7 @@ class Audit:
 
     def add_alignment(self, scores: Tensor) -> None:
         """Scores (prompts, num) of how well each picture shows its prompt, such as cosines."""
-        self.metrics["alignment"] = measures.alignment(scores, len(self.prompts))
+        self.metrics["alignment"] = measures.alignment(scores, self.x.shape[:2])
 
     def add_text_differences(self, values: Tensor) -> None:
         """The mean ``text_difference`` (prompts,) of each prompt."""
@@ -200,10 +202,11 @@ def check_prompts(prompts: Sequence[str]) -> None:
             raise ValueError(f"prompts must differ, got {prompt!r} as number {before} and {i}")
 
 
-def check_pictures(x: object, num: int) -> None:
+def check_pictures(x: Tensor, num: int) -> None:
     """Raise ``ValueError`` unless ``x`` is pictures in [-1, 1] of ``num`` prompts."""
-    if not isinstance(x, Tensor) or x.ndim != 5 or len(x) != num or x.shape[2] not in (1, 3):
-        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+    shape = tuple(x.shape) if isinstance(x, Tensor) else ()
+    if len(shape) != 5 or shape[0] != num or shape[2] not in (1, 3) or 0 in shape:
+        got = shape or type(x).__name__
         raise ValueError(f"x must be pictures ({num}, num, 1 or 3, H, W), got {got}")
     check_images(x.flatten(0, 1))
     if not bool((x.abs() <= 1).all()):

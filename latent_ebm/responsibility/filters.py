@@ -122,8 +122,9 @@ def threshold_for(scores: Tensor, max_refused: float) -> float:
     """
     check_numbers("threshold_for", "in [0, 1]", max_refused=max_refused)
     values = check_scores(scores, len(scores)).sort(descending=True).values
-    if not len(values):
-        raise ValueError("scores must be those of one input or more, got none")
+    if not len(values) or not bool(values.isfinite().all()):
+        got = "an infinite one" if len(values) else "none"
+        raise ValueError(f"scores must be finite numbers, one or more, got {got}")
     refused = int(max_refused * len(values) + 1e-9)
     if refused == len(values):
         return float(values[-1])
@@ -137,9 +138,17 @@ def check_text(text: object) -> str:
     return text
 
 
+def check_decision(decision: object) -> Decision:
+    """``decision``. Raises ``ValueError`` unless it is a ``Decision``."""
+    if not isinstance(decision, Decision):
+        raise ValueError(f"a filter must return a Decision, got {decision!r:.100}")
+    return decision
+
+
 def check_scores(scores: object, num: int) -> Tensor:
     """``scores`` (num,) in float64. Raises ``ValueError`` for another shape and for NaN."""
     if not isinstance(scores, Tensor) or scores.shape != (num,) or bool(scores.isnan().any()):
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        got = "NaN" if shape == (num,) else shape
         raise ValueError(f"scores must be numbers of shape ({num},), got {got}")
     return scores.detach().double()

@@ -4,6 +4,7 @@ Pictures are x (prompts, num, C, H, W) in [-1, 1]: ``num`` of every prompt.
 """
 
 import io
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,12 @@ from torch import Tensor
 
 from latent_ebm.data.curation import Perceptual, Pixels, Row, clusters
 from latent_ebm.metrics.intervals import Interval, Share, share_of
-from latent_ebm.responsibility.filters import Decision, ImageFilter, PromptFilter
+from latent_ebm.responsibility.filters import (
+    Decision,
+    ImageFilter,
+    PromptFilter,
+    check_decision,
+)
 from latent_ebm.responsibility.memorisation import NEIGHBOURS, copy_p_values, neighbour_ratio
 from latent_ebm.responsibility.representation import (
     Classify,
@@ -49,7 +55,7 @@ def prompt_decisions(prompts: Sequence[str], judge: PromptFilter) -> tuple[list[
     """Why ``judge`` refuses each of ``prompts`` ("" if it does not), and the share that it
     refuses.
     """
-    reasons = [reason_of(judge(prompt)) for prompt in prompts]
+    reasons = [reason_of(check_decision(judge(prompt))) for prompt in prompts]
     return reasons, {"refused": share(sum(map(bool, reasons)), len(reasons))}
 
 
@@ -61,7 +67,8 @@ def picture_decisions(x: Tensor, judge: ImageFilter) -> tuple[list[list[bool]], 
             f"judge must return a decision per picture, {x.shape[0] * x.shape[1]}, got "
             f"{len(decisions)}"
         )
-    refused = torch.tensor([not d.allowed for d in decisions], device="cpu").view(x.shape[:2])
+    denied = [not check_decision(decision).allowed for decision in decisions]
+    refused = torch.tensor(denied, device="cpu").view(x.shape[:2])
     counts = refused.sum(1).tolist()
     return refused.tolist(), {"refused": share(sum(counts), len(decisions)), "by_prompt": counts}
 
@@ -170,8 +177,8 @@ def memorisation(x: Tensor, train: Tensor, held_out: Tensor) -> tuple[list[int],
 
 
 def check_reference(train: Tensor, held_out: Tensor, shape: Sequence[int]) -> None:
-    """Raise ``ValueError`` unless both hold pictures of this ``shape``, enough of them, and none
-    in common.
+    """Raise ``ValueError`` unless both hold finite pictures of this ``shape``, enough of them, and
+    none in common.
     """
     for name, value, least in (("train", train, 2), ("held_out", held_out, LEAST_HELD_OUT)):
         if value.shape[1:] != torch.Size(shape) or len(value) < least:
@@ -179,6 +186,8 @@ def check_reference(train: Tensor, held_out: Tensor, shape: Sequence[int]) -> No
                 f"{name} must be at least {least} pictures of shape {tuple(shape)}, got "
                 f"{len(value)} of {tuple(value.shape[1:])}"
             )
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinite pixels")
     trained = {row.tobytes() for row in train.cpu().numpy()}
     if len(trained) < 2:
         raise ValueError("train must hold two different pictures or more, got one")
@@ -221,27 +230,35 @@ def one_as_jpeg(image: Tensor) -> Tensor:
 
 
 def noise_watermark(p: Tensor) -> Metrics:
-    """How often a watermark in the initial noise is found, by its p-values (n,)."""
+    """How often a watermark in the initial noise is found, by its p-values (n,). Raises
+    ``ValueError`` for anything else.
+    """
+    if p.ndim != 1 or not len(p) or not bool(((p >= 0) & (p <= 1)).all()):
+        raise ValueError(
+            f"p must be one p-value or more in [0, 1], got {reprlib.repr(p.tolist())}"
+        )
     return share(int((p <= MARK_LEVEL).sum()), len(p))
 
 
-def alignment(scores: Tensor, num: int) -> Metrics:
+def alignment(scores: Tensor, shape: Sequence[int]) -> Metrics:
     """The mean of ``scores`` (prompts, num) of each prompt, and of all. Raises ``ValueError`` for
-    another shape.
+    another ``shape``, and unless they are finite.
     """
-    if scores.ndim != 2 or len(scores) != num or not bool(scores.isfinite().all()):
-        raise ValueError(
-            f"scores must be finite, one per picture of {num} prompts, got {tuple(scores.shape)}"
-        )
+    check_values("scores", scores, shape)
     return {"by_prompt": scores.mean(1).tolist(), "mean": float(scores.mean())}
 
 
 def text_differences(values: Tensor, num: int) -> Metrics:
     """The ``values`` (num,) of each prompt, and their median. Raises ``ValueError`` for another
-    shape.
+    shape, and unless they are finite.
     """
-    if values.shape != (num,) or not bool(values.isfinite().all()):
-        raise ValueError(
-            f"values must be finite numbers of shape ({num},), got {tuple(values.shape)}"
-        )
+    check_values("values", values, (num,))
     return {"by_prompt": values.tolist(), "median": float(values.median())}
+
+
+def check_values(name: str, values: Tensor, shape: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless ``values`` are finite numbers of this ``shape``."""
+    if values.shape != torch.Size(shape) or not bool(values.isfinite().all()):
+        odd = values.shape != torch.Size(shape)
+        got = tuple(values.shape) if odd else "NaN or infinite ones"
+        raise ValueError(f"{name} must be finite numbers of shape {tuple(shape)}, got {got}")

@@ -194,9 +194,15 @@ class Canaries:
         found: dict[int, list[bool]] = {}
         for x, prompt, copies in zip(self.x, self.prompts, self.copies, strict=True):
             drawn = generate([prompt] * num)
+            if drawn.shape != (num, *x.shape):
+                raise ValueError(
+                    f"generate must return an image {tuple(x.shape)} for each of {num} prompts, "
+                    f"got shape {tuple(drawn.shape)}"
+                )
             apart = distance(drawn, x.expand(num, *x.shape))
-            if apart.shape != (num,):
-                raise ValueError(f"distance must be ({num},), got shape {tuple(apart.shape)}")
+            if apart.shape != (num,) or bool(apart.isnan().any()):
+                got = "NaN" if apart.shape == (num,) else f"shape {tuple(apart.shape)}"
+                raise ValueError(f"distance must be ({num},) numbers, got {got}")
             found.setdefault(copies, []).append(bool((apart < threshold).any()))
         return {
             copies: share_of(sum(hits), len(hits), confidence, exact=True)

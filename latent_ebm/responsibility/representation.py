@@ -190,6 +190,8 @@ def audit_representation(
 def category_counts(told: Tensor, num: int, num_categories: int) -> Tensor:
     """Counts (categories,) of what a classifier says about ``num`` images."""
     if told.shape == (num, num_categories) and told.is_floating_point():
+        if bool(told.isnan().any()):
+            raise ValueError("classify must return probabilities, got NaN")
         told = told.argmax(1)
     if told.shape != (num,) or told.is_floating_point():
         raise ValueError(

@@ -296,6 +296,35 @@ REFUSED = [
         lambda: Audit(PROMPTS, drawn()).compare(torch.zeros(9, 3, SIDE, SIDE), references()[1]),
         "train must hold two different pictures or more",
     ),
+    (lambda: Audit(["a"], drawn()[:1, :0]), r"x must be pictures \(1, num, 1 or 3, H, W\), got"),
+    (lambda: Audit(PROMPTS, drawn(), {"guidance": float("nan")}), "guidance must be finite"),
+    (
+        lambda: Audit(PROMPTS, drawn()).judge_pictures(lambda x: [True] * 16),
+        "a filter must return a Decision, got True",
+    ),
+    (
+        lambda: Audit(PROMPTS, drawn()).judge_prompts(lambda prompt: True),
+        "a filter must return a Decision, got True",
+    ),
+    (
+        lambda: Audit(PROMPTS, drawn()).compare(references()[0] * torch.nan, references()[1]),
+        "train must be finite, got NaN or infinite pixels",
+    ),
+    (
+        lambda: Audit(PROMPTS, drawn()).add_alignment(torch.zeros(4, 3)),
+        r"scores must be finite numbers of shape \(4, 4\), got \(4, 3\)",
+    ),
+    (
+        lambda: Audit(PROMPTS, drawn()).add_alignment(torch.full((4, 4), torch.nan)),
+        r"scores must be finite numbers of shape \(4, 4\), got NaN",
+    ),
+    *(
+        (
+            lambda p=p: Audit(PROMPTS, drawn()).add_noise_watermark(torch.tensor(p)),
+            r"p must be one p-value or more in \[0, 1\], got",
+        )
+        for p in ([], [torch.nan], [2.0], [[0.5]])
+    ),
     (
         lambda: Audit(PROMPTS, drawn()).add_text_differences(torch.ones(3)),
         r"must be finite numbers of shape \(4,\), got \(3,\)",

@@ -48,6 +48,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         FeatureClassifier(SHAPE, 2, 4).save(home / "classifier")
         images, texts = nn.Flatten(), TextTransformer(WORDS, dim=8)
         ContrastiveScorer(images, texts, 192, 4).save(home / "scorer")
+        endless = FeatureClassifier(SHAPE, 2, 4)
+        for parameter in endless.parameters():
+            parameter.data *= 1e38
+        endless.save(home / "endless")
     x = draw_shapes(8).on(torch.ones(3))
     write_pictures(home / "train", x[:40])
     write_pictures(home / "held", x[40:60])
@@ -162,6 +166,7 @@ REFUSED = [
     (["model", *P, "--guidance", "nan"], "guidance must be finite, got nan"),
     (["model", *P, "--attribute", "classifier", "", "b"], "two different classes or more"),
     (["model", *P, "--scorer", "classifier"], "must hold a scorer, got a FeatureClassifier"),
+    (["model", *P, "--unsafe", "endless"], "returns 2 finite logits, got [nan, nan]"),
     (["model", *P, "--threshold", "0.2"], "--threshold must come with --unsafe, got 0.2 alone"),
     (["model", *P, "--attribute", "classifier", "a"], "two different classes or more"),
     (["model", *P, "--attribute", "classifier", "a=1", "b"], "all with a share or none"),

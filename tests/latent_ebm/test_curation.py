@@ -190,6 +190,31 @@ def test_a_journal_that_was_changed_or_belongs_to_others_is_refused(
     assert curation(more, journal) == curation(more)
 
 
+@pytest.mark.parametrize("content", [b"my own notes", b"{}", b"\x89PNG"])
+def test_what_is_no_beginning_of_a_journal_is_left_alone(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=r"must hold a journal of curation, as it was written"):
+        Curation([])([], tmp_path / "journal.jsonl")
+    assert (tmp_path / "journal.jsonl").read_bytes() == content
+
+
+def test_rows_that_have_weights_are_not_weighed_anew(folder: Path, tmp_path: Path) -> None:
+    lines = read_lines(folder / "captions.jsonl")
+
+    def weigh(weights: Callable[[int], float]) -> None:
+        weighed = [json.dumps({**line, "weight": weights(i)}) for i, line in enumerate(lines)]
+        (folder / "captions.jsonl").write_text("\n".join(weighed))
+
+    weigh(lambda _: 1.0)
+    plain = curate(folder, [], tmp_path / "plain")
+    weigh(lambda _: 3.0)
+    assert curate(folder, [], tmp_path / "three") == plain
+    weigh(lambda i: 1.0 + (i > 3))
+    with pytest.raises(ValueError, match=r"must have rows of equal weight, .* got 1 to 2"):
+        curate(folder, [], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_no_more_than_a_chunk_is_held() -> None:
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most = 0

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,9 +294,22 @@ def test_a_seed_decides_who_gets_which_caption() -> None:
         assert differ == pytest.approx(0.5, abs=0.1)
 
 
+def test_images_that_are_no_numbers_of_colours_are_not_read(tmp_path: Path) -> None:
+    for image in (torch.full((3, 4, 4), torch.nan), torch.zeros(3, 4, 4, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"the image of 'a' must be finite floating numbers"):
+            _ = Row("a", "a", image).image
+    for size in ((1, 1), (1, 9), (9, 1)):  # without a warning, as all are
+        Image.new("L", size, 51).save(tmp_path / "grey.png")
+        image = Row("a", "a", tmp_path / "grey.png").image
+        torch.testing.assert_close(image, torch.full((3, *size[::-1]), -0.6))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Row("a", None, GREY), r"Row: caption must be a str, got None"),  # pyright: ignore
+        (lambda: Row(1, "a", GREY), r"Row: name must be a str, got 1"),  # pyright: ignore
+        (lambda: Row("a", "a", "a.png"), r"Row: source must be a Tensor, got 'a.png'"),  # pyright: ignore
         (lambda: Sharpness(0), r"Sharpness: least must be finite and positive, got 0"),
         (lambda: Noise(float("nan")), r"Noise: most must be finite and positive, got nan"),
         (lambda: Size(0), r"Size: least must be an integer >= 1, got 0"),

@@ -165,7 +165,10 @@ def test_no_training_code_imports_this_room() -> None:
         (lambda: Terms(["a"])(3), "a prompt must be a string, got 3"),
         (lambda: Classified(lambda p: torch.zeros(2), 0.5)("a"), r"shape \(1,\), got \(2,\)"),
         (lambda: Classified(len, float("nan")), "threshold must be finite"),
-        (lambda: threshold_for(torch.tensor([]), 0.1), "one input or more"),
+        (lambda: AssuranceSet(["a", "b"], ["yes", ""]), "True and False alone, got 'yes'"),
+        (lambda: Classified(lambda p: torch.full((1,), torch.nan), 0.5)("a"), "got NaN"),
+        (lambda: threshold_for(torch.tensor([]), 0.1), "one or more, got none"),
+        (lambda: threshold_for(torch.tensor([torch.inf]), 0.1), "finite numbers, .*infinite one"),
         (lambda: threshold_for(torch.zeros(3), 2), r"max_refused must be in \[0, 1\]"),
     ],
 )

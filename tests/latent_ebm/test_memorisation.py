@@ -147,7 +147,17 @@ ROWS = torch.randn(5, 3, generator=stream())
         (lambda: Canaries(torch.zeros(1, 3, 4, 4), ["a"], [0]), "copies must be an integer >= 1"),
         (
             lambda: canaries().measure(lambda p: torch.zeros(4, 3, 4, 4), lambda a, b: a, 1.0, 4),
-            r"distance must be \(4,\)",
+            r"distance must be \(4,\) numbers, got shape",
+        ),
+        (
+            lambda: canaries().measure(
+                lambda p: torch.full((4, 3, 4, 4), torch.nan), image_distance, 1.0, 4
+            ),
+            r"distance must be \(4,\) numbers, got NaN",
+        ),
+        (
+            lambda: canaries().measure(lambda p: torch.zeros(1, 3, 4, 4), image_distance, 1.0, 4),
+            r"generate must return an image \(3, 4, 4\) for each of 4 prompts, got shape \(1, 3",
         ),
         (
             lambda: text_difference(Labelled(), DDIM(VPCosine(), 2), ROWS, {}, {}, 3),

@@ -117,6 +117,12 @@ ODD = [
     ({"m": METRIC}, TRUTH, {"confidence": 0}, r"confidence must be in \(0, 1\), got 0"),
     ({"m": METRIC}, TRUTH, {"groups": "ab"}, "one entry per comparison, 8, got 2"),
     ({"m": METRIC}, TRUTH, {"groups": "a" * 8}, "groups must be two at least"),
+    (
+        {"m": torch.ones(4)},
+        torch.tensor([1.0, -1, 0, 0]),
+        {"groups": "aabb"},
+        "groups must be two at least with a truth that is not 0, got one",
+    ),
 ]
 
 

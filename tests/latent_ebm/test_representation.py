@@ -161,6 +161,10 @@ FOUND = Representation(["a"], ["x", "y"], torch.tensor([[1, 2]]))
         (lambda: audit(categories=["man", " "]), "two or more different names"),
         (lambda: audit(classify=lambda x: torch.zeros(1)), "classify must return integers"),
         (lambda: audit(classify=lambda x: torch.full((2,), 5)), "categories 0 to 1, got 5 to 5"),
+        (
+            lambda: audit(classify=lambda x: torch.full((2, 2), torch.nan)),
+            "classify must return probabilities, got NaN",
+        ),
         (lambda: FOUND.distance({"x": 1.0}), "target must have a share of each of x, y"),
         (lambda: FOUND.distance({"x": 1.0, "y": 0.5}), "the sum 1, got 1.5"),
         (lambda: FOUND.corrected(torch.full((2, 2), 0.5)), "condition number.*apart"),

@@ -49,6 +49,7 @@ SCORES, RIGHT = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     ("scores", "right", "ranks", "message"),
     [
         (SCORES, RIGHT[:1], [1], r"matrices of one shape.*\(2, 3\) and torch.bool of \(1, 3\)"),
+        (SCORES[:0], RIGHT[:0], [1], "scores must be those of one query or more, got none"),
         (SCORES, RIGHT.float(), [1], "right of truth values, got .* torch.float32"),
         (SCORES / 0, RIGHT, [1], "scores must be finite"),
         (SCORES, RIGHT & torch.tensor([[True], [False]]), [1], "of every query, got 1 without"),

@@ -229,6 +229,20 @@ def test_other_files_and_raters_twice_are_refused(study: Path, tmp_path: Path) -
         read_ratings([b], study / "key.json")
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [None, "ab", ["ab"], [{"left": "a", "right": "b", "prompt": "p"}],
+     [{"left": "a", "right": "a", "prompt": "p", "questions": []}],
+     [{"left": 1, "right": "a", "prompt": "p", "questions": []}]],
+)  # fmt: skip
+def test_damaged_keys_are_refused(pairs: object, study: Path, tmp_path: Path) -> None:
+    key = json.loads((study / "key.json").read_text()) | {"pairs": pairs}
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    message = "no pair of two models" if isinstance(pairs, list) else "must be the key of a study"
+    with pytest.raises(ValueError, match=message):
+        read_ratings([filed(study, tmp_path / "a.json")], tmp_path / "key.json")
+
+
 NAN = picture(float("nan"))
 REFUSED = [
     ([], "pairs must hold at least one pair, got none"),
@@ -238,6 +252,9 @@ REFUSED = [
     ([Pair("p", "a", "b", picture(0)[0], picture(0))], r"shape \(1 or 3, H, W\), got \(4, 4\)"),
     ([Pair("p", "a", "b", picture(0), picture(0), ("x",))], r"questions must be of .*, got \('x'"),
     ([Pair("p", "a", "b", picture(0), picture(0), ())], r"questions must be of .*, got \(\)"),
+    ([Pair("p", "a", "b", picture(0), picture(0), 2 * COUNT)], "each once, got .* in row 0"),
+    ([Pair("p\0", "a", "b", picture(0), picture(0))], "prompt of row 0 must hold no control"),
+    ([Pair("p", 1, "b", picture(0), picture(0))], "first of row 0 must be a string, got 1"),  # pyright: ignore
 ]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.files.images import called, read_header, read_pixels
+from samplers.checks import check_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,26 +23,37 @@ class Row:
         name: What the row is called; no other row has this name.
         caption: The caption.
         source: The image (3, H, W) in [-1, 1], or its file, which is read when it is needed.
+
+    Raises:
+        ValueError: If the name or the caption is no text, or the source is something else.
     """
 
     name: str
     caption: str
     source: Tensor | Path
 
+    def __post_init__(self) -> None:
+        check_kind(self, str, name=self.name, caption=self.caption)
+        if not isinstance(self.source, Path):
+            check_kind(self, Tensor, source=self.source)
+
     @cached_property
     def image(self) -> Tensor:
         """The image (3, H, W) in [-1, 1].
 
-        Raises ``ValueError`` if the file holds no image, or the tensor has another shape.
+        Raises ``ValueError`` if the file holds no image, or the tensor has another shape or is
+        not finite.
         """
         if isinstance(self.source, Path):
             name = called(self.source, 0)
             read_header(self.source, name)
-            pixels = np.ascontiguousarray(read_pixels(self.source, name, True, None))
+            pixels = np.array(read_pixels(self.source, name, True, None), order="C")
             return torch.from_numpy(pixels).float().div_(127.5).sub_(1)
         if self.source.ndim != 3 or len(self.source) != 3 or not self.source.numel():
             shape = tuple(self.source.shape)
             raise ValueError(f"the image of {self.name!r} must be (3, H, W), got {shape}")
+        if not self.source.is_floating_point() or not bool(self.source.isfinite().all()):
+            raise ValueError(f"the image of {self.name!r} must be finite floating numbers")
         return self.source
 
     def with_caption(self, caption: str) -> "Row":

@@ -16,10 +16,16 @@ JOURNAL, TABLE, REPORT, COUNTS = "journal.jsonl", "captions.jsonl", "report.json
 def folder_rows(folder: str | Path) -> Iterator[Row]:
     """The rows of a folder of captioned images, as ``CaptionedImages`` reads it, one by one.
 
-    Raises ``ValueError`` and ``FileNotFoundError`` as ``CaptionedImages``.
+    Raises ``ValueError`` and ``FileNotFoundError`` as ``CaptionedImages``, and ``ValueError`` for
+    rows that have weights already.
     """
     folder = Path(folder).expanduser()
-    paths, texts, *_ = read_captions(folder)
+    paths, texts, weights, _ = read_captions(folder)
+    if weights is not None and bool((weights != weights[0]).any()):
+        raise ValueError(
+            f"{folder} must have rows of equal weight, because curation weighs them, got "
+            f"{float(weights.min()):g} to {float(weights.max()):g}"
+        )
     pairs = zip(paths, texts, strict=True)
     return (Row(path.relative_to(folder).as_posix(), text, path) for path, text in pairs)
 

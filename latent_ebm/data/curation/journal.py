@@ -18,6 +18,7 @@ from typing import NamedTuple
 from latent_ebm.foreign import reading
 
 FORMAT = 1
+START = b'{"content": ['  # of every line
 
 
 class Judged(NamedTuple):
@@ -72,7 +73,10 @@ class Journal:
         self.path, self.digest = path, ""
         content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        if whole != content or not whole:
+        begun = content[len(whole) :]
+        if begun[: len(START)] != START[: len(begun)]:
+            raise ValueError(f"{path} must hold a journal of curation, as it was written")
+        if begun or not whole:
             path.write_bytes(whole)
         self.judged = self.read(whole.decode(errors="replace").splitlines(), chain)
         if not whole:
