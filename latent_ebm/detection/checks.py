@@ -1,8 +1,9 @@
 """What ``LatentEBMDetector`` asks of its parameters and rows."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from samplers.checks import check_counts, is_real, is_whole
 
+Owner = TypeVar("Owner")
+Result = TypeVar("Result")
+P = ParamSpec("P")
 Energy = Literal["joint", "reconstruction", "prior", "elbo"]
 ENERGIES = get_args(Energy)
 MIN_SIDE = 8  # pixels, of images whose features are learned
@@ -23,6 +27,26 @@ def validated(estimator: BaseEstimator, X: ArrayLike, **rules: Any) -> NDArray[n
     """X as scikit-learn checks it for ``estimator``, with the ``rules`` of ``validate_data``."""
     data: Any = X  # for which scikit-learn's function declares no type
     return np.asarray(validate_data(estimator, data, **{"dtype": np.float64, **rules}))
+
+
+def all_or_nothing(
+    method: Callable[Concatenate[Owner, P], Result],
+) -> Callable[Concatenate[Owner, P], Result]:
+    """``method``, which leaves the attributes of its object as they were if it raises: half of a
+    new fit with half of an old one would score, and score wrongly.
+    """
+
+    @wraps(method)
+    def whole(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        before = dict(vars(self))
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return whole
 
 
 def check_finite_rows(name: str, x: Tensor) -> Tensor:

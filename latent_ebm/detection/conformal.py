@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from latent_ebm.detection.checks import validated
+from latent_ebm.detection.checks import all_or_nothing, validated
 from latent_ebm.detection.detector import LatentEBMDetector
 from latent_ebm.detection.selection import Method, check_level, exact, select
 from samplers.checks import check_numbers
@@ -68,6 +68,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         self.alpha = alpha
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: object = None) -> "ConformalCalibrator":
         """Fit a clone of the detector to one part of normal rows X (n >= 4, d), and calibrate on
         the other. ``y`` is ignored.
@@ -80,6 +81,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
         train, rest = (take(rows, np.asarray(part)) for part in split)
         return self._calibrate(fitted_clone(self._detector(), train), rest)
 
+    @all_or_nothing
     def calibrate(self, X: ArrayLike) -> "ConformalCalibrator":
         """Calibrate on normal rows X (n, d) that ``detector`` has not seen; it is fitted already,
         or any object that scores rows.
@@ -155,7 +157,7 @@ class ConformalCalibrator(OutlierMixin, BaseEstimator):
             warnings.warn(
                 f"alpha = {self.alpha} is below the least p-value, {least:.3g}: no row is an "
                 "outlier",
-                stacklevel=3,
+                stacklevel=4,
             )
         self.offset_ = -np.inf if self.alpha < least else self.infer_threshold(self.alpha)
         return self

@@ -19,6 +19,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from latent_ebm.detection.checks import all_or_nothing
 from latent_ebm.detection.conformal import ConformalCalibrator, as_rows, fitted_clone, take
 from latent_ebm.detection.selection import Method, check_level, select
 from samplers.checks import check_counts
@@ -46,6 +47,7 @@ class CrossConformalCalibrator(BaseEstimator):
         self.num_folds = num_folds
         self.random_state = random_state
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: object = None) -> "CrossConformalCalibrator":
         """Fit clones of the detector to normal rows X (n >= 4, d) without each fold. ``y`` is
         ignored.

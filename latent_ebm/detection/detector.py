@@ -28,6 +28,7 @@ from latent_ebm.detection import fitting, parts
 from latent_ebm.detection.checks import (
     LIMIT,
     Energy,
+    all_or_nothing,
     check_columns,
     check_magnitude,
     check_parameters,
@@ -116,8 +117,12 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         self.random_state = random_state
         self.verbose = verbose
 
+    @all_or_nothing
     def fit(self, X: ArrayLike, y: object = None) -> "LatentEBMDetector":
-        """Learn from rows X (n >= 2, d), most of which are normal. ``y`` is ignored."""
+        """Learn from rows X (n >= 2, d), most of which are normal. ``y`` is ignored.
+
+        If it raises, the detector stays as it was.
+        """
         check_parameters(self)
         rows = validated(self, X, ensure_min_samples=2)
         check_columns(rows, self.energy, self.latent_dim, self.image_shape)
@@ -134,6 +139,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         self.offset_ = self._threshold(x)
         return self
 
+    @all_or_nothing
     def partial_fit(self, X: ArrayLike, y: object = None) -> "LatentEBMDetector":
         """Add rows X (n, d) to those that carry a kernel. The first call is a ``fit``; later ones
         keep its standardisation, codes and stages.

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags, check_random_state
+from torch import Tensor
 
 from latent_ebm.denoisers.generation import like
 from latent_ebm.detection.checks import check_finite_rows, validated
@@ -33,8 +34,8 @@ class ModelEnergies(TransformerMixin, BaseEstimator):
         batch_size: number of rows whose latents are drawn together.
         random_state: as in scikit-learn, for posteriors that draw by chance.
 
-    Raises ``ValueError`` for a ``model`` or ``posterior`` of another kind, and for energies that
-    are not finite.
+    Raises ``ValueError`` for a ``model`` or ``posterior`` of another kind or for rows of another
+    shape, and for energies that are not finite.
     """
 
     def __init__(
@@ -68,17 +69,23 @@ class ModelEnergies(TransformerMixin, BaseEstimator):
 
     def _energies(self, rows: np.ndarray) -> np.ndarray:
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        x = torch.as_tensor(rows).to(like(self.model))
+        x = torch.tensor(rows).to(like(self.model))
         generator = torch.Generator(x.device).manual_seed(seed)
-        with evaluation(self.model), evaluation(self.posterior):
-            terms = [
-                self.model.energy_terms(
-                    part, self.posterior.sample(self.model, part, generator=generator)
-                )
-                for part in x.split(self.batch_size)
-            ]
-        energies = torch.cat([torch.stack(part, 1) for part in terms]).double().cpu()
-        return check_finite_rows("energies", energies).numpy()
+        try:
+            with evaluation(self.model), evaluation(self.posterior):
+                terms = [self._terms(part, generator) for part in x.split(int(self.batch_size))]
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"model and posterior must take rows of shape {tuple(x.shape[1:])} and {x.dtype}, "
+                f"but one says: {reason}"
+            ) from error
+        return check_finite_rows("energies", torch.cat(terms).double().cpu()).numpy()
+
+    def _terms(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The terms (k, 3) of rows x (k, \\*event)."""
+        z = self.posterior.sample(self.model, x, generator=generator)
+        return torch.stack(self.model.energy_terms(x, z), 1)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -275,6 +275,21 @@ def test_warm_start_keeps_standardisation_and_networks() -> None:
     assert cold.fit(later).scaler_ is not old
 
 
+@pytest.mark.parametrize("X", [np.ones((9, 5)), np.ones((9, 3)), np.full((9, 5), np.nan)])
+@pytest.mark.parametrize("options", [{}, {"warm_start": True}, {"trim": 0.2}])
+def test_a_fit_that_fails_leaves_the_last_one(X: np.ndarray, options: dict[str, Any]) -> None:
+    detector = quick(**options).fit(rows(60))
+    before = detector.score_samples(rows(9, seed=1))
+    with pytest.raises(ValueError, match="X"):
+        detector.fit(X)
+    assert_array_equal(detector.score_samples(rows(9, seed=1)), before)
+    blank = quick()
+    with pytest.raises(ValueError, match="X"):
+        blank.fit(np.ones((9, 3)))
+    with pytest.raises(NotFittedError):
+        blank.score_samples(X)
+
+
 def test_partial_fit_adds_rows_to_the_kernels() -> None:
     X, new = rows(100), rows(40, seed=1) + 30
     detector = quick(contamination=0.1).partial_fit(X)

@@ -20,7 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from latent_ebm.detection import ConformalCalibrator, LatentEBMDetector
+from latent_ebm.detection import (
+    ConformalCalibrator,
+    CrossConformalCalibrator,
+    LatentEBMDetector,
+)
 from latent_ebm.detection.selection import METHODS, rows_to_hold_out, select, smallest_selection
 
 
@@ -33,6 +37,14 @@ class FirstColumn(BaseEstimator):
 
     def score_samples(self, X: Any) -> np.ndarray:
         return np.asarray(X)[:, 0]
+
+
+class Halved(FirstColumn):
+    """Scores half as high, and none for odd numbers."""
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        first = np.asarray(X)[:, 0]
+        return np.where(first % 2 == 1, np.nan, first / 2)
 
 
 def calibrated(scores: Any, **options: Any) -> ConformalCalibrator:
@@ -307,6 +319,22 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 
     with pytest.raises(ValueError, match="one finite score"):
         ConformalCalibrator(Broken()).fit(np.zeros((10, 2)))
+
+
+@pytest.mark.parametrize("kind", [ConformalCalibrator, CrossConformalCalibrator])
+def test_a_fit_that_fails_leaves_the_last_one(kind: Any) -> None:
+    """P-values of one detector with the held-out scores of another would be wrong."""
+    calibrator, X = kind(FirstColumn(), random_state=0), np.arange(20.0)[:, None]
+    before = calibrator.fit(X).p_values(X)
+    X_bad = X.copy()
+    X_bad[3] = np.inf
+    calibrator.detector = Halved()
+    with pytest.raises(ValueError, match="one finite score"):
+        calibrator.fit(X)
+    assert_array_equal(calibrator.p_values(X), before)
+    with pytest.raises(ValueError, match="infinity"):
+        calibrator.fit(X_bad)
+    assert_array_equal(calibrator.p_values(X), before)
 
 
 def test_unknown_method_is_named() -> None:

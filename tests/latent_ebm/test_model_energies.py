@@ -1,8 +1,14 @@
 """Energies of a latent model as columns for scikit-learn."""
 
+import contextlib
+import copy
+
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
@@ -81,6 +87,51 @@ def test_parameters_are_checked(change: dict, message: str) -> None:
     energies = ModelEnergies(*line()).set_params(**change)
     with pytest.raises(ValueError, match=message):
         energies.fit(rows(3))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_rows_of_another_shape_are_refused_in_one_sentence(width: int) -> None:
+    with pytest.raises(ValueError, match=rf"take rows of shape \({width},\) and torch.float32"):
+        ModelEnergies(*line()).fit(np.ones((4, width)))
+
+
+def test_a_posterior_of_another_precision_is_refused_in_one_sentence() -> None:
+    model, posterior = line()
+    with pytest.raises(ValueError, match=r"and torch.float64, but one says: .* dtype"):
+        ModelEnergies(model.double(), posterior).fit(rows(3))
+
+
+def test_rows_that_must_not_be_written_and_counts_of_numpy_will_do() -> None:
+    x = rows(7)
+    expected = ModelEnergies(*line(), random_state=0).fit_transform(x)
+    x.flags.writeable = False
+    energies = ModelEnergies(*line(), random_state=0)
+    energies.set_params(batch_size=np.int64(3))
+    assert np.allclose(energies.fit_transform(x), expected)
+
+
+def test_modes_and_parameters_are_as_they_were_even_after_an_error() -> None:
+    model, posterior = line()
+    model.likelihood.eval()
+    for x in (rows(3), np.ones((3, 3))):
+        with contextlib.suppress(ValueError):
+            ModelEnergies(model, posterior).fit_transform(x)
+        assert (model.training, model.likelihood.training, posterior.training) == (1, 0, 1)
+        assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_is_an_estimator_like_others() -> None:
+    x, bandwidths = rows(60), [1e-3, 1.0]
+    energies = ModelEnergies(*line(), random_state=0)
+    for other in (clone(energies), copy.deepcopy(energies)):
+        assert isinstance(other, ModelEnergies)
+        assert np.array_equal(other.fit_transform(x), energies.fit_transform(x))
+    search = GridSearchCV(
+        make_pipeline(energies, KernelDensity()),
+        {"modelenergies__batch_size": [7], "kerneldensity__bandwidth": bandwidths},
+        cv=2,
+    )
+    assert search.fit(x).best_params_["kerneldensity__bandwidth"] == bandwidths[1]
 
 
 def test_energies_that_are_not_finite_are_refused() -> None:
