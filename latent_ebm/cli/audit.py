@@ -124,7 +124,7 @@ def audit_model(
     if found is not None:
         audit.add_noise_watermark(found)
     audit.write(out)
-    print(f"{num} of each of {len(texts)} prompts: {out / 'report.html'}")
+    print(f"{num} for each prompt: {out / 'report.html'}")
 
 
 def facts(

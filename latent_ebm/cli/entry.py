@@ -23,7 +23,7 @@ from latent_ebm.cli.commands import (
     score,
     tune,
 )
-from latent_ebm.cli.errors import USAGE, is_terminated, report
+from latent_ebm.cli.errors import USAGE, is_terminated, plain_warnings, report
 
 LIGHTNING = {
     "fit": "train the model that a YAML file describes",
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in args or os.environ.get(DEBUG, "0") not in ("", "0")
     args = [expand_home(a) for a in args if a != "--debug"]
     try:
-        run(args)
+        with plain_warnings():
+            run(args)
         return 0
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into an exit

@@ -1,4 +1,5 @@
 """How the command line ends when something is wrong: one sentence on stderr and an exit status.
+A warning is a sentence too.
 
 Errors that say what is wrong (a value, a file, a number that is not finite) become a sentence. If
 it is not this library's, as "math domain error", the sentence also says where it arose and how to
@@ -8,6 +9,9 @@ see more. Other errors are bugs and keep their traceback.
 import dis
 import re
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 FAILURE, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -27,6 +31,28 @@ MAX_TEXT = 1000  # characters
 
 class WrongUsage(ValueError):
     """The user named something that cannot be used: exit status 2."""
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show a warning as one line, without the place in the code that it comes from."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
+def one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """What is shown of a warning; the arguments are those of ``warnings.formatwarning``."""
+    return f"latent-ebm: warning: {cut(' '.join(str(message).split()))}\n"
 
 
 def report(error: BaseException) -> int:

@@ -55,4 +55,4 @@ def draw_prompts(
         plots.save_grid(x, out, columns=num)
     else:
         save_arrays(out, {"x": x.numpy()})
-    print(f"{num} of each of {len(prompts)} prompts: {out}")
+    print(f"{num} for each prompt: {out}")

@@ -59,7 +59,7 @@ def read_table(path: Path) -> list[Line]:
         raise ValueError(f"{path} must have at most {MAX_TABLE:,} bytes, got {size:,}")
     what = "a file and a caption per row"
     with reading(path, what), path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file, strict=True) if path.suffix == ".csv" else objects(file)
+        lines = named(file) if path.suffix == ".csv" else objects(file)
         rows = []
         for number, row in enumerate(lines, 1):
             for name in COLUMNS:
@@ -94,6 +94,15 @@ def as_cluster(row: Mapping[str, object], number: int) -> str:
     if not isinstance(name, str | None):
         raise ValueError(f"row {number}: cluster must be a name, got {reprlib.repr(name)}")
     return (name or "").strip()
+
+
+def named(lines: Iterable[str]) -> Iterable[dict[str, str]]:
+    """Rows of a table whose first line names a file and a caption."""
+    rows = csv.DictReader(lines, strict=True)
+    if rows.fieldnames and not set(COLUMNS) <= set(rows.fieldnames):
+        first = reprlib.repr(",".join(rows.fieldnames))
+        raise ValueError(f"its first line must name {' and '.join(COLUMNS)}, got {first}")
+    return rows
 
 
 def objects(lines: Iterable[str]) -> Iterable[dict[str, str]]:

@@ -153,7 +153,7 @@ def text(content: str, name: str = "captions.csv") -> Callable[[Path], object]:
         (no_image, r"3.png must hold a plain image"),
         (other_size, r"images must have one size .* --size 5"),
         (both, r"must hold one table of captions, got captions.csv and captions.jsonl"),
-        (text("name,text\na,b\n"), r"must hold a file and a caption per row: row 1 has no file"),
+        (text("a.png,red\n"), r"its first line must name file and caption, got 'a.png,red'"),
         (text("file,caption\n"), r"must hold a file and a caption per row: it has no rows"),
         (text("[1]\n", "captions.jsonl"), r"each line must be an object of JSON, got a list"),
         (text("{\n", "captions.jsonl"), r"captions.jsonl must hold a file and a caption per row"),

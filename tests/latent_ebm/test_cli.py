@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from latent_ebm import RatioPrior
 from latent_ebm.cli import demo, held_out, main
 from latent_ebm.cli.callbacks import SampleGrid
 from latent_ebm.cli.checkpoints import load_rule
+from latent_ebm.cli.errors import plain_warnings
 from tests.latent_ebm.tiny import PLAIN, fit, langevin, make_config, part, tensors, write
 
 
@@ -236,6 +238,14 @@ def test_the_bomb_is_live() -> None:
 def test_errors_keep_their_traceback_for_debugging(checkpoint: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
         main(["sample", "none.ckpt", "--out", "x.npz", "--debug"])
+
+
+def test_a_warning_is_one_line() -> None:
+    usual = warnings.formatwarning
+    with plain_warnings():
+        shown = warnings.formatwarning("two\nlines", UserWarning, "a.py", 3)
+    assert shown == "latent-ebm: warning: two lines\n"
+    assert warnings.formatwarning is usual
 
 
 def test_moving_average(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ ALL += ["--reference", "train", "--held-out", "held", "--scorer", "scorer"]
 def test_a_report_of_all_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["audit", "model", "--prompts", "prompts.txt", "--num", "3", "--seed", "5"]
     assert main([*command, "--steps", "2", "--out", "whole", *ALL]) == 0
-    assert "3 of each of 3 prompts: whole/report.html" in capsys.readouterr().out
+    assert "3 for each prompt: whole/report.html" in capsys.readouterr().out
     assert sorted(path.name for path in Path("whole").iterdir()) == ["metrics.json", "report.html"]
     found = metrics("whole")
     assert found["run"] == {"seed": 5, "guidance": 2.0, "steps": 2}
