@@ -283,6 +283,14 @@ def test_templates_and_mixtures_have_the_stated_shares() -> None:
     ]
 
 
+def test_who_gets_a_template_says_nothing_about_which() -> None:
+    """Although both have one seed."""
+    rows = [Row(f"{i}.png", "cat", GREY) for i in range(2000)]
+    mixture = Mixture([Templates(["a {caption}", "the {caption}"], 3)], [0.5], 3)
+    texts = [answer.caption for answer in mixture(rows) if isinstance(answer, Row)]
+    assert texts.count("a cat") == pytest.approx(500, abs=4 * (2000 * 3 / 16) ** 0.5)
+
+
 def test_a_seed_decides_who_gets_which_caption() -> None:
     rows = [Row(f"{i}.png", "cat", GREY) for i in range(400)]
     texts = ["a {caption}", "the {caption}"]
