@@ -102,8 +102,8 @@ def base(stored: Found) -> str:
         save_images(pictures, FIGURE, columns=12, colours=96)
     grain = [f"{1e3 * shown['grain'].get(key, 0):.1f}" for key in ("glyphs", "4", "15")]
     return f"""\
-**Names.** 32x32 pixels, half an hour of one core. The row `regression` had 500 s, less than a third
-of the time of the others: these start from it and had 1,300 s of diffusion more ({updates}
+**Names.** 32x32 pixels, half an hour of one core. The row `regression` had 500 s, less than a
+third of the time of the others: these start from it and had 1,300 s of diffusion more ({updates}
 updates). Guidance is 1.5. Two of the 18 compositions of gender and skin tone of 67 professions and
 activities were held out; *base*, *gender* and *tone* are shares of these that have the right one.
 
@@ -245,8 +245,8 @@ def best_scenes(stored: Found) -> str:
     """The largest share of pictures that are right as a whole, by the number of glyphs."""
     runs = [run for key, run in stored.items() if key.startswith(("scenes-cpu-", "scenes-cuda-"))]
     best = {num: max(run[num]["all"] for run in runs) for num in ("1", "2", "3")}
-    shares = ", ".join(f"{100 * share:.0f} % with {num}" for num, share in best.items())
-    return f"The best of these models draw so many whole scenes right: {shares}."
+    shares = ", ".join(f"{100 * share:.0f} % of {num}" for num, share in best.items())
+    return f"Scenes that are right as a whole, by the best row and seed: {shares} animals."
 
 
 def counted(steps: int) -> str:
