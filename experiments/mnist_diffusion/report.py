@@ -155,6 +155,8 @@ def equal_updates(runs: dict[str, Runs]) -> str:
 
 {table(["student", *AT_UPDATES.values()], rows)}
 ![Curves](figures/mnist_diffusion-curves.png)
+
+A line per seed.
 """
 
 

@@ -210,6 +210,7 @@ def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> li
     resized = (
         sum((header.height, header.width) != (size, size) for header in headers) if size else 0
     )
+    stretched = sum(header.height != header.width for header in headers) if size else 0
     counts = {
         "with transparency are put on white": transparent,
         "are turned as their EXIF data say": sum(header.turned for header in headers),
@@ -218,6 +219,7 @@ def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> li
         ),
         "of grey are read as RGB": grey,
         "with colours are made grey": 0 if colour else sum(header.colour for header in headers),
-        f"are resized to {size} x {size} pixels, their aspect ratio not kept": resized,
+        f"are resized to {size} x {size} pixels": resized,
+        "are stretched, because they are not square": stretched,
     }
     return [f"{num} of {len(headers)} images {what}" for what, num in counts.items() if num]

@@ -445,6 +445,7 @@ def test_sizes_are_made_one() -> None:
     rows = read_images(Path("images"), size=9)
     assert rows.x.reshape(2, -1).mean(1).tolist() == [1, -1]
     assert noted(rows, "1 of 2 images are resized to 9 x 9 pixels")
+    assert noted(rows, "1 of 2 images are stretched, because they are not square")
 
 
 def png_header(width: int, height: int) -> bytes:
