@@ -97,6 +97,7 @@ def effective_sample_size(log_weight: Tensor, dim: int = -1) -> Tensor:
         ValueError: For weights that are empty, NaN, +inf or all -inf.
     """
     check_some_weight(log_weight, dim)
+    log_weight = log_weight - log_weight.amax(dim, keepdim=True)  # large ones lose digits
     return (2 * log_mean_exp(log_weight, dim) - log_mean_exp(2 * log_weight, dim)).exp()
 
 

@@ -168,6 +168,15 @@ def test_only_the_nearest_kernels_count() -> None:
     torch.testing.assert_close(prior(exemplars[7:12]) - prior.own_part(7, 12), torch.cat(left_out))
 
 
+def test_the_own_part_of_a_block_is_that_of_its_rows() -> None:
+    exemplars = scattered(30, 2)
+    prior = KernelPrior(exemplars, 0.7)
+    for i, own in zip(range(20, 25), prior.own_part(20, 25), strict=True):
+        others = KernelPrior(torch.cat([exemplars[:i], exemplars[i + 1 :]]), 0.7)
+        without = others(exemplars[i : i + 1]) + math.log(29 / 30)
+        torch.testing.assert_close(prior(exemplars[i : i + 1]) - own, without)
+
+
 def test_gaps_are_compared_with_those_nearby() -> None:
     # A cluster and its image ten times as wide, far away: with equal heights, corresponding points
     # have equal energies.

@@ -113,6 +113,7 @@ def test_prefix_is_the_product_of_the_first_stages() -> None:
     )
     assert part.stages[1] is prior.stages[1]
     assert part.log_z.item() == pytest.approx(0.25)
+    assert part.log_z_steps.shape == part.weights.shape == (2,)
     torch.testing.assert_close(prior.prefix(0)(z), prior.base(z))
     torch.testing.assert_close(prior.prefix(3)(z), prior(z))
 

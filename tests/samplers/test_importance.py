@@ -257,6 +257,8 @@ def test_effective_sample_size() -> None:
     torch.testing.assert_close(
         effective_sample_size(torch.stack([w, w], 1).log(), 0), torch.full((2,), 64 / 90)
     )
+    large = torch.tensor([0.0, 1.0, 3.0]) - 2e6  # exact in float32, unlike a sum of their squares
+    torch.testing.assert_close(effective_sample_size(large), effective_sample_size(large + 2e6))
     with pytest.raises(ValueError, match="log_weight must be finite or -inf, got nan"):
         effective_sample_size(torch.tensor([torch.nan]))
 
