@@ -208,7 +208,9 @@ def captions(stored: Found) -> str:
     """Names and long prompts after training on three sorts of captions."""
     names = ("noisy", "synthetic", "mixed")
     arms = seeds(stored, names)
-    keys = {f"{part}R@1{form}": f"{part}{form or ', names'}" for part, form in FORMS}
+    keys = {
+        f"{part}R@1{form}": f"{part.strip() or 'all'}{form or ', names'}" for part, form in FORMS
+    }
     return (
         "\n\n".join([CAPTIONS, compared(arms, names, keys), decided(MIXED, arms)]) if arms else ""
     )

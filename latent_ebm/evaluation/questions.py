@@ -128,19 +128,20 @@ def glyph_questions(glyphs: Glyphs, row: int) -> list[Question[int]]:
     """What the name of the glyph at ``row`` says: the subject, and its gender and tone if it has
     them. The parse is the row of the glyph that a picture shows; others that look the same count.
     """
-    same = [
-        (glyphs.art == number).nonzero()[:, 0].tolist() for number in glyphs.art.unique().tolist()
-    ]
-    alike = {i: rows for rows in same for i in rows}
 
     def ask(column: Sequence[str]) -> Callable[[int], float]:
-        return lambda found: any(column[i] == column[row] for i in alike[found])
+        return lambda found: any(column[i] == column[row] for i in alike(glyphs, found))
 
     questions = [Question(f"Is it {glyphs.base[row]}?", ask(glyphs.base))]
     for column, kind in ((glyphs.gender, "gender"), (glyphs.tone, "tone")):
         if column[row]:
             questions.append(Question(f"Is its {kind} {column[row]}?", ask(column), (0,)))
     return questions
+
+
+def alike(glyphs: Glyphs, row: int) -> list[int]:
+    """The rows of glyphs that look like the one at ``row``."""
+    return (glyphs.art == glyphs.art[row]).nonzero()[:, 0].tolist()
 
 
 def those(scene: Scene, glyph: int, art: Tensor) -> list[Placed]:
