@@ -136,17 +136,19 @@ def section() -> str:
     ]
     return f"""## What a gradient flow costs: `python -m experiments.benchmarks.flow`
 
-Two moons; the flow's model was trained on 50 Euler steps over a horizon of .5, Langevin's on 50
-steps over the same time, and either is then sampled with more or fewer gradients. MMD² of 2,000
-samples to test data; time in units of one gradient at all of them (medians of 7 rounds in which
-the contestants take turns).
+The data are two moons. One model was trained on samples of the flow, in 50 Euler steps over a
+horizon of .5, and another one on samples of Langevin dynamics, in 50 steps over the same time.
+Either is then sampled with more or fewer gradients. MMD² is that of 2,000 samples to test data.
+Time is in units of one gradient at all samples (medians of 7 rounds in which the contestants take
+turns).
 
 {table(["sampler", "gradients", "time / gradient", "MMD²"], rows)}
 {cheapest(runs)}
 
 Score and trace of the Hessian for a perceptron of 2 x 200 units at 1,000 points, as a multiple of
-a gradient (median, lowest to highest of 7 rounds). The exact trace carries a tangent a dimension
-forwards; recorded, it takes a Hessian-vector product a dimension, in one batched pass.
+a gradient (median, lowest to highest of 7 rounds). The exact trace carries one
+tangent per dimension forwards; by autograd it takes one Hessian-vector product per dimension, in
+one batched pass.
 
 {table(["dimension", "exact trace", "the same by autograd", "Hutchinson, one probe"], costs)}"""
 

@@ -107,9 +107,8 @@ def section() -> str:
     parts = [part for question in QUESTIONS if (part := answer(question, stored))]
     head = """## Speed: `python -m experiments.benchmarks.<script>`
 
-Ratios of CPU time on one thread, contestants taking turns in one process: median (lowest to
-highest) of 7 rounds; wall time
-where it is said."""
+Ratios of CPU time on one thread, or of wall time where it is said. Contestants take turns in one
+process; medians, and in brackets the lowest to the highest, of 7 rounds."""
     return "\n\n".join([head, *parts, exponents(stored)]) if parts else ""
 
 
