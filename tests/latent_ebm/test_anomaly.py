@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from latent_ebm import RatioPrior
 from latent_ebm.detection import LatentEBMDetector
 from latent_ebm.detection.checks import ENERGIES
-from latent_ebm.detection.fitting import principal
+from latent_ebm.detection.fitting import broad_kernels, bulk, fit_linear, principal
 from latent_ebm.kernels import KernelPrior
 from samplers import MALA
 
@@ -260,6 +260,20 @@ def test_trimming_leaves_out_the_least_likely_part() -> None:
     assert np.abs(kept.scaler_.inverse_transform(kept.rows_.numpy())).max() < 40
     with pytest.raises(ValueError, match="besides those that trim leaves out"):
         quick(trim=0.2).fit(np.concatenate([np.zeros((90, 4)), rows(10, 4)]))
+
+
+def test_the_bulk_is_the_likeliest_part_under_kernels_at_itself() -> None:
+    """And not under kernels at all rows, among which are those that are left out."""
+    normal = torch.randn(140, 2, generator=torch.Generator().manual_seed(0)).double()
+    clump = torch.tensor([5.0, 5.0]) + 0.01 * normal[:60]
+    x = torch.cat([normal, clump])
+    view = fit_linear(torch.nn.Identity(), x, 2)
+    kept = bulk([view], x, 0.3)
+    assert not kept[140:].any()
+    scores = broad_kernels(view.encode(x)[kept])(view.encode(x))
+    assert scores[kept].min() >= scores[~kept].max()
+    width = broad_kernels(x).bandwidth[0] ** 2
+    torch.testing.assert_close(width, x.var(0, correction=0).sum() / 2)
 
 
 def test_warm_start_keeps_standardisation_and_networks() -> None:

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from latent_ebm.detection import LatentEBMDetector
 from latent_ebm.detection.dependence import (
+    APART,
     constant_combinations,
     dependence,
     two_valued_columns,
@@ -110,6 +111,23 @@ def test_rules_are_saved_and_new_rows_may_lift_them(tmp_path: Path) -> None:
     scores = detector.score_samples(new)
     assert_array_equal(LatentEBMDetector.load(tmp_path).score_samples(new), scores)
     assert (detector.partial_fit(new).score_samples(new) > scores + 1000).all()
+
+
+def test_a_column_that_spreads_more_is_not_further_apart() -> None:
+    code = torch.randint(2, (400, 2), generator=torch.Generator().manual_seed(0)).double()
+    x = code * torch.tensor([1.0, 5.0])
+    shown = two_valued_columns(x) @ torch.diag(torch.tensor([1.0, 5.0]).double())
+    torch.testing.assert_close(shown, APART * torch.eye(2).double())
+
+
+def test_a_rule_of_half_of_the_rows_is_none() -> None:
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)).double()
+    for half in (0, 1):
+        broken = x.clone()
+        broken[half::2, 2] = broken[half::2, 0]
+        assert not len(constant_combinations(broken))
+    x[:, 2] = x[:, 0]
+    assert len(constant_combinations(x)) == 1
 
 
 def test_copies_do_not_narrow_the_automatic_threshold() -> None:

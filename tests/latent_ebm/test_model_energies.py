@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,19 @@ def test_rows_that_must_not_be_written_and_counts_of_numpy_will_do() -> None:
     energies = ModelEnergies(*line(), random_state=0)
     energies.set_params(batch_size=np.int64(3))
     assert np.allclose(energies.fit_transform(x), expected)
+
+
+def test_rows_are_taken_in_batches() -> None:
+    sizes = []
+
+    class Counting(AmortizedPosterior):
+        def sample(self, model: LatentModel, x: torch.Tensor, **options: Any) -> torch.Tensor:
+            sizes.append(len(x))
+            return super().sample(model, x, **options)
+
+    model, posterior = line()
+    ModelEnergies(model, Counting(posterior.encoder), batch_size=3).transform(rows(7))
+    assert sizes == [3, 3, 1]
 
 
 def test_modes_and_parameters_are_as_they_were_even_after_an_error() -> None:
