@@ -22,7 +22,7 @@ from latent_ebm.model import LatentModel
 from samplers import LogDensity, PersistentChains, Sampler, annealed_importance
 from samplers.base import normal_like
 from samplers.checks import check_counts, check_kind
-from samplers.importance import check_some_weight
+from samplers.importance import check_invariant, check_some_weight
 
 
 class Posterior(Artefact, ABC):
@@ -159,15 +159,15 @@ class Restarts(Posterior):
     rungs make fewer starts do. With one rung the weight is ``p(x, z) / q(z)`` and no chain runs.
 
     Args:
-        sampler: Moves the starts at the ``num_rungs - 1`` inner rungs. It must leave its target
-            invariant, as MALA and HMC do.
+        sampler: Moves the starts at the ``num_rungs - 1`` inner rungs: MALA or HMC, which leave
+            their target invariant.
         num_starts: How many starts each datum has.
         num_rungs: Steps of the annealing.
         start: Where starts come from: "cold" draws from the prior's base, and an
             ``AmortizedPosterior`` from ``q(z|x)``, which should be wider than the posterior.
 
     Raises:
-        ValueError: For a count below 1, or another ``start``.
+        ValueError: For a count below 1, another ``start``, or another sampler.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Restarts(Posterior):
         start: AmortizedPosterior | Literal["cold"] = "cold",
     ) -> None:
         super().__init__()
-        check_kind(self, Sampler, sampler=sampler)
+        check_invariant(sampler)
         check_counts(self, num_starts=num_starts, num_rungs=num_rungs)
         if start != "cold" and not isinstance(start, AmortizedPosterior):
             raise ValueError(f'start must be "cold" or an AmortizedPosterior, got {start!r}')

@@ -19,6 +19,8 @@ from samplers.base import Sampler
 from samplers.checks import check_counts, check_kind
 from samplers.densities import Density, LogDensity, Sum, Terms, value_and_grad
 from samplers.derivatives import check_value
+from samplers.hmc import HMC
+from samplers.langevin import MALA
 from samplers.run_checks import check_finite, check_position, is_readable
 
 
@@ -147,6 +149,14 @@ def log_ratio(initial: LogDensity, final: LogDensity, x: Tensor) -> Tensor:
     for value in ends:
         check_value(value, x)
     return ends[0] - ends[1]
+
+
+def check_invariant(sampler: Sampler) -> None:
+    """Raise ``ValueError`` unless ``sampler`` leaves its target exactly invariant."""
+    if not isinstance(sampler, (HMC, MALA)):
+        raise ValueError(
+            f"sampler must be HMC or MALA, which leave their target invariant, got {sampler!r}"
+        )
 
 
 def annealed_importance(

@@ -24,8 +24,6 @@ from torch.distributions import Normal
 from latent_ebm.likelihoods import per_row
 from latent_ebm.model import LatentModel
 from samplers import (
-    HMC,
-    MALA,
     Density,
     LogDensity,
     Sampler,
@@ -35,7 +33,7 @@ from samplers import (
 )
 from samplers.base import normal_like
 from samplers.checks import check_counts
-from samplers.importance import Interpolated
+from samplers.importance import Interpolated, check_invariant
 
 ACCEPTANCE = 0.75  # below it, the steps of a datum are shortened
 WIDENING = 1.15  # of q against the posterior, so that no part of it is missed
@@ -189,10 +187,7 @@ def check_bracket_arguments(
     sampler: Sampler, num_chains: int, num_rounds: int, num_rungs: int, log_z: tuple[float, float]
 ) -> None:
     """Raise ``ValueError`` for arguments of ``nll_bracket`` that break a rule."""
-    if not isinstance(sampler, (HMC, MALA)):
-        raise ValueError(
-            f"sampler must be HMC or MALA, which leave their target invariant, got {sampler}"
-        )
+    check_invariant(sampler)
     check_counts("nll_bracket", 2, num_chains=num_chains, num_rounds=num_rounds)
     check_counts("nll_bracket", num_rungs=num_rungs)
     if not log_z[0] <= log_z[1]:

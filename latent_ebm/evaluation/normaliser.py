@@ -33,8 +33,6 @@ from torch import Tensor
 
 from latent_ebm.priors import Prior, RatioPrior, check_latent
 from samplers import (
-    HMC,
-    MALA,
     Blend,
     Density,
     GaussianMixture,
@@ -47,6 +45,7 @@ from samplers import (
     resample,
 )
 from samplers.checks import check_counts, check_kind, check_numbers
+from samplers.importance import check_invariant
 
 NUM_GROUPS = 10  # independent groups of chains, whose spread gives the interval
 COMPONENTS = 6  # of the fitted mixture, at most; the BIC decides
@@ -270,10 +269,7 @@ def check_arguments(
     confidence: float,
 ) -> None:
     """Raise ``ValueError`` for arguments of ``prior_log_z`` that break a rule."""
-    if not isinstance(sampler, (HMC, MALA)):
-        raise ValueError(
-            f"sampler must be HMC or MALA, which leave their target invariant, got {sampler!r}"
-        )
+    check_invariant(sampler)
     check_counts("prior_log_z", 4 * NUM_GROUPS, num=num)
     check_counts("prior_log_z", num_rungs=num_rungs)
     check_numbers("prior_log_z", "in (0, 1)", confidence=confidence)

@@ -227,6 +227,8 @@ def test_refusals() -> None:
         MCMCPosterior(MALA(0.1, 1), PersistentChains(2, 2).double()).sample(
             LinearGaussian(), data()
         )
+    with pytest.raises(ValueError, match="HMC or MALA, which leave their target invariant, got L"):
+        Restarts(Langevin(0.1, 1), 2)
     with pytest.raises(ValueError, match="num_starts must be an integer >= 1, got 0"):
         Restarts(MALA(0.1, 1), 0)
     with pytest.raises(ValueError, match='start must be "cold" or an AmortizedPosterior, got \'z'):

@@ -133,13 +133,14 @@ def test_empty_batches(sampler: Sampler) -> None:
             prior.sample(-1)
     assert model.sample(np.int64(0)).shape == (0, 3)  # pyright: ignore[reportArgumentType]
     amortized = AmortizedPosterior(nn.Linear(3, 4))
-    restarts = Restarts(sampler, 3, 2, amortized)
+    mala = MALA(0.1, 1)  # the samplers of restarts leave their target invariant
+    restarts = Restarts(mala, 3, 2, amortized)
     for posterior in (
         MCMCPosterior(sampler),
         MCMCPosterior(sampler, restarts),
         amortized,
         WarmStart(amortized, sampler),
-        Restarts(sampler, 3),
+        Restarts(mala, 3),
     ):
         assert posterior.sample(model, torch.zeros(0, 3)).shape == (0, 2)
     assert model.energy_terms(torch.zeros(0, 3), torch.zeros(0, 2)).joint.shape == (0,)
