@@ -29,8 +29,8 @@ from latent_ebm.learning import (
 )
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.networks import EnergyMLP
-from latent_ebm.posteriors import Posterior
-from samplers import MALA
+from latent_ebm.posteriors import MCMCPosterior, Posterior
+from samplers import MALA, Langevin
 from tests.latent_ebm.linear_gaussian import LinearGaussian
 
 NUM, REPEATS = 200, 200
@@ -216,3 +216,24 @@ def test_losses_have_the_gradient_of_the_objective(
         if not name.endswith("bias"):
             assert value.abs().max() > 20 * error.max(), f"{name} would not show a wrong weight"
         assert ((found.mean(0) - value).abs() <= 4.5 * error + 1e-9).all(), name
+
+
+def test_the_classifier_of_stages_does_not_move_the_encoder() -> None:
+    stages = open_stage()
+    for parameter in stages.ratio.parameters():
+        nn.init.normal_(parameter)
+    posterior = AmortizedPosterior(encoder())
+    rule = Variational(ratio_model(linear_model()), posterior, ADAM, stages=stages)
+    losses = rule.losses(data())
+    moved = torch.autograd.grad(losses["ratio"], list(posterior.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in moved)
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_warm_chains_of_the_prior_start_at_the_draws_of_the_posterior(warm: bool) -> None:
+    """Chains that hardly move stay where they have started."""
+    prior = EnergyPrior(Quadratic(), GaussianPrior(3), Langevin(1e-12, 1, temperature=0.0))
+    model, z = LatentModel(prior, linear_model().likelihood), 5 + data()
+    posterior = MCMCPosterior(MALA(0.1, 1))
+    rule = ShortRunMLE(model, posterior, ADAM, prior_chains="warm" if warm else "cold")
+    assert torch.allclose(rule.sample_prior(prior, z), z) == warm
