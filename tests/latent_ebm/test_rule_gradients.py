@@ -236,4 +236,5 @@ def test_warm_chains_of_the_prior_start_at_the_draws_of_the_posterior(warm: bool
     model, z = LatentModel(prior, linear_model().likelihood), 5 + data()
     posterior = MCMCPosterior(MALA(0.1, 1))
     rule = ShortRunMLE(model, posterior, ADAM, prior_chains="warm" if warm else "cold")
-    assert torch.allclose(rule.sample_prior(prior, z), z) == warm
+    moved = (rule.sample_prior(prior, z) - z).abs().max()
+    assert (moved < 1e-6) == warm
