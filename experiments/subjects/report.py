@@ -11,7 +11,7 @@ from experiments.pictures import save, save_images, unpack
 from experiments.subjects import claims
 from experiments.subjects.inpainting import NUM, SELECTIONS, SWEEP
 from experiments.subjects.judging import COPIED
-from experiments.subjects.tuning import ALL_WEIGHTS, PHOTOS, ROWS, ROWS_ALONE, SUBJECTS
+from experiments.subjects.tuning import ALL_WEIGHTS, PHOTOS, ROWS, ROWS_ALONE, SUBJECTS, WORD
 from experiments.tables import spread, table
 
 Found = dict[str, Any]
@@ -51,8 +51,9 @@ TUNING = f"""\
 **A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079). All are alike: the
 subject stands upright in the middle of one background. It is asked for in both poses on three
 other backgrounds; means over {SUBJECTS} subjects. {ROWS} rows beside the prompt are learned.
-From *rows* to *+ reference*, each line of the table adds to the one before; *DreamBooth* trains
-all weights.
+From *rows* to *+ reference*, each line of the table adds to the one before. *Textual inversion*
+(arXiv:2208.01618) learns the embedding of the class word instead, and *DreamBooth*
+(arXiv:2208.12242) all weights beside the rows.
 *Leak* is the share of pictures on the background of the photos, and *numbers* says how many are
 stored for a subject."""
 
@@ -138,7 +139,7 @@ def curve(runs: dict[str, list[Found]]) -> bool:
 def tuned(stored: Found) -> str:
     """What each way of tuning does."""
     runs = seeds(stored, "tuning")
-    names = ("class word alone", *ROWS_ALONE, "+ reference", *ALL_WEIGHTS)
+    names = ("class word alone", *ROWS_ALONE, "+ reference", WORD, *ALL_WEIGHTS)
     rows = [
         [name, *(spread((run[name].get(key) for run in runs), 2) for key in TUNED)]
         for name in names

@@ -26,13 +26,15 @@ from latent_ebm.guidance import reference_guided
 from latent_ebm.guidance.alignment import align
 from latent_ebm.guidance.inversion import inversion_path
 from latent_ebm.guidance.subject import with_subject
-from latent_ebm.learning import SubjectTuning, fit_batches
+from latent_ebm.learning import Denoising, SubjectTuning, fit_batches
 from latent_ebm.text import SubjectConditioner
 
 SHOWN = 2  # subjects in the figure
 SUBJECTS, PHOTOS, GROUNDS = 6, 5, 3  # of a seed; of a subject; backgrounds that are asked for
 STEPS, REFINING, ROWS, LR = 400, 10, 5, 2e-2
-MODEL_LR = 2e-4  # of DreamBooth
+LOG_SNR = (-0.5, 2.4)  # of textual inversion: mean and deviation, as of the model
+MODEL_LR, WORD_LR = 2e-4, 5e-3  # of DreamBooth; of textual inversion
+WORD = "textual inversion"
 ROWS_ALONE: dict[str, dict[str, Any]] = {
     "rows": {"masked": False, "regularization": 0.0, "num_refining": 0},
     "+ mask": {"masked": True, "regularization": 0.0, "num_refining": 0},
@@ -43,7 +45,8 @@ ALL_WEIGHTS = {
     "DreamBooth": {"masked": False, "regularization": 0.0},
     "DreamBooth, mask and regularisation": {"masked": True, "regularization": 0.01},
 }
-SETTINGS = [SUBJECTS, PHOTOS, GROUNDS, STEPS, REFINING, ROWS, LR, MODEL_LR, GUIDANCE, ROWS_ALONE]
+SETTINGS = [SUBJECTS, PHOTOS, GROUNDS, STEPS, REFINING, ROWS, LR, MODEL_LR, GUIDANCE, ROWS_ALONE,
+            WORD, WORD_LR, LOG_SNR]  # fmt: skip
 
 
 class Case(NamedTuple):
@@ -104,6 +107,8 @@ def ways(
         if name == "+ step-wise":
             x, more = timed(partial(held_to_photos, model, judge, case, subject))
             yield "+ reference", x, {**size, "seconds a picture": more / len(case.asked)}
+    (own, numbers), spent = timed(partial(learn_word, model, case, seed))
+    yield WORD, draw(own, judge, case, None), {"seconds": spent, "numbers": numbers}
     for name, options in ALL_WEIGHTS.items():
         (own, subject), spent = timed(partial(learn_all, model, case, seed, **options))
         numbers = sum(p.numel() for p in own.parameters())
@@ -153,6 +158,32 @@ def learn_rows(model: TextToImage, case: Case, seed: int, masked: bool, **option
     masks = case.photos.condition["mask"] if masked else None
     more: dict[str, Any] = {"num_rows": ROWS, "num_shared": STEPS, "lr": LR, **options}
     return tune(model, case.photos.x, case.word, masks, **more)
+
+
+def learn_word(model: TextToImage, case: Case, seed: int) -> tuple[TextToImage, int]:
+    """A model with another embedding of the last word of the class, as a word of its own would
+    have (textual inversion, arXiv:2208.01618), and the size of the embedding.
+    """
+    torch.manual_seed(seed)
+    own = deepcopy(model).requires_grad_(False)
+    texts = own.conditioner
+    tokens = texts.tokens([case.word])["tokens"]
+    table = texts.encoder.get_parameter("embedding.weight").requires_grad_()
+    this = torch.zeros(len(table), 1)
+    this[tokens[texts.encoder.tokenizer.shown(tokens)][-1]] = 1
+    table.register_hook(lambda gradient: gradient * this)
+    optimizer = partial(torch.optim.Adam, lr=WORD_LR)
+    rule = Denoising(
+        own.denoiser,  # pyright: ignore[reportArgumentType]
+        own.sampler,
+        own.latent_shape,
+        optimizer,
+        log_snr=LOG_SNR,
+        conditioner=texts,
+        dropout=0.0,
+    )
+    fit_batches(rule, batches(case.photos.x, None, tokens), STEPS)
+    return own.eval(), table.shape[1]
 
 
 def learn_all(
