@@ -2,7 +2,10 @@
 report decides.
 """
 
-from experiments.claims import EQUAL, Claim, difference
+from experiments.claims import EQUAL, Claim, Found, difference
+from experiments.subjects.editing import ANEW, KEPT, STEPS, WITH_NULLS
+
+KEEP, OWN = KEPT
 
 KNOWN, OBEYED, COPIED = "turned R@1", "turned pose", "turned copied"
 FILLED = (
@@ -42,4 +45,34 @@ TUNED = (
         for name in ("+ step-wise", "+ reference")
         for key in ("background", "pose")
     ),
+)
+
+
+def more_new_than_old(arms: dict[str, Found]) -> float:
+    """By how much the share in which no subject is nearer than the new one exceeds the share in
+    which the old one is nearer.
+    """
+    return arms[KEEP]["R@1"] - arms[KEEP]["old"]
+
+
+INVERTED = (
+    *(
+        Claim(
+            f"trained nulls lower the error of guided sampling, {steps}",
+            difference(steps, "guided", WITH_NULLS),
+        )
+        for steps in (f"{num} steps" for num in STEPS)
+    ),
+    Claim(
+        "more steps invert better without guidance, 50 against 5",
+        lambda arms: arms["no guidance"]["5 steps"] - arms["no guidance"]["50 steps"],
+    ),
+)
+REPLACED = (
+    Claim("the new subject is drawn more often than the old one is left", more_new_than_old),
+    Claim("less changes around it than if all is drawn anew", difference("change", ANEW, KEEP)),
+    Claim("less changes than with maps of its own", difference("change", OWN, KEEP)),
+    Claim("identity: as good as drawn anew", difference("identity", KEEP, ANEW), EQUAL),
+    Claim("background: as good as drawn anew", difference("background", KEEP, ANEW), EQUAL),
+    Claim("pose: at least as good as drawn anew", difference("pose", KEEP, ANEW), EQUAL),
 )

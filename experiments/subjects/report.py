@@ -9,6 +9,7 @@ from experiments.claims import by_seed, decided
 from experiments.common import file_name, is_run, results
 from experiments.pictures import save, save_images, unpack
 from experiments.subjects import claims
+from experiments.subjects.editing import ANEW, INVERTED, KEPT, STEPS, WEIGHT
 from experiments.subjects.inpainting import NUM, SELECTIONS, SWEEP
 from experiments.subjects.judging import COPIED
 from experiments.subjects.tuning import ALL_WEIGHTS, PHOTOS, ROWS, ROWS_ALONE, SUBJECTS, WORD
@@ -16,7 +17,11 @@ from experiments.tables import spread, table
 
 Found = dict[str, Any]
 SAMPLES, CURVE = "subjects-inpainting", "subjects-tokens"
-TUNED_FIGURE = "subjects-tuning"
+TUNED_FIGURE, REPLACED = "subjects-tuning", "subjects-replacing"
+IN_PLACE = """\
+From above: pictures, the subjects that are put there, and what is drawn: with the maps of the
+picture, with maps of its own, and anew."""
+EDITED = ("identity", "R@1", "old", "pose", "background", "change")
 SHOWN = """\
 Two subjects: in the top row their photos, and below, in the order of the table, what is drawn for
 "upright" on two other backgrounds and for "upside down"."""
@@ -57,13 +62,25 @@ From *rows* to *+ reference*, each line of the table adds to the one before. *Te
 *Leak* is the share of pictures on the background of the photos, and *numbers* says how many are
 stored for a subject."""
 
-PARTS = ("the text-to-image model", "inpainting with a reference", "a subject of a few pictures")
+EDITING = f"""\
+**A subject in the place of another** (HiFi Tuner). {INVERTED} pictures of subjects that the model
+knows are inverted and drawn again by their names, with a guidance of {WEIGHT}: root mean squared
+errors, of pixels in [-1, 1]. Then each of {SUBJECTS} learned subjects is put in the place of
+another one in six pictures, whose captions name kind, pose and background. *Old*: the share in
+which the other one has the larger correlation. *Change*: the root mean squared difference from the
+picture, outside of both subjects."""
+PARTS = (
+    "the text-to-image model",
+    "inpainting with a reference",
+    "a subject of a few pictures",
+    "a subject in the place of another",
+)
 
 
 def section() -> str:
     """All tables there are."""
     stored = results("subjects")
-    parts = [base(stored), filled(stored), tuned(stored)]
+    parts = [base(stored), filled(stored), tuned(stored), edited(stored)]
     found = [part for part in parts if part]
     missing = [name for name, part in zip(PARTS, parts, strict=True) if not part]
     told = f"Not run yet: {', '.join(missing)}." if missing else ""
@@ -158,3 +175,30 @@ def shown_tuning(stored: Found) -> list[str]:
         ]
         save_images(x.flatten(0, 1), TUNED_FIGURE, columns=x.shape[1], colours=64)
     return [f"![Ways of tuning](figures/{TUNED_FIGURE}.png)\n\n{SHOWN}"] if shown else []
+
+
+def edited(stored: Found) -> str:
+    """What inversion returns, and what stands in the place of another subject."""
+    again, replaced = seeds(stored, "inverted"), seeds(stored, "replaced")
+    if not (again and replaced):
+        return ""
+    columns = [f"{num} steps" for num in STEPS]
+    errors = [
+        [name, *(spread((run[name][key] for run in again), 3) for key in columns)]
+        for name in again[0]
+    ]
+    rows = [
+        [name, *(spread((run[name][key] for run in replaced), 2) for key in EDITED)]
+        for name in (*KEPT, ANEW)
+    ]
+    parts = [
+        EDITING,
+        table(["error", *columns], errors),
+        decided(claims.INVERTED, again),
+        table(["", *EDITED], rows),
+        decided(claims.REPLACED, replaced),
+    ]
+    if "samples" in replaced[0]:
+        x = unpack(replaced[0]["samples"], (3, 32, 32))
+        save_images(x, REPLACED, columns=len(x) // (3 + len(KEPT)), colours=64)
+    return "\n\n".join([*parts, f"![Other subjects](figures/{REPLACED}.png)\n\n{IN_PLACE}"])

@@ -8,7 +8,7 @@ fit`` looks for them, and nothing else. All runs start from one text-to-image mo
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ import yaml
 
 from experiments.common import HERE, cached, file_name
 from experiments.pictures import pack
-from experiments.subjects import inpainting, tuning
+from experiments.subjects import editing, inpainting, tuning
 from experiments.subjects.inpainting import FIRST, SELECTIONS, Inpainting, blanked, pictures
 from experiments.subjects.judging import GUIDANCE, Judge, by_name
 from experiments.text_to_image.run import REGRESSION
 from experiments.training import Run, judged, write_words
+from latent_ebm.applications import TextToImage
 from latent_ebm.applications.trained import text_to_image
 from latent_ebm.data import Subjects
 
@@ -94,22 +95,46 @@ def draw_shown(seed: int) -> dict[str, Any]:
 
 def run_tuning(seed: int) -> None:
     config = {"base": base().settings, "settings": tuning.SETTINGS, "seed": seed}
-
-    def compute(work: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-        model = text_to_image(base().rule())
-        return {} if model is None else work(model, corpus(), judge(), seed)
-
-    cached(f"subjects/tuning-{seed}", config, partial(compute, tuning.judge_all))
+    cached(
+        f"subjects/tuning-{seed}",
+        config,
+        lambda: tuning.judge_all(model(), corpus(), judge(), seed),
+    )
     if seed == 0:
-        config = {**config, "shown": tuning.SHOWN}
-        cached("subjects/shown-tuning", config, partial(compute, tuning.show_cases))
+        cached(
+            "subjects/shown-tuning",
+            {**config, "shown": tuning.SHOWN},
+            lambda: tuning.show_cases(model(), corpus(), judge(), seed),
+        )
+
+
+def run_editing(seed: int) -> None:
+    config = {"base": base().settings, "settings": editing.SETTINGS, "seed": seed}
+    cached(
+        f"subjects/inverted-{seed}",
+        config,
+        lambda: editing.invert_all(model(), judge(False), seed),
+    )
+    cached(
+        f"subjects/replaced-{seed}",
+        {**config, "tuning": tuning.SETTINGS},
+        lambda: editing.replace_all(model(), corpus(), judge(), seed),
+    )
+
+
+@cache
+def model() -> TextToImage:
+    """The trained text-to-image model."""
+    found = text_to_image(base().rule())
+    assert found is not None  # for the rule has a TextConditioner
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("words", "base", "inpainting", "tuning")
+    parts = ("words", "base", "inpainting", "tuning", "editing")
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="*", default=SELECTIONS, choices=SELECTIONS)
@@ -126,3 +151,5 @@ def main() -> None:
             run_inpainting(seed, args.variants)
         if "tuning" in args.parts:
             run_tuning(seed)
+        if "editing" in args.parts:
+            run_editing(seed)
