@@ -156,14 +156,16 @@ def curve(runs: dict[str, list[Found]]) -> bool:
 def tuned(stored: Found) -> str:
     """What each way of tuning does."""
     runs = seeds(stored, "tuning")
+    if not runs:
+        return ""
     names = ("class word alone", *ROWS_ALONE, "+ reference", WORD, *ALL_WEIGHTS)
     rows = [
         [name, *(spread((run[name].get(key) for run in runs), 2) for key in TUNED)]
         for name in names
-        if runs
+        if all(name in run for run in runs)
     ]
     parts = [TUNING, table(["", *TUNED], rows), decided(claims.TUNED, runs), *shown_tuning(stored)]
-    return "\n\n".join(parts) if rows else ""
+    return "\n\n".join(parts)
 
 
 def shown_tuning(stored: Found) -> list[str]:

@@ -64,7 +64,7 @@ def cases(data: Subjects, judge: Judge, seed: int) -> list[Case]:
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(judge.studio.glyphs), generator=generator).tolist()
     good = [i for i in order if judge.distinct[i] and judge.studio.visible[i].sum() > GROUNDS]
-    found = []
+    found, corner = [], (judge.studio.side - judge.studio.size) // 2
     for glyph in good[:SUBJECTS]:
         seen = judge.studio.visible[glyph].nonzero()[:, 0]
         first, *others = seen[torch.randperm(len(seen), generator=generator)].tolist()
@@ -73,7 +73,7 @@ def cases(data: Subjects, judge: Judge, seed: int) -> list[Case]:
             name, PHOTOS, pose="upright", background=colours[first], generator=generator
         )
         asked = [
-            Asked(Portrait(glyph, pose, 0, 0, ground), 0)
+            Asked(Portrait(glyph, pose, corner, corner, ground), 0)
             for pose, ground in product(judge.studio.poses, others[:GROUNDS])
         ]
         found.append(Case(glyph, judge.studio.kind(asked[0].portrait), photos, first, asked))
