@@ -200,10 +200,10 @@ def draw_samples(
     }
     grids = {name: unpack(run["samples"]) for name, run in shown.items()}
     columns = 4
-    figure, axes = new_figure(columns, (2.3, 1.95), rows=-(-len(grids) // columns))
+    figure, axes = new_figure(columns, (2.3, 1.4), rows=-(-len(grids) // columns))
     for axis in axes:
         axis.set_axis_off()
     for axis, (name, x) in zip(axes, grids.items(), strict=False):
         axis.set_title(name)
-        axis.imshow(image_grid(x, 8), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+        axis.imshow(image_grid(x[:32], 8), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
     return figure

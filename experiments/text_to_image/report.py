@@ -99,7 +99,7 @@ def base(stored: Found) -> str:
     shown = stored.get("shown-0", {"grain": {}})
     if "samples" in shown:
         pictures = unpack(shown["samples"], (3, 32, 32))
-        save_images(pictures, FIGURE, columns=12, colours=96)
+        save_images(pictures, FIGURE, columns=12, colours=64)
     grain = [f"{1e3 * shown['grain'].get(key, 0):.1f}" for key in ("glyphs", "4", "15")]
     return f"""\
 **Names.** 32x32 pixels, half an hour of one core. The row `regression` had 500 s, less than a
@@ -168,7 +168,7 @@ def picture(stored: Found, key: str, title: str, figure: str, side: int, rows: i
         return ""
     if "samples" in stored[key]:
         x = unpack(stored[key]["samples"], (3, side, side))
-        save_images(x, figure, columns=len(x) // rows, colours=96)
+        save_images(x, figure, columns=len(x) // rows, colours=64)
     return f"![{title}](figures/{figure}.png)"
 
 
