@@ -58,7 +58,7 @@ decides nothing. Times are CPU seconds of one thread, unless it is said otherwis
 
 In a table of claims, a claim says that a difference exceeds a limit. It *holds*, or is *refuted*,
 if the Student interval (95 %) of at least three seeds lies on one side of the limit. Otherwise it
-is *undecided*. A table of claims uses the seeds for which all models that it compares are there.
+is *undecided*. A claim uses the seeds for which all models that it compares are there.
 """
 
 

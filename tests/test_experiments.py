@@ -198,6 +198,21 @@ def test_what_is_tracked_stands_in_for_outputs(
     assert common.results("toy")["run-0"] == first
 
 
+def test_a_claim_on_a_change_uses_the_seeds_that_have_it_and_the_plain_network() -> None:
+    keys, sorts = text_to_image_claims.NETWORKS, text_to_image_claims.SORTS
+    shares = {"plain": 0.5, "all": 0.49, "swish": 0.2}
+    stored = {
+        keys[name].format(seed): dict.fromkeys(sorts, share + 0.001 * seed)
+        for name, share in shares.items()
+        for seed in range(2 if name == "swish" else 4)
+    }
+    rows = text_to_image_claims.switched(stored).splitlines()[2:]
+    assert [row.split(" | ")[1:] for row in rows] == [
+        ["-0.300 (-0.300 to -0.300)", "> -0.02", "undecided, 2 seeds |"],
+        ["-0.010 (-0.010 to -0.010)", "> -0.02", "holds, 4 seeds |"],
+    ]
+
+
 def test_claims_on_few_steps_are_decided_by_the_seeds_that_have_all_models() -> None:
     keys = text_to_image_claims.STUDENTS
     right = {"1": 0.2, "50": 0.4, "progressive": 0.39, "UFOGen": 0.3, "EMD": 0.3, "DMD": 0.1}

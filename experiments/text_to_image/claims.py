@@ -20,14 +20,19 @@ def names(first: str, second: str) -> Callable[[dict[str, Found]], float]:
     return lambda arms: sum(difference(key, first, second)(arms) for key in SORTS) / len(SORTS)
 
 
-SWITCHED = (
-    *(Claim(f"{name}: as good as plain", names(name, PLAIN), EQUAL) for name in FREE),
-    Claim(
+SWITCHED = (  # claims, and the two networks that each compares
+    *((f"{name}: as good as plain", name, PLAIN, EQUAL) for name in FREE),
+    (
         "without cross-attention worse, if there is no text map",
-        names("no text map", "no text map, no cross-attention"),
+        "no text map",
+        "no text map, no cross-attention",
+        0.0,
     ),
+    ("tuned with ReLU: as good as with softmax", "relu", "softmax", EQUAL),
 )
-TUNED = (Claim("tuned with ReLU: as good as with softmax", names("relu", "softmax"), EQUAL),)
+NETWORKS = {name: f"switch-{stem(name)}-{{}}" for name in SWITCHES} | {
+    weights: f"tuned-{weights}-{{}}" for weights in ("softmax", "relu")
+}
 FEW = (
     Claim("teacher: more right in 50 steps than in one", difference(KINDS[0], "50", "1")),
     *(
@@ -52,10 +57,12 @@ STUDENTS = {
 
 def switched(stored: Found) -> str:
     """Claims on changes of the network, of mean R@1 over three sorts of names."""
-    keys = {name: f"switch-{stem(name)}-{{}}" for name in SWITCHES}
-    tuned = {weights: f"tuned-{weights}-{{}}" for weights in ("softmax", "relu")}
-    parts = ((SWITCHED, by_seed(stored, keys)), (TUNED, by_seed(stored, tuned)))
-    return table(HEAD, [claim.row(seeds) for claims, seeds in parts if seeds for claim in claims])
+    rows = []
+    for text, first, second, least in SWITCHED:
+        seeds = by_seed(stored, {arm: NETWORKS[arm] for arm in (first, second)})
+        if seeds:
+            rows.append(Claim(text, names(first, second), least).row(seeds))
+    return table(HEAD, rows)
 
 
 def few_steps(stored: Found) -> str:
