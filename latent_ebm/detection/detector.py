@@ -119,9 +119,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
 
     @all_or_nothing
     def fit(self, X: ArrayLike, y: object = None) -> "LatentEBMDetector":
-        """Learn from rows X (n >= 2, d), most of which are normal. ``y`` is ignored.
-
-        If it raises, the detector stays as it was.
+        """Learn from rows X (n >= 2, d), most of which are normal; ``y`` is ignored. If it raises,
+        the detector stays as it was.
         """
         check_parameters(self)
         rows = validated(self, X, ensure_min_samples=2)

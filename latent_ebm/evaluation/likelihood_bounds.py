@@ -78,8 +78,8 @@ class DatumChains:
         return self.rows(self.factor * self.std)
 
     def rows(self, per_datum: Tensor) -> Tensor:
-        """Repeat (num_data, dim) for every chain: (rows, dim)."""
-        return per_datum.repeat(len(self.z) // self.num_data, 1)
+        """Repeat (num_data, \\*event) for every chain: (rows, \\*event)."""
+        return per_datum.repeat(len(self.z) // self.num_data, *[1] * (per_datum.ndim - 1))
 
     def move(
         self, target: LogDensity, *, gain: float = 0.0, generator: torch.Generator | None = None
@@ -122,9 +122,9 @@ def fit_posterior(
     stay there, in which the widths are fitted to the draws, twice; the last ones move without
     adapting.
     """
-    target = model.log_posterior(x.repeat(num_chains, *[1] * (x.ndim - 1)))
     base = model.prior.base
     chains = DatumChains(base.sample(len(x) * num_chains, generator=generator), len(x), sampler)
+    target = model.log_posterior(chains.rows(x))
     for k in range(num_rounds):
         beta = ((k + 1) / num_rounds) ** 4
         chains.move(Interpolated(base, target, beta), gain=1.0, generator=generator)
@@ -169,8 +169,7 @@ def nll_bracket(
     )
     mean, std, scale = chains.rows(mean), WIDENING * chains.rows(chains.std), chains.scale
     q = Scaled(per_row(Normal(mean, std, validate_args=False)).log_prob, scale)
-    data = x.repeat(num_chains, *[1] * (x.ndim - 1))
-    joint = Scaled(model.log_posterior(data), scale)
+    joint = Scaled(model.log_posterior(chains.rows(x)), scale)
     start = (mean + std * normal_like(std, generator)) / scale
     _, forth = annealed_importance(q, joint, start, sampler, num_rungs, generator=generator)
     _, back = annealed_importance(

@@ -20,7 +20,7 @@ An interval cannot hold mass that no chain reached. ``LogZ.reasons`` says what s
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,6 +31,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as FittedMixture
 from torch import Tensor
 
+from latent_ebm.evaluation.doubts import reasons, reasons_of_draws
 from latent_ebm.priors import Prior, RatioPrior, check_latent
 from samplers import (
     Blend,
@@ -40,7 +41,6 @@ from samplers import (
     annealed_along,
     annealed_importance,
     bennett,
-    effective_sample_size,
     log_mean_exp,
     resample,
 )
@@ -51,9 +51,6 @@ NUM_GROUPS = 10  # independent groups of chains, whose spread gives the interval
 COMPONENTS = 6  # of the fitted mixture, at most; the BIC decides
 WIDER, WIDENING = 2.0, 1.15  # of the base that explores; of the fitted mixture
 SETTLING = 5  # runs of the sampler that spread copies of one draw
-LEAST_CHAINS = 20.0  # effective number of chains, or of draws, below which they say little
-DOUBT = 0.5  # nats by which two estimates may differ
-BEYOND = 0.1  # share of chains back that may lie beyond all chains forth
 
 
 @dataclass(frozen=True)
@@ -221,43 +218,6 @@ def interval(forth: Tensor, back: Tensor, confidence: float) -> tuple[float, flo
     estimate = bennett(forth, back)
     bounds = log_mean_exp(forth).item(), -log_mean_exp(back).item()
     return estimate, min(estimate - half, *bounds), max(estimate + half, *bounds)
-
-
-def reasons(
-    prior: Prior,
-    estimate: float,
-    from_base: float,
-    forth: Tensor,
-    back: Tensor,
-) -> Iterator[str]:
-    """Sentences that say why an interval may miss the truth: its parts disagree."""
-    for name, log_weight in (("to", forth), ("back from", back)):
-        chains = len(log_weight) * effective_sample_size(log_weight).item()
-        if chains < LEAST_CHAINS:
-            yield f"only {chains:.0f} of {len(log_weight)} chains {name} the prior have weight"
-    if estimate - from_base > DOUBT:
-        share = math.exp(from_base - estimate)
-        yield f"chains from the base find {share:.1%} of the mass that chains from draws find"
-    if from_base - estimate > DOUBT:
-        yield f"chains from the base find {from_base:.2f}, more than chains from draws find"
-    if isinstance(prior, RatioPrior) and abs(prior.log_z.item() - estimate) > DOUBT:
-        yield f"the stages of the prior telescope to {prior.log_z.item():.2f}"
-
-
-def reasons_of_draws(draws: Tensor | None, forth: Tensor, known: Tensor | None) -> Iterator[str]:
-    """Sentences that say what posterior ``draws`` (n, dim) speak against, or cannot vouch for.
-    ``known`` are the log-weights (n,) of chains back from them.
-    """
-    if draws is None or known is None:
-        yield "no posterior draws were given: a mode that no chain reaches is not seen"
-        return
-    if (different := len(draws.unique(dim=0))) < LEAST_CHAINS:
-        yield (
-            f"fewer than {LEAST_CHAINS:.0f} different posterior draws were given, {different}, "
-            "which may miss a mode"
-        )
-    if (beyond := (-known > forth.max()).double().mean().item()) > BEYOND:
-        yield f"{beyond:.0%} of the posterior draws lie where no chain to the prior came"
 
 
 def check_arguments(

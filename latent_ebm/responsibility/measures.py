@@ -258,7 +258,7 @@ def text_differences(values: Tensor, num: int) -> Metrics:
 
 def check_values(name: str, values: Tensor, shape: Sequence[int]) -> None:
     """Raise ``ValueError`` unless ``values`` are finite numbers of this ``shape``."""
-    if values.shape != torch.Size(shape) or not bool(values.isfinite().all()):
-        odd = values.shape != torch.Size(shape)
-        got = tuple(values.shape) if odd else "NaN or infinite ones"
+    fits = values.shape == torch.Size(shape)
+    if not fits or not bool(values.isfinite().all()):
+        got = "NaN or infinite ones" if fits else tuple(values.shape)
         raise ValueError(f"{name} must be finite numbers of shape {tuple(shape)}, got {got}")

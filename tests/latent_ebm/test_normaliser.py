@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from latent_ebm import EnergyPrior, GaussianPrior, RatioPrior
 from latent_ebm.conditions import label_condition
 from latent_ebm.evaluation import LogZ, prior_log_z
-from latent_ebm.evaluation.normaliser import reasons
+from latent_ebm.evaluation.doubts import reasons
 from latent_ebm.kernels import KernelPrior
 from latent_ebm.networks import ClassEnergy
 from latent_ebm.priors import Prior
