@@ -68,6 +68,11 @@ def of_seeds(stored: dict[str, Any], key: str) -> dict[int, Any]:
     return {int(match[1]): run for match, run in matches if match and run}
 
 
+def runs_of(stored: dict[str, Any], name: str, label: str = "") -> list[Any]:
+    """The results that are there of the run ``name``, one per seed, with a ``label`` behind it."""
+    return list(of_seeds(stored, f"{name}-{{}}{label}").values())
+
+
 def stored_runs(experiment: str) -> dict[str, dict[str, Any]]:
     """``{"config": its digest, "result"}`` of every run, from its output or else from what is
     tracked.

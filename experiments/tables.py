@@ -1,7 +1,7 @@
 """Numbers and tables of the report."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -27,3 +27,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def together(*parts: str) -> str:
+    """The paragraphs and tables that are not empty."""
+    return "\n\n".join(part for part in parts if part)
+
+
+def with_missing(introduction: str, parts: Mapping[str, str]) -> str:
+    """A section of named ``parts``, which says which of them are empty; nothing if all are."""
+    missing = ", ".join(name for name, part in parts.items() if not part)
+    told = f"Not run yet: {missing}." if missing else ""
+    return together(introduction, told, *parts.values()) if any(parts.values()) else ""

@@ -4,7 +4,7 @@ from itertools import product
 from typing import Any
 
 from experiments.anomaly.run import PEERS
-from experiments.common import file_name, is_run, results
+from experiments.common import file_name, results, runs_of
 from experiments.tables import spread, table
 
 Found = dict[str, Any]
@@ -28,7 +28,7 @@ AUPRC on the pooled split, digits 1, 4 and 5. Published for the joint energy (ar
 def row(stored: Found, split: str, digit: int, line: tuple[str, str, str]) -> list[str]:
     """A row of the table, over seeds; none without results."""
     detector, column, name = line
-    runs = [run for key, run in stored.items() if is_run(key, f"{split}-{digit}-{detector}-")]
+    runs = runs_of(stored, f"{split}-{digit}-{detector}")
     if not runs:
         return []
     scores = [run[column] for run in runs]
@@ -77,11 +77,8 @@ def published(stored: Found) -> str:
     """What the paper reports of its joint energy, beside that of this latent model."""
     parts = [PUBLISHED]
     for column, name in (("joint", "the joint energy"), ("tilt", "its learned tilt")):
-        found = [
-            [run[column]["auprc"] for key, run in stored.items() if is_run(key, head)]
-            for digit in (1, 4, 5)
-            if (head := f"pooled-{digit}-model-")
-        ]
+        digits = [runs_of(stored, f"pooled-{digit}-model") for digit in (1, 4, 5)]
+        found = [[run[column]["auprc"] for run in runs] for runs in digits]
         if all(found):
             shown = ", ".join(f"{sum(values) / len(values):.3f}" for values in found)
             parts.append(f"Here {name} reaches {shown}.")

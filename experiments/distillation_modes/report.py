@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.common import is_run, results
+from experiments.common import is_run, results, runs_of
 from experiments.tables import spread, table
 
 
@@ -26,7 +26,7 @@ def section() -> str:
     for target, size in (("digits", 80), ("ring", 8)):
         rows = []
         for rule, name in names.items():
-            found = [run for key, run in stored.items() if is_run(key, f"{target}-{rule}-")]
+            found = runs_of(stored, f"{target}-{rule}")
             if found:
                 rows.append([name, *(spread(run.get(key) for run in found) for key in keys)])
         if len(rows) == len(names):

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from experiments.claims import EQUAL, Claim, by_seed, decided, difference, estimate
-from experiments.common import is_run, results
+from experiments.common import results, runs_of
 from experiments.imagen.balance import COLUMNS, SHOWN, SKEW
 from experiments.imagen.corpora import COPIES, NOISE
 from experiments.imagen.counting import THINGS
 from experiments.imagen.untrained import filters, ranked, watermarks
 from experiments.pictures import save, save_images, unpack
-from experiments.tables import spread, table
+from experiments.tables import spread, table, with_missing
 from latent_ebm.data.scene_captions import ALL_PROMPTS
 
 Found = dict[str, Any]
@@ -131,27 +131,21 @@ FALLS = (
     ),
 )
 
-PARTS_OF = (
-    "canaries",
-    "captions",
-    "counting",
-    "balance",
-    "meta-evaluation",
-    "watermarks",
-    "filters",
-    "ranking",
-)
-
 
 def section() -> str:
     """All tables there are."""
     stored = results("imagen")
-    trained = [canaries(stored), captions(stored), counting(stored), balance(stored)]
-    parts = [*trained, meta(stored), watermarks(stored), filters(stored), ranked(stored)]
-    found = [part for part in parts if part]
-    missing = [name for name, part in zip(PARTS_OF, parts, strict=True) if not part]
-    told = f"Not run yet: {', '.join(missing)}." if missing else ""
-    return "\n\n".join(filter(None, [INTRODUCTION, told, *found])) if found else ""
+    parts = {
+        "canaries": canaries(stored),
+        "captions": captions(stored),
+        "counting": counting(stored),
+        "balance": balance(stored),
+        "meta-evaluation": meta(stored),
+        "watermarks": watermarks(stored),
+        "filters": filters(stored),
+        "ranking": ranked(stored),
+    }
+    return with_missing(INTRODUCTION, parts)
 
 
 def seeds(stored: Found, names: Sequence[str]) -> list[dict[str, Found]]:
@@ -182,7 +176,7 @@ def canaries(stored: Found) -> str:
     parts = [CANARIES, compared(arms, names, keys), decided(ROUND, arms)]
     parts.append("What the text changes in the first three steps, a sign of memorisation:")
     parts.append(compared(arms, names, {"text difference, names": "names", **told}))
-    found = [run for key, run in stored.items() if is_run(key, "found-")]
+    found = runs_of(stored, "found")
     if found:
         weight = ", ".join(
             f"{spread(run[f'weight, {num}'] for run in found)} of {num}" for num in LEVELS

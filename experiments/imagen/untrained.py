@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.claims import estimate, interval
-from experiments.common import is_run
+from experiments.common import runs_of
 from experiments.imagen.ranking import CONFIDENCE, NU, PER_PAIR, STRENGTHS, STUDIES
 from experiments.imagen.watermark import CHANGES, NUM, NUM_DRAWN, PSNR, SIDES
 from experiments.tables import spread, table
@@ -31,10 +31,6 @@ fitted to Twemoji and tested on Noto at a limit that refuses 1 % of harmless Twe
 RANKING = f"""\
 **Ranking.** Bradley-Terry with ties on simulated studies: four models, {PER_PAIR} ratings of every
 pair, nu = {NU:g}."""
-
-
-def runs_of(stored: Found, name: str) -> list[Found]:
-    return [run for key, run in stored.items() if is_run(key, f"{name}-")]
 
 
 def watermarks(stored: Found) -> str:

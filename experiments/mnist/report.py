@@ -11,6 +11,22 @@ CLAIMS = tuple(
     )
     for rule in ("one_ratio", "mle")
 )
+QUALITY = {
+    "frechet": "Fréchet",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "reconstruction_mse": "MSE / pixel",
+}
+COST = {"nll_lower": "NLL ≥", "nll_upper": "NLL ≤", "stages": "stages", "seconds": "CPU s"}
+STEADY = {
+    "rhat": "split R-hat",
+    "ess_per_draw": "ESS / draw",
+    "frechet_1x": "Fréchet 1x",
+    "frechet_10x": "10x",
+    "frechet_60x": "60x",
+}
 
 
 def section() -> str:
@@ -18,24 +34,6 @@ def section() -> str:
     runs = by_rule("mnist")
     if not runs:
         return ""
-    for run in (r for rs in runs.values() for r in rs):
-        run["nll"] = (run["nll_lower"] + run["nll_upper"]) / 2
-    quality = {
-        "frechet": "Fréchet",
-        "precision": "precision",
-        "recall": "recall",
-        "density": "density",
-        "coverage": "coverage",
-        "reconstruction_mse": "MSE / pixel",
-    }
-    cost = {"nll_lower": "NLL ≥", "nll_upper": "NLL ≤", "stages": "stages", "seconds": "CPU s"}
-    steady = {
-        "rhat": "split R-hat",
-        "ess_per_draw": "ESS / draw",
-        "frechet_1x": "Fréchet 1x",
-        "frechet_10x": "10x",
-        "frechet_60x": "60x",
-    }
     pictures = " ".join(f"![{NAMES[rule]}](figures/mnist-{rule}.png)" for rule in runs)
     return f"""## MNIST, one backbone, four priors: `python -m experiments.mnist`
 
@@ -44,19 +42,19 @@ Each prior is trained on 20,000 images in 4 passes, with 16 latents, a decoder w
 compared with as many test images, in the features of a classifier that this library trains. MSE is
 that of pixels in [-1, 1].
 
-{columns(runs, quality)}
+{columns(runs, QUALITY)}
 {decided(CLAIMS, paired(runs))}
 NLL in nats per image: a lower and an upper bound by annealed importance sampling, on 10 test
 images. Where the lower bound exceeds the upper one, chains did not reach the posterior, and only
 the upper one holds.
 
-{columns(runs, cost)}
+{columns(runs, COST)}
 {wall_time(runs)}
 
 Do chains of the prior converge? Diagnostics of them, and the Fréchet distance of samples by chains
 of the training length (1x), and of 10 and 60 times that length.
 
-{columns(runs, steady)}
+{columns(runs, STEADY)}
 {pictures}
 
 Samples, from left to right: {", ".join(NAMES[rule] for rule in runs)}. The published experiments

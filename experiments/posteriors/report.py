@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from experiments.common import is_run, results
+from experiments.common import is_run, results, runs_of
 from experiments.pictures import save
 from experiments.posteriors.methods import NAMES
 from experiments.posteriors.run import LEARNT_WITH, RULES, SIZES
@@ -104,9 +104,7 @@ NUTS (pyro); *exact* is a second chain. Largest R-hat of the two: {rhat:.3f}.
 def priors(stored: Runs) -> str:
     """The table and the figure of priors learnt with each posterior."""
     runs = {
-        (rule, name): [run for key, run in stored.items() if is_run(key, f"{rule}-{name}-")]
-        for rule in RULES
-        for name in LEARNT_WITH
+        (rule, name): runs_of(stored, f"{rule}-{name}") for rule in RULES for name in LEARNT_WITH
     }
     runs = {key: found for key, found in runs.items() if found}
     if not runs:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.pictures import pack
-from experiments.subjects.judging import GUIDANCE, Asked, Judge
+from experiments.subjects.judging import GUIDANCE, Asked, Judge, means
 from experiments.subjects.tuning import ROWS_ALONE, Case, cases, draw, learn_rows
 from experiments.text_to_image.judging import share
 from latent_ebm.applications import TextToImage
@@ -71,11 +71,7 @@ def replace_all(model: TextToImage, data: Subjects, judge: Judge, seed: int) -> 
             found.setdefault(name, []).append(judge_case(judge, case.asked, old, x))
         first = [judge.studio.render(old[0]), judge.studio.reference(case.asked[0].portrait)]
         shown.append(torch.stack([*first, *(x[0] for x in drawn.values())]))
-    means = {
-        name: {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
-        for name, runs in found.items()
-    }
-    return {**means, "samples": pack(torch.stack(shown, 1).flatten(0, 1))}
+    return {**means(found), "samples": pack(torch.stack(shown, 1).flatten(0, 1))}
 
 
 def other(model: TextToImage, judge: Judge, case: Case) -> int:

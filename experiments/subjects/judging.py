@@ -1,6 +1,6 @@
 """What pictures of subjects show, as an exact parser reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -94,6 +94,14 @@ class Judge:
         """The background of each picture (n, 3, side, side) that most of its pixels agree with."""
         drops = self.studio.grounds.flatten(0, 1)
         return (nearest((x + 1) / 2, drops) % len(PALETTE)).tolist()
+
+
+def means(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """The mean of every metric by name, over what was ``found``."""
+    return {
+        name: {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
+        for name, runs in found.items()
+    }
 
 
 def by_name(rule: Any, judge: Judge) -> dict[str, float]:

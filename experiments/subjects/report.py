@@ -6,14 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.claims import by_seed, decided
-from experiments.common import file_name, is_run, results
+from experiments.common import file_name, results, runs_of
 from experiments.pictures import save, save_images, unpack
 from experiments.subjects import claims
 from experiments.subjects.editing import ANEW, INVERTED, KEPT, STEPS, WEIGHT
 from experiments.subjects.inpainting import NUM, SELECTIONS, SWEEP
 from experiments.subjects.judging import COPIED
 from experiments.subjects.tuning import ALL_WEIGHTS, PHOTOS, ROWS, ROWS_ALONE, SUBJECTS, WORD
-from experiments.tables import spread, table
+from experiments.tables import spread, table, with_missing
 
 Found = dict[str, Any]
 SAMPLES, CURVE = "subjects-inpainting", "subjects-tokens"
@@ -69,27 +69,18 @@ errors, of pixels in [-1, 1]. Then each of {SUBJECTS} learned subjects is put in
 another one in six pictures, whose captions name kind, pose and background. *Old*: the share in
 which the other one has the larger correlation. *Change*: the root mean squared difference from the
 picture, outside of both subjects."""
-PARTS = (
-    "the text-to-image model",
-    "inpainting with a reference",
-    "a subject of a few pictures",
-    "a subject in the place of another",
-)
 
 
 def section() -> str:
     """All tables there are."""
     stored = results("subjects")
-    parts = [base(stored), filled(stored), tuned(stored), edited(stored)]
-    found = [part for part in parts if part]
-    missing = [name for name, part in zip(PARTS, parts, strict=True) if not part]
-    told = f"Not run yet: {', '.join(missing)}." if missing else ""
-    return "\n\n".join(filter(None, [INTRODUCTION, told, *found])) if found else ""
-
-
-def seeds(stored: Found, name: str) -> list[Found]:
-    """The results of a run, one per seed."""
-    return [run for key, run in stored.items() if is_run(key, f"{name}-")]
+    parts = {
+        "the text-to-image model": base(stored),
+        "inpainting with a reference": filled(stored),
+        "a subject of a few pictures": tuned(stored),
+        "a subject in the place of another": edited(stored),
+    }
+    return with_missing(INTRODUCTION, parts)
 
 
 def stem(variant: str) -> str:
@@ -109,7 +100,7 @@ Asked by name for subjects that it was trained on, it reaches: {shares}."""
 
 def filled(stored: Found) -> str:
     """What each selection of tokens does."""
-    runs = {name: seeds(stored, stem(name)) for name in SELECTIONS}
+    runs = {name: runs_of(stored, stem(name)) for name in SELECTIONS}
     rows = [
         [name, *(spread((run[key] for run in found), 2) for key in FILLED)]
         for name, found in runs.items()
@@ -155,7 +146,7 @@ def curve(runs: dict[str, list[Found]]) -> bool:
 
 def tuned(stored: Found) -> str:
     """What each way of tuning does."""
-    runs = seeds(stored, "tuning")
+    runs = runs_of(stored, "tuning")
     if not runs:
         return ""
     names = ("class word alone", *ROWS_ALONE, "+ reference", WORD, *ALL_WEIGHTS)
@@ -181,7 +172,7 @@ def shown_tuning(stored: Found) -> list[str]:
 
 def edited(stored: Found) -> str:
     """What inversion returns, and what stands in the place of another subject."""
-    again, replaced = seeds(stored, "inverted"), seeds(stored, "replaced")
+    again, replaced = runs_of(stored, "inverted"), runs_of(stored, "replaced")
     if not (again and replaced):
         return ""
     columns = [f"{num} steps" for num in STEPS]

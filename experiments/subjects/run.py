@@ -126,7 +126,8 @@ def run_editing(seed: int) -> None:
 def model() -> TextToImage:
     """The trained text-to-image model."""
     found = text_to_image(base().rule())
-    assert found is not None  # for the rule has a TextConditioner
+    if found is None:
+        raise ValueError(f"{PACK} must train a model with a TextConditioner, got another")
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.pictures import pack
-from experiments.subjects.judging import GUIDANCE, Asked, Judge
+from experiments.subjects.judging import GUIDANCE, Asked, Judge, means
 from experiments.text_to_image.judging import share
 from latent_ebm.applications import Subject, TextToImage
 from latent_ebm.applications.personalization import model_digest
@@ -89,10 +89,7 @@ def judge_all(model: TextToImage, data: Subjects, judge: Judge, seed: int) -> di
         for name, x, size in ways(model, judge, case, seed):
             found.setdefault(name, []).append({**judge_case(judge, case, x), **size})
         print(f"  subject {k + 1} of {SUBJECTS}", flush=True)
-    return {
-        name: {key: sum(run[key] for run in runs) / len(runs) for key in runs[0]}
-        for name, runs in found.items()
-    }
+    return means(found)
 
 
 def ways(

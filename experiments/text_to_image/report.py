@@ -3,9 +3,9 @@
 from typing import Any
 
 from experiments.claims import decide
-from experiments.common import of_seeds, results
+from experiments.common import results, runs_of
 from experiments.pictures import save_images, unpack
-from experiments.tables import spread, table
+from experiments.tables import spread, table, together
 from experiments.text_to_image.claims import few_steps, switched
 from experiments.text_to_image.students import STUDENTS
 from experiments.text_to_image.switches import SWITCHES, stem
@@ -69,16 +69,6 @@ def section() -> str:
     return together(INTRODUCTION, *parts) if any(parts) else ""
 
 
-def together(*parts: str) -> str:
-    """The paragraphs and tables that are not empty."""
-    return "\n\n".join(part for part in parts if part)
-
-
-def seeds(stored: Found, name: str, label: str = "") -> list[Found]:
-    """The results of a run, one per seed."""
-    return list(of_seeds(stored, f"{name}-{{}}{label}").values())
-
-
 def cells(runs: list[Found], keys: tuple[str, ...]) -> list[str]:
     return [spread(run.get(key) for run in runs) for key in keys]
 
@@ -86,11 +76,11 @@ def cells(runs: list[Found], keys: tuple[str, ...]) -> list[str]:
 def base(stored: Found) -> str:
     """How well names are drawn, seen ones and compositions that were held out."""
     kinds = {
-        "regression": seeds(stored, "regression"),
-        "1 step, guided": seeds(stored, "base", "-1"),
-        "4 steps, guided": seeds(stored, "base", "-4"),
-        "15 steps": seeds(stored, "base", "-unguided"),
-        "15 steps, guided": seeds(stored, "base", "-15"),
+        "regression": runs_of(stored, "regression"),
+        "1 step, guided": runs_of(stored, "base", "-1"),
+        "4 steps, guided": runs_of(stored, "base", "-4"),
+        "15 steps": runs_of(stored, "base", "-unguided"),
+        "15 steps, guided": runs_of(stored, "base", "-15"),
     }
     rows = [[name, *cells(runs, NAMES)] for name, runs in kinds.items() if runs]
     if not rows:
@@ -140,13 +130,13 @@ def switches(stored: Found) -> str:
     """What each change of the network costs, saves and does to pictures."""
     costs, rows = stored.get("costs", {}), list[list[str]]()
     for name in SWITCHES:
-        runs = seeds(stored, f"switch-{stem(name)}")
+        runs = runs_of(stored, f"switch-{stem(name)}")
         if name in costs:
             cost = costs[name]
             size = [f"{cost[key] / 1e6:.2f}" for key in ("parameters", "multiply-adds")]
             rows.append([name, *size, f"{cost['ms']:.2f}", *cells(runs, NAMES[:3])])
     for weights in ("softmax", "relu"):
-        runs = seeds(stored, f"tuned-{weights}")
+        runs = runs_of(stored, f"tuned-{weights}")
         rows.append([f"plain, tuned with {weights}", *"---", *cells(runs, NAMES[:3])])
     head = ["", "parameters, 10^6", "multiply-adds, 10^6", "ms", *NAMES[:3]]
     return (
@@ -199,14 +189,14 @@ def savings(costs: Found) -> str:
 def openness(stored: Found) -> str:
     """How well captions are drawn that leave the picture open."""
     teachers = {
-        f"teacher, {counted(steps)}": seeds(stored, "open-base", f"-{steps}")
+        f"teacher, {counted(steps)}": runs_of(stored, "open-base", f"-{steps}")
         for steps in (1, 2, 4, 8, 15, 50)
     }
-    kinds = {"regression": seeds(stored, "open-regression"), **teachers}
+    kinds = {"regression": runs_of(stored, "open-regression"), **teachers}
     for budget, text in (("seconds", "equal time"), ("updates", "equal updates")):
         for student in STUDENTS:
             for label in ("", "-1", "-4"):
-                kinds[f"{student}{label}, {text}"] = seeds(stored, f"{student}-{budget}", label)
+                kinds[f"{student}{label}, {text}"] = runs_of(stored, f"{student}-{budget}", label)
     rows = [
         [name, spread(run["updates"] for run in runs), *cells(runs, tuple(columns()))]
         for name, runs in kinds.items()
@@ -229,7 +219,7 @@ def scenes(stored: Found) -> str:
     rows: list[list[str]] = []
     for device in ("cpu", "cuda"):
         for steps in (1, 8, 50):
-            runs = seeds(stored, f"scenes-{device}", f"-{steps}")
+            runs = runs_of(stored, f"scenes-{device}", f"-{steps}")
             for num in ("1", "2", "3"):
                 parts = [run[num] for run in runs]
                 if runs:
