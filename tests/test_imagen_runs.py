@@ -248,12 +248,17 @@ def test_precision_and_recall_of_a_filter() -> None:
     assert filters.judge_filter(part, clean, bad) == [0.6, 0.75]
 
 
+def shorten_marks(monkeypatch: pytest.MonkeyPatch, num_keys: int) -> None:
+    """Five shapes of one size, marked at one strength."""
+    monkeypatch.setattr(watermark, "emoji", shapes)
+    for name, value in {"NUM": 5, "KEYS": num_keys, "SIDES": (64,), "PSNR": (28.0,)}.items():
+        monkeypatch.setattr(watermark, name, value)
+
+
 def test_marks_and_false_alarms_are_counted_by_change_and_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(watermark, "emoji", shapes)
-    for name, value in {"NUM": 5, "KEYS": 3, "SIDES": (64,), "PSNR": (28.0,)}.items():
-        monkeypatch.setattr(watermark, name, value)
+    shorten_marks(monkeypatch, 3)
     found = watermark.in_pixels(0)
     rates = {name: found["found"][f"64, 28, {name}"] for name in watermark.CHANGES}
     assert (rates["nothing"], rates["JPEG 90"], rates["mirror image"]) == (1, 1, 0)
@@ -264,9 +269,7 @@ def test_false_alarms_are_those_of_pictures_without_a_mark(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Marked pictures are grey here, and grey is found by every key."""
-    monkeypatch.setattr(watermark, "emoji", shapes)
-    for name, value in {"NUM": 5, "KEYS": 2, "SIDES": (64,), "PSNR": (28.0,)}.items():
-        monkeypatch.setattr(watermark, name, value)
+    shorten_marks(monkeypatch, 2)
     keys = list[bytes]()
     monkeypatch.setattr(watermark, "embed_watermark", lambda x, key, psnr: 0 * x)
     monkeypatch.setattr(
