@@ -30,7 +30,13 @@ SWITCHED = """\
 **Changes of MobileDiffusion**, each alone in a plain network of 16x16 pixels, and all together:
 cost of a picture in one call on one core, and names (15 steps, guided) after 400 updates of
 regression and 800 of diffusion, of 64 rows each. Attention with ReLU is also learnt by 400 more
-updates of the plain network, beside as many with softmax."""
+updates of the plain network, beside as many with softmax. The last row is the plain network after
+its regression, in one step."""
+OTHERS = {
+    "plain, tuned with softmax": "tuned-softmax",
+    "plain, tuned with relu": "tuned-relu",
+    "plain, regression alone": "first-plain",
+}
 DECIDED = "Differences are of the mean R@1 over the three sorts of names."
 OPEN_SHOWN = """\
 Four pictures each of "food", "an animal", "a flag" and "a fox" by the first seed. All rows start
@@ -59,7 +65,7 @@ teacher and had 300 s (equal time) or 300 updates. `progressive-8` draws in 8 st
 SCENES = """\
 **Scenes** of 1 to 3 animals, of 159, on 8 backgrounds, as an exact parser reads them: shares of
 pictures with the right background and relation (where the caption tells them), the right number of
-glyphs, the right glyphs, and all of it."""
+glyphs, the right glyphs, and all of it. The regression has a sixth of the time of the others."""
 
 
 def section() -> str:
@@ -135,9 +141,8 @@ def switches(stored: Found) -> str:
             cost = costs[name]
             size = [f"{cost[key] / 1e6:.2f}" for key in ("parameters", "multiply-adds")]
             rows.append([name, *size, f"{cost['ms']:.2f}", *cells(runs, NAMES[:3])])
-    for weights in ("softmax", "relu"):
-        runs = runs_of(stored, f"tuned-{weights}")
-        rows.append([f"plain, tuned with {weights}", *"---", *cells(runs, NAMES[:3])])
+    for name, run in OTHERS.items():
+        rows.append([name, *"---", *cells(runs_of(stored, run), NAMES[:3])])
     head = ["", "parameters, 10^6", "multiply-adds, 10^6", "ms", *NAMES[:3]]
     return (
         f"""{SWITCHED}
@@ -218,17 +223,22 @@ def scenes(stored: Found) -> str:
     """What scenes of one to three glyphs show."""
     rows: list[list[str]] = []
     for device in ("cpu", "cuda"):
+        regressions = runs_of(stored, f"scene-regression-{device}", "-1")
+        rows += scene_rows(regressions, "regression")
         for steps in (1, 8, 50):
-            runs = runs_of(stored, f"scenes-{device}", f"-{steps}")
-            for num in ("1", "2", "3"):
-                parts = [run[num] for run in runs]
-                if runs:
-                    where = f"{runs[0]['device']}, {runs[0]['seconds']:.0f} s, {counted(steps)}"
-                    rows.append([where, num, *cells(parts, CHECKS)])
+            rows += scene_rows(runs_of(stored, f"scenes-{device}", f"-{steps}"), counted(steps))
     if not rows:
         return ""
     measured = table(["", "asked for", *CHECKS], rows)
     return together(SCENES, measured, best_scenes(stored), scene_pictures(stored))
+
+
+def scene_rows(runs: list[Found], how: str) -> list[list[str]]:
+    """A row per number of glyphs that was asked for."""
+    if not runs:
+        return []
+    where = f"{runs[0]['device']}, {runs[0]['seconds']:.0f} s, {how}"
+    return [[where, num, *cells([run[num] for run in runs], CHECKS)] for num in "123"]
 
 
 def best_scenes(stored: Found) -> str:

@@ -115,10 +115,20 @@ def small(seed: int, **changes: Any) -> tuple[str, ...]:
     return (f"--seed_everything={seed}", *SMALL, *options)
 
 
+def scene_regression(seed: int, seconds: float) -> Run:
+    """The regression on scenes, for a sixth of the time of the diffusion model."""
+    options = (*scene_options(seed), *REGRESSION)
+    return Run(f"scene-regression-{DEVICE.type}-{seed}", SCENES, options, seconds / 6)
+
+
 def scene_base(seed: int, seconds: float) -> Run:
     """The diffusion model of scenes, without a regression first: no caption tells places."""
-    options = (f"--seed_everything={seed}", *(SCENES_GPU if DEVICE.type == "cuda" else ()))
-    return Run(f"scenes-{DEVICE.type}-{seed}", SCENES, options, seconds)
+    return Run(f"scenes-{DEVICE.type}-{seed}", SCENES, scene_options(seed), seconds)
+
+
+def scene_options(seed: int) -> tuple[str, ...]:
+    """The seed, and on a GPU a larger network."""
+    return (f"--seed_everything={seed}", *(SCENES_GPU if DEVICE.type == "cuda" else ()))
 
 
 @cache
@@ -187,6 +197,7 @@ def show_students(seed: int, seconds: float) -> None:
 def run_switches(seed: int, only: Sequence[str]) -> None:
     cached("text_to_image/costs", {"size": SIZE, "switches": SWITCHES}, costs)
     judge = partial(judge_names, side=16)
+    drawn(switched("plain", seed).origin, "", judge, num_steps=1)
     for name in only:
         drawn(switched(name, seed), "", judge, num_steps=15, guidance=GUIDANCE)
     for weights in ("softmax", "relu"):
@@ -206,6 +217,7 @@ def run_scenes(seed: int, seconds: float) -> None:
     data.tokenizer = WordTokenizer.load(SCENE_WORDS)
     data.setup()
     judge = partial(scenes, data=data, device=DEVICE)
+    drawn(scene_regression(seed, seconds), "-1", judge, num_steps=1)
     for steps in (1, 8, 50):
         drawn(run, f"-{steps}", judge, num_steps=steps, guidance=GUIDANCE)
     if seed == 0:
