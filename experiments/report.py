@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from experiments.adbench import report as adbench
 from experiments.anomaly import report as anomaly
+from experiments.backbone import report as backbone
 from experiments.benchmarks import flow, summary
 from experiments.calibration import report as calibration
 from experiments.common import HERE, OUTPUTS, track
@@ -31,6 +32,7 @@ PARTS: dict[str, tuple[Callable[[], str], ...]] = {
         pinwheel.section,
         posteriors.section,
         mnist.section,
+        backbone.section,
         normalisers.section,
     ),
     "Anomalies": (

@@ -80,7 +80,9 @@ class ShortRunMLE(LatentRule):
         rows = self.unpack(batch)
         model = self.told(rows)
         z_data = self.posterior.sample(model, rows.x, index=rows.index)
-        losses = {"likelihood": negative_log_likelihood(model.likelihood(z_data), rows.x)}
+        losses = {}
+        if is_trainable(model.likelihood):
+            losses["likelihood"] = negative_log_likelihood(model.likelihood(z_data), rows.x)
         if is_trainable(model.prior):
             z_model = self.sample_prior(model.prior, z_data)
             losses["prior"] = contrastive(model.prior, z_data, z_model)

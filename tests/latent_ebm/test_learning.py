@@ -1,5 +1,6 @@
 """Learning rules: gradients of what is needed, devices, resuming, processes, and refusals."""
 
+import copy
 import math
 import os
 import socket
@@ -46,6 +47,7 @@ from latent_ebm.learning import (
     ShortRunMLE,
     Variational,
     VICReg,
+    fit_batches,
 )
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.networks import MLP, Critic, DenoiserMLP, EnergyMLP, ResidualEncoder, WithLatent
@@ -299,6 +301,17 @@ def test_mle_prior_gradient_is_the_closed_form_of_an_exponential_family():
     )
     (prior(z_model).mean() - prior(z_data).mean()).backward()
     assert -energy[0].weight.grad.item() == pytest.approx(0.7 - 2.0, abs=5 * math.sqrt(1.25 / num))
+
+
+def test_mle_of_a_likelihood_held_fixed_learns_the_prior_alone():
+    rule = mle()
+    rule.model.likelihood.requires_grad_(False)
+    before = copy.deepcopy(rule.state_dict())
+    assert set(rule.losses(data(10))) == {"prior"}
+    fit_batches(rule, [data(10)] * 2, 2)
+    changed = {k for k, v in rule.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(name.startswith("model.prior.") for name in changed)
 
 
 def test_variational_bound_of_a_linear_model_is_tight_at_the_exact_posterior():

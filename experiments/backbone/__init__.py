@@ -1,0 +1,1 @@
+"""Priors that learn from the same latents of one trained encoder."""

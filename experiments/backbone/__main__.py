@@ -1,0 +1,5 @@
+"""``python -m experiments.backbone``"""
+
+from experiments.backbone.run import main
+
+main()
