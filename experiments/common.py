@@ -100,8 +100,8 @@ def track(experiment: str) -> None:
 
 
 def shortened(value: Any) -> Any:
-    """``value`` with its numbers to seven significant digits: tables need no more."""
-    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.7g}"))
+    """``value`` with its numbers to five significant digits: tables need no more."""
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.5g}"))
 
 
 def is_array(value: Any) -> bool:
