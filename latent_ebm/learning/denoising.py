@@ -49,7 +49,7 @@ class Denoising(LearningRule):
             the ends of the uniform one.
         conditioner: Turns what a batch carries (labels, token ids) into the denoiser's condition;
             its parameters are trained too; null: no condition.
-        dropout: The share of rows whose condition is left out.
+        dropout: The share of training rows whose condition is left out.
         latents: An autoencoder, or a latent model with a posterior, held fixed; null: the denoiser
             learns data.
         scheduler: Makes a scheduler of the learning rate, which steps after every epoch.
@@ -86,7 +86,7 @@ class Denoising(LearningRule):
         schedule = self.denoiser.schedule
         log_snr = draw_log_snr(x, self.noise, self.log_snr, schedule.log_snr_range)
         weight = log_snr.exp() + self.denoiser.data_scale**-2
-        told = self.conditioner(given).drop(self.dropout)
+        told = self.conditioner(given).drop(self.dropout if self.training else 0)
         denoise = partial(self.denoiser, t=schedule.time(log_snr), **told)
         return {"denoising": denoising(denoise, x, *schedule.frame(log_snr), weight)}
 

@@ -149,8 +149,7 @@ class LatentRule(LearningRule):
         ``dropout`` of the rows loses it.
         """
         told = self.conditioner(batch.condition)
-        drops = self.training and self.dropout > 0
-        return self.model.given(told.drop(self.dropout) if drops else told)
+        return self.model.given(told.drop(self.dropout if self.training else 0))
 
     def held_out_latents(self, model: LatentModel, batch: Batch, dataloader_idx: int) -> Tensor:
         """Latents (rows, dim) of the rows of a validation set."""

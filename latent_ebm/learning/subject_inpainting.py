@@ -104,7 +104,8 @@ class SubjectInpainting(LearningRule):
         schedule = self.denoiser.schedule
         log_snr = draw_log_snr(x, self.noise, self.log_snr, schedule.log_snr_range)
         weight = (log_snr.exp() + self.denoiser.data_scale**-2) / hole.mean((1, 2, 3))
-        text = self.conditioner(Condition({"tokens": tokens})).drop(self.dropout)
+        told = self.conditioner(Condition({"tokens": tokens}))
+        text = told.drop(self.dropout if self.training else 0)
         denoise = partial(self.denoiser, t=schedule.time(log_snr), **text, **shown)
         return denoising(denoise, x, *schedule.frame(log_snr), weight, hole)
 

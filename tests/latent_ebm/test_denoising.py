@@ -179,6 +179,8 @@ def test_labels_are_dropped_at_the_rate_that_was_asked_for():
     learner.losses((torch.zeros(4000, 2), label))
     assert torch.all((told[0] == label) | (told[0] == -1))
     assert (told[0] == -1).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    learner.eval().losses((torch.zeros(4000, 2), label))
+    torch.testing.assert_close(told[1], label, rtol=0, atol=0)  # held-out rows keep theirs
 
 
 @pytest.mark.parametrize(
