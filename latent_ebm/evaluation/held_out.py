@@ -148,7 +148,9 @@ def held_out_nll(
     ``draws`` are posterior draws (n, dim) of training data, which show where the prior has mass.
     ``log_z_reliable`` is 1 if no check of ``prior_log_z`` speaks against the interval, else 0: the
     bounds of the NLL are then no better. ``nll_error`` is the standard error of the mean over
-    data. ``nll_bracket`` says what the bounds promise.
+    data. ``nll_lower_reliable`` is 0 if the lower bound exceeds the upper one, which means that
+    chains did not reach the posterior and the lower one is wrong, else 1. ``nll_bracket`` says
+    what the bounds promise.
     """
     sampler, effort = HMC(0.3, 5, 1), 20 if quick else 50
     log_z = prior_log_z(
@@ -172,9 +174,19 @@ def held_out_nll(
         "nll_lower": lower.mean().item(),
         "nll_upper": upper.mean().item(),
         "nll_error": error,
+        "nll_lower_reliable": float(not crosses(lower, upper)),
     }
     return bounds | {
         "log_z_lower": log_z.lower,
         "log_z_upper": log_z.upper,
         "log_z_reliable": float(log_z.is_reliable),
     }
+
+
+def crosses(lower: Tensor, upper: Tensor) -> bool:
+    """Whether lower bounds (n,) exceed upper ones (n,) in the mean, by more than twice its
+    standard error: by more than the noise of bounds that lie close together.
+    """
+    excess = lower - upper
+    error = excess.std() / math.sqrt(len(excess)) if len(excess) > 1 else 0.0
+    return bool(excess.mean() > 2 * error)

@@ -22,7 +22,7 @@ from latent_ebm import (
 )
 from latent_ebm.evaluation import evaluate, evaluation_figures, nll_bracket, prior_log_z
 from latent_ebm.evaluation.batches import decode, infer
-from latent_ebm.evaluation.held_out import sample_quality
+from latent_ebm.evaluation.held_out import crosses, held_out_nll, sample_quality
 from latent_ebm.evaluation.prior_chains import (
     chain_diagnostics,
     lengthened,
@@ -281,8 +281,8 @@ class TestFigures:
         assert set(figures) == {
             *("reconstruction_mse", "energy_train", "energy_test", "energy_model"),
             *("frechet", "precision", "recall", "density", "coverage"),
-            *("nll_lower", "nll_upper", "nll_error", "log_z_lower", "log_z_upper"),
-            "log_z_reliable",
+            *("nll_lower", "nll_upper", "nll_error", "nll_lower_reliable"),
+            *("log_z_lower", "log_z_upper", "log_z_reliable"),
             *("rhat", "ess_per_draw", "acceptance"),
             *(
                 f"{name}_{multiple}x"
@@ -295,6 +295,19 @@ class TestFigures:
         assert figures["num_samples"] == 8
         assert math.isnan(figures["nll_error"])  # one datum has no spread
         assert all(math.isfinite(value) for name, value in figures.items() if name != "nll_error")
+
+    def test_bounds_that_cross_by_more_than_noise_are_named(self) -> None:
+        noise = torch.linspace(-1, 1, 50)
+        upper = torch.randn(50).sort().values
+        assert crosses(upper + 1 + noise, upper)
+        assert not crosses(upper + noise, upper)
+        assert not crosses(upper - 1 + noise, upper)
+        assert crosses(upper[:1] + 1, upper[:1])
+
+    def test_the_bounds_of_a_linear_model_do_not_cross(self) -> None:
+        model = LinearGaussian()
+        figures = held_out_nll(model, model.marginal().sample((20,)), quick=True)
+        assert figures["nll_lower_reliable"] == 1
 
     def test_evaluate_of_images_measures_in_features_only(self) -> None:
         model, x = image_model(), torch.rand(40, 1, 8, 8) * 2 - 1
