@@ -224,9 +224,9 @@ def test_claims_on_few_steps_are_decided_by_the_seeds_that_have_all_models() -> 
     stored |= {keys["1"].format(3): {}, keys["50"].format(3): {}}
     text = text_to_image_claims.few_steps(stored)
     rows = {line.split(" | ")[0][2:]: line.split(" | ")[-1] for line in text.splitlines()}
-    equal = "progressive, 8 steps: kinds right as of the teacher's 50 steps"
+    equal = "right: progressive in 8 steps as good as the teacher in 50"
     assert rows[equal] == "holds, 3 seeds |"
-    told = "{}, one step: more kinds right than the teacher's one step"
+    told = "right: {} better than the teacher, both in one step"
     assert rows[told.format("UFOGen")] == "holds, 3 seeds |"
     assert rows[told.format("DMD")] == "refuted, 3 seeds |"
     assert text_to_image_claims.few_steps({}) == ""

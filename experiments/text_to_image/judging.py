@@ -61,7 +61,9 @@ class Gallery:
         return found.indices, found.values / self.x[0].numel() ** 0.5
 
     def rows(self) -> dict[str, Tensor]:
-        """Rows of glyphs that are drawn by name: 300 each of people and others, and held out."""
+        """Rows of glyphs that are drawn by name: 300 each of people and others, among them some
+        for validation, and those that are held out.
+        """
         person = torch.tensor([group == "people-body" for group in self.glyphs.group])
         seen = torch.ones(len(person), dtype=torch.bool)
         seen[self.held] = False
@@ -116,8 +118,9 @@ def openness(draw: Draw, gallery: Gallery, device: torch.device) -> dict[str, fl
 
     - right: the share of pictures whose nearest glyph fits the caption;
     - coverage: different right answers, over the number that uniform draws would give;
-    - kl: divergence of the nearest glyphs' subgroups, or styles, from those of the right answers;
-    - distance: to the nearest glyph; blurred averages are far from all of them.
+    - kl: divergence of the nearest glyphs' subgroups, or styles, from those of the right answers,
+      above 0 even for uniform draws of right answers, because there are few;
+    - distance: root mean squared, to the nearest glyph; speckle makes it larger and blur does not.
     """
     sorts = {"kinds": (kinds(gallery), 48), "styles": (unstyled(gallery), 12)}
     found: dict[str, float] = {}

@@ -77,7 +77,7 @@ def base(seed: int) -> Run:
 
 
 def open_regression(seed: int) -> Run:
-    """The regression on captions some of which leave the picture open, in three styles."""
+    """The regression on captions some of which leave the picture open, in two styles."""
     options = (f"--seed_everything={seed}", *OPEN, *REGRESSION)
     return Run(f"open-regression-{seed}", BASE, options, 300)
 
