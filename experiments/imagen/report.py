@@ -33,33 +33,44 @@ AUDIT = {
 INTRODUCTION = f"""\
 ## Curation, evaluation and responsibility: `python -m experiments.imagen`
 
-The claims of Imagen 3 (arXiv:2408.07009) that a small corpus can decide, on emoji of 16x16 pixels
-and the plain network of "Text to image on emoji": 400 updates of regression and 800 of diffusion,
-15 guided steps. Alignment counts as equal if it falls by less than {-EQUAL:g}."""
+The claims of Imagen 3 (arXiv:2408.07009) that a small corpus can decide, on emoji. Unless it is
+said otherwise, models are the plain network of "Text to image on emoji" at 16x16 pixels, after 400
+updates of regression and 800 of diffusion, in 15 guided steps. Alignment counts as equal if it
+falls by less than {-EQUAL:g}."""
 CANARIES = f"""\
 **Canaries.** Tapestries (soft patterns of colours) are planted among the 3,647 Twemoji:
 {COPIES["each"]} in 1 copy each, {COPIES["each"]} in 10 and {COPIES["each"]} in 100 near copies,
-shifted by up to a pixel of 64 and lighter or darker by up to 5 %. *Curated*: near
-copies share the weight of one picture. A drawn picture is a near copy if it is nearer to a canary
-than half of the least distance between a canary and another picture. The table has shares
-of near copies: for a canary's own prompt, by number of copies, for an *open prompt* that fits
-all of them, such as "a tapestry", and for *no prompt*. *p*: conformal p-values of copies,
-against held-out people. These differ from training pictures in gender and tone alone, so that
-copies with a little noise do not stand out from them."""
+shifted by up to a pixel of 64 and lighter or darker by up to 5 %. *Curated*: pictures that are
+found to be near copies share the weight of one, and the updates that copies would have had go to
+all other pictures. A drawn picture is a near copy if it is nearer to a canary than half of the
+least distance between a canary and another picture. The table has shares of near copies: for a
+canary's own prompt, by number of copies, for an *open prompt* that fits all of them ("a tapestry",
+"tapestry"), and for *no prompt*. *p <= .05*: the share of pictures for a canary's own prompt that
+a conformal test calls copies: the nearest of the 50 nearest training pictures stands out more than
+it does for held-out people. These people differ from training pictures in gender and tone alone,
+so that copies with a little noise do not stand out from them. R@1 is that of 300 names each of
+things and people."""
+TOLD = """\
+How far the text moves what the network predicts in the first three steps (the norm of the
+difference from no text), for 18 names and for the prompts of canaries, by number of copies. It
+should be larger where a picture is memorised:"""
 CAPTIONS = f"""\
 **Captions.** *Noisy*: names, {100 * NOISE:.0f} % of which belong to another picture. *Synthetic*:
 right sentences by template. *Mixed*: both for every picture. R@1 of 600 names, and of the same
-pictures by a long sentence whose form no model has seen."""
+pictures by a *long* sentence. No model has seen its form, but it joins parts of two templates of
+the synthetic captions."""
 COUNTING = f"""\
 **Counting.** Scenes of one to five things of {len(THINGS)} kinds on 8 backgrounds, 32x32 pixels,
 1,600 updates without regression. Shares of pictures with the right number of every kind; prompts
 of one kind by number, and the seven types of GeckoNum. *Reader*: the same for true pictures."""
 BALANCE = f"""\
 **Balance.** 67 professions and activities, 18 cells of gender and tone each. *Skewed*: of the
-pictures of a base {100 * SKEW["gender"]:.0f} % have one gender, and {100 * SKEW["tone"]:.0f} % one
-tone. *Even*: all cells alike. Prompts name neither, and each is drawn 10 times; categories are
-those of the nearest glyph. *Distance*: total variation from equal shares. *Base*: the nearest
-glyph has the asked base. *R@1*: of full names, all cells alike."""
+training pictures of a profession {100 * SKEW["gender"]:.0f} % have one gender, and
+{100 * SKEW["tone"]:.0f} % one tone. *Even*: all cells alike. Prompts name neither, and each is
+drawn 10 times; categories are those of the nearest glyph. *One category*: the share of prompts
+whose pictures all have the same; *by chance*: the share if all prompts had the categories of all
+pictures together. *Distance*: total variation from equal shares. *Base*: the nearest glyph has the
+asked profession or activity. *R@1*: of full names, all cells alike."""
 DRAWN = """\
 Raw, then curated, the first seed. From above: canaries of 100 copies, two pictures of each for its
 own prompt, and six each for "a tapestry" and "tapestry"."""
@@ -67,9 +78,10 @@ PEOPLE = """\
 Skewed, then even, the first seed: six pictures each for eight prompts, one prompt a row."""
 META = """\
 **Meta-evaluation.** Up to 16 models draw the same 150 names: the base model at several steps and
-weights of guidance, the models above, and the regressions that they start from. The oracle is the
-nearest glyph by all pixels. *Questions* on subject, gender and tone are answered from 4x4 colours;
-*contrast* is a scorer that was trained on captions. Shares of pairs of models, and of pairs on one
+weights of guidance, those of canaries and captions, and the regressions that they start from. The
+oracle is whether the nearest glyph by all pixels is right. *Questions* on subject, gender and tone
+are answered from the nearest glyph by 4x4 colours, a coarse form of the oracle itself; *contrast*
+is a scorer that was trained on right captions. Shares of pairs of models, and of pairs on one
 prompt, that a metric orders as the oracle does; ties of the metric are wrong."""
 DISAGREE = """\
 Distances from all glyphs: shares of pairs of models that two distances order differently."""
@@ -107,10 +119,12 @@ ROUND = (
     Claim("equal R@1 of people", difference("people R@1", "curated", "raw"), EQUAL),
 )
 MIXED = (
-    Claim("mixed beat noisy, names", difference("R@1", "mixed", "noisy")),
-    Claim("mixed beat noisy, long", difference("R@1, long", "mixed", "noisy")),
+    Claim("mixed captions beat noisy ones, names", difference("R@1", "mixed", "noisy")),
     Claim(
-        "and gain more on long prompts",
+        "mixed captions beat noisy ones, long sentences", difference("R@1, long", "mixed", "noisy")
+    ),
+    Claim(
+        "their gain is larger for long sentences than for names",
         lambda arms: (
             difference("R@1, long", "mixed", "noisy")(arms)
             - difference("R@1", "mixed", "noisy")(arms)
@@ -118,8 +132,14 @@ MIXED = (
     ),
 )
 EVEN = (
-    Claim("fewer prompts of one gender", difference("gender one category", "skewed", "even")),
-    Claim("fewer prompts of one tone", difference("tone one category", "skewed", "even")),
+    Claim(
+        "fewer prompts with pictures of one gender alone",
+        difference("gender one category", "skewed", "even"),
+    ),
+    Claim(
+        "fewer prompts with pictures of one tone alone",
+        difference("tone one category", "skewed", "even"),
+    ),
     Claim("equal alignment with the base", difference("base", "even", "skewed"), EQUAL),
     Claim("equal R@1 of full names", difference("R@1", "even", "skewed"), EQUAL),
 )
@@ -174,7 +194,7 @@ def canaries(stored: Found) -> str:
     keys = {**own, **more, **p, "other R@1": "things R@1", "people R@1": "people R@1"}
     told = {f"text difference, {num}": f"copies: {num}" for num in LEVELS}
     parts = [CANARIES, compared(arms, names, keys), decided(ROUND, arms)]
-    parts.append("What the text changes in the first three steps, a sign of memorisation:")
+    parts.append(TOLD)
     parts.append(compared(arms, names, {"text difference, names": "names", **told}))
     found = runs_of(stored, "found")
     if found:
@@ -184,7 +204,8 @@ def canaries(stored: Found) -> str:
         others = spread(100 * run["others merged"] for run in found)
         parts.append(
             f"What curation finds: the copies of a canary together weigh {weight} copies (1 is "
-            f"right); {others} % of the other pictures share a weight, such as flags and clocks."
+            f"right). It also lets {others} % of the other pictures share a weight, such as flags "
+            "and clocks."
         )
     return "\n\n".join([*parts, shown(stored, names, "imagen-canaries", 6, DRAWN)])
 

@@ -15,22 +15,27 @@ from experiments.tables import spread, table
 Found = dict[str, Any]
 BOUND = 3  # standard errors
 WATERMARK = f"""\
-**Watermarks** at a false-positive rate of one in a thousand. *Pixels*: shares of {NUM} emoji on
-white in which the key is found, by pixels a side and strength (PSNR); the largest are enlarged
-from 64 pixels. *Noise*: shares of {NUM_DRAWN} pictures of the base model, 32x32 pixels, whose
-noise is found by inversion, without the prompt and its guidance."""
+**Watermarks**, tested at a false-positive rate of one in a thousand after each change of the
+pictures. The columns by size and strength (pixels a side, PSNR) are of marks in pixels: shares of
+{NUM} emoji on white in which the key is found; those of 128 pixels are enlarged from 64. *Noise*
+is a mark in the noise from which the base model draws: shares of {NUM_DRAWN} pictures of 32x32
+pixels in which the key is found by inversion, which does not know the prompt or its guidance."""
 FILTERS = """\
 **Filters** on emoji of 64x64 pixels: a hundred planted defects among three hundred clean rows.
-Limits of sharpness and noise refuse 2 % of other clean pictures. Terms are disguised in six ways;
-personal data stand among dates, scores and order numbers; *generated* are pictures of another
-maker, which a linear classifier recognises. Copies are made of a third of the rows."""
+Limits of sharpness and noise refuse 2 % of other clean pictures. Terms are plain or disguised in
+one of five ways; personal data stand among dates, scores and order numbers. *Generated* stands for
+pictures by a generator: they are of another maker, and a linear classifier tells them apart. Its
+clean examples are the first 900 glyphs of the pack, smileys and people alone, so that it refuses
+many other things. Copies are made of a third of the rows."""
 ASSURANCE = """\
-Rates on sets that the filters were not fitted to, with 95 % intervals of the first seed: prompts
-by terms (a sixth of the violations is misspelt), and pictures of flags by a linear classifier,
-fitted to Twemoji and tested on Noto at a limit that refuses 1 % of harmless Twemoji."""
+*Violation* is the share of violations that pass, and *over-refusal* that of harmless inputs that
+are refused, with 95 % intervals of the first seed. *Prompts* are filtered by terms. All violations
+name one of these terms, a sixth of them misspelt; no other words are tried. *Pictures* of flags
+are filtered by a linear classifier, fitted to Twemoji and tested on Noto at a limit that refuses
+1 % of harmless Twemoji that it was not fitted to."""
 RANKING = f"""\
 **Ranking.** Bradley-Terry with ties on simulated studies: four models, {PER_PAIR} ratings of every
-pair, nu = {NU:g}."""
+pair, and ties of weight nu = {NU:g}."""
 
 
 def watermarks(stored: Found) -> str:
@@ -76,8 +81,9 @@ def alarms(pixels: list[Found], noise: list[Found]) -> str:
             by_key = [np.mean(list(run["alarms"].values()), 0) / num for run in runs]
             ends = interval(np.concatenate(by_key).tolist())
             mean, low, high = (f"{1e3 * value:.2f}" for value in ends)
-            texts.append(f"{mean} in 1,000 of {name} ({low} to {high})")
-    return f"False alarms of other keys, with 95 % intervals over keys: {', '.join(texts)}."
+            texts.append(f"{mean} in 1,000 pictures for marks in {name} ({low} to {high})")
+    told = ", ".join(texts)
+    return f"False alarms of keys that were not embedded, with 95 % intervals over keys: {told}."
 
 
 def filters(stored: Found) -> str:
@@ -123,8 +129,9 @@ def ranked(stored: Found) -> str:
         [
             RANKING,
             table(["model", "strength", "mean error", "its standard error"], rows),
-            f"nu is {nu}. The {CONFIDENCE:.0%} intervals of Elo hold the truth in {mean:.2%} of "
-            f"{len(held)} studies x {len(STRENGTHS)} models, {apart:.1f} standard errors away: "
-            f"the claim that they cover it within {BOUND} {words}.",
+            f"The mean estimate of nu is {nu}. The {CONFIDENCE:.0%} intervals of Elo hold the "
+            f"truth in {mean:.2%} of {len(held)} studies x {len(STRENGTHS)} models, {apart:.1f} "
+            f"standard errors away from {CONFIDENCE:.0%}: the claim that these are at most "
+            f"{BOUND} {words}.",
         ]
     )

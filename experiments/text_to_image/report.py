@@ -40,9 +40,9 @@ all of them at once, except ReLU attention and what leaves out cross-attention. 
 adds a linear map of the text to the first layer; it is no part of MobileDiffusion, and all
 networks of the table have it unless it is said otherwise. Costs are those of one call of the
 network for one picture, without the text encoder; *ms* are CPU milliseconds on one core, a
-sixteenth of a call for 16 pictures. R@1 is that of 15 guided steps after 400 updates of regression and 800 of diffusion,
-of 64 rows each. For the rows *tuned*, the plain network learns for 400 updates more, with ReLU
-attention or with softmax as before."""
+sixteenth of a call for 16 pictures. R@1 is that of 15 guided steps after 400 updates of regression
+and 800 of diffusion, of 64 rows each. For the rows *tuned*, the plain network learns for 400
+updates more, with ReLU attention or with softmax as before."""
 REGRESSED = "The last row is the plain network after its regression, in one step."
 OTHERS = {
     "plain, tuned with softmax": "tuned-softmax",
