@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from experiments.backbone.report import time_to_match
+from experiments.backbone.report import qualities, time_to_match
 from experiments.backbone.rivals import Flow
 from experiments.backbone.run import Race
 
@@ -35,6 +35,11 @@ def test_time_to_match_is_that_of_the_first_look_as_good_as_the_other_ends() -> 
 
     assert time_to_match({"mle": curve(9, 5, 4), "ratio": curve(8, 4, 3)}) == 2
     assert time_to_match({"mle": curve(9, 5, 4), "ratio": curve(8, 7, 6)}) == 8
+
+
+def test_a_run_without_stages_counts_in_their_mean() -> None:
+    row = qualities({"ratio": [{"stages": 0}, {"stages": 2}], "mle": [{}]}).splitlines()[2]
+    assert "| 1.00 ± 1.41 (2) |" in row
 
 
 def test_a_race_looks_at_doubling_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """One trained encoder and decoder, many priors: ``LATENT_EBM_DATA=DIR python -m
 experiments.backbone`` (the directory of the four IDX files of MNIST).
 
-A variational autoencoder is trained until its reconstructions stop improving, and held fixed. Then
-each prior learns from draws of its encoder, for the same CPU seconds.
+A variational autoencoder is trained for 20,000 updates, and held fixed. Then each prior learns
+from draws of its encoder, for the same CPU seconds.
 """
 
 import argparse
@@ -43,9 +43,11 @@ LOG_Z = HMC(0.1, 5, 2)  # moves the chains that measure log Z
 
 
 class Race(Clock):
-    """Ends training after ``budget`` CPU seconds. It measures after a 32nd of them, a 16th, ...
+    """Ends training after ``budget`` CPU seconds. It measures after a 32nd of them, a 16th, ...,
+    and at their end.
 
-    Weights are averaged, except for priors in stages, which are frozen one after the other.
+    Weights are averaged, except for priors in stages, which are frozen one after the other. A look
+    at such a prior shows the stages that are closed.
     """
 
     def __init__(self, budget: float, measure: Callable[[Any], dict[str, float]]) -> None:
@@ -115,8 +117,11 @@ def quality(seed: int, x: Tensor) -> dict[str, Any]:
 
 
 def look(seed: int, rule: LearningRule) -> dict[str, float]:
-    """The Fréchet distance of a few draws, while a prior learns."""
-    return {"frechet": frechet_distance(*in_features(seed, rule.generate(NUM_LOOK)["x"]))}
+    """The Fréchet distance of a few draws, while a prior learns; they leave its random stream
+    alone.
+    """
+    x = rule.generate(NUM_LOOK, generator=random(seed))["x"]
+    return {"frechet": frechet_distance(*in_features(seed, x))}
 
 
 def rule_of(name: str, seed: int) -> tuple[Any, Any, DataModule]:
@@ -185,9 +190,10 @@ def unnormalised(seed: int, prior: Prior) -> dict[str, float]:
     """``cross_entropy`` of a prior that is known up to Z, and the interval of log Z in it."""
     draws = encoded(seed, trained(seed)[1].train.x[:500])
     log_z = prior_log_z(prior, LOG_Z, draws, generator=random(seed))
+    stages = {"stages": len(prior.stages)} if isinstance(prior, RatioPrior) else {}
     return {
         **cross_entropy(seed, lambda z: prior.log_density(z) - log_z.estimate),
-        "stages": len(prior.stages) if isinstance(prior, RatioPrior) else 0,
+        **stages,
         "log_z_width": log_z.upper - log_z.lower,
         "log_z_reliable": float(log_z.is_reliable),
     }
@@ -224,7 +230,7 @@ def best_case(seed: int) -> dict[str, Any]:
     with torch.no_grad():
         mean = fixed.posterior(data.test.x).mean
     error = reconstruction_mse(data.test.x, decode(fixed.model, mean))
-    return {**decoded_quality(seed, draws), "mse": error, **backbone(seed).spent()}
+    return {**decoded_quality(seed, draws), "mse": error, "backbone": backbone(seed).spent()}
 
 
 FITTED = {"encoder": best_case, "gaussian": no_learning, "mixture": fit_mixture}
