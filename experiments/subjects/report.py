@@ -79,10 +79,10 @@ is learned are {ROWS} *rows*: vectors beside those of the prompt's words. From *
 - *+ reference* does not learn more. It draws again, led by a photo, where the exact templates find
   a subject. These templates also judge the result, so that it knows more than the others.
 
-*DreamBooth* (arXiv:2208.12242) learns all weights beside the
-rows, without its loss on other pictures of the class.
-*Leak* is the share of pictures on the background of the photos, *seconds* are those of learning,
-and *numbers* says how many are stored for a subject."""
+*DreamBooth* (arXiv:2208.12242) learns all weights beside the rows, without its loss on other
+pictures of the class; regularisation holds its rows alone. *Leak* is the share of pictures on the
+background of the photos, *seconds* are those of learning, and *numbers* says how many are stored
+for a subject."""
 INVERSION = """\
 *Textual inversion* (arXiv:2208.01618) learns the embedding of the class word in place of rows."""
 

@@ -56,9 +56,9 @@ OPEN_SHOWN = """\
 Four pictures each of "food", "an animal", "a flag" and "a fox" by the first seed. All rows start
 from the same noise, and students had equal time. From the top:"""
 SCENES_SHOWN = """\
-Scenes of one to three glyphs that training did not show, and beneath them what the first seed's
-model of one CPU core draws for their captions in 50 guided steps. A caption that does not name the
-background leaves it open."""
+Test scenes of one to three glyphs, and beneath them what the first seed's model of one CPU core
+draws for their captions in 50 guided steps. A caption that does not name the background leaves it
+open."""
 CONTESTANTS = {"torch": "PyTorch", "onnx": "ONNX Runtime", "browser": "page in Chromium"}
 LATENCY = """\
 **Time of a picture** of the base model, 32x32 pixels, in one step without guidance, from a text
@@ -86,11 +86,12 @@ updates has learnt 16 steps alone, and is drawn in 8 all the same. The claims ar
 about students at equal time."""
 SCENES = """\
 **Scenes** of 1 to 3 glyphs, of 159 animals and plants, on 8 backgrounds, as an exact parser reads
-them: shares of 150 pictures with the right number of glyphs, the right glyphs, and all that the
-caption tells. *Background* and *relation* are shares of those whose caption tells them: a third
-tell a background, and 26 of two glyphs and 12 of three tell a relation, which needs the right
-glyphs. Guidance is 1.5. The network on the GPU is larger, and is trained on 100,000 scenes in
-batches of 256 in place of 20,000 in batches of 64."""
+them. Training scenes are new in every epoch, and 150 test scenes of each number, drawn in the same
+way, give the captions. Columns are shares of pictures with the right number of glyphs, the right
+glyphs, and all that the caption tells. *Background* and *relation* are shares of those whose
+caption tells them: a third tell a background, and 26 of two glyphs and 12 of three tell a
+relation, which needs the right glyphs. Guidance is 1.5. The network on the GPU is larger, and its
+batches have 256 scenes in place of 64."""
 SCENES_REGRESSED = "The regression has a sixth of the time of the others."
 
 
