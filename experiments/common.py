@@ -100,8 +100,13 @@ def track(experiment: str) -> None:
 
 
 def shortened(value: Any) -> Any:
-    """``value`` with its numbers to five significant digits: tables need no more."""
-    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.5g}"))
+    """``value`` with its fractions to five significant digits: tables need no more."""
+
+    def short(text: str) -> float:
+        number = float(text)
+        return number if number.is_integer() else float(f"{number:.5g}")
+
+    return json.loads(json.dumps(value), parse_float=short)
 
 
 def is_array(value: Any) -> bool:

@@ -127,13 +127,13 @@ def generated(seed: int, clean: list[Row]) -> list[float]:
     """
     made = Emoji(styles=("fluent",), side=LARGE)
     x = made.glyphs.on(made.background)
-    order = torch.randperm(len(x), generator=make_generator(seed, 10))
-    data = emoji(LARGE)
+    data, generator = emoji(LARGE), make_generator(seed, 10)
     plain = data.glyphs.on(data.background)
+    order, others = (torch.randperm(len(y), generator=generator).tolist() for y in (x, plain))
     known = {row.caption for row in clean}
-    fit = [i for i, name in enumerate(data.glyphs.names) if name not in known][: 3 * NUM]
-    new = [i for i in order.tolist() if made.glyphs.names[i] in known][:PLANTED]
-    old = [i for i in order.tolist() if made.glyphs.names[i] not in known][: 3 * NUM]
+    fit = [i for i in others if data.glyphs.names[i] not in known][: 3 * NUM]
+    new = [i for i in order if made.glyphs.names[i] in known][:PLANTED]
+    old = [i for i in order if made.glyphs.names[i] not in known][: 3 * NUM]
     model = linear(torch.cat([plain[fit], x[old]]), [0] * len(fit) + [1] * len(old))
     bad = rows_of(list(x[new]), [str(made.glyphs.names[i]) for i in new], "made")
     return judge_filter(ImageScore(lambda rows: model(torch.stack(rows)), 0.5), clean, bad)

@@ -172,7 +172,8 @@ def pool(seed: int) -> dict[str, tuple[Run, dict[str, Any]]]:
 
 
 def run_filters(seed: int) -> None:
-    config = {"num": [filters.NUM, filters.PLANTED], "limit": filters.LIMIT, "seed": seed}
+    numbers = {"num": [filters.NUM, filters.PLANTED], "limit": filters.LIMIT}
+    config = {**numbers, "seed": seed, "examples": "shuffled"}
     parts = {"curation": filters.curation, "assurance": filters.assurance}
     cached(f"imagen/filters-{seed}", config, lambda: {k: f(seed) for k, f in parts.items()})
 

@@ -24,9 +24,8 @@ FILTERS = """\
 **Filters** on emoji of 64x64 pixels: a hundred planted defects among three hundred clean rows.
 Limits of sharpness and noise refuse 2 % of other clean pictures. Terms are plain or disguised in
 one of five ways; personal data stand among dates, scores and order numbers. *Generated* stands for
-pictures by a generator: they are of another maker, and a linear classifier tells them apart. Its
-clean examples are the first 900 glyphs of the pack, smileys and people alone, so that it refuses
-many other things. Copies are made of a third of the rows."""
+pictures by a generator: they are of another maker, and a linear classifier, fitted to 900 other
+glyphs of each, tells them apart. Copies are made of a third of the rows."""
 ASSURANCE = """\
 *Violation* is the share of violations that pass, and *over-refusal* that of harmless inputs that
 are refused, with 95 % intervals of the first seed. *Prompts* are filtered by terms. All violations
