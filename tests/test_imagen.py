@@ -187,7 +187,8 @@ def test_a_run_is_judged_once_and_reported(monkeypatch: pytest.MonkeyPatch) -> N
     common.write_json(
         common.OUTPUTS / "imagen" / "synthetic-0.json", {"config": {}, "result": stored}
     )
-    assert "| mixed beat noisy, names | 0.000 | > 0 | undecided, 1 seed |" in report.section()
+    claim = "| mixed captions beat noisy ones, names | 0.000 | > 0 | undecided, 1 seed |"
+    assert claim in report.section()
 
 
 def test_simulated_ratings_follow_the_model_that_was_planted(
