@@ -81,4 +81,4 @@ class Flow(LearningRule):
 
 def mixture(z: Tensor, seed: int) -> GaussianMixture:
     """A mixture of Gaussians fitted to latents (n, dim)."""
-    return GaussianMixture(COMPONENTS, max_iter=200, random_state=seed).fit(z.numpy())
+    return GaussianMixture(COMPONENTS, max_iter=200, random_state=seed).fit(z.double().numpy())

@@ -210,7 +210,9 @@ def fit_mixture(seed: int) -> dict[str, Any]:
     fitted = mixture(z, seed)
     seconds = time.process_time() - begin
     draws = torch.from_numpy(fitted.sample(NUM_SAMPLES)[0]).float()
-    found = cross_entropy(seed, lambda z: torch.from_numpy(fitted.score_samples(z.numpy())))
+    found = cross_entropy(
+        seed, lambda z: torch.from_numpy(fitted.score_samples(z.double().numpy()))
+    )
     return {**found, **decoded_quality(seed, draws), "seconds": seconds}
 
 
