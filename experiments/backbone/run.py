@@ -102,18 +102,24 @@ def random(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def in_features(seed: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """As many test images as there are in x, and x, in the features of a classifier."""
+def featured(x: Tensor) -> Tensor:
+    """Images in the features of a classifier."""
     features = feature_space()
     if features is None:
         raise ValueError("the images must have labels, from which the features are learnt")
     with torch.no_grad():
-        return features(trained(seed)[1].test.x[: len(x)]), features(x)
+        return features(x)
+
+
+@cache
+def reference(seed: int, num: int) -> Tensor:
+    """So many test images in these features."""
+    return featured(trained(seed)[1].test.x[:num])
 
 
 def quality(seed: int, x: Tensor) -> dict[str, Any]:
     """How close images are to as many test images, and some of them."""
-    return {**sample_quality(*in_features(seed, x)), "samples": pack(x[:SHOWN])}
+    return {**sample_quality(reference(seed, len(x)), featured(x)), "samples": pack(x[:SHOWN])}
 
 
 def look(seed: int, rule: LearningRule) -> dict[str, float]:
@@ -121,7 +127,7 @@ def look(seed: int, rule: LearningRule) -> dict[str, float]:
     alone.
     """
     x = rule.generate(NUM_LOOK, generator=random(seed))["x"]
-    return {"frechet": frechet_distance(*in_features(seed, x))}
+    return {"frechet": frechet_distance(reference(seed, len(x)), featured(x))}
 
 
 def rule_of(name: str, seed: int) -> tuple[Any, Any, DataModule]:

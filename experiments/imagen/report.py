@@ -1,16 +1,16 @@
 """The section of the report on curation, evaluation and responsibility, from stored results."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from experiments.claims import EQUAL, Claim, by_seed, decided, difference, estimate
+from experiments.claims import EQUAL, by_seed, decided, estimate
 from experiments.common import results, runs_of
 from experiments.imagen.balance import COLUMNS, SHOWN, SKEW
+from experiments.imagen.claims import EVEN, FALLS, MIXED, NUMBERS, ORDERS, ROUND, counted
 from experiments.imagen.corpora import COPIES, NOISE
 from experiments.imagen.counting import THINGS
 from experiments.imagen.untrained import filters, ranked, watermarks
@@ -19,7 +19,6 @@ from experiments.tables import spread, table, with_missing
 from latent_ebm.data.scene_captions import ALL_PROMPTS
 
 Found = dict[str, Any]
-NUMBERS = ("1", "2", "3", "4", "5")
 LEVELS = COPIES["levels"]
 PARTS = ("counts", "ceiling")
 FORMS = [(part, form) for form in ("", ", long") for part in ("", "other ", "people ")]
@@ -88,68 +87,6 @@ Distances from all glyphs: shares of pairs of models that two distances order di
 PAIR = """\
 The two models of the first seed, one above the other, whose ranks differ most between the two
 Frechet distances: {}."""
-ORDERS = (
-    Claim(
-        "questions beat contrast, pairs of models",
-        lambda arms: ordered(arms["meta"], "pairs", "questions", "contrast"),
-    ),
-    Claim(
-        "questions beat contrast, pairs on a prompt",
-        lambda arms: ordered(arms["meta"], "prompts", "questions", "contrast"),
-    ),
-    Claim(
-        "two distances disagree on some pair",
-        lambda arms: max(arms["meta"]["disagree"].values()),
-    ),
-)
-ROUND = (
-    Claim(
-        "fewer near copies, own prompt (10 and 100 copies)",
-        lambda arms: (
-            sum(
-                arms["raw"][key] - arms["curated"][key]
-                for key in ("near, own prompt, 10", "near, own prompt, 100")
-            )
-            / 2
-        ),
-    ),
-    Claim("fewer near copies, open prompt", difference("near, open prompt", "raw", "curated")),
-    Claim("fewer near copies, no prompt", difference("near, no prompt", "raw", "curated")),
-    Claim("equal R@1 of things", difference("other R@1", "curated", "raw"), EQUAL),
-    Claim("equal R@1 of people", difference("people R@1", "curated", "raw"), EQUAL),
-)
-MIXED = (
-    Claim("mixed captions beat noisy ones, names", difference("R@1", "mixed", "noisy")),
-    Claim(
-        "mixed captions beat noisy ones, long sentences", difference("R@1, long", "mixed", "noisy")
-    ),
-    Claim(
-        "their gain is larger for long sentences than for names",
-        lambda arms: (
-            difference("R@1, long", "mixed", "noisy")(arms)
-            - difference("R@1", "mixed", "noisy")(arms)
-        ),
-    ),
-)
-EVEN = (
-    Claim(
-        "fewer prompts with pictures of one gender alone",
-        difference("gender one category", "skewed", "even"),
-    ),
-    Claim(
-        "fewer prompts with pictures of one tone alone",
-        difference("tone one category", "skewed", "even"),
-    ),
-    Claim("equal alignment with the base", difference("base", "even", "skewed"), EQUAL),
-    Claim("equal R@1 of full names", difference("R@1", "even", "skewed"), EQUAL),
-)
-FALLS = (
-    Claim("one is counted better than five", lambda arms: counted(arms, "1") - counted(arms, "5")),
-    Claim(
-        "accuracy falls with every number",
-        lambda arms: min(counted(arms, a) - counted(arms, b) for a, b in pairwise(NUMBERS)),
-    ),
-)
 
 
 def section() -> str:
@@ -247,11 +184,6 @@ def counting(stored: Found) -> str:
     )
 
 
-def counted(arms: dict[str, Found], name: str, part: str = "counts") -> float:
-    """The accuracy of a number or prompt type."""
-    return estimate(arms["counting"][part][name])
-
-
 def plot_counts(arms: list[dict[str, Found]]) -> None:
     """Draw the accuracy by number, of the model and of the reader."""
     figure, axis = plt.subplots(figsize=(4, 2.6))
@@ -280,11 +212,6 @@ def balance(stored: Found) -> str:
     columns = {**keys, "base": "base", "R@1": "R@1"}
     parts = [BALANCE, compared(arms, names, columns), decided(EVEN, arms)]
     return "\n\n".join([*parts, shown(stored, names, "imagen-balance", SHOWN, PEOPLE)])
-
-
-def ordered(run: Found, what: str, first: str, second: str) -> float:
-    """How much more often one metric orders as the oracle does than another."""
-    return estimate(run[what][first]) - estimate(run[what][second])
 
 
 def meta(stored: Found) -> str:

@@ -82,9 +82,8 @@ is learned are {ROWS} *rows*: vectors beside those of the prompt's words. From *
 *DreamBooth* (arXiv:2208.12242) learns all weights beside the rows, without its loss on other
 pictures of the class; regularisation holds its rows alone. *Leak* is the share of pictures on the
 background of the photos, *seconds* are those of learning, and *numbers* says how many are stored
-for a subject."""
-INVERSION = """\
-*Textual inversion* (arXiv:2208.01618) learns the embedding of the class word in place of rows."""
+for a subject. *Textual inversion* (arXiv:2208.01618) learns the embedding of the class word in
+place of rows."""
 
 EDITING = f"""\
 **A subject in the place of another** (HiFi Tuner). {INVERTED} pictures of subjects that the model
@@ -184,9 +183,8 @@ def tuned(stored: Found) -> str:
         for name in names
         if all(name in run for run in runs)
     ]
-    told = f"{TUNING} {INVERSION}" if all(WORD in run for run in runs) else TUNING
     found = [costs(runs), decided(claims.TUNED, runs), *shown_tuning(stored)]
-    return together(told, table(["", *TUNED], rows), *found)
+    return together(TUNING, table(["", *TUNED], rows), *found)
 
 
 def costs(runs: list[Found]) -> str:

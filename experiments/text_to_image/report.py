@@ -42,8 +42,8 @@ networks of the table have it unless it is said otherwise. Costs are those of on
 network for one picture, without the text encoder; *ms* are CPU milliseconds on one core, a
 sixteenth of a call for 16 pictures. R@1 is that of 15 guided steps after 400 updates of regression
 and 800 of diffusion, of 64 rows each. For the rows *tuned*, the plain network learns for 400
-updates more, with ReLU attention or with softmax as before."""
-REGRESSED = "The last row is the plain network after its regression, in one step."
+updates more, with ReLU attention or with softmax as before. The last row is the plain network
+after its regression, in one step."""
 OTHERS = {
     "plain, tuned with softmax": "tuned-softmax",
     "plain, tuned with relu": "tuned-relu",
@@ -91,8 +91,7 @@ way, give the captions. Columns are shares of pictures with the right number of 
 glyphs, and all that the caption tells. *Background* and *relation* are shares of those whose
 caption tells them: a third tell a background, and 26 of two glyphs and 12 of three tell a
 relation, which needs the right glyphs. Guidance is 1.5. The network on the GPU is larger, and its
-batches have 256 scenes in place of 64."""
-SCENES_REGRESSED = "The regression has a sixth of the time of the others."
+batches have 256 scenes in place of 64. The regression has a sixth of the time of the others."""
 
 
 def section() -> str:
@@ -168,9 +167,8 @@ def switches(stored: Found) -> str:
     others = {name: runs_of(stored, run) for name, run in OTHERS.items()}
     rows += [[name, *"---", *cells(runs, NAMES[:3])] for name, runs in others.items() if runs]
     head = ["", "parameters, 10^6", "multiply-adds, 10^6", "ms", *NAMES[:3]]
-    told = f"{SWITCHED} {REGRESSED}" if others["plain, regression alone"] else SWITCHED
     saved = f"{savings(costs)} {DECIDED}" if costs else ""
-    return together(told, table(head, rows), saved, switched(stored)) if costs else ""
+    return together(SWITCHED, table(head, rows), saved, switched(stored)) if costs else ""
 
 
 def picture(stored: Found, key: str, title: str, figure: str, side: int, rows: int) -> str:
@@ -245,10 +243,8 @@ def scenes(stored: Found) -> str:
             rows += scene_rows(runs_of(stored, f"scenes-{device}", f"-{steps}"), counted(steps))
     if not rows:
         return ""
-    regressed = any("regression" in row[0] for row in rows)
-    told = f"{SCENES} {SCENES_REGRESSED}" if regressed else SCENES
     measured = table(["", "glyphs asked for", *CHECKS], rows)
-    return together(told, measured, best_scenes(stored), scene_pictures(stored))
+    return together(SCENES, measured, best_scenes(stored), scene_pictures(stored))
 
 
 def scene_rows(runs: list[Found], how: str) -> list[list[str]]:
