@@ -133,55 +133,62 @@ def cancellation(runs: Runs) -> str:
 def draw(runs: Runs) -> Any:
     """Students of the first seed, both divergences over K, and what steps of z cost."""
     figure, (left, middle, right) = new_figure(3, (3.5, 2.9))
+    found = {rule: of(runs, 0.0, rule)[0][1] for rule in COLOURS}
+    draw_students(left, found)
+    draw_divergences(middle, found)
+    draw_bias(right, [runs[f"cancellation-0-0.5-{step:g}"] for step in Z_STEPS])
+    return figure
+
+
+def draw_students(axes: Any, found: Runs) -> None:
+    """The densities of the teacher and of its students."""
     x = torch.linspace(-3.5, 3.5, 500)
     weights, means, scales = (torch.tensor(v) for v in TEACHER)
     density = (
         weights * torch.distributions.Normal(means[:, 0], scales).log_prob(x[:, None]).exp()
     ).sum(1)
-    left.fill_between(x, density, color="0.85", label="teacher")
-    found = {rule: of(runs, 0.0, rule)[0][1] for rule in COLOURS}
+    axes.fill_between(x, density, color="0.85", label="teacher")
     for rule, run in found.items():
         p = torch.distributions.Normal(run["mean"][0], run["std"][0]).log_prob(x).exp()
-        left.plot(x, p, color=COLOURS[rule], label=f"K = {RULES[rule]['K']}")
-    left.set(xlabel="x", yticks=[], title="one-step students")
-    left.legend(fontsize="small")
+        axes.plot(x, p, color=COLOURS[rule], label=f"K = {RULES[rule]['K']}")
+    axes.set(xlabel="x", yticks=[], title="one-step students")
+    axes.legend(fontsize="small")
+
+
+def draw_divergences(axes: Any, found: Runs) -> None:
+    """Both divergences over K, their means and every seed."""
     steps = [RULES[rule]["K"] for rule in found]
     for key, label, marker in (
         ("forward", "teacher ‖ student", "o"),
         ("reverse", "student ‖ teacher", "s"),
     ):
-        line = middle.plot(
-            steps,
-            [sum(run[key]) / len(run[key]) for run in found.values()],
-            marker=marker,
-            ms=4,
-            label=label,
-        )
+        means = [sum(run[key]) / len(run[key]) for run in found.values()]
+        line = axes.plot(steps, means, marker=marker, ms=4, label=label)
         for k, run in zip(steps, found.values(), strict=True):
-            middle.scatter(
-                [k] * len(run[key]), run[key], s=8, color=line[0].get_color(), alpha=0.5
-            )
-    middle.axhline(optimum(), color="0.5", lw=1, ls="--")
-    middle.text(64, optimum() * 0.95, "maximum likelihood", ha="right", va="top", color="0.4")
-    middle.set(
+            axes.scatter([k] * len(run[key]), run[key], s=8, color=line[0].get_color(), alpha=0.5)
+    axes.axhline(optimum(), color="0.5", lw=1, ls="--")
+    axes.text(64, optimum() * 0.95, "maximum likelihood", ha="right", va="top", color="0.4")
+    axes.set(
         xscale="log", yscale="log", xlabel="K", ylabel="KL divergence, nats", title="five seeds"
     )
-    middle.set_xticks(steps, [str(k) for k in steps])
-    middle.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
-    middle.minorticks_off()
-    middle.legend(fontsize="small")
-    rows = [runs[f"cancellation-0-0.5-{step:g}"] for step in Z_STEPS]
+    axes.set_xticks(steps, [str(k) for k in steps])
+    axes.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
+    axes.minorticks_off()
+    axes.legend(fontsize="small")
+
+
+def draw_bias(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """What leaving the noise out costs, over the step of z."""
     share = [row["bias"] / row["gradient"] for row in rows]
     errors = [row["error"] / row["gradient"] for row in rows]
-    right.errorbar(Z_STEPS, share, errors, marker="o", ms=4, capsize=2)
-    right.axhline(0, color="0.6", lw=0.6)
-    right.set(
+    axes.errorbar(Z_STEPS, share, errors, marker="o", ms=4, capsize=2)
+    axes.axhline(0, color="0.6", lw=0.6)
+    axes.set(
         xscale="log",
         xlabel="step of z",
         ylabel="share of the gradient",
         title="bias of noise cancellation",
     )
-    return figure
 
 
 def section() -> str:
