@@ -63,8 +63,8 @@ and filled by a network that is told the kind of thing, a pose and the backgroun
 shown tokens of a reference: all 64 of the second resolution, {NUM} of them, their mean, or none.
 *Same*: the reference has the asked pose; *turned*: another one; *shape*: the hole is the turned
 subject's own outline, and the text the kind of thing alone. Outside of the hole, pictures stay as
-they were given. `coupled` leaves out the loss of whole pictures by their captions. The claims on
-identity are about R@1."""
+they were given. All networks start from one that was shown no tokens; `coupled` then leaves out
+the loss of whole pictures by their captions. The claims on identity are about R@1."""
 TUNING = f"""\
 **A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079). The {PHOTOS} are
 the same picture: the subject upright in the middle of one background. It is asked for in both

@@ -59,9 +59,13 @@ def base() -> Run:
 
 
 def inpainter(variant: str, seed: int) -> Run:
-    """A network that is shown tokens of its own choice."""
-    options = (f"--seed_everything={seed}", "--data.init_args.batch_size=32")
-    start = Inpainting(f"begin-{seed}", PACK, options, BEGIN, start=base())
+    """A network that is shown tokens of its own choice. All of them, of all seeds, start from one
+    network that is shown none.
+    """
+    first, options = (
+        (f"--seed_everything={number}", "--data.init_args.batch_size=32") for number in (0, seed)
+    )
+    start = Inpainting("begin-0", PACK, first, BEGIN, start=base())
     name = f"inpainting-{file_name(variant)}-{seed}"
     return Inpainting(name, PACK, options, VARIANT, start=start, variant=variant)
 
