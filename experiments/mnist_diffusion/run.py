@@ -67,7 +67,6 @@ def quality(x: Tensor) -> dict[str, Any]:
         "frechet": frechet_distance(real, fake),
         **prdc(real, fake),
         "class_kl": float(torch.special.xlogy(shares, shares / class_shares(network(test))).sum()),
-        "shares": shares.tolist(),
     }
 
 
