@@ -164,14 +164,14 @@ def test_folders_of_people_are_those_of_their_name(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("unwritten")
 def test_the_pool_holds_good_and_weak_models() -> None:
     pool = run.pool(1)
-    assert len(pool) == 16
+    assert len(pool) == 14
     for name, (model, how) in pool.items():
         weak = name.endswith("regression")
         assert (model.start is None) == weak
         assert ("guidance" not in how) == weak
         assert model.name.endswith("-1")
-    assert [how["num_steps"] for name, (_, how) in pool.items() if "steps" in name] == [1, 4, 15]
-    assert pool["base, weight 4"][1] == {"num_steps": 15, "guidance": 4}
+    assert [how["num_steps"] for name, (_, how) in pool.items() if "steps" in name] == [1, 4]
+    assert pool["synthetic, weight 4"][1] == {"num_steps": 15, "guidance": 4}
     assert {
         how["guidance"] for name, (_, how) in pool.items() if name in run.ARMS["captions"]
     } == {run.GUIDANCE}
@@ -191,17 +191,6 @@ def test_what_judges_are_set_to_decides_where_results_are_kept(
     assert kept["even-0"]["draws"] == balance.DRAWS
     assert kept["counting-0"]["tested"] == counting.NUM_TESTED
     assert kept["mixed-0"]["long"] == corpora.LONG
-
-
-def test_the_base_model_finds_its_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words, ran = Path("base_words.json"), list[int]()
-    monkeypatch.setattr(run, "HERE", tmp_path)
-    monkeypatch.setattr(run, "write_words", lambda more: None)
-    monkeypatch.setattr(counting, "words", list)
-    monkeypatch.setattr(run, "SOURCES", {words: lambda: shapes(corpora.SIDE)})
-    monkeypatch.setitem(run.PARTS, "meta", lambda seed: ran.append(words.exists() * seed))
-    run.main(["--parts", "meta", "--seeds", "1", "2"])
-    assert ran == [1, 2]
 
 
 @pytest.mark.usefixtures("unwritten")

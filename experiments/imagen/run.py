@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from experiments import training
 from experiments.common import HERE, cached
 from experiments.imagen import (
     balance,
@@ -42,7 +41,7 @@ from experiments.imagen.corpora import (
     write_words,
 )
 from experiments.text_to_image.judging import drawing
-from experiments.text_to_image.run import DEVICE, MODEL, REGRESSION, SOURCES, base, gallery
+from experiments.text_to_image.run import DEVICE, MODEL, REGRESSION, base, gallery
 from experiments.text_to_image.students import GUIDANCE
 from experiments.text_to_image.switches import NETWORK
 from experiments.training import Run, judged
@@ -136,7 +135,7 @@ def run_counting(seed: int) -> None:
 
 
 def run_meta(seed: int) -> None:
-    """Metrics of the pool of the base models and of all arms, beside the oracle."""
+    """Metrics of the models of ``pool``, beside the oracle."""
     scoring, models = scorer(seed), pool(seed)
     config: dict[str, Any] = {"scorer": scoring.settings, "num": [meta.NUM, meta.COARSE]}
     config["pool"] = {name: [run.settings, options] for name, (run, options) in models.items()}
@@ -156,17 +155,18 @@ def scorer(seed: int) -> Run:
 
 
 def pool(seed: int) -> dict[str, tuple[Run, dict[str, Any]]]:
-    """Good and weak models: the base model at several steps and weights, arms, regressions."""
-    best, guided = base(seed), {"guidance": GUIDANCE}
-    found: dict[str, tuple[Run, dict[str, Any]]] = {
-        f"base, {num} steps": (best, {"num_steps": num, **guided}) for num in (1, 4, STEPS)
-    }
+    """Good and weak models: arms, one of them also with fewer steps and other weights of guidance,
+    and the regressions that they start from.
+    """
+    whole = {"num_steps": STEPS, "guidance": GUIDANCE}
+    best, found = arm("synthetic", seed), dict[str, tuple[Run, dict[str, Any]]]()
+    for num in (1, 4):
+        found[f"synthetic, steps {num}"] = best, {**whole, "num_steps": num}
     for weight in (1.0, 4.0):
-        found[f"base, weight {weight:g}"] = best, {"num_steps": STEPS, "guidance": weight}
-    found["base, regression"] = best.origin, {"num_steps": 1}
+        found[f"synthetic, weight {weight:g}"] = best, {**whole, "guidance": weight}
     for name in (*ARMS["captions"], *ARMS["canaries"]):
         run = arm(name, seed)
-        found[name] = run, {"num_steps": STEPS, **guided}
+        found[name] = run, whole
         found[f"{name}, regression"] = run.origin, {"num_steps": 1}
     return found
 
@@ -244,8 +244,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.parts != ["words"]:
         os.chdir(HERE)  # from where the YAML file names its files
     write_words(counting.words())
-    if "meta" in args.parts:
-        training.write_words(SOURCES)  # those of the base model
     for seed in args.seeds:
         for name, run in PARTS.items():
             if name in args.parts:
