@@ -164,7 +164,7 @@ def test_folders_of_people_are_those_of_their_name(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("unwritten")
 def test_the_pool_holds_good_and_weak_models() -> None:
     pool = run.pool(1)
-    assert len(pool) == 14
+    assert len(pool) == 10
     for name, (model, how) in pool.items():
         weak = name.endswith("regression")
         assert (model.start is None) == weak

@@ -76,12 +76,12 @@ own prompt, and six each for "a tapestry" and "tapestry"."""
 PEOPLE = """\
 Skewed, then even, the first seed: six pictures each for eight prompts, one prompt a row."""
 META = """\
-**Meta-evaluation.** Up to 14 models draw the same 150 names: those of canaries and captions, one
-of them also with fewer steps and other weights of guidance, and the regressions that they start
-from. The oracle is whether the nearest glyph by all pixels is right. *Questions* on subject,
-gender and tone are answered from the nearest glyph by 4x4 colours, a coarse form of the oracle
-itself; *contrast* is a scorer that was trained on right captions. Shares of pairs of models, and
-of pairs on one prompt, that a metric orders as the oracle does; ties of the metric are wrong."""
+**Meta-evaluation.** Ten models draw the same 150 names: those of the captions above, one of them
+also with fewer steps and other weights of guidance, and the regressions that they start from. The
+oracle is whether the nearest glyph by all pixels is right. *Questions* on subject, gender and tone
+are answered from the nearest glyph by 4x4 colours, a coarse form of the oracle itself; *contrast*
+is a scorer that was trained on right captions. Shares of pairs of models, and of pairs on one
+prompt, that a metric orders as the oracle does; ties of the metric are wrong."""
 DISAGREE = """\
 Distances from all glyphs: shares of pairs of models that two distances order differently."""
 PAIR = """\

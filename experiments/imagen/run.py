@@ -155,8 +155,8 @@ def scorer(seed: int) -> Run:
 
 
 def pool(seed: int) -> dict[str, tuple[Run, dict[str, Any]]]:
-    """Good and weak models: arms, one of them also with fewer steps and other weights of guidance,
-    and the regressions that they start from.
+    """Good and weak models: those of captions, one of them also with fewer steps and other weights
+    of guidance, and the regressions that they start from.
     """
     whole = {"num_steps": STEPS, "guidance": GUIDANCE}
     best, found = arm("synthetic", seed), dict[str, tuple[Run, dict[str, Any]]]()
@@ -164,7 +164,7 @@ def pool(seed: int) -> dict[str, tuple[Run, dict[str, Any]]]:
         found[f"synthetic, steps {num}"] = best, {**whole, "num_steps": num}
     for weight in (1.0, 4.0):
         found[f"synthetic, weight {weight:g}"] = best, {**whole, "guidance": weight}
-    for name in (*ARMS["captions"], *ARMS["canaries"]):
+    for name in ARMS["captions"]:
         run = arm(name, seed)
         found[name] = run, whole
         found[f"{name}, regression"] = run.origin, {"num_steps": 1}
