@@ -26,7 +26,7 @@ from latent_ebm.data.base import DataModule
 from latent_ebm.evaluation.batches import decode, infer
 from latent_ebm.evaluation.held_out import sample_quality
 from latent_ebm.evaluation.normaliser import prior_log_z
-from latent_ebm.learning import MultiStageRatio, Variational
+from latent_ebm.learning import Variational
 from latent_ebm.learning.base import LearningRule
 from latent_ebm.metrics import frechet_distance, reconstruction_mse
 from latent_ebm.posteriors import PosteriorLatents
@@ -168,21 +168,12 @@ def learn(name: str, seed: int, seconds: float) -> dict[str, Any]:
     race = Race(seconds, partial(look, seed))
     trainer.callbacks.append(race)
     trainer.fit(rule, datamodule=data)
-    if name in STAGED:
-        finish(rule)
     learnt = race.result(rule).eval()
     drawn = learnt.generate(NUM_SAMPLES, generator=random(seed))["x"]
     found = {**quality(seed, drawn), "updates": trainer.global_step, "curve": race.curve}
     if name == "flow":
         return found | cross_entropy(seed, learnt.log_density)
     return found if name == "diffusion" else found | unnormalised(seed, learnt.model.prior)
-
-
-def finish(rule: MultiStageRatio) -> None:
-    """Close the open stage, if it is worth adding."""
-    prior = rule.trigger.prior
-    if rule.stages.is_worth_adding(prior):
-        rule.stages.close(prior, **rule.stages.measure())
 
 
 @torch.no_grad()

@@ -68,7 +68,8 @@ def meta_evaluate(
         confidence: Coverage of the intervals, in (0, 1).
         groups: What every comparison belongs to, such as its prompt, if comparisons of one group
             are alike. The intervals are then bootstrap percentiles over groups; without groups,
-            they are Wilson intervals.
+            or if a metric is always right or never, they are Wilson intervals, of as many trials
+            as there are groups or comparisons.
         replicates: Number of bootstrap replicates.
         generator: The random stream of the bootstrap.
 
@@ -182,8 +183,9 @@ def bootstrap(
     replicates: int,
     generator: torch.Generator | None,
 ) -> tuple[float, float]:
-    """The percentile interval of the share of ``right`` among ``decided``, over groups. Groups
-    without a truth are left out; ``ValueError`` if this leaves one.
+    """The percentile interval of the share of ``right`` among ``decided``, over groups; that of
+    Wilson if all are right or none. Groups without a truth are left out; ``ValueError`` if this
+    leaves one.
     """
     num = int(index.max()) + 1
     counts = torch.zeros(2, num, dtype=torch.float64)
@@ -191,6 +193,9 @@ def bootstrap(
     counts = counts[:, counts[1] > 0]
     if counts.shape[1] < 2:
         raise ValueError("groups must be two at least with a truth that is not 0, got one")
+    if len(right[decided].unique()) == 1:
+        found = share_of(counts.shape[1] * int(right.any()), counts.shape[1], confidence)
+        return found.low, found.high
     chosen = torch.randint(counts.shape[1], (replicates, counts.shape[1]), generator=generator)
     correct, total = counts[:, chosen].sum(2)
     ends = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)

@@ -5,7 +5,7 @@ converged.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from latent_ebm.evaluation.batches import decode
 from latent_ebm.metrics import frechet_distance
 from latent_ebm.model import LatentModel
 from latent_ebm.priors import EnergyPrior, Prior, RatioPrior
-from samplers import Sampler, acceptance, ess, split_rhat
+from samplers import Annealed, GradientFlow, Sampler, acceptance, ess, split_rhat
 
 Features = Callable[[Tensor], Tensor]
 MULTIPLES = (1, 10, 60)
@@ -29,12 +29,16 @@ def tilt_means(prior: Prior, z: dict[str, Tensor]) -> dict[str, float]:
 
 
 def lengthened(sampler: Sampler, multiple: int) -> Sampler:
-    """``sampler``, or the one that it wraps, with ``multiple`` times its steps."""
+    """``sampler``, or the one that it wraps, with ``multiple`` times its steps, as large as they
+    were.
+    """
     inner = getattr(sampler, "sampler", None)
     if isinstance(inner, Sampler):
         change: dict[str, object] = {"sampler": lengthened(inner, multiple)}
     else:
         change = {"num_steps": multiple * sampler.num_steps}
+        if isinstance(sampler, GradientFlow):  # its steps are parts of the horizon
+            change["horizon"] = multiple * sampler.horizon
     return dataclasses.replace(sampler, **change)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
@@ -60,14 +64,17 @@ def chain_diagnostics(
 
     ``rhat`` is the split R-hat of the second half of the chain, near 1 if chains have forgotten
     their start; ``ess_per_draw`` is of the same half, pooled; ``acceptance`` is of all steps. A
-    chain of fewer than 8 steps is run for at least 8.
+    chain of fewer than 8 steps is run for at least 8. Of an annealed chain, only the last rung is
+    looked at, which has the density of the prior.
     """
-    sampler = lengthened(prior.sampler, math.ceil(8 / prior.sampler.num_steps))
+    rungs = len(prior.sampler.ladder) if isinstance(prior.sampler, Annealed) else 1
+    sampler = lengthened(prior.sampler, math.ceil(8 * rungs / prior.sampler.num_steps))
     start, draws, infos = chain_start(prior, num_chains, generator=generator), [], []
     for state, info in sampler.run(prior, start, generator=generator):
         draws.append(torch.cat([state.position, state.log_density[:, None]], 1))
         infos.append(info)
-    late = torch.stack(list(islice(draws, len(draws) // 2, None)))
+    last = draws[-(len(draws) // rungs) :]
+    late = torch.stack(last[len(last) // 2 :])
     return {
         "rhat": split_rhat(late).max().item(),
         "ess_per_draw": (ess(late).min() / (late.shape[0] * late.shape[1])).item(),

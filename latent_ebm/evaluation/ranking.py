@@ -32,7 +32,7 @@ from samplers.checks import check_counts, check_number
 ELO = 400 / math.log(10)  # points for each unit of strength
 MEAN_ELO = 1000.0
 FLOOR = 1e-6  # precision of the prior of bootstrap replicates, so that all of them are finite
-MAX_STEP, MAX_STEPS, TOLERANCE = 1.0, 200, 1e-9  # of Newton's method
+MAX_STEP, MAX_STEPS, MIN_GAIN = 1.0, 200, 1e-12  # of Newton's method; in nats
 FIRST, SECOND, TIE = range(3)
 GROUPS = ("rating", "rater", "prompt")
 
@@ -187,7 +187,7 @@ def fit(pairs: Tensor, counts: Tensor, num_models: int, prior: float) -> Tensor:
         hessian = root.mT @ root + fixed
         step = torch.linalg.solve(hessian, gradient)
         at = at + step / (step.abs().amax(1, keepdim=True) / MAX_STEP).clamp(min=1)
-        if float(step.abs().max()) < TOLERANCE:
+        if float((gradient * step).sum(1).max()) < MIN_GAIN:
             break
     else:
         raise FloatingPointError(f"strengths must converge in {MAX_STEPS} steps, but did not")

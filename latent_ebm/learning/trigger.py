@@ -108,10 +108,8 @@ class StageTrigger(Callback):
             self.close(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (
-            trainer.global_step >= trainer.estimated_stepping_batches
-            and self.stages.is_worth_adding(self.prior)
-        ):
+        is_over = trainer.should_stop or trainer.global_step >= trainer.estimated_stepping_batches
+        if is_over and self.stages.is_worth_adding(self.prior):
             self.close(trainer, pl_module)
 
     def close(self, trainer: Trainer, pl_module: LightningModule) -> None:

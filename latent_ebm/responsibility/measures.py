@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import betabinom
 from torch import Tensor
 
 from latent_ebm.data.curation import Perceptual, Pixels, Row, clusters
@@ -35,6 +36,7 @@ from latent_ebm.responsibility.watermark import detect_watermark, embed_watermar
 Metrics = dict[str, Any]  # numbers by name, in dictionaries and lists of any depth
 LEVEL = 0.95  # of confidence
 COPY_LEVEL = 0.05  # the p-value of a copy
+TINY = 1e-9  # against rounding of a product that should be whole
 LEAST_HELD_OUT = round(1 / COPY_LEVEL) - 1  # pictures, for p-values as small as that
 MARK_LEVEL = 0.001  # the p-value of a watermark
 PSNR, QUALITY = 36, 75  # of the watermark and of JPEG
@@ -169,11 +171,23 @@ def memorisation(x: Tensor, train: Tensor, held_out: Tensor) -> tuple[list[int],
         "held_out": len(held_out),
         "neighbours": num,
         "level": COPY_LEVEL,
-        "copies": share(int((p <= COPY_LEVEL).sum()), len(p)),
+        "copies": int((p <= COPY_LEVEL).sum()),
         "expected": COPY_LEVEL * len(p),
+        "most_by_chance": most_by_chance(len(p), len(held_out)),
         "median_ratio": float(ratio.median()),
         "nearest": listed,
     }
+
+
+def most_by_chance(num: int, num_held_out: int) -> int:
+    """How many of ``num`` pictures that copy nothing have the p-value of a copy at most, with the
+    probability ``LEVEL``.
+
+    All p-values come from the same held-out pictures. With the j-th smallest of their k ratios as
+    the threshold, the chance of such a p-value is itself Beta(j, k + 1 - j).
+    """
+    smallest = int(COPY_LEVEL * (num_held_out + 1) + TINY)
+    return int(betabinom.ppf(LEVEL, num, smallest, num_held_out + 1 - smallest))
 
 
 def check_reference(train: Tensor, held_out: Tensor, shape: Sequence[int]) -> None:

@@ -93,7 +93,7 @@ class Representation:
 
         The true distance differs from the estimate by at most the distance between the pooled
         distribution and the true one. The interval allows for that much, as estimated by a
-        bootstrap that draws the images of every prompt again. It covers at least ``confidence``,
+        bootstrap that draws the images of every prompt again. It covers about ``confidence``,
         also where the target is met or a share of it is, where other bootstrap intervals fail.
 
         Raises:
@@ -142,17 +142,23 @@ class Representation:
     def _resampled(self, num: int, confidence: float, generator: torch.Generator | None) -> Tensor:
         """Pooled distributions (num, categories) of images that are drawn again for every prompt:
         multinomial counts, as a chain of binomial ones.
+
+        Counts of n images, drawn again by their own shares, vary by the share (n - 1) / n of what
+        they should, for which their deviations make up. A single image is drawn by the pooled
+        distribution: this is wide enough for any distribution of its own.
         """
         check_counts(self, num_resamples=num)
         check_numbers(self, "in (0, 1)", confidence=confidence)
-        left = self.counts.sum(1).double().expand(num, -1).clone()
-        tail, drawn = self.counts.sum(1).double(), []
-        for column in self.counts.double().T:
-            chance = (column / tail.clamp_min(1)).clamp(0, 1).expand(num, -1)
-            drawn.append(torch.binomial(left, chance, generator=generator))
-            left, tail = left - drawn[-1], tail - column
-        pooled = torch.stack([column.sum(1) for column in drawn], 1)
-        return pooled / self.counts.sum()
+        size = self.counts.sum(1, dtype=torch.float64)
+        shares = torch.where(size[:, None] > 1, self.counts / size[:, None], self.pooled)
+        scale = (size / (size - 1).clamp_min(1)).sqrt()
+        left, tail, moved = size.expand(num, -1), torch.ones_like(size), []
+        for share in shares.T:
+            chance = torch.where(share > 0, share / tail, 0).clamp(0, 1).expand(num, -1)
+            drawn = torch.binomial(left, chance, generator=generator)
+            moved.append((drawn - size * share) @ scale)
+            left, tail = left - drawn, tail - share
+        return self.pooled + torch.stack(moved, 1) / size.sum()
 
 
 def audit_representation(

@@ -39,7 +39,8 @@ def test_the_distance_reaches_as_far_as_chance_does() -> None:
     interval = found.distance({"x": 0.0, "y": 1.0}, 0.9, 20_000, generator=seeded())
     far = next(r for r in range(51) if binom.cdf(50 + r, 100, 0.5) * 2 - 1 >= 0.9 - 1e-2)
     assert interval.estimate == 0.5
-    assert (interval.low, interval.high) == pytest.approx((0.5 - far / 100, 0.5 + far / 100))
+    reach = far / 100 * (100 / 99) ** 0.5
+    assert (interval.low, interval.high) == pytest.approx((0.5 - reach, 0.5 + reach))
 
 
 def test_a_copy_is_found_among_many_copies_of_its_picture() -> None:
@@ -55,6 +56,19 @@ def test_a_copy_is_found_among_many_copies_of_its_picture() -> None:
     assert (found["train"], found["different"], found["held_out"]) == (120, 60, 40)
     assert first["p"] == pytest.approx(1 / 41)
     assert found["expected"] == pytest.approx(0.05 * 6)
+
+
+@pytest.mark.parametrize(("num", "held_out"), [(300, 19), (300, 100), (5, 400)])
+def test_chance_gives_as_many_copies_as_the_page_says(num: int, held_out: int) -> None:
+    """The ratios of pictures and held-out pictures, of one distribution, 2,000 times."""
+    calibration = torch.rand(2000, held_out, generator=seeded()).sort(1).values
+    ratios = torch.rand(2000, num, generator=seeded(2))
+    p = (1 + torch.searchsorted(calibration, ratios, right=True)).double() / (held_out + 1)
+    found = (p <= measures.COPY_LEVEL).sum(1)
+    most = measures.most_by_chance(num, held_out)
+    error = 3 * (0.95 * 0.05 / 2000) ** 0.5
+    assert (found <= most).double().mean() > 0.95 - error
+    assert (found <= most - 1).double().mean() < 0.95 + error
 
 
 def test_a_target_has_the_order_of_the_categories() -> None:

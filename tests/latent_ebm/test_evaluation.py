@@ -33,7 +33,7 @@ from latent_ebm.evaluation.prior_chains import (
 from latent_ebm.networks import MLP, ConvDecoder, EnergyMLP
 from latent_ebm.plots import image_grid, save_figure, save_grid
 from latent_ebm.writing import atomic_path
-from samplers import HMC, MALA, Annealed, Langevin
+from samplers import HMC, MALA, Annealed, GradientFlow, Langevin
 from tests.latent_ebm.linear_gaussian import LinearGaussian
 
 UNIT = HMC(0.4, 4, 1)
@@ -222,6 +222,13 @@ class TestLongRun:
             MALA(0.1, 12), (0.5, 1.0)
         )
 
+    def test_a_long_run_of_a_flow_follows_it_for_longer(self) -> None:
+        """Of a Gaussian, the flow halves the deviation in each time log 2."""
+        flow = GradientFlow(math.log(2), "rk4", 10)
+        prior = EnergyPrior(wavy(0), GaussianPrior(2), flow)
+        draws = long_run_draws(prior, 500, multiples=(1, 3))
+        assert (draws[1].std() / draws[3].std()).item() == pytest.approx(4, rel=1e-3)
+
     @pytest.mark.parametrize("multiples", [(), (0, 1), (10, 1), (1, 1)])
     def test_multiples_must_increase(self, multiples: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match="multiples must increase from at least 1, got"):
@@ -241,6 +248,11 @@ class TestFigures:
         assert short["acceptance"] == 1
         assert 0.5 < mixed["acceptance"] < 1
         assert 0.05 < mixed["ess_per_draw"] < 1
+
+    def test_of_an_annealed_chain_the_last_rung_is_looked_at(self) -> None:
+        annealed = Annealed(HMC(0.5, 4, 100), (0.1, 0.3, 1.0))
+        prior = EnergyPrior(wavy(0), GaussianPrior(2), annealed)
+        assert chain_diagnostics(prior, num_chains=20)["rhat"] < 1.05
 
     def test_tilt_means_are_the_mean_energies(self) -> None:
         model, z = LinearGaussian(), torch.randn(9, 2).double()

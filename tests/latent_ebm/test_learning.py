@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
@@ -504,6 +504,22 @@ def test_training_closes_stages_and_the_state_that_is_loaded_grows_the_prior(tmp
     assert torch.equal(fresh.model.prior(z), prior(z))
     assert torch.equal(fresh.model.prior.log_z, prior.log_z)
     assert torch.equal(fresh.stages.pool.particles, rule.stages.pool.particles)
+
+
+class StopsEarly(Callback):
+    """Ends training after three epochs."""
+
+    def on_validation_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch == 2
+
+
+@pytest.mark.cpu
+def test_the_open_stage_is_closed_when_training_is_stopped_early(tmp_path):
+    torch.manual_seed(0)
+    rule = ratio()
+    rule.stages.patience = 100
+    trainer(tmp_path, max_epochs=50, callbacks=[StopsEarly()]).fit(rule, loader(), loader())
+    assert len(rule.model.prior.stages) == 1
 
 
 def test_weights_are_averaged_by_callback_but_not_while_stages_grow(tmp_path):

@@ -13,6 +13,7 @@ from latent_ebm.evaluation import (
     meta_evaluate,
     rater_orders,
 )
+from latent_ebm.metrics.intervals import share_of
 
 TRUTH = torch.tensor([1.0, -1, 1, 1, -1, 0, 0, 2])
 METRIC = torch.tensor([0.3, -9, -1, 0, 0.1, 5, 0, 1e-9])  # right: 0, 1, 7; wrong: 2, 3, 4
@@ -86,6 +87,17 @@ def test_intervals_over_groups_cover_as_often_as_they_say() -> None:
         share = meta_evaluate({"m": scores}, truth, groups=names, **options)["m"].share
         covered += share.low <= 0.7 <= share.high
     assert abs(covered / studies - 0.9) < 3 * (0.9 * 0.1 / studies) ** 0.5
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_metric_that_is_always_right_is_not_certain(right: bool) -> None:
+    truth = torch.ones(40)
+    scores = truth if right else -truth
+    names = [i // 2 for i in range(40)]
+    share = meta_evaluate({"m": scores}, truth, groups=names, generator=seeded())["m"].share
+    alone = share_of(20 * right, 20)
+    assert (share.low, share.high) == (alone.low, alone.high)
+    assert (share.correct, share.num) == (40 * right, 40)
 
 
 def test_comparisons_of_all_pairs() -> None:

@@ -250,6 +250,16 @@ def test_replicates_without_a_finite_fit_make_the_interval_wide() -> None:
     assert found.high[0] > found.elo[0] + 800
 
 
+@pytest.mark.parametrize(("num", "lost"), [(100, 1), (1000, 3)])
+def test_replicates_without_a_loss_of_a_model_converge(num: int, lost: int) -> None:
+    """Then only the small precision of the prior bounds a strength, against rounding."""
+    ratings = [Rating("a", "b", "a")] * (num // 2) + [Rating("a", "b", "b")] * (num // 2)
+    ratings += [Rating("b", "c", "c")] * (num - lost) + [Rating("b", "c", "b")] * lost
+    found = rank(ratings, replicates=500, generator=torch.Generator().manual_seed(0))
+    assert found.elo[2] - found.elo[1] == pytest.approx(400 * math.log10((num - lost) / lost))
+    assert bool((found.low < found.elo).all() & (found.elo < found.high).all())
+
+
 def test_win_matrix() -> None:
     ratings = [*ratings_of(torch.tensor([[3, 1, 4]]), PAIRS[:1]), Rating("c", "a", "c")]
     models, share = win_matrix(ratings)

@@ -124,6 +124,16 @@ def test_distance_intervals_cover_as_often_as_they_say() -> None:
     assert covered / 400 > 0.9 - 3 * (0.09 / 400) ** 0.5
 
 
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_distance_intervals_cover_with_few_images_of_a_prompt(num: int) -> None:
+    truth = torch.tensor([0.7, 0.3]).expand(20, 2)
+    goal, covered = {"category 0": 0.5, "category 1": 0.5}, 0
+    for seed in range(300):
+        interval = simulate(truth, num, seed).distance(goal, 0.95, 400, generator=stream(seed))
+        covered += interval.low <= 0.2 <= interval.high
+    assert covered / 300 > 0.95 - 3 * (0.95 * 0.05 / 300) ** 0.5
+
+
 def test_distance_zero_is_inside_although_noise_makes_distances_greater() -> None:
     truth = torch.full((10, 3), 1 / 3)
     lows = [

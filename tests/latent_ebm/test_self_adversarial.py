@@ -143,6 +143,12 @@ def test_entropy_of_a_gaussian() -> None:
         nearest_neighbour_entropy(x[:1])
 
 
+def test_the_entropy_does_not_depend_on_where_rows_are() -> None:
+    x = 0.1 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    there = nearest_neighbour_entropy(x + 100)
+    torch.testing.assert_close(there, nearest_neighbour_entropy(x), atol=0.02, rtol=0)
+
+
 def test_score_matching_is_least_at_the_blurred_density() -> None:
     """For data N(0, s^2) blurred by ``noise``, among N(0, v) the loss is least at v = s^2 +
     noise^2.
