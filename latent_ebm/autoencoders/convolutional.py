@@ -81,8 +81,9 @@ class ConvAutoencoder(Autoencoder):
                     f"{name} of pca must be {getattr(self, name)}, got {getattr(pca, name)}"
                 )
         deviation = pca.deviation.flatten()
-        self.encoder.become(pca.components / deviation[:, None], -pca.centre)
-        self.decoder.become(pca.components.T * deviation, None, pca.centre)
+        centre = pca.centre + pca.components.T @ pca.mean.flatten()
+        self.encoder.become(pca.components / deviation[:, None], -centre)
+        self.decoder.become(pca.components.T * deviation, None, centre)
         self.set_statistics(torch.zeros_like(deviation), torch.ones_like(deviation))
         return self
 

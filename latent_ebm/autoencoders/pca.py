@@ -64,6 +64,7 @@ class PatchPCA(Autoencoder):
         self.components.copy_(vectors * largest.sign())
         self.centre.copy_(centre)
         self.eigenvalues.copy_(eigenvalues)
+        self.mean.zero_()
         self.deviation.copy_(eigenvalues[: self.channels, None, None].sqrt())
         return self
 

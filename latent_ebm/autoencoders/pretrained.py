@@ -5,6 +5,7 @@ from importlib import import_module
 from operator import methodcaller
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from latent_ebm.artefacts import load
@@ -91,7 +92,7 @@ def load_pretrained(folder: Path) -> PretrainedAutoencoder:
     kind = getattr(diffusers, config["_class_name"])
     model, config = read_network(kind, folder, config), {**defaults(kind), **config}
     levels = config.get("block_out_channels") or config["encoder_block_out_channels"]
-    return PretrainedAutoencoder(
+    made = PretrainedAutoencoder(
         model,
         config["in_channels"],
         config["latent_channels"],
@@ -99,3 +100,7 @@ def load_pretrained(folder: Path) -> PretrainedAutoencoder:
         scaling=config["scaling_factor"],
         shift=config.get("shift_factor") or 0.0,
     )
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and deviation is not None:
+        made.set_statistics(torch.tensor(mean), torch.tensor(deviation) / config["scaling_factor"])
+    return made

@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ class AdversarialRule(LearningRule):
     At every batch first the critic and then the generator takes a step, each with its own
     optimiser. A batch therefore counts as two of ``trainer.global_step``, and several processes
     need Lightning's strategy "ddp_find_unused_parameters_true". Average weights with Lightning's
-    ``EMAWeightAveraging``.
+    ``EMAWeightAveraging``; its ``update_every_n_steps`` counts these steps and must be odd.
 
     Args:
         generator: The network that guesses x_0.
@@ -65,7 +66,7 @@ class AdversarialRule(LearningRule):
             works on data.
 
     Raises:
-        ValueError: For numbers out of range.
+        ValueError: For numbers out of range, or in training for an even ``update_every_n_steps``.
     """
 
     PARTS = ("critic", "generator")
@@ -159,13 +160,26 @@ class AdversarialRule(LearningRule):
         told = self.conditioner(condition)
         _, fake, more = self.meet(x, told)
         fixed = {name: parameter.detach() for name, parameter in self.critic.named_parameters()}
-        logit = torch.func.functional_call(self.critic, fixed, fake, dict(told))
+        held = {name: value.detach() for name, value in told.items()}
+        logit = torch.func.functional_call(self.critic, fixed, fake, held)
         return {"generator": non_saturating(logit), **more}
 
     @property
     def batches_seen(self) -> int:
         """Number of training batches so far; each takes two optimiser steps."""
         return self.global_step // 2
+
+    def on_fit_start(self) -> None:
+        """Raises ``ValueError`` for an average of weights that no batch would update: Lightning
+        looks after the second step of a batch, whose number from 0 is odd.
+        """
+        super().on_fit_start()
+        for part in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(part, EMAWeightAveraging) and part.update_every_n_steps % 2 == 0:
+                raise ValueError(
+                    "update_every_n_steps of EMAWeightAveraging must be odd, because every batch "
+                    f"takes two steps, got {part.update_every_n_steps}"
+                )
 
     def training_step(self, batch: BatchLike, batch_idx: int) -> None:
         x, condition, _ = self.unpack(batch)

@@ -11,6 +11,8 @@ s^2`` the first two are the evidence lower bound for pixels with standard deviat
 s^2 / D``.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,13 +24,15 @@ from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerC
 from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers.checks import check_numbers
+from samplers.run_checks import is_readable
 
 
 class Autoencoding(LearningRule):
     """Trains ``autoencoder`` on images x (batch, in_channels, H, W).
 
     The mean and standard deviation of its latents are measured over every epoch of training. With
-    a frozen encoder they stay, so that whatever was trained on its latents keeps working.
+    a frozen encoder they stay, so that whatever was trained on its latents keeps working. A
+    callback that averages weights leaves them behind: call ``standardise`` afterwards.
 
     Args:
         autoencoder: The autoencoder, best after ``start`` with a ``PatchPCA``.
@@ -122,14 +126,24 @@ class Autoencoding(LearningRule):
 
     def on_train_epoch_end(self) -> None:
         """Set the mean and standard deviation of the epoch's latents, unless the encoder is
-        frozen.
+        frozen, or training was resumed at the very end of an epoch.
         """
-        if not self.freeze_encoder:
-            count, first, second = self.moments
+        count, first, second = self.moments
+        is_empty = is_readable(count) and not bool(count.any())
+        if not (self.freeze_encoder or is_empty):
             mean = first / count
             deviation = (second / count - mean.square()).clamp(min=0).sqrt()
             self.autoencoder.set_statistics(mean, deviation)
         self.moments = torch.zeros_like(self.moments)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["moments"] = self.moments
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the statistics of the epoch."""
+        super().on_load_checkpoint(checkpoint)
+        self.moments = checkpoint.get("moments", self.moments).to(self.moments)
 
     def generate(
         self,

@@ -95,6 +95,15 @@ def test_a_convolutional_one_starts_as_pca(x: Tensor, pca: PatchPCA, random: boo
     torch.testing.assert_close(start.decode(pca.encode(x)), pca(x), rtol=1e-4, atol=1e-5)
 
 
+def test_it_starts_with_the_statistics_that_were_measured(x: Tensor, pca: PatchPCA) -> None:
+    pca.standardise(2 * x[:20] + 0.3)
+    start = ConvAutoencoder(5, 4, **WIDTHS).start(pca)
+    torch.testing.assert_close(start.encode(x), pca.encode(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(start.decode(pca.encode(x)), pca(x), rtol=1e-4, atol=1e-4)
+    again = pca.fit(x).encode(x).mean((0, 2, 3))
+    torch.testing.assert_close(again, torch.zeros(5), rtol=0, atol=1e-4)
+
+
 def test_random_latents_are_drawn_with_their_deviation(x: Tensor, pca: PatchPCA) -> None:
     random = ConvAutoencoder(5, 4, **WIDTHS, random=True).start(pca)
     copies = x[:1].repeat(2000, 1, 1, 1)
@@ -233,6 +242,17 @@ def test_autoencoders_of_diffusers_are_loaded(diffusers, tmp_path, kind, config,
     loaded.standardise(x)
     mean = ((raw - loaded.mean) / loaded.deviation).mean((0, 2, 3))
     torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-4)
+
+
+def test_statistics_of_single_channels_are_read(diffusers, tmp_path: Path, x: Tensor) -> None:
+    own = {"latents_mean": [-1.5, 2.0], "latents_std": [4.0, 0.5], "shift_factor": None}
+    model = diffusers.AutoencoderKL(**(KL | own)).eval()
+    model.save_pretrained(tmp_path / "vae")
+    loaded, raw = load_autoencoder(tmp_path), model.encode(x[:2]).latent_dist.mean
+    mean, std = (
+        torch.tensor(own[name])[:, None, None] for name in ("latents_mean", "latents_std")
+    )
+    torch.testing.assert_close(loaded.decode((raw - mean) * 0.5 / std), model.decode(raw).sample)
 
 
 def test_other_models_are_refused(diffusers, tmp_path: Path, monkeypatch) -> None:

@@ -4,15 +4,18 @@ frozen encoder that stays.
 
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.utils.data import DataLoader, TensorDataset
 
 from latent_ebm.autoencoders import Autoencoder, ConvAutoencoder, Maps, PatchCritic, PatchPCA
+from latent_ebm.data.base import DataModule, Pair
 from latent_ebm.learning.autoencoding import Autoencoding, divergence_from_normal
 from latent_ebm.networks.classifier import FeatureClassifier
 from tests.latent_ebm.test_autoencoders import WIDTHS, images
@@ -30,6 +33,17 @@ def full(autoencoder: ConvAutoencoder) -> Autoencoding:
     parts = {"features": FeatureClassifier((3, 8, 8), 2, 2), "critic": PatchCritic(3, 8, 1)}
     weights = {"kl": 0.01, "perceptual": 0.1, "adversarial": 0.1, "penalty": 0.5}
     return Autoencoding(autoencoder, ADAM, **weights, **parts, critic_lr=1e-3)
+
+
+class Images(DataModule):
+    """The same images for all parts."""
+
+    def __init__(self, x: Tensor, batch_size: int) -> None:
+        super().__init__(batch_size, seed=0)
+        self.x = x
+
+    def load(self) -> tuple[Pair, Pair, Pair]:
+        return ((self.x, None),) * 3
 
 
 def error(autoencoder: Autoencoder, x: Tensor) -> float:
@@ -63,6 +77,27 @@ def test_statistics_are_measured_over_the_epoch() -> None:
     deviation, mean = torch.std_mean(autoencoder.encode(x), (0, 2, 3), correction=0)
     torch.testing.assert_close(mean, torch.zeros(4), rtol=0, atol=1e-4)
     torch.testing.assert_close(deviation, torch.ones(4), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_statistics_of_an_epoch_survive_a_resume(tmp_path: Path, step: int) -> None:
+    x = images(60)
+    data = Images(x, batch_size=20)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    for path in (None, tmp_path / f"step={step}.ckpt"):
+        rule = Autoencoding(started(x), partial(torch.optim.SGD, lr=0.0))
+        trainer = Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            default_root_dir=tmp_path,
+            callbacks=[ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1)],
+            **quiet,
+        )
+        trainer.fit(rule, data, ckpt_path=path, weights_only=True)
+        z = rule.autoencoder.encode(x)
+        deviation, mean = torch.std_mean(z, (0, 2, 3), correction=0)
+        torch.testing.assert_close(mean, torch.zeros(4), rtol=0, atol=1e-4)
+        torch.testing.assert_close(deviation, torch.ones(4), rtol=0, atol=1e-4)
 
 
 def test_a_frozen_encoder_stays() -> None:

@@ -8,11 +8,12 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import samplers.bridges
-from latent_ebm.conditions import Condition
+from latent_ebm.conditions import Batch, Condition, Conditioner
 from latent_ebm.learning import DiffusionGAN
 from latent_ebm.networks import (
     MLP,
@@ -202,6 +203,63 @@ def test_every_loss_moves_its_own_network() -> None:
         )
         assert any(g is not None and bool(g.abs().sum() > 0) for g in grads[: len(own)]), name
         assert all(g is None for g in grads[len(own) :]), name
+
+
+class Told(nn.Module):
+    """A generator that ignores what it is told, or a critic that does not."""
+
+    def __init__(self, is_critic: bool) -> None:
+        super().__init__()
+        self.is_critic, self.weight = is_critic, nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, *_: Tensor, word: Tensor) -> Tensor:
+        return self.weight * (word[:, 0] + x[:, 0] if self.is_critic else x)
+
+
+class Embedding(Conditioner):
+    """The same trainable word for every row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, condition: Condition) -> Condition:
+        return self.unknown(len(condition["label"]))
+
+    def unknown(self, num: int) -> Condition:
+        return Condition({"word": self.weight.expand(num, 1)})
+
+
+def test_the_condition_does_not_learn_to_please_the_critic() -> None:
+    made = rule(Told(False), Told(True), conditioner=Embedding(), penalty=0)
+    losses = made.losses(Batch(torch.randn(8, 1), Condition({"label": torch.zeros(8)}), None))
+    found = torch.autograd.grad(
+        losses["generator"], list(made.conditioner.parameters()), allow_unused=True
+    )
+    assert found == (None,)
+
+
+@pytest.mark.parametrize(("every", "fits"), [(1, True), (3, True), (2, False), (10, False)])
+def test_weights_are_averaged_or_this_is_refused(tmp_path, every: int, fits: bool) -> None:
+    made = rule()
+    start = [p.clone() for p in made.generator.parameters()]
+    trainer = Trainer(
+        max_epochs=4,
+        callbacks=[EMAWeightAveraging(use_buffers=False, update_every_n_steps=every)],
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader = DataLoader(torch.randn(40, 1), batch_size=10)  # pyright: ignore[reportArgumentType]
+    if not fits:
+        with pytest.raises(ValueError, match=f"must be odd, .* got {every}"):
+            trainer.fit(made, loader, loader)
+        return
+    trainer.fit(made, loader, loader)
+    assert not any(map(torch.equal, start, made.generator.parameters()))
 
 
 def test_best_critic_is_the_log_ratio_and_the_generator_follows_it() -> None:
