@@ -64,21 +64,21 @@ def tune(
     subject = SubjectConditioner(model.conditioner, num_rows)
     tokens = prompts_of(subject, word, templates)
     trainable = [p for p in model.parameters() if p.requires_grad]  # the rule freezes them
-    rule = SubjectTuning(
-        denoiser,
-        subject,
-        model.sampler,
-        model.latent_shape,
-        partial(torch.optim.Adam, lr=lr),
-        num_shared,
-        num_refining,
-        regularization,
-    )
-    with torch.no_grad():
-        x = images.to(tokens.device)
-        x = x if model.autoencoder is None else model.autoencoder.encode(x)
-    drawn = batches(x, masks, tokens)
     try:
+        rule = SubjectTuning(
+            denoiser,
+            subject,
+            model.sampler,
+            model.latent_shape,
+            partial(torch.optim.Adam, lr=lr),
+            num_shared,
+            num_refining,
+            regularization,
+        )
+        with torch.no_grad():
+            x = images.to(tokens.device)
+            x = x if model.autoencoder is None else model.autoencoder.encode(x)
+        drawn = batches(x, masks, tokens)
         fit_batches(rule, drawn, rule.num_steps, f"tuning {word!r}" if progress else None)
     finally:
         for parameter in trainable:

@@ -120,14 +120,16 @@ def descend(
     lr: float,
 ) -> Tensor:
     """The ``entry`` (batch, ...) that landed nearest to ``goal`` in each row, on the way of
-    ``num_updates`` steps of Adam. Rows do not depend on each other.
+    ``num_updates`` steps of Adam, which are taken in single precision at least. Rows do not depend
+    on each other.
     """
-    entry = best = entry.detach().clone().requires_grad_()
-    least = torch.full_like(goal.flatten(1)[:, 0], torch.inf)
+    dtype, wide = entry.dtype, torch.promote_types(entry.dtype, torch.float32)
+    entry = best = entry.detach().to(wide, copy=True).requires_grad_()
+    least = torch.full_like(goal.flatten(1)[:, 0], torch.inf, dtype=wide)
     adam = torch.optim.Adam([entry], lr)
     for update in range(num_updates + 1):
         with torch.enable_grad():
-            error = (land(entry) - goal).square()
+            error = (land(entry.to(dtype)) - goal).to(wide).square()
             error = (error if mask is None else error * mask).flatten(1).sum(1)
         nearer = error.detach() < least
         best = torch.where(nearer.view(-1, *[1] * (entry.ndim - 1)), entry.detach(), best)
@@ -135,7 +137,7 @@ def descend(
         if update < num_updates:
             (entry.grad,) = torch.autograd.grad(error, entry, torch.ones_like(error))
             adam.step()
-    return best.detach()
+    return best.detach().to(dtype)
 
 
 class NullText(Denoiser):

@@ -99,8 +99,10 @@ def fit_batches(
     with warnings.catch_warnings():  # trained parts that a rule holds fixed are in this mode
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         trainer = make_trainer(num_steps, bar, device=device, limit_val_batches=0)
-        trainer.fit(rule, drawn, drawn)
-    rule.to(device)  # Lightning leaves it on the CPU
+        try:
+            trainer.fit(rule, drawn, drawn)
+        finally:
+            rule.to(device)  # Lightning leaves it on the CPU
 
 
 def make_trainer(

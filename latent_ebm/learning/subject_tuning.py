@@ -101,9 +101,11 @@ class SubjectTuning(LearningRule):
         rows = torch.stack(list(self.own)) if len(self.own) else self.conditioner.rows
         return rows.detach().clone()
 
-    def step_trained(self) -> int | None:
-        """The step of the sampler whose rows are trained now; None for rows that all share."""
-        done = self.batches_seen - self.num_shared
+    def step_trained(self, batch: int | None = None) -> int | None:
+        """The step of the sampler whose rows are trained by the ``batch`` of this number, from 0,
+        or now; None for rows that all share.
+        """
+        done = (self.batches_seen if batch is None else batch) - self.num_shared
         if done < 0 or not self.own:
             return None
         return min(done // self.num_refining, len(self.own) - 1)
@@ -111,12 +113,19 @@ class SubjectTuning(LearningRule):
     def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
         """Start the rows of a step of the sampler where those of the step before have ended."""
         super().on_train_batch_start(batch, batch_idx)
-        step, done = self.step_trained(), self.batches_seen - self.num_shared
-        if step is not None:
+        self.pass_on()
+        if self.step_trained() is not None:
             freeze(self.denoiser, self.conditioner.conditioner)
-            if done == step * self.num_refining:
-                before = self.own[step - 1] if step else self.conditioner.rows
-                self.own[step].data.copy_(before.data)
+
+    def on_train_end(self) -> None:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Give the rows that were trained last to all later steps of the sampler."""
+        step = self.step_trained(self.batches_seen - 1)
+        trained = self.conditioner.rows if step is None else self.own[step]
+        for later in list(self.own)[0 if step is None else step + 1 :]:
+            later.data.copy_(trained.data)
 
     def make_optimizers(self) -> list[Optimizer]:
         rows = [self.conditioner.rows, *self.own]

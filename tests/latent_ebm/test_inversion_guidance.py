@@ -112,6 +112,24 @@ def test_null_text_trains_the_null_alone() -> None:
     assert denoiser.scale.requires_grad
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_nulls_of_half_precision_are_like_those_of_single(dtype: torch.dtype) -> None:
+    """The last token has no gradient, which Adam must not make NaN."""
+    found = []
+    for kind in (torch.float32, dtype):
+        denoiser = network().to(kind)
+        c = Condition(
+            {"text": sentences(2)["text"].to(kind), "mask": sentences(2)["mask"]},
+            {"text": torch.zeros(5, 6, dtype=kind), "mask": torch.tensor([True] + 4 * [False])},
+        )
+        path = inversion_path(partial(denoiser, **c), SAMPLER, noise(2).to(kind))
+        nulls = null_text(denoiser, SAMPLER, path, c, c.unknown(), WEIGHT, num_updates=3, lr=0.1)
+        found.append(nulls["text"])
+    assert found[1].dtype == dtype
+    assert found[0].abs().max() > 0.1
+    assert (found[1].float() - found[0]).norm() < 0.4 * found[0].norm()
+
+
 def test_each_step_lands_no_farther_than_with_the_null_before_it() -> None:
     """Also with updates that are far too large. Rows do not depend on each other."""
     denoiser, c, x_0 = Shifted(), told(3), noise(3)

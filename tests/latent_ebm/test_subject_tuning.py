@@ -183,6 +183,17 @@ def test_nothing_but_rows_is_trained() -> None:
     assert tuning.subject.shape == (3, 2, 8)
 
 
+@pytest.mark.parametrize("num", [2, 7])
+def test_training_that_ends_early_leaves_the_last_rows_at_later_steps(num: int) -> None:
+    """While all share their rows, and in the turn of the second step of the sampler."""
+    tuning = rule(num_shared=4, num_refining=2)
+    fit_batches(tuning, [batch()] * num, num)
+    trained = tuning.conditioner.rows if num < 4 else tuning.own[1]
+    assert not torch.equal(trained, tuning.conditioner.start)
+    assert torch.equal(tuning.subject[2], trained)
+    assert torch.equal(tuning.subject[0], tuning.subject[2]) == (num < 4)
+
+
 def test_the_weights_are_trained_if_they_have_a_learning_rate() -> None:
     """Only while all steps share their rows, and at their own rate."""
     tuning = rule(num_shared=1, num_refining=2, model_lr=1e-3)
