@@ -20,6 +20,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from latent_ebm.blocks import blocks
 from latent_ebm.denoisers import Denoiser
 from latent_ebm.metrics import Share, share_of
 from latent_ebm.metrics.checks import as_matrix
@@ -53,6 +54,11 @@ def neighbour_ratio(x: Tensor, train: Tensor, num_neighbours: int = NEIGHBOURS) 
         raise ValueError(
             f"x must have {known.shape[1]} columns, as train has, got {rows.shape[1]}"
         )
+    return torch.cat([ratios(rows[part], known, num_neighbours) for part in blocks(len(rows))])
+
+
+def ratios(rows: Tensor, known: Tensor, num_neighbours: int) -> Tensor:
+    """``neighbour_ratio`` of rows that were checked, all at once."""
     near = torch.cdist(rows, known).topk(num_neighbours, largest=False)
     first = (rows - known[near.indices[:, 0]]).norm(dim=1)  # exactly 0 for a copy
     mean = near.values.mean(1)
@@ -79,8 +85,8 @@ def copy_p_values(
         ValueError: For sets that do not fit each other.
     """
     calibration = neighbour_ratio(held_out, train, num_neighbours).sort().values
-    ratios = neighbour_ratio(x, train, num_neighbours)
-    counts = torch.searchsorted(calibration, ratios, right=True)
+    found = neighbour_ratio(x, train, num_neighbours)
+    counts = torch.searchsorted(calibration, found, right=True)
     return (1 + counts).double() / (len(calibration) + 1)
 
 

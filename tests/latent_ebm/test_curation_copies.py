@@ -1,5 +1,6 @@
 """Copies and near copies are found, look-alikes are not, and clusters are transitive."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from latent_ebm.data import draw_shapes
@@ -125,6 +128,34 @@ def test_every_pair_is_compared_once_in_blocks(monkeypatch: pytest.MonkeyPatch) 
     assert sorted(found) == sorted(map(tuple, near))
 
 
+def near_copies(num: int) -> Prints:
+    """Different prints, all of which are alike."""
+    prints = np.full((num, 200), 100, np.uint8)
+    prints[:, -192:] += np.random.default_rng(0).integers(0, 10, (num, 192), dtype=np.uint8)
+    return prints
+
+
+def test_colours_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    prints = near_copies(50)
+    prints[::3, -9] = 255
+    whole = np.concatenate(list(Perceptual().pairs(prints)))
+    assert len(whole) == 17 * 16 / 2 + 33 * 32 / 2
+    monkeypatch.setattr("latent_ebm.data.curation.likeness.PART", 7)
+    parts = list(Perceptual().pairs(prints))
+    assert max(map(len, parts)) <= 7
+    assert np.concatenate(parts).tolist() == whole.tolist()
+
+
+def test_many_near_copies_take_little_memory() -> None:
+    prints = near_copies(1000)
+    tracemalloc.start()
+    label = clusters([Perceptual()], [prints])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert set(label.tolist()) == {0}
+    assert peak < 10**8  # bytes; all pairs at once take 700 MB
+
+
 @dataclass(frozen=True)
 class Steps(Likeness):
     """Numbers that differ by at most ``step``: no transitive relation."""
@@ -148,6 +179,42 @@ def test_clusters_are_the_transitive_closure() -> None:
     # a second way of being alike joins clusters
     odd = values % 2
     assert set(clusters([Steps(), Pixels()], [values, odd]).tolist()) == {0}
+
+
+@dataclass(frozen=True)
+class Given(Likeness):
+    """The pairs are given, in parts."""
+
+    parts: Sequence[Pairs]
+
+    def prints(self, rows: Sequence[Row]) -> Prints:
+        raise NotImplementedError
+
+    def pairs(self, prints: Prints) -> Iterator[Pairs]:
+        return iter(self.parts)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clusters_are_those_of_all_pairs_in_whatever_parts_they_come(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    pairs = generator.integers(0, 200, (150, 2))
+    graph = coo_array((np.ones(150), tuple(pairs.T)), shape=(200, 200))
+    rows = np.arange(200, dtype=np.uint8)[:, None]
+    expected = connected_components(graph, directed=False)[1].tolist()
+    for num in (1, 7, 200):
+        likenesses = [Given(np.array_split(part, num)) for part in np.split(pairs, [50])]
+        assert clusters(likenesses, [rows, rows]).tolist() == expected
+
+
+def test_clusters_hold_no_pairs_but_those_of_a_part() -> None:
+    num = 1500
+    prints = np.arange(num, dtype=">u2").view(np.uint8).reshape(num, 2)
+    likeness = Given([np.stack([np.full(num, k), np.arange(num)], 1) for k in range(num)])
+    tracemalloc.start()
+    assert set(clusters([likeness], [prints]).tolist()) == {0}
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10**6  # bytes; all pairs take 36 MB
 
 
 def numbered(values: Sequence[int]) -> list[Row]:

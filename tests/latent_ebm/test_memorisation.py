@@ -32,6 +32,22 @@ def test_the_ratio_is_that_of_the_distances() -> None:
     assert neighbour_ratio(torch.zeros(1, 2), torch.zeros(2, 2), 2).tolist() == [0.0]
 
 
+def test_distances_are_computed_for_a_block_of_rows_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, train = torch.randn(120, 5, generator=stream()).split([90, 30])
+    whole, cdist, sizes = neighbour_ratio(x, train, 9), torch.cdist, list[int]()
+
+    def counted(a: Tensor, b: Tensor) -> Tensor:
+        sizes.append(len(a))
+        return cdist(a, b)
+
+    monkeypatch.setattr("latent_ebm.blocks.BLOCK", 40)
+    monkeypatch.setattr("torch.cdist", counted)
+    assert torch.equal(neighbour_ratio(x, train, 9), whole)
+    assert sizes == [40, 40, 10]
+
+
 def test_p_values_are_uniform_for_new_rows_and_least_for_copies() -> None:
     generator, p = stream(), []
     for _ in range(300):  # held-out rows anew each time: p-values of one set depend on each other

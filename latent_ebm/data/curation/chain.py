@@ -114,6 +114,7 @@ class Curation:
             rows: The rows. They are read once, a chunk at a time.
             journal: A file that keeps what was decided. If it has been begun, the run goes on
                 from there: the same rows must come again, but their images are not looked at.
+                The filters are compared by their fields or attributes as a run begins.
 
         Raises:
             ValueError: If two rows have one name; if the journal is of other filters or rows, or

@@ -8,11 +8,15 @@ Anything else that is not as it was written is an error.
 
 import json
 import os
+import re
 import reprlib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from hashlib import blake2b
+from inspect import getclosurevars
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
 from typing import NamedTuple
 
 from latent_ebm.foreign import reading
@@ -41,18 +45,50 @@ class Judged(NamedTuple):
     prints: list[str]
 
 
+@reprlib.recursive_repr()
 def describe(value: object) -> str:
     """``value`` in words that are the same in the next run: a dataclass by its fields, another
-    callable by its name.
+    object by its name and a digest of its attributes, a function by its name and a digest of its
+    code. What a function reads from its module is not described.
     """
     if is_dataclass(value) and not isinstance(value, type):
         parts = [f"{f.name}={describe(getattr(value, f.name))}" for f in fields(value)]
         return f"{type(value).__qualname__}({', '.join(parts)})"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(describe, value))}]"
-    if callable(value):
-        return str(getattr(value, "__qualname__", type(value).__qualname__))
-    return repr(value)
+    if isinstance(value, set | frozenset):  # in an order of its own in each run
+        return f"{{{', '.join(sorted(map(describe, value)))}}}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{describe(k)}: {describe(v)}' for k, v in value.items())}}}"
+    if callable(value) or type(value).__repr__ is object.__repr__:
+        name, parts = anatomy(value)
+        return f"{name} {short_digest(describe(parts))}" if parts else name
+    return repr(value) if isinstance(value, str) else re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def anatomy(value: object) -> tuple[str, object]:
+    """The name of a function, a class or another object, and what it is made of."""
+    name = str(getattr(value, "__qualname__", type(value).__qualname__))
+    if isinstance(value, FunctionType):
+        held = getclosurevars(value).nonlocals
+        parts = [code_parts(value.__code__), value.__defaults__, value.__kwdefaults__, held]
+        return f"{value.__module__}.{name}", parts
+    if isinstance(value, MethodType):
+        return name, [value.__func__, value.__self__]
+    if isinstance(value, partial):
+        return name, [value.func, value.args, value.keywords]
+    state = {} if isinstance(value, type) else getattr(value, "__dict__", {})
+    return name, dict(sorted(state.items()))
+
+
+def code_parts(code: CodeType) -> list[object]:
+    """The instructions, names and constants of ``code``, without its place in a file."""
+    held = [code_parts(c) if isinstance(c, CodeType) else c for c in code.co_consts]
+    return [code.co_code, code.co_names, held]
+
+
+def short_digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Journal:
@@ -77,7 +113,8 @@ class Journal:
         if begun[: len(START)] != START[: len(begun)]:
             raise ValueError(f"{path} must hold a journal of curation, as it was written")
         if begun or not whole:
-            path.write_bytes(whole)
+            with path.open("ab") as file:  # in place, so that a kill loses no whole line
+                file.truncate(len(whole))
         self.judged = self.read(whole.decode(errors="replace").splitlines(), chain)
         if not whole:
             self.write([FORMAT, chain])
@@ -101,8 +138,7 @@ class Journal:
 
     def sign(self, content: Sequence[object]) -> str:
         """The digest of a line, given that of the line before it."""
-        text = self.digest + json.dumps(content)
-        return blake2b(text.encode(), digest_size=16).hexdigest()
+        return short_digest(self.digest + json.dumps(content))
 
     def write(self, content: Sequence[object]) -> None:
         """Append a line. It is on the disk when this returns."""

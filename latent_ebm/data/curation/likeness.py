@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from latent_ebm.data.curation.quality import grey
 from samplers.checks import check_count, check_fields
 
 SIDE, LOW, SMALLEST = 32, 8, 0.05  # pixels, frequencies, least coefficient relative to the largest
-BLOCK = 1024  # prints that are compared with all others at once
+BLOCK = 1024  # prints that are compared with as many others at once
+PART = 2**15  # pairs whose colours are compared at once
 
 Prints = NDArray[np.uint8]  # (n, bytes)
 Pairs = NDArray[np.int64]  # (k, 2)
@@ -44,7 +46,9 @@ class Likeness(ABC):
 
     @abstractmethod
     def pairs(self, prints: Prints) -> Iterator[Pairs]:
-        """Positions (k, 2) of ``prints`` that are alike, among prints that all differ."""
+        """Positions (k, 2) of ``prints`` that are alike, among prints that all differ. They come
+        in parts, so that not all of them need be held.
+        """
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,10 @@ class Perceptual(Likeness):
         size = LOW * LOW // 8
         bits = torch.from_numpy(np.unpackbits(prints[:, :size], axis=1)).float() * 2 - 1
         close = LOW * LOW - 2 * self.distance  # the product of two hashes that are near
-        for pair in pairs_above(bits, close - 0.5):
-            first, second = (prints[pair[:, k], size:].astype(np.int16) for k in range(2))
-            yield pair[np.abs(first - second).max(1) <= self.colour]
+        for block in pairs_above(bits, close - 0.5):
+            for pair in np.array_split(block, 1 + len(block) // PART):
+                first, second = (prints[pair[:, k], size:].astype(np.int16) for k in range(2))
+                yield pair[np.abs(first - second).max(1) <= self.colour]
 
 
 @dataclass(frozen=True)
@@ -154,10 +159,13 @@ def colours(image: Tensor) -> Prints:
 
 
 def pairs_above(vectors: Tensor, least: float) -> Iterator[Pairs]:
-    """Pairs of rows of ``vectors`` (n, D) with a product of at least ``least``, block by block."""
-    for start in range(0, len(vectors), BLOCK):
-        near = (vectors[start : start + BLOCK] @ vectors[start:].T >= least).triu(1)
-        yield near.nonzero().numpy() + start
+    """Pairs of rows of ``vectors`` (n, D) with a product of at least ``least``, in parts: those of
+    two blocks of rows.
+    """
+    blocks = vectors.split(BLOCK)
+    for i, j in combinations_with_replacement(range(len(blocks)), 2):
+        near = (blocks[i] @ blocks[j].T >= least).triu(1 - (j - i) * BLOCK)
+        yield near.nonzero().numpy() + np.array([i, j]) * BLOCK
 
 
 def clusters(likenesses: Sequence[Likeness], prints: Sequence[Prints]) -> NDArray[np.int64]:
@@ -167,11 +175,24 @@ def clusters(likenesses: Sequence[Likeness], prints: Sequence[Prints]) -> NDArra
         likenesses: Ways of being alike; one is enough for two rows.
         prints: For each of these, the prints (n, bytes) of all rows.
     """
-    num, links = len(prints[0]), [np.empty((0, 2), np.int64)]
+    rows = np.arange(len(prints[0]))
+    label = rows
     for likeness, content in zip(likenesses, prints, strict=True):
         _, first, inverse = np.unique(content, axis=0, return_index=True, return_inverse=True)
-        links.append(np.stack([np.arange(num), first[inverse.reshape(-1)]], 1))
-        links += [first[pair] for pair in likeness.pairs(content[first])]
-    left, right = np.concatenate(links).T
-    graph = coo_array((np.ones(len(left), bool), (left, right)), shape=(num, num))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+        label = joined(label, np.stack([rows, first[inverse.reshape(-1)]], 1))
+        for pairs in likeness.pairs(content[first]):
+            label = joined(label, first[pairs])
+    return label
+
+
+def joined(label: NDArray[np.int64], pairs: Pairs) -> NDArray[np.int64]:
+    """Clusters (n,) after ``pairs`` (k, 2) of rows have joined those of ``label`` (n,). Both count
+    from 0, in the order of their first rows.
+    """
+    ends = label[pairs]
+    ends = ends[ends[:, 0] != ends[:, 1]]
+    if not len(ends):
+        return label
+    num = int(label.max()) + 1
+    graph = coo_array((np.ones(len(ends), bool), tuple(ends.T)), shape=(num, num))
+    return connected_components(graph, directed=False)[1].astype(np.int64)[label]
