@@ -36,14 +36,10 @@ from latent_ebm.detection.checks import (
 )
 from latent_ebm.detection.dependence import dependence
 from latent_ebm.detection.explanation import Explanation, normal_rows, path_gradient
+from latent_ebm.detection.fences import own_reconstruction, tukey_fence
 
-TERMS = {
-    "joint": ("reconstruction", "prior"),
-    "reconstruction": ("reconstruction",),
-    "prior": ("prior",),
-}
 NUM_ELBO_DRAWS = 16
-MAX_FENCED = 5000  # rows whose leave-one-out scores set the automatic threshold
+MAX_FENCED = 5000  # rows that set the automatic threshold
 
 
 class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
@@ -60,8 +56,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
             more columns than ``latent_dim``. "elbo" is the evidence lower bound.
         contamination: a fraction in (0, .5]: ``predict`` calls exactly this part of the training
             rows outliers. "auto": rows below the lower Tukey fence (first quartile minus 1.5
-            interquartile ranges) of the training scores, each computed without its own row.
-            Copies of a row count once.
+            interquartile ranges) of the training scores, each computed without its own row, for
+            "reconstruction" without a fifth of the rows. Copies of a row count once.
         image_shape: (C, H, W) if the rows are flattened images; at least 10 of them, H and W at
             least 8. Features are then learned from them. None for tables.
         latent_dim: largest number of entries in a code, and of learned features of an image.
@@ -128,14 +124,14 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         again = self.warm_start and hasattr(self, "views_")
         if not again:
             self.scaler_ = fitting.make_scaler(rows, images=self.image_shape is not None)
-        x = self._standardise(rows)
+        kept = x = self._standardise(rows)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(check_random_state(self.random_state).randint(2**31 - 1))
             self._fit_model(x, again)
             if self.trim > 0:
                 kept = x[fitting.bulk(self.views_, x, self.trim)]
                 self._fit_model(kept, again or self.image_shape is not None)
-        self.offset_ = self._threshold(x)
+        self.offset_ = self._threshold(x, kept)
         return self
 
     @all_or_nothing
@@ -153,7 +149,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         order = torch.from_numpy(check_random_state(self.random_state).permutation(len(x)))
         self.rows_ = x[order[: self.max_exemplars]]
         self._place_kernels()
-        self.offset_ = self._threshold(x)
+        self.offset_ = self._threshold(x, x)
         return self
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
@@ -263,30 +259,31 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         with torch.no_grad():
             return -parts.rounded(self._energy(x).numpy())
 
-    def _threshold(self, x: Tensor) -> float:
-        """The score below which a row is an outlier, from standardised training rows."""
+    def _threshold(self, x: Tensor, kept: Tensor) -> float:
+        """The score below which a row is an outlier, from standardised training rows and those
+        that were kept.
+        """
         if not isinstance(self.contamination, str):
             return float(np.percentile(self._scores(x), 100 * self.contamination))
-        scores = self._leave_one_out_scores(MAX_FENCED)
-        rows = self.rows_[: len(scores)].flatten(1).numpy()
-        _, different = np.unique(rows, axis=0, return_index=True)
-        low, high = np.quantile(scores[different], [0.25, 0.75])
-        return float(low - 1.5 * (high - low))
+        rows = self.rows_[:MAX_FENCED]
+        return tukey_fence(self._left_out_scores(rows, kept), rows)
 
-    def _leave_one_out_scores(self, num: int) -> np.ndarray:
-        """Scores of the first ``num`` rows that carry a kernel, each without its own kernel."""
-        rows = self.rows_[:num]
+    def _left_out_scores(self, rows: Tensor, kept: Tensor) -> np.ndarray:
+        """Scores of ``rows``, the first that carry a kernel, as if they were new: by what was
+        learnt from other rows that were ``kept``.
+        """
         with torch.no_grad():
-            energy = self._energy(rows)
-            if self.energy != "reconstruction":
-                energy += torch.stack([view.own_part(len(rows)) for view in self.views_]).sum(0)
-            return -energy.numpy()
+            if self.energy == "reconstruction":
+                own = [own_reconstruction(view, rows, kept) for view in self.views_]
+            else:
+                own = [view.own_part(len(rows)) for view in self.views_]
+            return -(self._energy(rows) + torch.stack(own).sum(0)).numpy()
 
     def _energy(self, x: Tensor) -> Tensor:
         """The chosen energy (n,) of standardised rows."""
         if self.energy == "elbo":
             return parts.negative_elbo(self.views_, x, self.elbo_noise_)
-        return parts.energy(self.views_, x, TERMS[self.energy])
+        return parts.energy(self.views_, x, parts.TERMS[self.energy])
 
     def _validated(self, X: ArrayLike) -> Tensor:
         check_is_fitted(self)

@@ -27,6 +27,11 @@ HIDDEN = (64, 64)  # of a ratio stage
 NUM_NEIGHBOURS = 20  # nearest kernels that count for an image, as in LOF
 KernelsPrior = RatioPrior | NeighbourPrior
 BLOCK = 128  # rows that are scored together
+TERMS = {  # of the energies of a row at its code
+    "joint": ("reconstruction", "prior"),
+    "reconstruction": ("reconstruction",),
+    "prior": ("prior",),
+}
 FRAME = 32  # largest side, in pixels, that the encoder sees: it was tuned on images of 28
 
 

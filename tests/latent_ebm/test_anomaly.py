@@ -223,7 +223,7 @@ def test_automatic_threshold_lets_normal_rows_pass_and_stops_others() -> None:
 @pytest.mark.parametrize("energy", ["joint", "prior"])
 def test_leave_one_out_scores_are_those_without_the_row(energy: Any) -> None:
     detector = quick(energy=energy).fit(rows(30))
-    left_out = detector._leave_one_out_scores(30)
+    left_out = detector._left_out_scores(detector.rows_, detector.rows_)
     kernels, prior = detector.views_[0].kernels, detector.views_[0].prior
     for i in (0, 13, 29):
         others = torch.arange(30) != i
