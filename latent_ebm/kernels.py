@@ -92,11 +92,11 @@ class KernelPrior(Prior):
             @ self.table
         )
 
-    def own_part(self, start: int, end: int) -> Tensor:
-        """How much each of the exemplars ``start`` to ``end`` raises the log-density at itself by
-        its own kernel.
+    def own_part(self, start: int, end: int, z: Tensor | None = None) -> Tensor:
+        """How much each of the exemplars ``start`` to ``end`` raises the log-density by its own
+        kernel: at itself, or at its row of z (end - start, dim).
         """
-        terms = self.log_kernels(self.exemplars[start:end])
+        terms = self.log_kernels(self.exemplars[start:end] if z is None else z)
         whole = terms.logsumexp(1)
         terms[:, start:end].fill_diagonal_(-math.inf)
         return whole - terms.logsumexp(1)
@@ -172,11 +172,11 @@ class NeighbourPrior(Prior):
             self, self.base.sample(num, generator=generator), generator=generator
         )
 
-    def own_part(self, start: int, end: int) -> Tensor:
-        """How much each of the exemplars ``start`` to ``end`` raises the log-density at itself by
-        its own kernel.
+    def own_part(self, start: int, end: int, z: Tensor | None = None) -> Tensor:
+        """How much each of the exemplars ``start`` to ``end`` raises the log-density by its own
+        kernel: at itself, or at its row of z (end - start, dim).
         """
-        z = self.base.exemplars[start:end]
+        z = self.base.exemplars[start:end] if z is None else z
         closeness = self.closeness(z)
         whole = self.log_kernels(z, closeness).logsumexp(1)
         closeness[:, start:end].fill_diagonal_(-math.inf)

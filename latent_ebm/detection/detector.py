@@ -276,7 +276,8 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
             if self.energy == "reconstruction":
                 own = [own_reconstruction(view, rows, kept) for view in self.views_]
             else:
-                own = [view.own_part(len(rows)) for view in self.views_]
+                noise = self.elbo_noise_ if self.energy == "elbo" else None
+                own = [view.own_part(rows, noise) for view in self.views_]
             return -(self._energy(rows) + torch.stack(own).sum(0)).numpy()
 
     def _energy(self, x: Tensor) -> Tensor:

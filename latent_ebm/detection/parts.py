@@ -88,16 +88,20 @@ class View(Artefact):
         draws = [q.mean + q.stddev * eps for eps in noise[:, : q.mean.shape[1]]]
         return torch.stack([q.log_prob(z) - model.log_joint(x, z) for z in draws]).mean(0)
 
-    def own_part(self, num: int) -> Tensor:
-        """How much the own kernel of each of the first ``num`` exemplars adds to the log-density
-        (num,) there.
+    def own_part(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """How much the own kernel of each of rows x (n, \\*event), the first that carry one, adds
+        to the log-density (n,) at its code, or on average over the draws of ``negative_elbo``.
         """
-        return torch.cat(
-            [
-                self.kernels.own_part(start, min(start + BLOCK, num))
-                for start in range(0, num, BLOCK)
-            ]
-        )
+        z = self.kernels.base.exemplars[: len(x)]
+        draws = [z]
+        if noise is not None:
+            stddev = in_blocks(lambda part: self.posterior(self.features(part)).stddev, x)
+            draws = [z + stddev * eps for eps in noise[:, : z.shape[1]]]
+        return torch.stack([self._own_part_at(z) for z in draws]).mean(0)
+
+    def _own_part_at(self, z: Tensor) -> Tensor:
+        blocks = [(i, min(i + BLOCK, len(z))) for i in range(0, len(z), BLOCK)]
+        return torch.cat([self.kernels.own_part(i, end, z[i:end]) for i, end in blocks])
 
 
 class Components(Artefact):

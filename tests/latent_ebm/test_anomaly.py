@@ -220,7 +220,7 @@ def test_automatic_threshold_lets_normal_rows_pass_and_stops_others() -> None:
     assert (detector.predict(rows(100, seed=2) + 30) == -1).all()
 
 
-@pytest.mark.parametrize("energy", ["joint", "prior"])
+@pytest.mark.parametrize("energy", ["joint", "prior", "elbo"])
 def test_leave_one_out_scores_are_those_without_the_row(energy: Any) -> None:
     detector = quick(energy=energy).fit(rows(30))
     left_out = detector._left_out_scores(detector.rows_, detector.rows_)

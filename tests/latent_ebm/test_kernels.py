@@ -157,24 +157,33 @@ def test_only_the_nearest_kernels_count() -> None:
     exemplars, z = 3 + scattered(50, 3), 3 + scattered(20, 3, 1)
     prior = neighbour_prior(exemplars)
     torch.testing.assert_close(prior(z), by_hand(z, prior, exemplars, prior.base.bandwidth))
-    left_out = [
-        by_hand(
-            exemplars[i : i + 1],
-            prior,
-            *(torch.cat([a[:i], a[i + 1 :]]) for a in (exemplars, prior.base.bandwidth)),
-        )
-        for i in range(7, 12)
-    ]
-    torch.testing.assert_close(prior(exemplars[7:12]) - prior.own_part(7, 12), torch.cat(left_out))
+    near = exemplars[7:12] + 0.1 * scattered(5, 3, 2)
+    for z, own in (
+        (exemplars[7:12], prior.own_part(7, 12)),
+        (near, prior.own_part(7, 12, near)),
+    ):
+        left_out = [
+            by_hand(
+                z[i - 7 : i - 6],
+                prior,
+                *(torch.cat([a[:i], a[i + 1 :]]) for a in (exemplars, prior.base.bandwidth)),
+            )
+            for i in range(7, 12)
+        ]
+        torch.testing.assert_close(prior(z) - own, torch.cat(left_out))
 
 
 def test_the_own_part_of_a_block_is_that_of_its_rows() -> None:
     exemplars = scattered(30, 2)
     prior = KernelPrior(exemplars, 0.7)
-    for i, own in zip(range(20, 25), prior.own_part(20, 25), strict=True):
-        others = KernelPrior(torch.cat([exemplars[:i], exemplars[i + 1 :]]), 0.7)
-        without = others(exemplars[i : i + 1]) + math.log(29 / 30)
-        torch.testing.assert_close(prior(exemplars[i : i + 1]) - own, without)
+    for z, parts in (
+        (exemplars, prior.own_part(20, 25)),
+        (exemplars + 1, prior.own_part(20, 25, exemplars[20:25] + 1)),
+    ):
+        for i, own in zip(range(20, 25), parts, strict=True):
+            others = KernelPrior(torch.cat([exemplars[:i], exemplars[i + 1 :]]), 0.7)
+            without = others(z[i : i + 1]) + math.log(29 / 30)
+            torch.testing.assert_close(prior(z[i : i + 1]) - own, without)
 
 
 def test_gaps_are_compared_with_those_nearby() -> None:
