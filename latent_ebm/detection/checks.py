@@ -33,7 +33,8 @@ def all_or_nothing(
     method: Callable[Concatenate[Owner, P], Result],
 ) -> Callable[Concatenate[Owner, P], Result]:
     """``method``, which leaves the attributes of its object as they were if it raises: half of a
-    new fit with half of an old one would score, and score wrongly.
+    new fit with half of an old one would score, and score wrongly. It must set new objects, and
+    copy an old one before it changes it in place.
     """
 
     @wraps(method)

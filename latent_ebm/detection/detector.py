@@ -122,7 +122,9 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         rows = validated(self, X, ensure_min_samples=2)
         check_columns(rows, self.energy, self.latent_dim, self.image_shape)
         again = self.warm_start and hasattr(self, "views_")
-        if not again:
+        if again:
+            self.views_ = copy.deepcopy(self.views_)  # they change in place
+        else:
             self.scaler_ = fitting.make_scaler(rows, images=self.image_shape is not None)
         kept = x = self._standardise(rows)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -148,6 +150,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         x = torch.cat([self.rows_, new])
         order = torch.from_numpy(check_random_state(self.random_state).permutation(len(x)))
         self.rows_ = x[order[: self.max_exemplars]]
+        self.views_ = copy.deepcopy(self.views_)  # they change in place
         self._place_kernels()
         self.offset_ = self._threshold(x, x)
         return self
@@ -260,9 +263,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
             return -parts.rounded(self._energy(x).numpy())
 
     def _threshold(self, x: Tensor, kept: Tensor) -> float:
-        """The score below which a row is an outlier, from standardised training rows and those
-        that were kept.
-        """
+        """The score below which a row is an outlier, from training rows and those ``kept``."""
         if not isinstance(self.contamination, str):
             return float(np.percentile(self._scores(x), 100 * self.contamination))
         rows = self.rows_[:MAX_FENCED]
