@@ -24,6 +24,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
+from torch import Tensor
 
 from experiments.common import cached, file_name
 from latent_ebm.detection import LatentEBMDetector
@@ -117,7 +118,13 @@ def run(path: Path, detector: str, seed: int) -> dict[str, Any]:
             "failed": f"{(~np.isfinite(scores)).sum()} of {len(scores)} scores are not finite",
             **seconds,
         }
-    return {**auroc_auprc(torch.as_tensor(scores), torch.as_tensor(label).bool()), **seconds}
+    return {**areas(torch.as_tensor(scores), torch.as_tensor(label).bool()), **seconds}
+
+
+def areas(scores: Tensor, anomaly: Tensor) -> dict[str, float]:
+    """AUROC and AUPRC of anomaly scores (n,)."""
+    found = auroc_auprc(scores, anomaly)
+    return {name: found[name] for name in ("auroc", "auprc")}
 
 
 def main() -> None:

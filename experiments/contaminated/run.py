@@ -15,9 +15,8 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from experiments.adbench.run import DETECTORS as CLEAN
-from experiments.adbench.run import Fit, latent_ebm
+from experiments.adbench.run import Fit, areas, latent_ebm
 from experiments.common import cached
-from latent_ebm.metrics import auroc_auprc
 
 TRIMS, SEEDS = (0.0, 0.05, 0.1, 0.2), 3
 PEERS = ("k-NN", "LOF", "isolation forest", "one-class SVM", "Gaussian mixture")
@@ -40,7 +39,7 @@ def run(path: Path, seed: int) -> dict[str, Any]:
     scaler = StandardScaler().fit(rows[train])
     x, new = (np.asarray(scaler.transform(rows[part])) for part in (train, test))
     scores = {name: torch.as_tensor(fit(x, seed)(new)) for name, fit in DETECTORS.items()}
-    return {name: auroc_auprc(score, anomaly[test]) for name, score in scores.items()}
+    return {name: areas(score, anomaly[test]) for name, score in scores.items()}
 
 
 def main() -> None:

@@ -27,12 +27,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 
-from experiments.adbench.run import Fit, latent_ebm, nearest, sklearn_novelty
+from experiments.adbench.run import Fit, areas, latent_ebm, nearest, sklearn_novelty
 from experiments.common import HERE, cached, file_name, prepare, settings
 from latent_ebm.data import MNIST, Images, TensorSet
 from latent_ebm.data.base import collate
 from latent_ebm.detection import FrozenFeatures
-from latent_ebm.metrics import auroc_auprc
 
 CONFIG = HERE / "universal" / "vicreg.yaml"
 NUM_TRAIN, NUM_COMPONENTS = 1000, 50
@@ -130,7 +129,7 @@ def run(features: str, domain: str, task: int, seed: int) -> dict[str, Any]:
     result: dict[str, Any] = {"seconds": time.process_time() - start}
     train_rows, test_rows = (np.asarray(transformer.transform(part.numpy())) for part in (x, test))
     for head, fit in HEADS.items():
-        result[head] = auroc_auprc(torch.as_tensor(fit(train_rows, seed)(test_rows)), anomaly)
+        result[head] = areas(torch.as_tensor(fit(train_rows, seed)(test_rows)), anomaly)
     return result
 
 
