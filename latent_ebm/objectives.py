@@ -172,8 +172,8 @@ def nearest_neighbour_entropy(x: Tensor) -> Tensor:
     if len(x) < 2:
         raise ValueError(f"x must have at least two rows, got {len(x)}")
     with torch.no_grad():
-        exact = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = exact.fill_diagonal_(torch.inf).argmin(1)
+        distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distance.fill_diagonal_(torch.inf).argmin(1)
     return 0.5 * x.shape[1] * ((x - x[nearest]).square().sum(1) + 1e-12).log().mean()
 
 

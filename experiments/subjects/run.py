@@ -62,10 +62,9 @@ def inpainter(variant: str, seed: int) -> Run:
     """A network that is shown tokens of its own choice. All of them, of all seeds, start from one
     network that is shown none.
     """
-    first, options = (
-        (f"--seed_everything={number}", "--data.init_args.batch_size=32") for number in (0, seed)
-    )
-    start = Inpainting("begin-0", PACK, first, BEGIN, start=base())
+    rows = "--data.init_args.batch_size=32"
+    start = Inpainting("begin-0", PACK, ("--seed_everything=0", rows), BEGIN, start=base())
+    options = (f"--seed_everything={seed}", rows)
     name = f"inpainting-{file_name(variant)}-{seed}"
     return Inpainting(name, PACK, options, VARIANT, start=start, variant=variant)
 

@@ -36,7 +36,6 @@ from latent_ebm.responsibility.watermark import detect_watermark, embed_watermar
 Metrics = dict[str, Any]  # numbers by name, in dictionaries and lists of any depth
 LEVEL = 0.95  # of confidence
 COPY_LEVEL = 0.05  # the p-value of a copy
-TINY = 1e-9  # against rounding of a product that should be whole
 LEAST_HELD_OUT = round(1 / COPY_LEVEL) - 1  # pictures, for p-values as small as that
 MARK_LEVEL = 0.001  # the p-value of a watermark
 PSNR, QUALITY = 36, 75  # of the watermark and of JPEG
@@ -186,7 +185,7 @@ def most_by_chance(num: int, num_held_out: int) -> int:
     All p-values come from the same held-out pictures. With the j-th smallest of their k ratios as
     the threshold, the chance of such a p-value is itself Beta(j, k + 1 - j).
     """
-    smallest = int(COPY_LEVEL * (num_held_out + 1) + TINY)
+    smallest = (num_held_out + 1) // (LEAST_HELD_OUT + 1)
     return int(betabinom.ppf(LEVEL, num, smallest, num_held_out + 1 - smallest))
 
 
