@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.common import results
-from experiments.mnist_diffusion.run import STEPS, STUDENTS
+from experiments.mnist_diffusion.run import CURVE, STEPS, STUDENTS
 from experiments.pictures import save, unpack
 from experiments.tables import spread, table
 from latent_ebm.plots import image_grid, new_figure, styled
@@ -19,7 +19,7 @@ COLUMNS = {
     "class_kl": "KL of classes",
     "seconds_per_1000": "CPU s / 1,000",
 }
-AT_UPDATES = {key: COLUMNS[key] for key in ("frechet", "recall", "coverage", "class_kl")}
+AT_UPDATES = {key: COLUMNS[key] for key in CURVE}
 COLOURS = dict(
     zip(
         STUDENTS,

@@ -31,6 +31,7 @@ TEACHER, CHECKPOINT = FOLDER / "teacher.yaml", "runs/mnist_diffusion/teacher/las
 LATENT_EBM = HERE / "mnist" / "ratio.yaml"  # what students are compared with
 STEPS = (1, 2, 4, 8, 50)  # of the teacher's DDIM sampler
 NUM, NUM_TIMED, NUM_SHOWN = 2000, 500, 48
+CURVE = ("frechet", "recall", "coverage", "class_kl")  # kept during training
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 EM = "--model.init_args.sampler.init_args.num_steps="
 STUDENTS = {  # the YAML file of a student, and its options
@@ -93,12 +94,12 @@ def judge_data() -> dict[str, Any]:
 
 
 def look(rule: Any) -> dict[str, Any]:
-    """Figures of a rule in training, of samples from the same noise every time."""
+    """Figures of a rule in training for its curve, of samples from the same noise every time."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         figures = quality(rule.generate(NUM)["x"])
     print(f"  Fréchet {figures['frechet']:.4g}, KL {figures['class_kl']:.2g}", flush=True)
-    return figures
+    return {key: figures[key] for key in CURVE}
 
 
 def train_teacher() -> None:
