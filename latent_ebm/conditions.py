@@ -126,8 +126,10 @@ def label_condition(label: Tensor) -> Condition:
 
 def check_labels(label: Tensor, num_classes: int | None) -> None:
     """Raise ``ValueError`` for a label that is not one of -1, 0, ..., ``num_classes`` - 1 (None:
-    without an end); labels on a GPU are not looked at.
+    without an end); of labels on a GPU, only the dtype is looked at.
     """
+    if label.is_floating_point() or label.is_complex():
+        raise ValueError(f"label must be integers, got {label.dtype}")
     if is_readable(label) and len(label):
         low, high = int(label.min()), int(label.max())
         if low < UNKNOWN or (num_classes is not None and high >= num_classes):

@@ -68,6 +68,22 @@ def per_row(distribution: Distribution) -> Independent:
     return PerRow(distribution, len(distribution.batch_shape) - 1, validate_args=False)
 
 
+class Observed(PerRow):
+    """``PerRow`` of ``distribution`` where ``mask`` is true. Hidden values may be NaN: they have
+    no part in ``log_prob`` and its gradient.
+    """
+
+    def __init__(self, distribution: Distribution, mask: Tensor) -> None:
+        from pyro.distributions import MaskedDistribution
+
+        self.mask, num = mask, len(distribution.batch_shape) - 1
+        masked = MaskedDistribution(distribution, mask)  # pyright: ignore[reportArgumentType]
+        super().__init__(masked, num, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value.where(self.mask | value.isfinite(), 0))
+
+
 class GaussianLikelihood(Likelihood):
     """``p(x|z) = N(decoder(z), scale^2 I)``.
 
@@ -144,7 +160,7 @@ class Masked(Likelihood):
     """The ``likelihood`` of observed entries only.
 
     ``LatentModel(prior, Masked(likelihood, mask))`` has the posterior given part of an image, as
-    inpainting needs it.
+    inpainting needs it. Hidden entries do not count, and may be NaN.
 
     Args:
         likelihood: The likelihood of all entries.
@@ -182,15 +198,13 @@ class Masked(Likelihood):
         return self.likelihood.condition_rows
 
     def forward(self, z: Tensor, **condition: Tensor) -> Distribution:
-        from pyro.distributions import MaskedDistribution
-
         dense = self.likelihood(z, **condition)
         if not isinstance(dense, Independent):
             raise ValueError(
                 "likelihood must give a torch Independent distribution to mask, got "
                 f"{type(dense).__name__}"
             )
-        return per_row(MaskedDistribution(dense.base_dist, self.mask))  # pyright: ignore[reportArgumentType]
+        return Observed(dense.base_dist, self.mask)
 
 
 class GivenLikelihood(Likelihood):

@@ -52,7 +52,8 @@ class Graph(NamedTuple):
 
 @dataclass(frozen=True)
 class Captured(Wrapper):
-    """Run ``sample`` of ``sampler`` as one CUDA graph, with the same result as without.
+    """Run ``sample`` of ``sampler`` as one CUDA graph, with the same result as without. A replay
+    checks only that the end is finite; the first call makes all checks of the sampler.
 
     For each log-density and shape, the first call runs the chain as it is, the second records it,
     and all later calls replay the recording. A recording lives as long as its log-density. The
@@ -102,7 +103,8 @@ class Captured(Wrapper):
             return self.sampler.sample(log_density, position, generator=generator)
         given = isinstance(log_density, Given)
         family, data = (log_density.family, log_density.data) if given else (log_density, None)
-        key = (layout(position), layout(data), precision(), generator, *addresses(family))
+        states = addresses(family), modes(family)
+        key = (layout(position), layout(data), precision(), generator, *states)
         graphs = self.graphs.setdefault(family, {})
         if key not in graphs:
             graphs[key] = None
@@ -148,3 +150,8 @@ def addresses(family: object) -> tuple[int, ...]:
     if not isinstance(family, nn.Module):
         return ()
     return tuple(t.data_ptr() for t in (*family.parameters(), *family.buffers()))
+
+
+def modes(family: object) -> tuple[bool, ...]:
+    """Whether each part of a module is in training mode; empty for other functions."""
+    return tuple(m.training for m in family.modules()) if isinstance(family, nn.Module) else ()

@@ -18,14 +18,16 @@ from samplers.densities import LogDensity, value_and_grad
 from samplers.run_checks import check_position, check_start
 
 
-def check_draws(draws: Tensor) -> None:
-    """Raise ``ValueError`` unless ``draws`` (num_draws >= 4, chains >= 1, \\*event) are finite."""
+def check_draws(draws: Tensor, least: int) -> None:
+    """Raise ``ValueError`` unless ``draws`` (num_draws >= least, chains >= 1, \\*event) are
+    finite.
+    """
     check_kind("diagnostics", Tensor, draws=draws)
     if draws.is_complex():
         raise ValueError(f"draws must be real, got {draws.dtype}")
-    if draws.ndim < 2 or draws.shape[0] < 4 or draws.shape[1] < 1:
+    if draws.ndim < 2 or draws.shape[0] < least or draws.shape[1] < 1:
         raise ValueError(
-            "draws must have shape (num_draws >= 4, chains >= 1, *event), got "
+            f"draws must have shape (num_draws >= {least}, chains >= 1, *event), got "
             f"{tuple(draws.shape)}"
         )
     if not bool(draws.isfinite().all()):
@@ -46,9 +48,10 @@ def ess(draws: Tensor) -> Tensor:
     1 where all draws are equal. Source: Vehtari et al. 2021, arXiv:1903.08008.
 
     Raises:
-        ValueError: For fewer than 2 axes or 4 draws, or draws that are not finite.
+        ValueError: For fewer than 2 axes, fewer than 10 draws, which have too few lags to sum up,
+            or draws that are not finite.
     """
-    check_draws(draws)
+    check_draws(draws, least=10)
     x = normal_scores(halves(draws))
     num, chains = x.shape[:2]
     between, within = chain_variances(x)
@@ -57,7 +60,7 @@ def ess(draws: Tensor) -> Tensor:
     rho[0] = 1
     tau = (monotone_sum(rho) - 1).clamp(min=1 / math.log10(num * chains))
     size = torch.where(total > 0, num * chains / tau, 1.0)
-    return size.view(draws.shape[2:]).to(draws)
+    return like(size, draws)
 
 
 def split_rhat(draws: Tensor) -> Tensor:
@@ -67,18 +70,27 @@ def split_rhat(draws: Tensor) -> Tensor:
     Values above 1.01 are suspect, values above 1.1 are bad. R-hat is computed for the draws, which
     shows chains with different means, and for their distances from the median, which shows chains
     with different spreads, such as a stuck one; the larger value is returned. It is infinite where
-    no half-chain moves. Source: Vehtari et al. 2021, arXiv:1903.08008.
+    no half-chain moves. Distances that are all equal, as of draws with two values, do not count.
+    Source: Vehtari et al. 2021, arXiv:1903.08008.
 
     Raises:
         ValueError: For fewer than 2 axes or 4 draws, or draws that are not finite.
     """
-    check_draws(draws)
+    check_draws(draws, least=4)
     x = halves(draws)
     middle = torch.from_numpy(np.median(x.flatten(0, 1).numpy(), axis=0))
-    found = torch.maximum(
-        *(ratio_of_scales(normal_scores(part)) for part in (x, (x - middle).abs()))
-    )
-    return found.view(draws.shape[2:]).to(draws)
+    distance = (x - middle).abs()
+    differ = distance.amax((0, 1)) > distance.amin((0, 1))
+    found, folded = (ratio_of_scales(normal_scores(part)) for part in (x, distance))
+    return like(torch.where(differ, torch.maximum(found, folded), found), draws)
+
+
+def like(value: Tensor, draws: Tensor) -> Tensor:
+    """``value`` (events,) in the event shape, on the device and in the precision of ``draws``, but
+    in float32 at least.
+    """
+    dtype = torch.promote_types(draws.dtype, torch.float32)
+    return value.view(draws.shape[2:]).to(draws.device, dtype)
 
 
 def halves(draws: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from torch import Tensor
 from samplers.base import Sampler
 from samplers.checks import check_kind
 from samplers.densities import Density, LogDensity, per_chain, value_and_grad
-from samplers.importance import annealed_importance, check_some_weight
+from samplers.importance import Living, annealed_importance, check_some_weight
+from samplers.run_checks import is_readable
 
 
 class Blend(Density):
@@ -65,7 +66,8 @@ def annealed_along(
 
     Returns:
         Positions (chains, \\*event) and their log-weights (chains,) for the last density, with
-        ``E[exp(log_weight)] = Z_last / Z_first``.
+        ``E[exp(log_weight)] = Z_last / Z_first``. A chain that has visited a point where the next
+        density is zero has the log-weight -inf, and stays in the support of the first density.
 
     Raises:
         ValueError: For fewer than two densities, or ``num_rungs < 1``.
@@ -73,8 +75,12 @@ def annealed_along(
     """
     if len(path) < 2:
         raise ValueError(f"path must hold at least two log-densities, got {len(path)}")
-    total = position.new_zeros(len(position))
+    start, total = position, position.new_zeros(len(position))
     for k, (initial, final) in enumerate(pairwise(path)):
+        alive = total > -math.inf
+        if is_readable(alive) and not bool(alive.all()):
+            position = torch.where(alive.view(-1, *[1] * (start.ndim - 1)), position, start)
+            initial, final = (Living(density, path[0], alive) for density in (initial, final))
         if k:
             position = sampler.sample(initial, position, generator=generator)
         position, log_weight = annealed_importance(

@@ -12,10 +12,11 @@ from samplers.checks import check_counts
 
 
 class PatchCritic(Artefact):
-    """Logits (batch, 1, h, w) of images (batch, in_channels, H, W): each sees one patch.
+    """Logits (batch, 1, h, w) of images (batch, in_channels, H, W): each judges one patch.
 
-    ``depth`` convolutions halve the sides, and two more follow; with three, a patch is 70 pixels
-    wide. Source: Isola et al. 2017, arXiv:1611.07004.
+    ``depth`` convolutions halve the sides, and one more follows: with two, a patch is 18 pixels
+    wide, with three, 38. Activations are normalised over the whole image. Smaller than the 70
+    pixels of Isola et al. 2017, arXiv:1611.07004.
 
     Args:
         in_channels: Channels of an image.

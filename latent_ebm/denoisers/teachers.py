@@ -3,6 +3,7 @@ r"""Trained diffusion models from disk, as denoisers. Nothing is downloaded or u
 import inspect
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +65,9 @@ def load_teacher(path: str | Path, skeleton: Preconditioned | None = None) -> Pr
             )
         denoiser = skeleton
         with reading(path, "the weights of skeleton.network as .safetensors"):
-            denoiser.network.load_state_dict(load_file(path))
+            weights = load_file(path)
+            deepcopy(denoiser.network).load_state_dict(weights)  # all of them fit, or none is used
+            denoiser.network.load_state_dict(weights)
     return denoiser.eval().requires_grad_(False)
 
 

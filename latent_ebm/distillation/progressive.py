@@ -19,6 +19,7 @@ guidance first and then halve the steps; here the first halving does both).
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ class Progressive(LearningRule):
             self, teacher_steps=teacher_steps, num_steps=num_steps, stage_length=stage_length
         )
         teacher_steps, num_steps = int(teacher_steps), int(num_steps)
-        self.stage_count = count_halvings(teacher_steps, num_steps)
+        self.stage, self.stage_count = 0, count_halvings(teacher_steps, num_steps)
         self.teacher, self.student = teacher.requires_grad_(False), student.requires_grad_()
         self.previous = deepcopy(student).requires_grad_(False)
         self.shape, self.num_steps, self.stage_length = (
@@ -110,10 +111,9 @@ class Progressive(LearningRule):
         )
         self.conditioner = conditioner_or_none(conditioner).requires_grad_(False)
 
-    @property
-    def stage(self) -> int:
-        """Number of the current stage, from 0; the last is ``stage_count - 1``."""
-        return min(self.global_step // self.stage_length, self.stage_count - 1)
+    def due(self, updates: int) -> int:
+        """Number of the stage that trains after ``updates``; the last is ``stage_count - 1``."""
+        return min(updates // self.stage_length, self.stage_count - 1)
 
     @property
     def student_steps(self) -> int:
@@ -121,16 +121,31 @@ class Progressive(LearningRule):
         return self.num_steps << (self.stage_count - 1 - self.stage)
 
     def on_train_start(self) -> None:
-        """Switch teachers and conditioner to evaluation mode."""
+        """Switch teachers and conditioner to evaluation mode. Training without a checkpoint
+        starts at the first stage.
+        """
         super().on_train_start()
+        self.stage = min(self.stage, self.due(self.global_step))
         for teacher in (self.teacher, self.previous, self.conditioner):
             teacher.eval()
 
     def on_train_batch_start(self, batch: BatchLike, batch_idx: int) -> None:
-        """Make the student its own teacher when a stage begins."""
+        """Make the student its own teacher when a stage begins. Until then, a validation still
+        measures the stage before.
+        """
         super().on_train_batch_start(batch, batch_idx)
-        if self.stage > 0 and self.global_step == self.stage * self.stage_length:
+        if self.due(self.global_step) > self.stage:
+            self.stage = self.due(self.global_step)
             self.previous.load_state_dict(self.student.state_dict())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["stage"] = self.stage
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the stage of the checkpoint."""
+        super().on_load_checkpoint(checkpoint)
+        self.stage = checkpoint.get("stage", self.due(max(0, checkpoint["global_step"] - 1)))
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x, given, _ = self.unpack(batch)

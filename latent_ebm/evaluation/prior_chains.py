@@ -64,11 +64,11 @@ def chain_diagnostics(
 
     ``rhat`` is the split R-hat of the second half of the chain, near 1 if chains have forgotten
     their start; ``ess_per_draw`` is of the same half, pooled; ``acceptance`` is of all steps. A
-    chain of fewer than 8 steps is run for at least 8. Of an annealed chain, only the last rung is
-    looked at, which has the density of the prior.
+    chain of fewer than 20 steps is run for at least 20. Of an annealed chain, only the last rung
+    is looked at, which has the density of the prior.
     """
     rungs = len(prior.sampler.ladder) if isinstance(prior.sampler, Annealed) else 1
-    sampler = lengthened(prior.sampler, math.ceil(8 * rungs / prior.sampler.num_steps))
+    sampler = lengthened(prior.sampler, math.ceil(20 * rungs / prior.sampler.num_steps))
     start, draws, infos = chain_start(prior, num_chains, generator=generator), [], []
     for state, info in sampler.run(prior, start, generator=generator):
         draws.append(torch.cat([state.position, state.log_density[:, None]], 1))

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from latent_ebm.writing import atomic_path
 
+LARGEST = 1_500_000_000  # a file of this format ends at 2 GiB
+
 
 def write_onnx(
     network: nn.Module,
@@ -21,7 +23,7 @@ def write_onnx(
     path: str | os.PathLike[str],
     outputs: Sequence[str],
 ) -> None:
-    """Write ``network`` to ``path``, for any number of rows.
+    """Write ``network`` to ``path``, one file with its weights, for any number of rows.
 
     The file does not mention the source code of the network.
 
@@ -34,11 +36,18 @@ def write_onnx(
 
     Raises:
         ImportError: Without the packages of the extra "onnx".
+        ValueError: For a network whose weights do not fit in one file.
     """
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise ImportError(
             f'{" and ".join(missing)} must be installed to export: pip install "latent-ebm[onnx]"'
+        )
+    size = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+    if size > LARGEST:
+        raise ValueError(
+            f"network must have at most {LARGEST:,} bytes of weights, which one ONNX file holds, "
+            f"got {size:,}"
         )
     rows = tuple({0: torch.export.Dim("rows")} for _ in examples)
     with quiet_exporter(), atomic_path(path) as temporary:
@@ -58,7 +67,7 @@ def write_onnx(
         ClearMetadataAndDocStringPass()(
             program.model
         )  # it names the files and lines of every operation
-        program.save(temporary)
+        program.save(temporary, external_data=False)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from latent_ebm.autoencoders.convolutional import ConvAutoencoder
 from latent_ebm.autoencoders.critic import PatchCritic, perceptual_distance
 from latent_ebm.conditions import BatchLike, Condition
 from latent_ebm.learning.base import LearningRule, OptimizerCallable, SchedulerCallable
+from latent_ebm.learning.checkpoint_io import check_saved_after_epochs
 from latent_ebm.networks.classifier import FeatureClassifier
 from latent_ebm.objectives import gradient_penalty, noise_contrastive, non_saturating
 from samplers.checks import check_numbers
@@ -86,6 +87,12 @@ class Autoencoding(LearningRule):
         if features is not None:
             features.eval().requires_grad_(False)
         self.register_buffer("moments", torch.zeros(3, autoencoder.channels).double(), False)
+
+    def on_fit_start(self) -> None:
+        """Raises ``ValueError`` if no checkpoint would be saved after the statistics are set."""
+        super().on_fit_start()
+        if not self.freeze_encoder:
+            check_saved_after_epochs(self.trainer, "the statistics of latents are set")
 
     def losses(self, batch: BatchLike) -> dict[str, Tensor]:
         x = self.unpack(batch).x

@@ -89,7 +89,8 @@ class LearningRule(LightningModule, ABC):
         check_finite("x", batch.x, "remove or impute the offending rows")
         if self.latents is None:
             return batch
-        return batch._replace(x=self.latents.encode(batch.x, batch.index))
+        index = batch.index if self.training else None  # held-out rows have indices of their own
+        return batch._replace(x=self.latents.encode(batch.x, index))
 
     def decoded(self, x: Tensor) -> dict[str, Tensor]:
         """Samples ``x`` as data, and the latents ``z`` that they are decoded from, if any."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are either complete or absent: written beside the target, then renamed."""
+"""Checkpoints that are complete: of a whole epoch, and written beside the target, then renamed."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,25 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+def check_saved_after_epochs(trainer: Trainer, last: str) -> None:
+    """Raise ``ValueError`` if ``trainer`` saves checkpoints at validations alone, which is before
+    ``last``, what a rule still does at the end of an epoch of training.
+    """
+    each_epoch = trainer.check_val_every_n_epoch == 1 and trainer.val_check_interval == 1.0
+    flags = [
+        c._save_on_train_epoch_end
+        for c in trainer.checkpoint_callbacks
+        if isinstance(c, ModelCheckpoint) and c.every_n_epochs
+    ]
+    if flags and not any(each_epoch if flag is None else flag for flag in flags):
+        raise ValueError(
+            "callbacks must have a ModelCheckpoint with save_on_train_epoch_end=True, because "
+            f"others save at validations, before {last}, got {flags[0]}"
+        )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -22,8 +22,9 @@ from latent_ebm.posteriors import Posterior
 class MultiStageRatio(LatentRule):
     """Trains a ``model`` with a ``RatioPrior`` by the ``stages`` of density-ratio estimation.
 
-    Stages are closed at validations: set the trainer's ``val_check_interval``. Source:
-    arXiv:2209.08739.
+    Stages are closed at validations, and the last one at the end of training. With a trainer's
+    ``val_check_interval``, keep checkpoints by ``ModelCheckpoint(save_on_train_epoch_end=True)``;
+    by default they would be saved at validations. Source: arXiv:2209.08739.
 
     Args:
         model: The latent model, with a ratio prior.

@@ -128,14 +128,15 @@ class SelfAdversarial(LearningRule):
 
     def adversaries(self, x: Tensor, x0: Tensor) -> dict[str, Tensor]:
         """Metrics of critic and generator at data x (batch, dim) and starts ``x0`` (num, dim) of
-        the base.
+        the base. A single start has no slope and correlation.
         """
         sampler = self.ebm.sampler
         metrics = {"noise": x.new_tensor(sampler.noise_level)}
         if isinstance(sampler, GradientFlow):
             log_prob0 = self.ebm.base.log_density(x0)
             generated, log_prob = sampler.flow(self.ebm, x0, log_prob0)
-            metrics["slope"], metrics["correlation"] = fit_line(self.ebm(generated), log_prob)
+            if len(x0) > 1:
+                metrics["slope"], metrics["correlation"] = fit_line(self.ebm(generated), log_prob)
             metrics["contraction"] = (log_prob - log_prob0).mean()
         else:
             generated = sampler.sample(self.ebm, x0)

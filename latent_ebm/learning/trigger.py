@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from latent_ebm.learning.checkpoint_io import check_saved_after_epochs
 from latent_ebm.learning.stages import RatioStages
 from latent_ebm.model import LatentModel
 from latent_ebm.priors import RatioPrior
@@ -81,6 +82,7 @@ class StageTrigger(Callback):
                 "averaged away"
             )
         check_validation(trainer)
+        check_saved_after_epochs(trainer, "the last stage is closed")
         self.stages.start(self.prior)
 
     def on_validation_batch_end(

@@ -24,6 +24,8 @@ SMALL = (  # small letters, and those that a small letter stands for after foldi
 )
 HOMOGLYPHS = [{ord(a): b for a, b in pairs.split()} for pairs in (CAPITALS, SMALL)]
 ACCENTS = re.compile("[\u0300-\u036f]")
+# Marks that choose among variants of the letter before them.
+SELECTORS = re.compile("[\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 @dataclass(frozen=True)
@@ -82,5 +84,8 @@ def fold_piece(piece: str) -> str:
 
 
 def is_invisible(character: str) -> bool:
-    """Whether nothing is drawn for ``character``: joiners, controls, but no spaces."""
-    return unicodedata.category(character) in ("Cf", "Cc") and not character.isspace()
+    """Whether nothing is drawn for ``character``: joiners, controls, selectors of variants, but no
+    spaces.
+    """
+    hidden = unicodedata.category(character) in ("Cf", "Cc") and not character.isspace()
+    return hidden or SELECTORS.match(character) is not None

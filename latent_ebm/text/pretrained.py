@@ -15,6 +15,8 @@ from latent_ebm.text.encoder import TextEncoder, check_tokens
 from latent_ebm.text.tokenizer import Tokenizer
 from samplers.checks import check_counts
 
+NO_LIMIT = 1_000_000  # tokens in a row; transformers writes 10^30 where there is no limit
+
 
 class Pretrained(Protocol):
     """What is used of a tokenizer of ``transformers``."""
@@ -67,8 +69,10 @@ class PretrainedTokenizer(Tokenizer):
             raise ValueError(
                 f"a prompt must not spell a mark of its tokenizer, got {reprlib.repr(prompt)}"
             )
-        places = made["offset_mapping"] if fast else [(0, len(prompt))] * len(ids)
-        return ids, [prompt[a:b] for i, (a, b) in zip(ids, places, strict=True) if i == unknown]
+        whole = (0, 0 if unknown in marks else len(prompt))  # CLIP's end is its unknown token too
+        places = made["offset_mapping"] if fast else [whole] * len(ids)
+        known = zip(ids, places, strict=True)
+        return ids, [prompt[a:b] for i, (a, b) in known if i == unknown and a < b]
 
     def shown(self, tokens: Tensor) -> Tensor:
         """Mask (n, m) of ``tokens`` (n, m) that are no padding; where padding is the end token
@@ -149,7 +153,7 @@ def load_tokenizer(
     Raises:
         ImportError: Without the package ``transformers``.
         FileNotFoundError: If the configuration of the model is missing.
-        ValueError: If the folder holds no tokenizer or no text model.
+        ValueError: If the folder holds no tokenizer or no text model, or names no limit.
     """
     transformers, place = import_transformers(folder), part_of(folder, "tokenizer")
     with reading(place, "a tokenizer of transformers"):
@@ -163,6 +167,10 @@ def load_tokenizer(
             config = getattr(config, "text_config", config)
         max_tokens = int(tokenizer.model_max_length)
         max_tokens = min(max_tokens, getattr(config, "max_position_embeddings", max_tokens))
+        if max_tokens > NO_LIMIT:
+            raise ValueError(
+                f"max_tokens must be given for {folder}, whose model and tokenizer name no limit"
+            )
     return PretrainedTokenizer(tokenizer, max_tokens)
 
 

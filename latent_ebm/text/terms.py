@@ -79,7 +79,7 @@ def term_pattern(term: str) -> str:
     folded = fold(term).text
     start, end = (c.islower() or c.isdigit() for c in (folded[0], folded[-1]))
     body = r"[\W_]+".join(map(disguised, folded.split()))
-    return r"(?<!\w)" * start + body + r"(?!\w)" * end
+    return r"(?<![^\W_])" * start + body + r"(?![^\W_])" * end  # "_" is a sign, as for tokenizers
 
 
 def compiled(pattern: str) -> re.Pattern[str]:

@@ -79,6 +79,21 @@ def test_statistics_are_measured_over_the_epoch() -> None:
     torch.testing.assert_close(deviation, torch.ones(4), rtol=0, atol=1e-4)
 
 
+def test_a_checkpoint_must_hold_the_statistics_of_its_epoch(tmp_path: Path) -> None:
+    x = images(60)
+    trainer = Trainer(
+        max_epochs=2,
+        check_val_every_n_epoch=2,
+        accelerator="cpu",
+        callbacks=[ModelCheckpoint(tmp_path)],
+        logger=False,
+        enable_progress_bar=False,
+    )
+    with pytest.raises(ValueError, match="before the statistics of latents are set, got None"):
+        trainer.fit(Autoencoding(started(x), ADAM), Images(x, batch_size=20))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("step", [2, 3])
 def test_statistics_of_an_epoch_survive_a_resume(tmp_path: Path, step: int) -> None:
     x = images(60)

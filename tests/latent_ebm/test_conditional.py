@@ -368,6 +368,10 @@ def test_refusals(make: Callable[[], object], sentence: str) -> None:
         (label_condition(torch.tensor([0, 3])), "label must lie in -1 to 2, got 0 to 3"),
         (label_condition(torch.tensor([-2, 0])), "label must lie in -1 to 2, got -2 to 0"),
         (
+            Condition({"label": torch.tensor([0, 2.9])}),
+            "label must be integers",
+        ),
+        (
             Condition({"text": torch.zeros(2, 3)}),
             "must be a label and nothing else",
         ),

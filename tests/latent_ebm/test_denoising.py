@@ -14,15 +14,17 @@ from latent_ebm import (
     GaussianLikelihood,
     GaussianPrior,
     LatentModel,
+    MCMCPosterior,
     PosteriorLatents,
 )
 from latent_ebm.autoencoders import PatchPCA
-from latent_ebm.conditions import ClassLabels, label_condition
+from latent_ebm.conditions import Batch, ClassLabels, label_condition
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.denoising import draw_log_snr
 from latent_ebm.networks import DenoiserMLP
 from latent_ebm.objectives import denoising
+from samplers import Langevin, PersistentChains
 from samplers.reverse import DDIM
 from samplers.schedules import VPCosine
 
@@ -227,6 +229,20 @@ def test_the_law_of_latents_is_learnt_and_decoded():
     assert found["z"].mean().item() == pytest.approx(1.0, abs=0.1)
     assert found["z"].std().item() == pytest.approx(math.sqrt(0.26), abs=0.08)
     assert torch.equal(found["x"], model.decode(found["z"]))
+
+
+def test_held_out_rows_do_not_move_the_chains_of_training_rows():
+    """Row 0 of a held-out set is not row 0 of training."""
+    model = LatentModel(GaussianPrior(1), GaussianLikelihood(nn.Linear(1, 1), 0.1))
+    chains = PersistentChains(4, 1)
+    posterior = MCMCPosterior(Langevin(1e-3, 2), start=chains)
+    learner = rule(shape=1, latents=PosteriorLatents(model, posterior))
+    batch = Batch(torch.ones(2, 1), {}, torch.tensor([0, 1]))
+    learner.unpack(batch)
+    before = chains.particles.clone()
+    with pytest.raises(ValueError, match="index must name the data of x"):
+        learner.eval().unpack(batch)
+    assert torch.equal(chains.particles, before)
 
 
 def test_latents_of_an_autoencoder_are_learnt_and_decoded():

@@ -248,6 +248,7 @@ class TestFigures:
         assert short["acceptance"] == 1
         assert 0.5 < mixed["acceptance"] < 1
         assert 0.05 < mixed["ess_per_draw"] < 1
+        assert short["ess_per_draw"] < 0.3
 
     def test_of_an_annealed_chain_the_last_rung_is_looked_at(self) -> None:
         annealed = Annealed(HMC(0.5, 4, 100), (0.1, 0.3, 1.0))

@@ -49,6 +49,14 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_must_fit_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    monkeypatch.setattr(onnx, "LARGEST", 1000)
+    with pytest.raises(ValueError, match=r"network must have at most 1,000 bytes of .* got \d+,"):
+        export_onnx(student(), (1, 8, 8), tmp_path / "student.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_of_diffusers_comes_back_as_it_was(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers", reason="needs the extra diffusers")
     torch.manual_seed(0)

@@ -46,6 +46,7 @@ def test_letters_of_other_scripts_stay_apart() -> None:
 
 
 DISGUISES = ["BOMB!", "a b0mb", "b.o.m.b", "b\u043emb", "the bo\u0301mb", "ｂｏｍｂ"]
+DISGUISES += ["a_bomb", "_bomb_", "bo\ufe0fmb", "b\ufe00omb"]  # tokenizers read "bomb" in these
 
 
 @pytest.mark.parametrize("text", DISGUISES)

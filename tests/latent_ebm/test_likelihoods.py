@@ -1,6 +1,8 @@
 """Likelihoods against scipy, with all constants; what a mask hides does not count."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -77,6 +79,22 @@ def test_masked_counts_the_observed_entries_only(name: str) -> None:
     torch.testing.assert_close(masked(z).mean, make(decoder)(z).mean)
     other = torch.where(mask, x, 1 - x)
     torch.testing.assert_close(masked(z).log_prob(other), masked(z).log_prob(x))
+
+
+@pytest.mark.parametrize("make", [partial(GaussianLikelihood, scale=0.3), BernoulliLikelihood])
+def test_hidden_entries_may_be_missing(make: Callable[..., Likelihood]) -> None:
+    """NaN where nothing was observed changes neither the value nor its gradient."""
+    mask = torch.tensor([True, False, True, True, False])
+    masked, x = Masked(make(linear()).double(), mask), torch.randint(2, (4, 5)).double()
+    missing = x.where(mask, math.nan)
+    masked.check(missing)
+    found, z = [], normal(4, 2).requires_grad_()
+    for value in (x, missing):
+        log_prob = masked(z).log_prob(value)
+        found.append(torch.cat([log_prob, *torch.autograd.grad(log_prob.sum(), z)[0]]))
+    assert torch.equal(*found)
+    missing[0, 0] = math.nan
+    assert masked(normal(4, 2)).log_prob(missing).isnan().tolist() == [True] + [False] * 3
 
 
 def test_a_mask_may_differ_from_row_to_row() -> None:

@@ -124,6 +124,9 @@ def test_view_of_critic_and_generator_in_closed_form() -> None:
     noisy = rule(Langevin(0.02, 8, temperature=0.25)).adversaries(x, x0)
     assert noisy["noise"].item() == pytest.approx(math.sqrt(2 * 0.02 * 8 * 0.25))
     assert set(noisy) == {"noise", "gap", "displacement"}
+    alone = rule().adversaries(x[:1], x0[:1])
+    assert set(figures) - set(alone) == {"slope", "correlation"}
+    assert all(value.isfinite() for value in alone.values())
 
 
 def test_fit_line() -> None:

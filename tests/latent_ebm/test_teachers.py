@@ -202,6 +202,13 @@ def test_weights_of_a_network(tmp_path: Path) -> None:
         load_teacher(
             tmp_path / "network.safetensors", Preconditioned(DenoiserMLP(2, (8,)), Karras())
         )
+    last = list(trained.state_dict())[-1]
+    partly = {**DenoiserMLP(3, (8,)).state_dict(), last: torch.zeros(9)}
+    save_file(partly, tmp_path / "partly.safetensors")
+    before = {name: value.clone() for name, value in fresh.state_dict().items()}
+    with pytest.raises(ValueError, match="size mismatch"):
+        load_teacher(tmp_path / "partly.safetensors", Preconditioned(fresh, Karras()))
+    assert all(torch.equal(before[name], value) for name, value in fresh.state_dict().items())
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         load_teacher(tmp_path / "none.safetensors", Preconditioned(fresh, Karras()))
 

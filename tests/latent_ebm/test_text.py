@@ -5,9 +5,11 @@ that is the encoded empty prompt.
 import copy
 import importlib.util
 import json
+import re
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from latent_ebm.text import (
     load_text_encoder,
     subword_encoder,
 )
+from latent_ebm.text.pretrained import PretrainedTokenizer
 from latent_ebm.text.tokenizer import PADDING, START, UNKNOWN, split_words
 from tests.latent_ebm.pipelines import write_text_encoder
 
@@ -315,6 +318,36 @@ def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
 # Encoders of transformers
 
 
+class MarkedWords:
+    """A tokenizer of ``transformers`` whose end also stands for what is unknown, as CLIP's does:
+    4 and more for the words of "a red apple".
+    """
+
+    bos_token_id, eos_token_id, pad_token_id, unk_token_id = 1, 2, 2, 2
+
+    def __init__(self, is_fast: bool) -> None:
+        self.is_fast = is_fast
+
+    def __len__(self) -> int:
+        return 7
+
+    def num_special_tokens_to_add(self) -> int:
+        return 2
+
+    def __call__(self, text: str, **options: bool) -> dict[str, list[Any]]:
+        words = list(re.finditer(r"\w+", text))
+        ids = [1, *(4 + ["a", "red", "apple"].index(word[0]) for word in words), 2]
+        places = [(0, 0), *(word.span() for word in words), (0, 0)]
+        return {"input_ids": ids, "offset_mapping": places if self.is_fast else []}
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_the_end_of_a_prompt_is_no_unknown_word(is_fast: bool) -> None:
+    tokenizer = PretrainedTokenizer(MarkedWords(is_fast), 6)
+    assert tokenizer.split("a red apple") == ([1, 4, 5, 6, 2], [])
+    assert tokenizer(["red"]).tolist() == [[1, 5, 2, 2, 2, 2]]
+
+
 @pytest.fixture
 def pipeline(tmp_path: Path, offline: None) -> Path:
     """A folder with a tiny random CLIP model and a tokenizer of words."""
@@ -361,6 +394,15 @@ def test_words_that_a_pretrained_tokenizer_does_not_know(pipeline: Path) -> None
         tokenizer(["a </s>"])
     with pytest.raises(ValueError, match="at most 4 tokens, got 5"):
         tokenizer(["a red red red apple"])
+
+
+def test_a_folder_without_a_limit_needs_one(
+    pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latent_ebm.text.pretrained.NO_LIMIT", 7)
+    with pytest.raises(ValueError, match=r"max_tokens must be given for .* name no limit"):
+        load_text_encoder(pipeline)
+    assert load_text_encoder(pipeline, max_tokens=8).tokenizer.max_tokens == 8
 
 
 def test_folders_of_other_things_are_refused(pipeline: Path) -> None:

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from latent_ebm import GaussianPrior
 from latent_ebm.learning import (
@@ -202,6 +206,25 @@ def test_stages_need_validations(flags: dict[str, Any], sentence: str, tmp_path:
         trainer(tmp_path, max_epochs=1, enable_checkpointing=False, **flags).fit(
             ratio(), loader(), loader(10)
         )
+
+
+def test_checkpoints_of_a_stage_rule_are_saved_after_the_last_stage(tmp_path: Path) -> None:
+    """At validations inside an epoch alone, they would lack what its end adds."""
+    some = {"val_check_interval": 1, "max_epochs": 1, "limit_train_batches": 3}
+    early, late = (ModelCheckpoint(tmp_path, save_on_train_epoch_end=end) for end in (False, True))
+    late.filename = "late"
+    sentence = "callbacks must have a ModelCheckpoint with save_on_train_epoch_end=True, .* False"
+    with pytest.raises(ValueError, match=sentence):
+        trainer(tmp_path, callbacks=[early], **some).fit(ratio(), loader(), loader(10))
+    some["val_check_interval"] = 2
+    run = trainer(tmp_path, callbacks=[ModelCheckpoint(tmp_path)], **some)
+    with pytest.raises(ValueError, match="before the last stage is closed, got None"):
+        run.fit(ratio(), loader(), loader(10))
+    rule = ratio()
+    rule.stages.tolerance = -10.0  # any stage is worth adding
+    trainer(tmp_path, callbacks=[late], **some).fit(rule, loader(), loader(10))
+    stored = torch.load(tmp_path / "late.ckpt", weights_only=True)["state_dict"]
+    assert len(stored["model.prior.weights"]) == len(rule.model.prior.stages) > 0
 
 
 def resume(tmp_path: Path, rule: LearningRule, **flags: Any) -> Trainer:

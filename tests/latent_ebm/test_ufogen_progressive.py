@@ -4,11 +4,12 @@ teachers.
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -144,26 +145,53 @@ def test_halving_twice_keeps_the_map_of_a_gaussian(tmp_path) -> None:
 def test_stages_follow_the_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     made = progressive(teacher_steps=8, num_steps=1, stage_length=10)
     made.student.a.data.fill_(0.5)
-    seen = {}
-    for step in (0, 9, 10, 19, 20, 29, 30, 1000):
-        monkeypatch.setattr(Progressive, "global_step", step)
-        seen[step] = made.student_steps
-    assert seen == {0: 4, 9: 4, 10: 2, 19: 2, 20: 1, 29: 1, 30: 1, 1000: 1}
     x, t, s = (
         torch.ones(1, 1),
         torch.ones(1, dtype=torch.float64),
         torch.zeros(1, dtype=torch.float64),
     )
-    targets = []
-    for step in (0, 5, 10, 15):
+    targets, seen = [], {}
+    for step in (0, 9, 10, 19, 20, 29, 30, 1000):
         monkeypatch.setattr(Progressive, "global_step", step)
         made.on_train_batch_start(None, 0)
         targets.append(made.target(x, t, s, Condition(), 1.0).item())
+        seen[step] = made.student_steps
         made.student.a.data.mul_(0.9)
+    assert seen == {0: 4, 9: 4, 10: 2, 19: 2, 20: 1, 29: 1, 30: 1, 1000: 1}
     assert targets[0] == targets[1], "the first teacher does not move"
     assert targets[2] == targets[3] != targets[0], (
         "the next one is the student as it was when the stage began"
     )
+
+
+@pytest.mark.cpu
+def test_a_stage_is_measured_with_its_own_teacher(tmp_path: Path) -> None:
+    """At the end of a stage, and of a checkpoint of that moment, which another run goes on with:
+    the next stage begins with its first batch.
+    """
+    stages: list[tuple[int, float]] = []
+
+    class Look(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+            stages.append((pl_module.stage, pl_module.previous.a.sum().item()))
+
+    def fit(epochs: int, path: Path | None) -> Progressive:
+        torch.manual_seed(0)
+        made = progressive(teacher_steps=4, num_steps=1, stage_length=3)
+        run = Trainer(max_epochs=epochs, callbacks=[Look()], default_root_dir=tmp_path, **options)
+        run.fit(made, loader, loader, ckpt_path=path, weights_only=True)
+        if path is None:
+            run.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return made
+
+    options = {**QUIET, "num_sanity_val_steps": 0}
+    loader = DataLoader(SCALE * torch.randn(60, 1), batch_size=20)  # pyright: ignore[reportArgumentType]
+    first = progressive(teacher_steps=4, num_steps=1).student.a.sum().item()
+    once = fit(1, None)
+    assert stages == [(0, first)]
+    twice, resumed = fit(2, None), fit(2, tmp_path / "1.ckpt")
+    assert stages[-1] == stages[-2] == (1, once.student.a.sum().item())
+    assert torch.equal(twice.student.a, resumed.student.a)
 
 
 def test_guidance_is_distilled() -> None:

@@ -1,6 +1,7 @@
 """Diagnostics where the answer is known."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -67,7 +68,6 @@ ARVIZ = {
     "heavy": (draws_of(0.3) ** 3 * 100, 1.0095202, 318.23114),
     "tied": (draws_of(0.5).round(), 1.0104142, 235.38013),
     "single": (draws_of(0.6, 120, 1), 1.0352307, 31.942521),
-    "short": (draws_of(0.3, 7, 2), 1.2478033, 12.950175),
 }
 
 
@@ -76,6 +76,10 @@ def test_the_values_of_arviz(name: str) -> None:
     draws, rhat, size = ARVIZ[name]
     assert split_rhat(draws).item() == pytest.approx(rhat, rel=1e-6)
     assert ess(draws).item() == pytest.approx(size, rel=1e-6)
+
+
+def test_rhat_of_few_draws_is_arviz_too() -> None:
+    assert split_rhat(draws_of(0.3, 7, 2)).item() == pytest.approx(1.2478033, rel=1e-6)
 
 
 def test_events_are_judged_one_by_one() -> None:
@@ -96,10 +100,10 @@ def test_chains_that_never_move_do_not_reassure() -> None:
 
 
 def test_draws_must_be_finite() -> None:
-    draws = torch.zeros(8, 2, 3)
+    draws = torch.zeros(10, 2, 3)
     draws[3, 1] = torch.nan
     for diagnostic in (ess, split_rhat):
-        with pytest.raises(ValueError, match="draws must be finite: 3 of 48 entries are not"):
+        with pytest.raises(ValueError, match="draws must be finite: 3 of 60 entries are not"):
             diagnostic(draws)
 
 
@@ -131,13 +135,35 @@ def test_event_shapes(event: tuple[int, ...]) -> None:
     assert ess(draws).shape == split_rhat(draws).shape == event
 
 
-@pytest.mark.parametrize("diagnostic", [ess, split_rhat])
-@pytest.mark.parametrize("shape", [(10,), (3, 4), (10, 0, 2)])
-def test_wrong_draws(diagnostic, shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError, match=r"draws must have shape \(num_draws >= 4, chains >= 1, \*event\), got"
-    ):
-        diagnostic(torch.zeros(shape))
+@pytest.mark.parametrize(("diagnostic", "least"), [(ess, 10), (split_rhat, 4)])
+def test_wrong_draws(diagnostic: Callable[[Tensor], Tensor], least: int) -> None:
+    message = rf"draws must have shape \(num_draws >= {least}, chains >= 1, \*event\), got"
+    for shape in ((10,), (least - 1, 4), (10, 0, 2)):
+        with pytest.raises(ValueError, match=message):
+            diagnostic(torch.zeros(shape))
+    assert diagnostic(torch.randn(least, 2)).isfinite()
+
+
+def test_few_draws_of_stuck_chains_are_few() -> None:
+    """From 10 draws on, the least number whose lags can be summed up."""
+    for num in (10, 11, 20):
+        draws = torch.randn(1, 100, generator=seeded()) + 1e-3 * torch.randn(num, 100)
+        assert ess(draws).item() < 300
+
+
+def test_draws_of_two_values_and_of_low_precision() -> None:
+    """Which mode a chain is in: whole numbers have the figures of fractions."""
+    shares = torch.tensor([0.1, 0.1, 0.9, 0.9])
+    apart = torch.rand(200, 4, generator=seeded()) < shares
+    even = torch.arange(800).view(200, 4) // 4 % 2 == 0
+    for draws in (apart, even):
+        for like in (draws, draws.long(), draws.half()):
+            for diagnostic in (ess, split_rhat):
+                found, right = diagnostic(like), diagnostic(draws.double())
+                assert found.dtype == torch.float32
+                torch.testing.assert_close(found, right.float())
+    assert split_rhat(apart).item() > 1.5
+    assert split_rhat(even).item() < 1.01
 
 
 def test_acceptance() -> None:

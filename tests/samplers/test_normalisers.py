@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from samplers import MALA, Blend, Gaussian, annealed_along, bennett, log_mean_exp, value_and_grad
-from samplers.densities import Sum
+from samplers.densities import LogDensity, Sum
 from tests.samplers.table import Z_MAX, seeded, z_scores
 
 
@@ -54,6 +54,23 @@ def test_chains_move_at_every_density_between() -> None:
     x, log_weight = annealed_along(path, draws, MALA(0.2, 5), 1, generator=seeded(2))
     assert not torch.equal(x, draws)
     torch.testing.assert_close(log_weight, path[1](draws) - path[0](draws))
+
+
+def test_a_chain_that_has_left_the_support_has_no_weight_and_keeps_no_other_from_it() -> None:
+    """N(0, 1), then x > -1.5 of it, then x > -1.5 of N(0, .5): Z_last / Z_first = Phi(3) / 2."""
+
+    def cut(precision: float) -> LogDensity:
+        return lambda x: torch.where(x[:, 0] > -1.5, -precision * x[:, 0].square() / 2, -math.inf)
+
+    first = Gaussian(torch.zeros(1).double(), torch.eye(1).double())
+    draws = first.sample(20_000, generator=seeded(1))
+    path = [first, cut(1.0), cut(4.0)]
+    x, log_weight = annealed_along(path, draws, MALA(0.2, 2), 3, generator=seeded(2))
+    dead = log_weight == -math.inf
+    assert torch.equal(dead, draws[:, 0] <= -1.5)
+    assert x.isfinite().all()
+    right = torch.tensor([Normal(0, 1).cdf(torch.tensor(3.0)) / 2])
+    assert z_scores(log_weight.exp()[:, None], right).abs().item() < Z_MAX
 
 
 def test_a_path_has_two_ends() -> None:

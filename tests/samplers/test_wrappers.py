@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from samplers import (
     HMC,
@@ -22,6 +23,7 @@ from samplers import (
     UnderdampedLangevin,
     VPCosine,
 )
+from samplers.captured import modes
 from tests.samplers.table import TABLE, Row, correlated_gaussian, seeded
 
 
@@ -61,6 +63,14 @@ def test_a_ladder_is_not_lost(wrap: Callable[..., Sampler], inner: Annealed) -> 
     for lost in (wrap(inner), wrap(ParallelTempering(MALA(0.1, 3), (0.5, 1.0)))):
         with pytest.raises(ValueError, match="ParallelTempering: sampler must have no ladder of"):
             ParallelTempering(lost, (0.2, 1.0))
+
+
+def test_a_recorded_chain_is_of_one_mode() -> None:
+    """A density with dropout is another one in training."""
+    density = nn.Sequential(nn.Linear(2, 1), nn.Dropout(0.5))
+    training = modes(density)
+    assert modes(density.eval()) != training
+    assert modes(density.train()) == training
 
 
 @pytest.mark.parametrize("make", [GradientFlow, partial(ProbabilityFlow, VPCosine())])
