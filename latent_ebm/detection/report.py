@@ -189,11 +189,12 @@ def heat(contribution: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def png(image: NDArray[np.float64]) -> str:
-    """The address ``data:`` of an image (1 or 3 channels, H, W) in [0, 1]."""
+    """The address ``data:`` of an image (C, H, W) in [0, 1]: RGB if C is 3, else the mean of C."""
     from matplotlib.image import imsave
 
     file = io.BytesIO()
-    pixels = np.moveaxis(np.broadcast_to(image, (3, *image.shape[1:])), 0, -1)
+    shown = image if len(image) == 3 else image.mean(0)
+    pixels = np.moveaxis(np.broadcast_to(shown, (3, *image.shape[1:])), 0, -1)
     imsave(file, np.ascontiguousarray(pixels), format="png")
     return as_address("image/png", file.getvalue())
 

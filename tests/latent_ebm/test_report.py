@@ -17,7 +17,7 @@ from PIL import Image
 
 from latent_ebm.detection import Explanation, LatentEBMDetector
 from latent_ebm.detection.findings import Findings
-from latent_ebm.detection.report import heat, make_report, score_range
+from latent_ebm.detection.report import heat, make_report, png, score_range
 
 HOSTILE = "<script>document.title='taken'</script>"
 pytestmark = pytest.mark.filterwarnings("ignore:.*litlogger")
@@ -192,6 +192,23 @@ def test_an_image_stands_beside_the_models_own(pictures: str) -> None:
     assert normal.max() == normal.min() == pytest.approx(image[1:].mean(), abs=6)
     redness = why[..., 0] - why[..., 2]
     assert redness[0].mean() > 30 + redness[1:].mean()
+
+
+@pytest.mark.parametrize("num", [1, 2, 4])
+def test_images_of_other_than_three_channels_are_grey(num: int) -> None:
+    image = np.random.default_rng(0).uniform(size=(num, 8, 9))
+    shown = np.asarray(Image.open(io.BytesIO(decoded(png(image)))).convert("RGB")) / 255
+    np.testing.assert_allclose(shown, image.mean(0)[..., None].repeat(3, 2), atol=1 / 255)
+
+
+def test_images_of_three_channels_are_in_colour() -> None:
+    image = np.random.default_rng(0).uniform(size=(3, 8, 9))
+    shown = np.asarray(Image.open(io.BytesIO(decoded(png(image)))).convert("RGB")) / 255
+    np.testing.assert_allclose(shown, np.moveaxis(image, 0, -1), atol=1 / 255)
+
+
+def decoded(address: str) -> bytes:
+    return base64.b64decode(address.removeprefix("data:image/png;base64,"), validate=True)
 
 
 def test_colours_of_contributions() -> None:
