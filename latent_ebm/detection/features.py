@@ -8,6 +8,7 @@ arXiv:2105.09270). ``FrozenFeatures`` is the first step of such a pipeline::
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +62,9 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         normalize: divide features by their Euclidean norm, unless it is zero.
         batch_size: number of rows that are encoded together. The last batch is filled up, so that
             the features of a row do not depend on the other rows.
-        cache_dir: folder that keeps the features of every X, under a hash of weights, settings and
-            X; None: keep none.
+        cache_dir: folder that keeps the features of every X, under a hash of weights, settings, X,
+            and the features of one batch from all over X, which are computed at every call: what
+            else the encoder holds must show in them. None: keep none.
 
     Raises ``ValueError`` for an unknown ``layer`` or ``pooling``, and for features that are not
     finite.
@@ -87,6 +89,7 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def fit(self, X: ArrayLike, y: object = None) -> "FrozenFeatures":
         """Check the parameters against the first row of X. ``y`` is ignored."""
         rows = validated(self, X, allow_nd=True, dtype=PRECISIONS)
+        self._check_parameters()
         self._n_features_out = self._features(rows[:1]).shape[1]
         self._shape = rows.shape[1:]
         return self
@@ -94,19 +97,20 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Features (n, d) of rows X (n, \\*event)."""
         rows = validated(self, X, reset=False, allow_nd=True, dtype=PRECISIONS)
+        self._check_parameters()
         if rows.shape[1:] != getattr(self, "_shape", rows.shape[1:]):
             raise ValueError(
                 f"X must hold rows of shape {self._shape} as in fit, got {rows.shape[1:]}"
             )
         if self.cache_dir is None:
             return self._features(rows)
-        path = Path(self.cache_dir) / f"{self._key(rows)}.npy"
+        path = Path(self.cache_dir).expanduser() / f"{self._key(rows)}.npy"
         if not path.exists():
             with atomic_path(path) as draft, draft.open("wb") as file:
                 np.save(file, self._features(rows), allow_pickle=False)
         return np.load(path, allow_pickle=False)
 
-    def _features(self, X: np.ndarray) -> np.ndarray:
+    def _check_parameters(self) -> None:
         if self.pooling not in get_args(Pooling):
             raise ValueError(
                 f"pooling must be one of {', '.join(get_args(Pooling))}, got {self.pooling!r}"
@@ -114,6 +118,8 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if not isinstance(self.encoder, nn.Module):
             raise ValueError(f"encoder must be an nn.Module, got {self.encoder!r}")
         check_counts(self, batch_size=self.batch_size)
+
+    def _features(self, X: np.ndarray) -> np.ndarray:
         with evaluation(self.encoder):
             parts = [
                 self._batch(X[i : i + self.batch_size]) for i in range(0, len(X), self.batch_size)
@@ -176,6 +182,8 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         digest.update(np.ascontiguousarray(X).tobytes())
+        spread = X[:: math.ceil(len(X) / self.batch_size)]
+        digest.update(self._features(spread).tobytes())  # also shows plain attributes of modules
         return digest.hexdigest()
 
     def __sklearn_tags__(self) -> Tags:

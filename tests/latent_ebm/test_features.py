@@ -87,13 +87,13 @@ def test_cached_features_are_bitwise_those_computed_and_follow_weights_settings_
 
     def features(x: np.ndarray = x, **kwargs: Any) -> np.ndarray:
         calls.clear()
-        return FrozenFeatures(encoder, cache_dir=tmp_path, **kwargs).transform(x)
+        return FrozenFeatures(encoder, batch_size=4, cache_dir=tmp_path, **kwargs).transform(x)
 
-    plain = FrozenFeatures(encoder).transform(x)
+    plain = FrozenFeatures(encoder, batch_size=4).transform(x)
     assert np.array_equal(features(), plain)
-    assert calls
+    assert len(calls) == 4
     assert np.array_equal(features(), plain)
-    assert not calls
+    assert len(calls) == 1  # for the key
     found = [plain]
     changes = (
         {"normalize": False},
@@ -103,16 +103,49 @@ def test_cached_features_are_bitwise_those_computed_and_follow_weights_settings_
     )
     for change in changes:
         found.append(features(**change))
-        assert calls
+        assert len(calls) == 4
     assert len({features.tobytes() for features in found}) == 5
     with torch.no_grad():
         encoder.stages[0].body[0][0].weight[0, 0, 0, 0] += 0.1  # one number of a convolution
     assert not np.array_equal(features(), plain)
-    assert calls
+    assert len(calls) == 4
     changed = features()
     encoder.stem[0][1].running_mean += 0.1  # a buffer
     assert not np.array_equal(features(), changed)
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
+
+
+class Clip(nn.Module):
+    """Has a setting that is neither a parameter nor a buffer, and that its text does not show."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.clamp(max=self.limit)
+
+
+def test_the_cache_tells_encoders_apart_by_what_they_do(tmp_path: Path) -> None:
+    x = np.linspace(0, 1, 40)[:, None] * np.ones(2)  # of which only the last rows are clipped
+
+    def features(limit: float, cache_dir: Path | None) -> np.ndarray:
+        settings: dict[str, Any] = {"normalize": False, "batch_size": 8, "cache_dir": cache_dir}
+        return FrozenFeatures(Clip(limit), **settings).transform(x)
+
+    for limit in (0.9, 0.8, 0.9):
+        assert np.array_equal(features(limit, tmp_path), features(limit, None))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_cache_may_be_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for _ in range(2):
+        FrozenFeatures(nn.Tanh(), cache_dir="~/cache").transform(rows(4, 3))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
