@@ -121,10 +121,11 @@ def reasons_of_the_first(
 
 
 def differs(column: "pd.Series") -> bool:
-    """Whether the cells of ``column`` differ in every row. Lists and other objects are compared as
-    text.
+    """Whether the cells of ``column`` differ in every row and are not all missing. Lists and other
+    objects are compared as text.
     """
-    return bool((column.astype(str) if column.dtype == object else column).is_unique)
+    cells = column.astype(str) if column.dtype == object else column
+    return bool(cells.is_unique and column.notna().any())
 
 
 def names_of_rows(table: Table, column: "pd.Series", name: str) -> list[str]:
