@@ -129,7 +129,7 @@ def _read_arrays(path: Path) -> list[NDArray]:
     missing = [name for name in ARRAYS if name not in (array_names(path) or [])]
     if missing:
         raise ValueError(f"{path} must hold {', '.join(ARRAYS)}, got no {', '.join(missing)}")
-    arrays = [load_array(path, name, MAX_BYTES) for name in ARRAYS]
+    arrays = [load_array(path, name, MAX_BYTES, "numbers or texts") for name in ARRAYS]
     png, offset, row, codes = arrays
     if [array.dtype.kind for array in arrays] != ["u", "i", "i", "U"] or png.dtype != np.uint8:
         types = ", ".join(str(array.dtype) for array in arrays)

@@ -16,6 +16,7 @@ from latent_ebm.files.limits import check_entries
 from latent_ebm.foreign import reading
 
 PLAIN = "plain arrays, not pickled or damaged ones"
+KINDS = {"numbers": "fiub", "numbers or texts": "fiubU"}  # of NumPy's types
 SAMPLED, DEFAULT, LABEL = "x", "X", "y"  # names of arrays in an .npz
 
 
@@ -48,14 +49,17 @@ def array_names(path: Path) -> list[str] | None:
             return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def load_array(path: Path, name: str | None, max_entries: int) -> NDArray:
-    """The array ``name`` of an ``.npz``, or the array of an ``.npy``. Raises ``ValueError`` as
-    ``read_arrays`` does.
+def load_array(path: Path, name: str | None, max_entries: int, what: str = "numbers") -> NDArray:
+    """The array ``name`` of an ``.npz``, or the array of an ``.npy``, which must hold ``what``, of
+    ``KINDS``. Raises ``ValueError`` as ``read_arrays`` does.
     """
     with reading(path, PLAIN), open_array(path, name) as (file, size):
         shape, dtype = read_header(file)
         if dtype.hasobject or min(shape, default=0) < 0:
             raise ValueError(f"it has an array of {dtype} and shape {shape}")
+        if dtype.kind not in KINDS[what]:
+            place = f" in {name}" if name else ""
+            raise ValueError(f"{path} must hold {what}{place}, got {dtype} of shape {shape}")
         check_entries(path, math.prod(shape), max_entries)
         if file.tell() + math.prod(shape) * dtype.itemsize > size:
             raise ValueError(

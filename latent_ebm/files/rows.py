@@ -145,7 +145,7 @@ class Reader:
             raise ValueError(
                 "; ".join((f"{path} must have a column of numbers, got none", *rows.notes))
             )
-        if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
+        if x.ndim < 2 or x.size == 0:
             raise ValueError(
                 f"{path} must hold numbers of shape (rows, columns), got {x.dtype} of shape "
                 f"{x.shape}"

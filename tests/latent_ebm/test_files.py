@@ -272,6 +272,12 @@ def test_a_column_without_values() -> None:
         read("a,b\n1,\n2,\n", missing="drop")
 
 
+@pytest.mark.parametrize("text", ["a,b,\n1,2,\n", "a,b,\n1,2,\n3,4,\n", ",a,b\n,1,2\n"])
+def test_an_empty_column_without_a_name_names_no_row(text: str) -> None:
+    rows = read(text)
+    assert (rows.x[0].tolist(), rows.names, rows.call(0)) == ([1, 2], ["a", "b"], "line 2")
+
+
 def test_lines_are_those_of_the_file() -> None:
     rows = read('\na,"b\nc"\n\n1,2\n"3","4"\n   \n5,6\n')
     assert (rows.x.tolist(), rows.ids) == ([[1, 2], [3, 4], [5, 6]], ["5", "6", "8"])
@@ -355,6 +361,18 @@ def test_a_small_archive_of_a_huge_array() -> None:
         lambda: Reader(max_entries=10**6).read("t.npz"),
         "at most 1,000,000 entries .* got 16,777,216; --max-entries",
     )
+
+
+@pytest.mark.parametrize(("name", "descr"), [("X", "'|V1048576'"), ("y", "'<U262144'")])
+def test_a_few_entries_of_huge_size(name: str, descr: str) -> None:
+    with zipfile.ZipFile("t.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        if name == "y":
+            archive.writestr("X.npy", npy_header("(1, 1)") + bytes(8))
+        with archive.open(f"{name}.npy", "w") as file:
+            file.write(npy_header("(80,)", descr))
+            for _ in range(80):
+                file.write(bytes(2**20))
+    quick(lambda: Reader().read("t.npz"), f"t.npz must hold numbers in {name}, got ")
 
 
 @pytest.mark.parametrize("cut", [50, 150, -1])
