@@ -37,6 +37,7 @@ from latent_ebm.detection.checks import (
 from latent_ebm.detection.dependence import dependence
 from latent_ebm.detection.explanation import Explanation, normal_rows, path_gradient
 from latent_ebm.detection.fences import own_reconstruction, tukey_fence
+from latent_ebm.detection.files import load_detector, save_detector
 
 NUM_ELBO_DRAWS = 16
 MAX_FENCED = 5000  # rows that set the automatic threshold
@@ -134,6 +135,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
                 kept = x[fitting.bulk(self.views_, x, self.trim)]
                 self._fit_model(kept, again or self.image_shape is not None)
         self.offset_ = self._threshold(x, kept)
+        self.num_updates_ = 0
         return self
 
     @all_or_nothing
@@ -141,15 +143,18 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         """Add rows X (n, d) to those that carry a kernel. The first call is a ``fit``; later ones
         keep its standardisation, codes and stages.
 
-        Of more than ``max_exemplars`` old and new rows, a random part is kept.
+        Of more than ``max_exemplars`` old and new rows, a random part is kept: another draw at
+        every call, reproducible with an integer ``random_state``.
         """
         if not hasattr(self, "views_"):
             return self.fit(X)
         check_parameters(self)
         new = self._standardise(validated(self, X, reset=False))
         x = torch.cat([self.rows_, new])
-        order = torch.from_numpy(check_random_state(self.random_state).permutation(len(x)))
-        self.rows_ = x[order[: self.max_exemplars]]
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self.num_updates_ += 1
+        order = np.random.default_rng((seed, self.num_updates_)).permutation(len(x))
+        self.rows_ = x[torch.from_numpy(order[: self.max_exemplars])]
         self.views_ = copy.deepcopy(self.views_)  # they change in place
         self._place_kernels()
         self.offset_ = self._threshold(x, x)
@@ -194,8 +199,6 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         """Write the fitted detector to ``folder``; ``load`` and ``latent_ebm.load`` read it. See
         ``latent_ebm.save``.
         """
-        from latent_ebm.detection.files import save_detector
-
         check_is_fitted(self)
         if self.encoder is not None:
             raise ValueError(
@@ -209,8 +212,6 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         """The detector that ``save`` wrote. Raises ``FileNotFoundError`` or ``ValueError`` for a
         folder without one.
         """
-        from latent_ebm.detection.files import load_detector
-
         return load_detector(cls, folder)[0]
 
     def _fit_model(self, x: Tensor, again: bool) -> None:

@@ -49,17 +49,23 @@ class FittedDetector(Artefact):
 
     def restored(self) -> Described:
         """The detector, fitted. Raises ``ValueError`` unless it scores."""
+        import pandas as pd
+
         detector: Any = self.detector
         if isinstance(detector.image_shape, list):
             detector.image_shape = tuple(detector.image_shape)
         detector.scaler_, detector.views_ = StandardScaler(), tuple(self.views)
         for view in detector.views_:
             view.requires_grad_(False)
-        for name, value in (self.arrays | self.numbers).items():
+        older = {"num_updates_": 0}  # folders of older versions do not hold it
+        for name, value in (older | self.arrays | self.numbers).items():
             set_fitted(detector, name, value)
         if not (isinstance(detector.offset_, float) and math.isfinite(detector.offset_)):
             raise ValueError(f"offset_ must be a finite number, got {detector.offset_!r}")
-        row = detector.scaler_.inverse_transform(detector.rows_[:1].flatten(1).numpy())
+        row = pd.DataFrame(
+            detector.scaler_.inverse_transform(detector.rows_[:1].flatten(1).numpy()),
+            columns=getattr(detector, "feature_names_in_", None),
+        )
         if not np.isfinite(detector.score_samples(row)).all():
             raise ValueError("its scores must be finite")
         return detector

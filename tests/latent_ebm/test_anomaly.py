@@ -337,6 +337,24 @@ def test_partial_fit_adds_rows_to_the_kernels() -> None:
     assert len(few.rows_) == 50
 
 
+def test_rows_of_every_update_displace_old_ones() -> None:
+    detector = quick(max_exemplars=15, random_state=1).fit(rows(15))
+    first = detector.rows_
+    for new in rows(30, seed=1):
+        detector.partial_fit(new[None])
+    left = int((detector.rows_[:, None] == first).all(2).any(1).sum())
+    share = (15 / 16) ** 30
+    assert abs(left - 15 * share) < 4 * (15 * share * (1 - share)) ** 0.5
+
+
+def test_an_integer_random_state_decides_all_updates() -> None:
+    detector, kept = quick(max_exemplars=20), []
+    for _ in range(2):
+        detector.fit(rows(20)).partial_fit(rows(9, seed=1)).partial_fit(rows(9, seed=2))
+        kept.append(detector.rows_)
+    assert_array_equal(*kept)
+
+
 def test_partial_fit_keeps_the_stages(staged: LatentEBMDetector) -> None:
     detector = copy.deepcopy(staged)
     stages, weights = detector.views_[0].prior.stages, detector.views_[0].prior.weights

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
@@ -75,6 +76,25 @@ def test_a_loaded_detector_is_the_saved_one(kind: str, tmp_path: Path) -> None:
     assert_array_equal(
         twin.partial_fit(X[:9]).score_samples(X), detector.partial_fit(X[:9]).score_samples(X)
     )
+
+
+def test_a_detector_of_named_columns_loads_without_a_warning(tmp_path: Path) -> None:
+    frame = pd.DataFrame(rows(20), columns=["a", "b", "c"])
+    detector = quick().fit(frame)
+    detector.save(tmp_path)
+    twin = LatentEBMDetector.load(tmp_path)
+    assert_array_equal(twin.score_samples(frame), detector.score_samples(frame))
+    assert twin.feature_names_in_.tolist() == ["a", "b", "c"]
+
+
+def test_updates_go_on_after_loading(tmp_path: Path) -> None:
+    detector = quick(max_exemplars=20).fit(rows(20)).partial_fit(rows(9, seed=1))
+    detector.save(tmp_path)
+    twin, new = LatentEBMDetector.load(tmp_path), rows(9, seed=2)
+    assert_array_equal(twin.partial_fit(new).rows_, detector.partial_fit(new).rows_)
+    quick().fit(rows(20)).save(tmp_path)
+    remake(lambda record, _: record["numbers"].pop("num_updates_"))(tmp_path)  # an older folder
+    assert LatentEBMDetector.load(tmp_path).partial_fit(new).num_updates_ == 1
 
 
 def test_what_a_folder_keeps_of_parameters(tmp_path: Path, new: LatentEBMDetector) -> None:
