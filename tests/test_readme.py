@@ -53,7 +53,7 @@ def test_anomalies_are_found_in_python(tmp_path, monkeypatch):
     selected, malignant = names["selected"], names["tumours"].target[-69:] == 0
     assert selected.any()
     assert selected[malignant].mean() > 2 * selected[~malignant].mean()
-    assert names["why"].contribution.shape == (selected.sum(), 30)
+    assert names["why"].shape == (selected.sum(), 30)
 
 
 def test_anomalies_are_found_by_commands(tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def add_fitting(command: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="K",
         help="hold out every normal row once: fit K times, each time without one of K parts of "
-        "the rows. The default is to fit once and hold out half of them. Folds find more when "
+        "the rows. The default is to fit once and hold out up to half. Folds find more when "
         "normal rows are few, but promise less about false alarms (the report says what)",
     )
     command.add_argument(
