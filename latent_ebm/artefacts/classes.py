@@ -8,7 +8,7 @@ The constructors of such classes neither read, nor write, nor run what they are 
 import importlib
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ class Allowed(NamedTuple):
         packages: Packages whose classes may be named.
         loaders: Functions that load a part from another file, by path.
         kinds: Base classes, of one of which every class must be.
-        own: Classes of the user, found by their name alone, wherever they are defined.
+        own: Classes of the user, found by ``find_own``, wherever they are defined.
         tensors: Tensors that ``tensor_path`` may name.
     """
 
@@ -74,9 +74,25 @@ def find(path: str, allowed: Allowed) -> object:
     if path.startswith("torch."):
         return find_torch(path)
     if not is_inside(path, allowed.packages):
-        name = path.rpartition(".")[2]
-        return next((own for own in allowed.own if own.__name__ == name), None)
+        return find_own(path, allowed.own)
     return find_in_packages(path, allowed.packages)
+
+
+def find_own(path: str, own: Sequence[type]) -> type | None:
+    """The one of the user's ``own`` classes that ``path`` names; if none does, the one of that
+    name, which may have moved to another module.
+
+    Raises ``ValueError`` if there are several.
+    """
+    named = dict.fromkeys(cls for cls in own if cls.__name__ == path.rpartition(".")[2])
+    exact = [cls for cls in named if path in (path_of(cls), full_name(cls))]
+    found = exact or list(named)
+    if len(found) > 1:
+        raise ValueError(
+            f"classes must have one class for {shorten(path)}, got "
+            f"{', '.join(sorted(map(full_name, found)))}"
+        )
+    return found[0] if found else None
 
 
 def find_torch(path: str) -> object:
@@ -120,7 +136,12 @@ def path_of(cls: type) -> str:
     names = cls.__module__.split(".")
     packages = [".".join(names[: end + 1]) for end in range(len(names))]
     homes = [p for p in packages if getattr(sys.modules.get(p), cls.__name__, None) is cls]
-    return f"{[*homes, cls.__module__][0]}.{cls.__qualname__}"
+    return f"{homes[0]}.{cls.__qualname__}" if homes else full_name(cls)
+
+
+def full_name(cls: type) -> str:
+    """The path of ``cls`` in the module that defines it."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def advice(path: str) -> str:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 from torch import Tensor, nn
 
-from latent_ebm.artefacts.classes import PARTS, path_of, shorten
+from latent_ebm.artefacts.classes import PARTS, full_name, path_of, shorten
 
 Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
 LEFT_OUT = ("generator", "device", "dtype")  # arguments that are not part of an object's state
@@ -92,12 +92,15 @@ def check_twin(module: nn.Module, twin: nn.Module) -> None:
     """
     first, second = (dict(m.named_modules(remove_duplicate=False)) for m in (module, twin))
     for name in [*first, *second]:
-        here, there = (outline(m[name]) if name in m else "nothing" for m in (first, second))
-        if here != there:
-            raise ValueError(f"{name or 'itself'} would be {there}, not {here}")
+        here, there = first.get(name), second.get(name)
+        if type(here) is not type(there) or outline(here) != outline(there):
+            raise ValueError(f"{name or 'itself'} would be {outline(there)}, not {outline(here)}")
 
 
-def outline(part: nn.Module) -> str:
+def outline(part: nn.Module | None) -> str:
     """The class of ``part`` and, for a layer of PyTorch, its settings."""
-    layer = type(part).__module__.startswith("torch.nn.modules.") and not list(part.children())
-    return f"{type(part).__name__}({part.extra_repr() if layer else '...'})"
+    if part is None:
+        return "nothing"
+    if not type(part).__module__.startswith("torch.nn.modules."):
+        return f"{full_name(type(part))}(...)"
+    return f"{type(part).__name__}({'...' if list(part.children()) else part.extra_repr()})"

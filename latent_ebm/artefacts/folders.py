@@ -113,7 +113,8 @@ def load(folder: str | os.PathLike[str], classes: Sequence[type[nn.Module]] = ()
 
     Args:
         folder: A folder written by ``save``, by whomever.
-        classes: Classes of your own that the object is made of; they are found by their name.
+        classes: Classes of your own that the object is made of. They are found by their module and
+            name; one that has moved to another module, by its name alone.
 
     Returns:
         The model, denoiser, student, network or detector.

@@ -26,12 +26,16 @@ def traits(module: nn.Module) -> dict[str, Any]:
 
 
 def set_traits(module: nn.Module, named: Mapping[str, Any]) -> None:
-    """Tie and freeze parameters of ``module`` as a configuration has ``named`` them."""
+    """Tie and freeze parameters of ``module`` as a configuration has ``named`` them. Others are
+    trained, also if a constructor has frozen them.
+    """
     for name, other in named.get("tied", {}).items():
         here, there = module.get_parameter(name), module.get_parameter(other)
         if not torch.equal(here, there):
             raise ValueError(f"{name} must have the values of {other} to be tied to it")
         owner, _, attribute = name.rpartition(".")
         setattr(module.get_submodule(owner), attribute, there)
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     for name in named.get("frozen", []):
         module.get_parameter(name).requires_grad_(False)

@@ -26,6 +26,7 @@ from latent_ebm import (
     save,
 )
 from latent_ebm.artefacts import folders
+from latent_ebm.artefacts.describing import check_twin
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.kernels import KernelPrior
 from latent_ebm.networks import MLP, EnergyMLP
@@ -326,6 +327,35 @@ def test_a_class_of_the_user_is_handed_over() -> None:
     assert torch.equal(loaded(z).mean, likelihood(z).mean)
     remake(lambda found: found["object"]["init_args"].update(decoder=SYSTEM))
     refused("'os.system'", classes=[Mine])
+
+
+def bend(module: str, function: Callable[[torch.Tensor], torch.Tensor]) -> type[nn.Module]:
+    """A class ``module.Bend`` that bends its input."""
+    methods = {"forward": lambda self, x: function(x), "__module__": module}
+    return type("Bend", (nn.Module,), methods)
+
+
+def test_classes_of_one_name_in_two_modules_stay_apart() -> None:
+    soft, hard = bend("soft", torch.tanh), bend("hard", torch.relu)
+    network = nn.Sequential(soft(), hard(), soft())
+    save(network, "a")
+    for classes in ([soft, hard], [hard, soft], [hard, soft, hard]):
+        assert [type(layer) for layer in load("a", classes)] == [soft, hard, soft]
+
+
+def test_a_class_that_has_moved_is_found_by_its_name_if_there_is_one() -> None:
+    save(nn.Sequential(bend("before", torch.tanh)()), "a")
+    moved, other = bend("after", torch.tanh), bend("other", torch.relu)
+    assert type(load("a", [moved])[0]) is moved
+    refused(r"one class for 'before.Bend', got after.Bend, other.Bend", classes=[moved, other])
+
+
+def test_classes_of_one_path_cannot_be_saved_together() -> None:
+    first, second = bend("cell", torch.tanh), bend("cell", torch.relu)  # defined anew
+    with pytest.raises(ValueError, match=r"cannot be saved.*one class for 'cell\.Bend'"):
+        save(nn.Sequential(first(), second()), "a")
+    with pytest.raises(ValueError, match=r"0 would be cell\.Bend\(.*, not cell\.Bend"):
+        check_twin(nn.Sequential(first()), nn.Sequential(second()))
 
 
 @pytest.mark.parametrize(

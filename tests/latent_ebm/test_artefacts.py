@@ -532,6 +532,23 @@ def test_frozen_and_shared_parameters_stay_so(tmp_path: Path) -> None:
     assert sum(before.values()) == 5
 
 
+class Frozen(nn.Module):
+    """A layer that its constructor freezes."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layer = nn.Linear(dim, dim).requires_grad_(False)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_what_a_constructor_froze_may_be_trained_again(trained: bool, tmp_path: Path) -> None:
+    module = Frozen(2).requires_grad_(trained)
+    save(module, tmp_path / "a")
+    found = load(tmp_path / "a", [Frozen])
+    assert {p.requires_grad for p in found.parameters()} == {trained}
+
+
 def test_closed_stages_stay_frozen(tmp_path: Path) -> None:
     prior = RatioPrior(GaussianPrior(2), [], Langevin(0.1, 2))
     prior.append(EnergyMLP(2, [3]), 0.5)
