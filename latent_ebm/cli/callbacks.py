@@ -48,10 +48,15 @@ class StoreConfig(SaveConfigCallback):
     def text(self) -> str:
         """The configuration, with the content of files that checkpoints need not open again. They
         are read once.
-
-        Raises ``ValueError`` if it is too large to be read from a checkpoint.
         """
-        return check_yaml(yaml.safe_dump(inline(self.plain()), sort_keys=False))
+        return yaml.safe_dump(inline(self.plain()), sort_keys=False)
+
+    def check(self) -> None:
+        """Read the files of ``text`` now, as they may change during training.
+
+        Raises ``ValueError`` if checkpoints cannot hold what they say, or so much text.
+        """
+        check_yaml(self.text)
 
 
 class SampleGrid(Callback):

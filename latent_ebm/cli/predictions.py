@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from latent_ebm.cli.files import check_folder
@@ -12,17 +14,16 @@ from latent_ebm.model import EnergyTerms
 from latent_ebm.writing import atomic_path
 
 
-def predictions_path(checkpoint: str | None) -> Path:
+def predictions_path(checkpoint: Path | None) -> Path:
     """Where predictions of a ``checkpoint`` go: ``NAME-predictions.csv`` beside it, or
     ``predictions.csv`` here without one.
 
     Raises ``FileExistsError`` if that is there already, ``OSError`` if it cannot be written.
     """
-    source = None if checkpoint is None else Path(checkpoint)
     path = (
         Path("predictions.csv")
-        if source is None
-        else source.with_name(f"{source.stem}-predictions.csv")
+        if checkpoint is None
+        else checkpoint.with_name(f"{checkpoint.stem}-predictions.csv")
     )
     if path.exists():
         raise FileExistsError(f"{str(path)!r} holds earlier predictions: move or remove it")
@@ -60,4 +61,10 @@ def columns(batch: Any) -> dict[str, Any]:
             "predict_step must give energy terms, a tensor or figures by name, got "
             f"{type(batch).__name__}"
         )
-    return {name: value.detach().cpu().numpy() for name, value in batch.items()}
+    return {name: numbers(value) for name, value in batch.items()}
+
+
+def numbers(column: Tensor) -> np.ndarray:
+    """``column`` in a precision that NumPy knows."""
+    narrow = column.is_floating_point() and column.itemsize < 4
+    return column.detach().cpu().to(torch.float32 if narrow else column.dtype).numpy()

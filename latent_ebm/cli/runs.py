@@ -5,12 +5,46 @@ without another run.
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from latent_ebm.cli.files import check_folder
+from latent_ebm.foreign import check_file
 
 
-def check_places(trainer: Trainer, resumed: str | None) -> None:
+def find_checkpoint(trainer: Trainer, named: str | Path | None) -> Path | None:
+    """The file that ``--ckpt_path`` has ``named``, if it has: a path, or the newest of those that
+    ``last`` means to ``trainer``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For ``last`` if there is none, and for ``best``, which is known during a
+            training alone.
+    """
+    if named is None:
+        return None
+    if named not in ("last", "best"):
+        return check_file(named, "a checkpoint")
+    found = last_checkpoints(trainer) if named == "last" else []
+    if not found:
+        raise ValueError(
+            "ckpt_path must name a file, or be 'last' where the checkpoints of this trainer have "
+            f"one called last*.ckpt, got {named!r}, for which there is none"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def last_checkpoints(trainer: Trainer) -> list[Path]:
+    """The files that Lightning takes for the last checkpoint of ``trainer``."""
+    found: set[str] = set()
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            found |= callback._find_last_checkpoints(trainer)
+        elif isinstance(callback, OnExceptionCheckpoint):
+            found.add(callback.ckpt_path)
+    return [path for path in map(Path, found) if path.is_file()]
+
+
+def check_places(trainer: Trainer, resumed: Path | None) -> None:
     """Check the folders of the checkpoints and loggers of ``trainer``, before anything is written
     there.
 
@@ -35,18 +69,12 @@ def check_places(trainer: Trainer, resumed: str | None) -> None:
         check_folder(folder)
 
 
-def check_own(folder: Path, resumed: str | None) -> None:
+def check_own(folder: Path, resumed: Path | None) -> None:
     """Raise ``FileExistsError`` if ``folder`` holds checkpoints, and ``resumed`` is not one of
     them.
     """
     found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    # "last" or "best", which Lightning finds in the folder
-    named = resumed is not None and not Path(resumed).exists()
-    if (
-        found
-        and not named
-        and (resumed is None or Path(resumed).resolve().parent != folder.resolve())
-    ):
+    if found and (resumed is None or resumed.resolve().parent != folder.resolve()):
         raise FileExistsError(
             f"{str(folder)!r} holds another run: go on with it by --ckpt_path {found[-1]}, or "
             "move or remove that folder, or name another dirpath of the checkpoints"

@@ -3,6 +3,8 @@
 import importlib
 import logging
 import warnings
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,7 +20,7 @@ from latent_ebm.cli.callbacks import StoreConfig
 from latent_ebm.cli.checkpoints import check_progress, read_checkpoint
 from latent_ebm.cli.modules import modules_here
 from latent_ebm.cli.predictions import predictions_path, write_predictions
-from latent_ebm.cli.runs import check_places
+from latent_ebm.cli.runs import check_places, find_checkpoint
 from latent_ebm.foreign import check_yaml
 from latent_ebm.learning import AtomicCheckpointIO
 from latent_ebm.learning.base import LearningRule
@@ -34,7 +36,8 @@ DEFAULTS = {
 }
 FIT = """Train the model of a YAML file. A run never overwrites another run: if the folder of
 its checkpoints (dirpath) or of its logger holds one already, it either continues from a
-checkpoint of that run, --ckpt_path FILE, or is refused."""
+checkpoint of that run, --ckpt_path FILE, or is refused. --ckpt_path last is the newest file
+last*.ckpt in that folder; where there is none, it is refused too."""
 PREDICT = """Write a table of what the rule of a YAML file says about every row of the test set;
 for a latent model, the terms of the energy. The table is NAME-predictions.csv beside the
 checkpoint NAME.ckpt of --ckpt_path, or predictions.csv here without one."""
@@ -75,10 +78,15 @@ class CommandLine(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         arguments = super()._prepare_subcommand_kwargs(subcommand)
-        if arguments.get("ckpt_path") not in (None, "best", "last"):
-            path = arguments["ckpt_path"]
-            check_progress(read_checkpoint(path), path, resumed=subcommand == "fit")
-        return {**arguments, "weights_only": True}
+        if (path := self.checkpoint) is None:
+            return {**arguments, "weights_only": True}
+        check_progress(read_checkpoint(path), path, resumed=subcommand == "fit")
+        return {**arguments, "ckpt_path": str(path), "weights_only": True}
+
+    @cached_property
+    def checkpoint(self) -> Path | None:
+        """The file of ``--ckpt_path``, if it is given."""
+        return find_checkpoint(self.trainer, self._get(self.config, "ckpt_path"))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         plugins = config.get("plugins") or []
@@ -93,14 +101,17 @@ class CommandLine(LightningCLI):
         )
 
     def before_fit(self) -> None:
-        """Fail now, not after the first epoch, if nothing can be written or another run would be
-        written over.
+        """Fail now, not after the first epoch, if nothing can be written, another run would be
+        written over, or no checkpoint can hold the configuration.
         """
-        check_places(self.trainer, self._get(self.config, "ckpt_path"))
+        check_places(self.trainer, self.checkpoint)
+        for callback in self.trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, StoreConfig):
+                callback.check()
 
     def before_predict(self) -> None:
         """Fail now if nothing can be written, or not in one place."""
-        self.predictions = predictions_path(self._get(self.config, "ckpt_path"))
+        self.predictions = predictions_path(self.checkpoint)
         if self.trainer.world_size > 1:
             raise ValueError(
                 f"trainer.devices must be 1 to predict, got {self.trainer.world_size} processes"

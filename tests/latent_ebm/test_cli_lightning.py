@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from latent_ebm.cli import main
+from latent_ebm.cli.predictions import write_predictions
 from tests.latent_ebm.tiny import PLAIN, fit, make_config, part
 
 OWN = """
@@ -56,8 +57,18 @@ def test_predict_writes_a_table_beside_the_checkpoint(
     assert table[["reconstruction", "tilt", "base"]].sum(axis=1).to_numpy() == pytest.approx(
         table["joint"], rel=1e-4
     )
+    command[command.index("run/last.ckpt")] = "last"
     assert main(command) == 1
-    assert "holds earlier predictions" in capsys.readouterr().err
+    assert "run/last-predictions.csv' holds earlier predictions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_predictions_in_any_precision_are_written(dtype: torch.dtype, tmp_path: Path) -> None:
+    features = torch.tensor([[0.5, -2.0], [1.25, 3.0]], dtype=dtype)
+    assert write_predictions(tmp_path / "p.csv", [features, features]) == 4
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert list(table["feature_0"]) == [0.5, 1.25, 0.5, 1.25]
+    assert list(table["feature_1"]) == [-2.0, 3.0, -2.0, 3.0]
 
 
 def test_predict_refuses_a_rule_with_nothing_to_say(

@@ -18,12 +18,14 @@ from latent_ebm.cli import main
 from latent_ebm.cli.checkpoints import load_rule, read_checkpoint
 from latent_ebm.cli.inlining import inline
 from latent_ebm.data.captions import Captions
-from latent_ebm.denoisers import Denoiser
+from latent_ebm.denoisers import Denoiser, GaussianMixtureDenoiser, Preconditioned
+from latent_ebm.distillation import EMDistillation
 from latent_ebm.learning import Denoising
-from latent_ebm.networks import MLP
+from latent_ebm.networks import MLP, DenoiserMLP
 from latent_ebm.text import WordTokenizer
+from samplers import VPCosine
 from tests.latent_ebm.pipelines import write_text_encoder
-from tests.latent_ebm.tiny import WORDS, fit, part, text_to_image, write_words
+from tests.latent_ebm.tiny import WORDS, fit, make_config, part, text_to_image, write_words
 
 CHECKPOINT = "run/last.ckpt"
 PROMPT = ["--prompt", "red circle", "--num", "1", "--out", "x.npz"]
@@ -154,3 +156,37 @@ def test_a_teacher_is_inlined_with_all_that_it_names() -> None:
     assert tree["teacher"]["class_path"].rpartition(".")[2] == "Preconditioned"
     assert tree["tokenizer"]["class_path"] == "latent_ebm.text.WordTokenizer"
     assert issubclass(type(trained().denoiser), Denoiser)
+
+
+def with_teacher() -> dict[str, Any]:
+    """A distillation whose teacher lies in the folder teacher."""
+    config = make_config("em", epochs=1)
+    loader = part("latent_ebm.cli.checkpoints.load_denoiser", checkpoint="teacher")
+    config["model"]["init_args"]["teacher"] = loader
+    return config
+
+
+def save_teacher(hidden: int) -> None:
+    Preconditioned(DenoiserMLP(2, [hidden]), VPCosine(-10.0, 10.0)).save("teacher")
+
+
+def test_a_teacher_that_no_checkpoint_can_hold_is_refused_before_training(capsys) -> None:
+    """Its arguments are tensors."""
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+    shares, noise = torch.tensor([0.5, 0.5]), VPCosine(-10.0, 10.0)
+    GaussianMixtureDenoiser(shares, means, torch.tensor([0.3, 0.5]), noise).save("teacher")
+    assert fit(with_teacher(), Path()) == 1
+    assert "arguments are numbers" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    assert not Path("run").exists()
+
+
+def test_a_teacher_that_changes_during_training_is_kept_as_it_was_trained_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(EMDistillation, "on_train_start", lambda rule: save_teacher(9))
+    save_teacher(5)
+    assert fit(with_teacher(), Path()) == 0
+    config = yaml.safe_load(named())
+    network = config["model"]["init_args"]["teacher"]["init_args"]["network"]
+    assert network["init_args"]["hidden"] == [5]

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from latent_ebm.cli import main
+from latent_ebm.cli.runs import find_checkpoint
 from latent_ebm.learning import AtomicCheckpointIO
-from tests.latent_ebm.tiny import PLAIN, fit, make_config, tensors
+from tests.latent_ebm.tiny import PLAIN, QUIET, fit, make_config, tensors, write
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
@@ -177,3 +180,61 @@ def test_a_run_does_not_write_over_another(
     assert "holds the logs of another run: move or remove" in capsys.readouterr().err
     assert not Path("run").exists()
     assert Path("first/last.ckpt").read_bytes() == content
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_a_run_without_a_last_checkpoint_is_refused(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It would begin anew, over the other run, or predict without training."""
+    monkeypatch.chdir(tmp_path)
+    other = put("run/model.ckpt")
+    config = write(make_config("mle", epochs=1), tmp_path)
+    assert main([command, "--config", config, "--ckpt_path=last", *PLAIN]) == 1
+    assert "ckpt_path must name a file, or be 'last'" in capsys.readouterr().err
+    assert other.read_text() == "of another run"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "config.yaml"}
+
+
+def put(name: str) -> Path:
+    """A file of this name in the place of a checkpoint."""
+    path = Path(name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("of another run")
+    return path
+
+
+def test_last_is_the_newest_checkpoint_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trainer = Trainer(**QUIET)
+    trainer.callbacks += [ModelCheckpoint("run"), OnExceptionCheckpoint("crash", "crash")]
+    for age, name in enumerate(("step=9", "last-v1", "last")):
+        os.utime(put(f"run/{name}.ckpt"), (10 - age, 10 - age))
+    assert find_checkpoint(trainer, "last") == tmp_path / "run" / "last-v1.ckpt"
+    assert find_checkpoint(trainer, "run/last.ckpt") == Path("run/last.ckpt")
+    assert find_checkpoint(trainer, "~/run/last.ckpt") == tmp_path / "run" / "last.ckpt"
+    assert find_checkpoint(trainer, None) is None
+    assert put("crash/crash.ckpt") == find_checkpoint(trainer, "last")
+
+
+@pytest.mark.parametrize("word", ["last", "best"])
+def test_words_that_find_nothing_are_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=f"got '{word}', for which there is none"):
+        find_checkpoint(Trainer(**QUIET), word)
+
+
+def test_a_path_at_home_does_not_hide_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put("first/last.ckpt")
+    put("run/last.ckpt")
+    assert fit({**make_config("mle"), "ckpt_path": "~/first/last.ckpt"}, tmp_path) == 1
+    assert "run' holds another run" in capsys.readouterr().err
