@@ -252,7 +252,7 @@ def energy_terms(rule: LatentRule, x: Tensor) -> EnergyTerms:
 def write_scores(path: Path, terms: EnergyTerms, ids: Sequence[str]) -> None:
     """Write a table with one line per row of the data; ``ids`` name the rows."""
     columns = terms.columns()
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["index", *columns])
         for index, row in zip(ids, torch.stack(list(columns.values()), 1).tolist(), strict=True):

@@ -1,6 +1,7 @@
 """The command line: what it writes, and how it refuses."""
 
 import csv
+import locale
 import pickle
 import warnings
 from pathlib import Path
@@ -16,6 +17,8 @@ from latent_ebm.cli import demo, held_out, main
 from latent_ebm.cli.callbacks import SampleGrid
 from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.cli.errors import plain_warnings
+from latent_ebm.cli.inference import write_scores
+from latent_ebm.model import EnergyTerms
 from tests.latent_ebm.tiny import PLAIN, fit, langevin, make_config, part, tensors, write
 
 
@@ -287,3 +290,13 @@ def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 def test_pictures_need_numbers(num: int) -> None:
     with pytest.raises(ValueError, match=f"num must be an integer >= 1, got {num}"):
         SampleGrid(num=num)
+
+
+def test_scores_are_written_in_utf8_wherever(tmp_path: Path) -> None:
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")  # whose letters are those of ASCII
+    try:
+        write_scores(tmp_path / "s.csv", EnergyTerms(*torch.zeros(3, 1)), ["Zürich"])
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert "Zürich,0" in (tmp_path / "s.csv").read_text(encoding="utf-8")
