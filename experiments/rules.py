@@ -1,7 +1,9 @@
 """Rules that learn a prior, side by side in the sections on the pinwheel and on MNIST."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from experiments.claims import by_seed
 from experiments.common import results
 from experiments.tables import spread, table
 
@@ -30,17 +32,17 @@ def by_rule(experiment: str) -> Runs:
     return {rule: runs for rule, runs in groups.items() if runs}
 
 
-def paired(runs: Runs) -> list[dict[str, Any]]:
-    """The results by rule of every seed that all rules have."""
-    return [dict(zip(runs, seed, strict=True)) for seed in zip(*runs.values(), strict=False)]
+def paired(experiment: str, rules: Iterable[str]) -> list[dict[str, Any]]:
+    """The results by rule of every seed that all ``rules`` have."""
+    return by_seed(results(experiment), {rule: f"{rule}-{{}}" for rule in rules})
 
 
 def columns(runs: Runs, keys: dict[str, str]) -> str:
-    """A table with a row per rule and a column per key of the results; what a rule has none of is
-    left out.
+    """A table with a row per rule and a column per key of the results; what is 0 in all runs of a
+    rule, such as stages, is left out.
     """
-    rows = (
-        [NAMES[rule], *(spread(r.get(key) or None for r in rs) for key in keys)]
-        for rule, rs in runs.items()
-    )
+    rows = []
+    for rule, found in runs.items():
+        values = ([run.get(key) for run in found] for key in keys)
+        rows.append([NAMES[rule], *(spread(each if any(each) else ()) for each in values)])
     return table(["prior", *keys.values()], rows)

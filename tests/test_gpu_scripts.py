@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.common import write_json
 from experiments.gpu import check, speed, train
 
 
@@ -32,6 +33,16 @@ def test_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"card", "ceilings", "chain-20", "posterior-CIFAR-2", "training-60/2-2"} < set(found)
     low, middle, high = found["chain-20"]["latent-ebm, captured"]
     assert 0 < low <= middle <= high
+
+
+def test_tables_are_added_to_those_of_the_same_card(tmp_path: Path) -> None:
+    path = tmp_path / "speed.json"
+    assert set(speed.begun(path, "cpu")) == {"card"}
+    write_json(path, {"config": {}, "result": {**speed.begun(path, "cpu"), "ceilings": 1}})
+    assert set(speed.begun(path, "cpu")) == {"card", "ceilings"}
+    write_json(path, {"config": {}, "result": {"card": {"device": "another"}}})
+    with pytest.raises(ValueError, match=r"speed\.json must be of .* got results of .*another"):
+        speed.begun(path, "cpu")
 
 
 def test_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

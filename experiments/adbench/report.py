@@ -83,10 +83,11 @@ def section() -> str:
 
 {len(sets)} sets of ADBench (arXiv:2206.09426), one-class: half of the normal rows train, the rest
 and all anomalies test. No set is enlarged by resampling, which would put copies of training rows
-into the test set. Every detector runs at its defaults on standardised columns, with one exception:
-`latent EBM` is `LatentEBMDetector` with up to four ratio stages. Its default has none
+into the test set. Detectors run at their defaults on standardised columns, with three exceptions.
+`latent EBM` is `LatentEBMDetector` with up to four ratio stages; its default has none
 (`latent EBM, no stages`) and is a kernel density estimate with a check of exact rules between
-columns. Rank and wins go by AUROC, averaged over seeds.
+columns. The Gaussian mixture has 5 components in place of one, and PCA is the distance from the
+mean in whitened principal components. Rank and wins go by AUROC, averaged over seeds.
 
 {table(head, rows)}
 AUROC in per cent, averaged over seeds:

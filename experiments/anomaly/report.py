@@ -65,8 +65,8 @@ One digit is held out of training, and is to be found among test images.
 - The *latent model* has a multi-stage ratio prior, and learns from the same images by the evidence
   lower bound for 16 epochs, a number that was chosen with the digits 2, 7 and 9. Latents of test
   images start at the encoder's mean and descend the joint energy without noise.
-- All *other* detectors see 50 principal components of all training images, at the defaults of
-  scikit-learn and PyOD.
+- All *other* detectors see 50 principal components of all training images, with the settings of
+  "Anomalies in tables".
 
 {published(stored)}
 

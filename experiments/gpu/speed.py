@@ -2,8 +2,8 @@
 
 Two ceilings of the card first, then chains, posterior and training steps, distillation, detectors
 and effective samples, each beside what else one could run. Medians of milliseconds between events
-of the device. ``--device cpu --tiny`` runs the same script anywhere in a minute. Peers come with
-``pip install -e ".[bench]"``.
+of the device. ``--device cpu --tiny`` runs the same script anywhere in a minute. Tables are added
+to those of the same card that the file has. Peers come with ``pip install -e ".[bench]"``.
 """
 
 import argparse
@@ -189,6 +189,20 @@ def card(device: str) -> dict[str, str]:
     return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
 
+def begun(path: Path, device: str) -> dict[str, Any]:
+    """The results in ``path`` to go on with, or those of a new file.
+
+    Raises ``ValueError`` for results of another card, with which new ones must not be mixed.
+    """
+    found: dict[str, Any] = {"card": card(device)}
+    if not path.exists():
+        return found
+    before = json.loads(path.read_text())["result"]
+    if before["card"] != found["card"]:
+        raise ValueError(f"{path} must be of {found['card']}, got results of {before['card']}")
+    return before
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -206,7 +220,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the script")
     args = parser.parse_args()
     torch.set_default_device(args.device)
-    found: dict[str, Any] = {"card": card(args.device)}
+    found = begun(args.out, args.device)
     start = time.perf_counter()
     for name, measure in plan(args.tiny).items():
         if not name.startswith(tuple(args.tables)):

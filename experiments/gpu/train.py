@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from experiments.benchmarks.training import likelihood, mle
 from experiments.common import OUTPUTS, write_json
-from experiments.gpu.speed import card
+from experiments.gpu.speed import begun
 from latent_ebm import GaussianPrior, LatentModel, MCMCPosterior, RatioPrior
 from latent_ebm.conditions import ClassLabels, label_condition
 from latent_ebm.data import Images
@@ -118,12 +118,7 @@ class Run:
     def __init__(self, out: Path, sets: Sets, judge: FeatureClassifier, num: int) -> None:
         self.out, self.sets, self.judge, self.num = out, sets, judge, num
         self.device = next(judge.parameters()).device
-        path = out / "train.json"
-        self.found: dict[str, Any] = (
-            json.loads(path.read_text())["result"]
-            if path.exists()
-            else {"card": card(self.device.type)}
-        )
+        self.found = begun(out / "train.json", self.device.type)
 
     def fit(
         self,

@@ -1,7 +1,7 @@
 """The section of the report on MNIST."""
 
 from experiments.claims import Claim, decided, difference
-from experiments.rules import NAMES, Runs, by_rule, columns, paired
+from experiments.rules import NAMES, by_rule, columns, paired
 from experiments.tables import spread
 
 CLAIMS = tuple(
@@ -43,13 +43,13 @@ compared with as many test images, in the features of a classifier that this lib
 that of pixels in [-1, 1].
 
 {columns(runs, QUALITY)}
-{decided(CLAIMS, paired(runs))}
+{decided(CLAIMS, paired("mnist", runs))}
 NLL in nats per image: a lower and an upper bound by annealed importance sampling, on 10 test
 images. Where the lower bound exceeds the upper one, chains did not reach the posterior, and only
 the upper one holds.
 
 {columns(runs, COST)}
-{wall_time(runs)}
+{wall_time()}
 
 Do chains of the prior converge? Diagnostics of them, and the Fréchet distance of samples by chains
 of the training length (1x), and of 10 and 60 times that length.
@@ -62,11 +62,8 @@ take 64 channels, all images, 100 passes and 40 posterior steps, for which one n
 """
 
 
-def wall_time(runs: Runs) -> str:
+def wall_time() -> str:
     """Cost of the ratio rule over that of maximum likelihood."""
-    pairs = zip(runs.get("ratio", []), runs.get("mle", []), strict=False)
-    return (
-        "Training the multi-stage ratio takes "
-        f"{spread(a['seconds'] / b['seconds'] for a, b in pairs)} times as long as maximum "
-        "likelihood."
-    )
+    pairs = paired("mnist", ("ratio", "mle"))
+    quotients = spread(pair["ratio"]["seconds"] / pair["mle"]["seconds"] for pair in pairs)
+    return f"Training the multi-stage ratio takes {quotients} times as long as maximum likelihood."

@@ -1,7 +1,9 @@
 """The section of the report on a diffusion model of MNIST and its one-step students."""
 
+from itertools import chain
 from typing import Any
 
+from experiments.claims import by_seed
 from experiments.common import results
 from experiments.mnist_diffusion.run import CURVE, STEPS, STUDENTS
 from experiments.pictures import save, unpack
@@ -104,25 +106,20 @@ def verdict(stored: dict[str, Any], runs: dict[str, Runs]) -> str:
     """How many runs of EM Distillation cover all classes, recall what distribution matching does,
     and beat four steps.
     """
-    em = [
-        (name, i, run)
-        for name, group in runs.items()
-        if name.startswith("emd")
-        for i, run in enumerate(group)
-    ]
-    covered = sum(run["class_kl"] <= 0.05 for *_, run in em)
-    near = sum(run["frechet"] <= stored["teacher-4"]["frechet"] for *_, run in em)
+    names = [name for name in runs if name.startswith("emd")]
+    em = [run for name in names for run in runs[name]]
+    covered = sum(run["class_kl"] <= 0.05 for run in em)
+    near = sum(run["frechet"] <= stored["teacher-4"]["frechet"] for run in em)
     text = (
         f"Of {len(em)} runs of EM Distillation, {covered} cover the classes to a KL divergence "
         f"of .05, and {near} are at "
         "least as near to the test images as four steps of the teacher."
     )
-    rivals = [(run, runs["dmd"][i]) for _, i, run in em if i < len(runs.get("dmd", []))]
+    pairs = [by_seed(stored, {"em": f"{name}-{{}}", "dmd": "dmd-{}"}) for name in names]
+    rivals = [last_common(pair["em"], pair["dmd"]) for pair in chain.from_iterable(pairs)]
     if not rivals:
         return text
-    ahead = sum(
-        last_common(*pair)[0]["recall"] >= last_common(*pair)[1]["recall"] for pair in rivals
-    )
+    ahead = sum(em["recall"] >= dmd["recall"] for em, dmd in rivals)
     return (
         f"{text} After as many updates, recall is at least that of distribution matching in "
         f"{ahead} of {len(rivals)}."

@@ -38,9 +38,9 @@ Latents lie on a pinwheel with two arms, and a known decoder turns them into dat
 is learnt, so the best prior is the true one.
 
 {columns(runs, keys)}
-{falling(runs)} {against_mle(runs)}
+{falling(runs)} {against_mle()}
 
-{decided(CLAIMS, paired(runs))}
+{decided(CLAIMS, paired("pinwheel", runs))}
 The chains of the two cold rows take 40 steps from the base for every batch, one with noise and one
 without. Such a chain is a generator, and its log-density is not -U. So exp(-U) is far from the
 true prior. Posterior chains take exp(-U) for the prior and end at wrong latents.
@@ -74,12 +74,13 @@ def falling(runs: Runs) -> str:
     )
 
 
-def against_mle(runs: Runs) -> str:
+def against_mle() -> str:
     """KL of the ratio prior over that of maximum likelihood when both have used the same CPU
     time.
     """
     quotients = []
-    for ratio, mle in zip(runs.get("ratio", []), runs.get("mle", []), strict=False):
+    for pair in paired("pinwheel", ("ratio", "mle")):
+        ratio, mle = pair["ratio"], pair["mle"]
         budget = min(ratio["curve"][-1]["seconds"], mle["curve"][-1]["seconds"])
         last = [
             [p["kl"] for p in run["curve"] if p["seconds"] <= budget][-1] for run in (ratio, mle)
