@@ -11,15 +11,20 @@ from PIL import Image
 
 from experiments.pictures import small_png
 
-HERE, COLOURS = Path(__file__).parent, 64
+HERE, PICTURES = Path(__file__).parent, ("09", "10", "11")  # notebooks that show coloured pictures
 
 
-def shrunk(png: bytes) -> bytes:
-    """The picture in a few colours; itself if it has no more."""
+def colours(path: Path) -> int:
+    """How many colours the pictures of a notebook, or its figure, have."""
+    return 64 if path.stem[:2] in PICTURES else 32
+
+
+def shrunk(png: bytes, num: int) -> bytes:
+    """The picture in ``num`` colours; itself if it has no more."""
     picture = Image.open(io.BytesIO(png))
-    if picture.mode == "P" and picture.getcolors(COLOURS):
+    if picture.mode == "P" and picture.getcolors(num):
         return png
-    return small_png(picture, COLOURS)
+    return small_png(picture, num)
 
 
 def shrink(path: Path) -> None:
@@ -28,7 +33,7 @@ def shrink(path: Path) -> None:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
-                few = shrunk(base64.b64decode(png))
+                few = shrunk(base64.b64decode(png), colours(path))
                 output.data["image/png"] = base64.b64encode(few).decode() + "\n"
     nbformat.write(notebook, path)
 
@@ -37,4 +42,4 @@ if __name__ == "__main__":
     for path in HERE.glob("*.ipynb"):
         shrink(path)
     for path in (HERE / "figures").glob("*.png"):
-        path.write_bytes(shrunk(path.read_bytes()))
+        path.write_bytes(shrunk(path.read_bytes(), colours(path)))
