@@ -59,8 +59,12 @@ class PerRow(Independent):
     """``Independent`` whose ``log_prob`` also accepts batches without rows."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        terms, num = self.base_dist.log_prob(value), self.reinterpreted_batch_ndims
+        terms, num = self.terms(value), self.reinterpreted_batch_ndims
         return terms.flatten(-num).sum(-1) if num else terms
+
+    def terms(self, value: Tensor) -> Tensor:
+        """The log-probability of every entry of ``value``."""
+        return self.base_dist.log_prob(value)
 
 
 def per_row(distribution: Distribution) -> Independent:
@@ -69,19 +73,19 @@ def per_row(distribution: Distribution) -> Independent:
 
 
 class Observed(PerRow):
-    """``PerRow`` of ``distribution`` where ``mask`` is true. Hidden values may be NaN: they have
-    no part in ``log_prob`` and its gradient.
+    """``PerRow`` of the entries where ``mask`` is true. Hidden values may be NaN: they have no
+    part in ``log_prob`` and its gradient.
     """
 
-    def __init__(self, distribution: Distribution, mask: Tensor) -> None:
-        from pyro.distributions import MaskedDistribution
+    mask: Tensor
 
-        self.mask, num = mask, len(distribution.batch_shape) - 1
-        masked = MaskedDistribution(distribution, mask)  # pyright: ignore[reportArgumentType]
-        super().__init__(masked, num, validate_args=False)
+    def terms(self, value: Tensor) -> Tensor:
+        return super().terms(value.where(self.mask | value.isfinite(), 0)).where(self.mask, 0)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        return super().log_prob(value.where(self.mask | value.isfinite(), 0))
+    def expand(self, batch_shape: torch.Size, _instance: "Observed | None" = None) -> "Observed":
+        new = self._get_checked_instance(Observed, _instance)
+        new.mask = self.mask
+        return super().expand(batch_shape, new)
 
 
 class GaussianLikelihood(Likelihood):
@@ -204,7 +208,10 @@ class Masked(Likelihood):
                 "likelihood must give a torch Independent distribution to mask, got "
                 f"{type(dense).__name__}"
             )
-        return Observed(dense.base_dist, self.mask)
+        num = dense.reinterpreted_batch_ndims
+        observed = Observed(dense.base_dist, num, validate_args=False)
+        observed.mask = self.mask
+        return observed
 
 
 class GivenLikelihood(Likelihood):

@@ -227,14 +227,25 @@ class PosteriorLatents(LatentSpace):
 
     Args:
         model: Decodes latents.
-        posterior: Draws the latents of data under ``model``.
+        posterior: Draws the latents of training rows under ``model``.
+        inference: Draws those of other rows, which have no index; by default ``posterior``.
+
+    Raises:
+        ValueError: For a ``posterior`` with a chain per training row, without ``inference``.
     """
 
-    def __init__(self, model: LatentModel, posterior: Posterior) -> None:
+    def __init__(
+        self, model: LatentModel, posterior: Posterior, inference: Posterior | None = None
+    ) -> None:
         super().__init__()
         check_kind(self, LatentModel, model=model)
-        check_kind(self, Posterior, posterior=posterior)
-        self.model, self.posterior = model, posterior
+        check_kind(self, Posterior, posterior=posterior, inference=inference or posterior)
+        if inference is None and any(isinstance(m, PersistentChains) for m in posterior.modules()):
+            raise ValueError(
+                "inference must draw the latents of other rows than those of training, for which "
+                "posterior has persistent chains, got None"
+            )
+        self.model, self.posterior, self.inference = model, posterior, inference
 
     def encode(
         self,
@@ -243,7 +254,9 @@ class PosteriorLatents(LatentSpace):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        return self.posterior.sample(self.model, x, index=index, generator=generator)
+        held_out = index is None and self.inference is not None
+        posterior = self.inference if held_out else self.posterior
+        return posterior.sample(self.model, x, index=index, generator=generator)
 
     def decode(self, z: Tensor) -> Tensor:
         return self.model.decode(z)

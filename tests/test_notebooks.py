@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from theory_notebooks.shrink import shrunk
+from theory_notebooks.shrink import colours, shrunk
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "theory_notebooks").glob("*.ipynb"))
@@ -82,7 +82,7 @@ def test_pictures_are_small(path: Path) -> None:
     shown = [output.get("data", {}) for cell in code_cells(path) for output in cell.outputs]
     pictures = [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
     pictures.append((path.parent / "figures" / f"{path.stem[:2]}.png").read_bytes())
-    assert [shrunk(png) for png in pictures] == pictures
+    assert [shrunk(png, colours(path)) for png in pictures] == pictures
 
 
 @every_notebook

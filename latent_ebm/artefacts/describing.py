@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from latent_ebm.artefacts.classes import PARTS, full_name, path_of, shorten
 
@@ -93,8 +94,16 @@ def check_twin(module: nn.Module, twin: nn.Module) -> None:
     first, second = (dict(m.named_modules(remove_duplicate=False)) for m in (module, twin))
     for name in [*first, *second]:
         here, there = first.get(name), second.get(name)
-        if type(here) is not type(there) or outline(here) != outline(there):
-            raise ValueError(f"{name or 'itself'} would be {outline(there)}, not {outline(here)}")
+        same = outline(here) == outline(there)
+        if not same or class_of(here) is not class_of(there):
+            found = outline(there) if not same else f"another class named {outline(there)}"
+            raise ValueError(f"{name or 'itself'} would be {found}, not {outline(here)}")
+
+
+def class_of(part: nn.Module | None) -> type:
+    """The class of ``part``. A parametrized layer has one of its own, below that of the layer."""
+    kind = type(part)
+    return kind.__bases__[0] if part is not None and is_parametrized(part) else kind
 
 
 def outline(part: nn.Module | None) -> str:

@@ -61,20 +61,21 @@ def check_places(trainer: Trainer, resumed: Path | None) -> None:
     ]
     checkpoints = [Path(callback.dirpath) for callback in callbacks]  # pyright: ignore[reportArgumentType]
     logs = [Path(logger.log_dir) for logger in trainer.loggers if logger.log_dir]
-    for folder in checkpoints:
-        check_own(folder, resumed)
+    crashes = [c for c in trainer.checkpoint_callbacks if isinstance(c, OnExceptionCheckpoint)]
+    places = (*checkpoints, *(Path(callback.ckpt_path).parent for callback in crashes))
+    goes_on = resumed is not None and resumed.parent.resolve() in {p.resolve() for p in places}
+    for folder in () if goes_on else checkpoints:
+        check_own(folder)
     for folder in logs if resumed is None else ():
         check_empty(folder)
     for folder in (*checkpoints, *logs, Path(trainer.default_root_dir)):
         check_folder(folder)
 
 
-def check_own(folder: Path, resumed: Path | None) -> None:
-    """Raise ``FileExistsError`` if ``folder`` holds checkpoints, and ``resumed`` is not one of
-    them.
-    """
+def check_own(folder: Path) -> None:
+    """Raise ``FileExistsError`` if ``folder`` holds checkpoints."""
     found = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if found and (resumed is None or resumed.resolve().parent != folder.resolve()):
+    if found:
         raise FileExistsError(
             f"{str(folder)!r} holds another run: go on with it by --ckpt_path {found[-1]}, or "
             "move or remove that folder, or name another dirpath of the checkpoints"

@@ -152,7 +152,7 @@ class LatentEBMDetector(OutlierMixin, BaseEstimator, Described):
         new = self._standardise(validated(self, X, reset=False))
         x = torch.cat([self.rows_, new])
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.num_updates_ += 1
+        self.num_updates_ = getattr(self, "num_updates_", 0) + 1  # older files do not hold it
         order = np.random.default_rng((seed, self.num_updates_)).permutation(len(x))
         self.rows_ = x[torch.from_numpy(order[: self.max_exemplars])]
         self.views_ = copy.deepcopy(self.views_)  # they change in place

@@ -8,7 +8,6 @@ arXiv:2105.09270). ``FrozenFeatures`` is the first step of such a pipeline::
 """
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +47,23 @@ def evaluation(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def kind_of(part: nn.Module) -> str:
+    """The full name of the class of ``part``."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def plain_attributes(part: nn.Module) -> dict[str, object]:
+    """The attributes of ``part`` that are numbers, texts, or tuples or lists of them, by name."""
+
+    def plain(value: object) -> bool:
+        return isinstance(value, bool | int | float | str) or (
+            isinstance(value, tuple | list) and all(map(plain, value))
+        )
+
+    names = sorted(name for name in vars(part) if name != "training" and plain(vars(part)[name]))
+    return {name: vars(part)[name] for name in names}
+
+
 class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Maps rows X (n, \\*event) to the features (n, d), in float64, that ``encoder`` computes.
     Nothing is learned.
@@ -62,9 +78,9 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         normalize: divide features by their Euclidean norm, unless it is zero.
         batch_size: number of rows that are encoded together. The last batch is filled up, so that
             the features of a row do not depend on the other rows.
-        cache_dir: folder that keeps the features of every X, under a hash of weights, settings, X,
-            and the features of one batch from all over X, which are computed at every call: what
-            else the encoder holds must show in them. None: keep none.
+        cache_dir: folder that keeps the features of every X, under a hash of X, the weights of the
+            encoder, and the classes of its parts with their attributes that are numbers or texts.
+            Delete it if you change the code of a part. None: keep none.
 
     Raises ``ValueError`` for an unknown ``layer`` or ``pooling``, and for features that are not
     finite.
@@ -177,13 +193,12 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             X.dtype.str,
             X.shape,
         )
-        digest = hashlib.sha256(repr((str(self.encoder), settings)).encode())
+        parts = [(kind_of(part), plain_attributes(part)) for part in self.encoder.modules()]
+        digest = hashlib.sha256(repr((str(self.encoder), parts, settings)).encode())
         for name, tensor in chain(self.encoder.named_parameters(), self.encoder.named_buffers()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         digest.update(np.ascontiguousarray(X).tobytes())
-        spread = X[:: math.ceil(len(X) / self.batch_size)]
-        digest.update(self._features(spread).tobytes())  # also shows plain attributes of modules
         return digest.hexdigest()
 
     def __sklearn_tags__(self) -> Tags:

@@ -57,8 +57,7 @@ class FittedDetector(Artefact):
         detector.scaler_, detector.views_ = StandardScaler(), tuple(self.views)
         for view in detector.views_:
             view.requires_grad_(False)
-        older = {"num_updates_": 0}  # folders of older versions do not hold it
-        for name, value in (older | self.arrays | self.numbers).items():
+        for name, value in (self.arrays | self.numbers).items():
             set_fitted(detector, name, value)
         if not (isinstance(detector.offset_, float) and math.isfinite(detector.offset_)):
             raise ValueError(f"offset_ must be a finite number, got {detector.offset_!r}")

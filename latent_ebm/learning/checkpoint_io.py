@@ -14,13 +14,15 @@ def check_saved_after_epochs(trainer: Trainer, last: str) -> None:
     """Raise ``ValueError`` if ``trainer`` saves checkpoints at validations alone, which is before
     ``last``, what a rule still does at the end of an epoch of training.
     """
-    each_epoch = trainer.check_val_every_n_epoch == 1 and trainer.val_check_interval == 1.0
+    inside = getattr(trainer, "val_check_interval", "a time") != 1.0
+    each_epoch = trainer.check_val_every_n_epoch == 1 and not inside
     flags = [
         c._save_on_train_epoch_end
         for c in trainer.checkpoint_callbacks
         if isinstance(c, ModelCheckpoint) and c.every_n_epochs
     ]
-    if flags and not any(each_epoch if flag is None else flag for flag in flags):
+    late = any(each_epoch if flag is None else flag for flag in flags)
+    if flags and trainer.enable_validation and not late:
         raise ValueError(
             "callbacks must have a ModelCheckpoint with save_on_train_epoch_end=True, because "
             f"others save at validations, before {last}, got {flags[0]}"

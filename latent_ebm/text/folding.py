@@ -25,7 +25,7 @@ SMALL = (  # small letters, and those that a small letter stands for after foldi
 HOMOGLYPHS = [{ord(a): b for a, b in pairs.split()} for pairs in (CAPITALS, SMALL)]
 ACCENTS = re.compile("[\u0300-\u036f]")
 # Marks that choose among variants of the letter before them.
-SELECTORS = re.compile("[\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 @dataclass(frozen=True)

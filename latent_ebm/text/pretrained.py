@@ -134,7 +134,8 @@ def load_text_encoder(
     Raises:
         ImportError: Without the package ``transformers``.
         FileNotFoundError: If the configuration of the model is missing.
-        ValueError: If the folder holds no text model, or weights are missing or do not fit.
+        ValueError: If the folder holds no text model or names no limit, or weights are missing or
+            do not fit.
     """
     model = read_model(import_transformers(folder), part_of(folder, "text_encoder"))
     encoder = PretrainedTextEncoder(load_tokenizer(folder, max_tokens), model, show_padding)

@@ -350,11 +350,30 @@ def test_a_class_that_has_moved_is_found_by_its_name_if_there_is_one() -> None:
     refused(r"one class for 'before.Bend', got after.Bend, other.Bend", classes=[moved, other])
 
 
+class Bounded(nn.Module):
+    """A layer of bounded slope, whose class PyTorch makes for every instance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_a_parametrized_layer_is_saved(tmp_path: Path) -> None:
+    made, x = Bounded().eval(), torch.randn(4, 3)
+    save(made, tmp_path / "bounded")
+    assert torch.equal(load(tmp_path / "bounded", classes=[Bounded])(x), made(x))
+
+
 def test_classes_of_one_path_cannot_be_saved_together() -> None:
     first, second = bend("cell", torch.tanh), bend("cell", torch.relu)  # defined anew
     with pytest.raises(ValueError, match=r"cannot be saved.*one class for 'cell\.Bend'"):
         save(nn.Sequential(first(), second()), "a")
-    with pytest.raises(ValueError, match=r"0 would be cell\.Bend\(.*, not cell\.Bend"):
+    with pytest.raises(
+        ValueError, match=r"0 would be another class named cell\.Bend\(.*, not cell\.Bend"
+    ):
         check_twin(nn.Sequential(first()), nn.Sequential(second()))
 
 

@@ -18,7 +18,7 @@ from latent_ebm import (
     PosteriorLatents,
 )
 from latent_ebm.autoencoders import PatchPCA
-from latent_ebm.conditions import Batch, ClassLabels, label_condition
+from latent_ebm.conditions import Batch, ClassLabels, Condition, label_condition
 from latent_ebm.denoisers import GaussianMixtureDenoiser, Preconditioned
 from latent_ebm.learning import Denoising
 from latent_ebm.learning.denoising import draw_log_snr
@@ -231,18 +231,21 @@ def test_the_law_of_latents_is_learnt_and_decoded():
     assert torch.equal(found["x"], model.decode(found["z"]))
 
 
-def test_held_out_rows_do_not_move_the_chains_of_training_rows():
-    """Row 0 of a held-out set is not row 0 of training."""
+def test_held_out_rows_do_not_move_the_chains_of_training_rows() -> None:
+    """Row 0 of a held-out set is not row 0 of training: it has a posterior of its own."""
     model = LatentModel(GaussianPrior(1), GaussianLikelihood(nn.Linear(1, 1), 0.1))
-    chains = PersistentChains(4, 1)
-    posterior = MCMCPosterior(Langevin(1e-3, 2), start=chains)
-    learner = rule(shape=1, latents=PosteriorLatents(model, posterior))
-    batch = Batch(torch.ones(2, 1), {}, torch.tensor([0, 1]))
-    learner.unpack(batch)
+    chains, sampler = PersistentChains(4, 1), Langevin(1e-3, 2)
+    posterior = MCMCPosterior(sampler, start=chains)
+    with pytest.raises(ValueError, match="inference must draw the latents of other rows"):
+        PosteriorLatents(model, posterior)
+    space = PosteriorLatents(model, posterior, MCMCPosterior(sampler))
+    learner, batch = rule(shape=1, latents=space), Batch(torch.ones(2, 1), Condition(), None)
+    batch = batch._replace(index=torch.tensor([0, 1]))
     before = chains.particles.clone()
-    with pytest.raises(ValueError, match="index must name the data of x"):
-        learner.eval().unpack(batch)
+    learner.eval().unpack(batch)
     assert torch.equal(chains.particles, before)
+    learner.train().unpack(batch)
+    assert (chains.particles != before).flatten().tolist() == [True, True, False, False]
 
 
 def test_latents_of_an_autoencoder_are_learnt_and_decoded():

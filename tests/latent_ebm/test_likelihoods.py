@@ -93,6 +93,7 @@ def test_hidden_entries_may_be_missing(make: Callable[..., Likelihood]) -> None:
         log_prob = masked(z).log_prob(value)
         found.append(torch.cat([log_prob, *torch.autograd.grad(log_prob.sum(), z)[0]]))
     assert torch.equal(*found)
+    assert torch.equal(masked(z).expand((3, 4)).log_prob(missing)[2], masked(z).log_prob(x))
     missing[0, 0] = math.nan
     assert masked(normal(4, 2)).log_prob(missing).isnan().tolist() == [True] + [False] * 3
 

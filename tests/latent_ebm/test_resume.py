@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from latent_ebm.cli import main
-from latent_ebm.cli.runs import find_checkpoint
+from latent_ebm.cli.runs import check_places, find_checkpoint
 from latent_ebm.learning import AtomicCheckpointIO
 from tests.latent_ebm.tiny import PLAIN, QUIET, fit, make_config, tensors, write
 
@@ -221,6 +221,11 @@ def test_last_is_the_newest_checkpoint_of_that_name(
     assert find_checkpoint(trainer, "~/run/last.ckpt") == tmp_path / "run" / "last.ckpt"
     assert find_checkpoint(trainer, None) is None
     assert put("crash/crash.ckpt") == find_checkpoint(trainer, "last")
+    for name in ("run/last.ckpt", "crash/crash.ckpt"):
+        check_places(trainer, tmp_path / name)
+    for resumed in (None, put("other/last.ckpt")):
+        with pytest.raises(FileExistsError, match="run' holds another run"):
+            check_places(trainer, resumed)
 
 
 @pytest.mark.parametrize("word", ["last", "best"])
