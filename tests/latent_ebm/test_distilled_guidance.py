@@ -139,7 +139,7 @@ class Recorder(Quadratic):
         return super().forward(x_t, t, **condition)
 
 
-def test_passes_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_of_a_step() -> None:
     """Both branches of guidance are one call; later stages need the last student alone, which is
     told the same weights as the new one.
     """
@@ -150,7 +150,7 @@ def test_passes_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(recorder.told) == 1
     (weight,) = recorder.told
     assert RANGE[0] <= weight.min() < weight.max() <= RANGE[1]
-    monkeypatch.setattr(Progressive, "stage", 1)
+    made.stage = 1
     assert isinstance(made.previous, Recorder)
     made.losses(rows(6))
     assert teacher.rows == [12, 12]

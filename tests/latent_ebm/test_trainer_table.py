@@ -24,7 +24,6 @@ from latent_ebm.learning import (
 )
 from latent_ebm.learning.adversarial import AdversarialRule
 from latent_ebm.learning.base import LearningRule
-from latent_ebm.learning.checkpoint_io import check_saved_after_epochs
 from latent_ebm.learning.latent import LatentRule, acceptance
 from samplers import (
     HMC,
@@ -217,19 +216,11 @@ def test_checkpoints_of_a_stage_rule_are_saved_after_the_last_stage(tmp_path: Pa
     sentence = "callbacks must have a ModelCheckpoint with save_on_train_epoch_end=True, .* False"
     with pytest.raises(ValueError, match=sentence):
         trainer(tmp_path, callbacks=[early], **some).fit(ratio(), loader(), loader(10))
-    some["val_check_interval"] = 2
-    run = trainer(tmp_path, callbacks=[ModelCheckpoint(tmp_path)], **some)
-    with pytest.raises(ValueError, match="before the last stage is closed, got None"):
-        run.fit(ratio(), loader(), loader(10))
-    for flags in ({"val_check_interval": "00:00:10:00"}, {"limit_val_batches": 0}):
-        for end in (True, None):
-            saver = ModelCheckpoint(tmp_path, save_on_train_epoch_end=end)
-            run = trainer(tmp_path, callbacks=[saver], **{**some, **flags})
-            if end is None and "val_check_interval" in flags:
-                with pytest.raises(ValueError, match="before it, got None"):
-                    check_saved_after_epochs(run, "it")
-            else:
-                check_saved_after_epochs(run, "it")
+    for every in (2, "00:00:10:00"):
+        saver = ModelCheckpoint(tmp_path)
+        run = trainer(tmp_path, callbacks=[saver], **{**some, "val_check_interval": every})
+        with pytest.raises(ValueError, match="before the last stage is closed, got None"):
+            run.fit(ratio(), loader(), loader(10))
     rule = ratio()
     rule.stages.tolerance = -10.0  # any stage is worth adding
     trainer(tmp_path, callbacks=[late], **some).fit(rule, loader(), loader(10))
