@@ -4,6 +4,7 @@ are kept, so that a scale can be learnt and energies of different models can be 
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ class Observed(PerRow):
         return super().terms(value.where(self.mask | value.isfinite(), 0)).where(self.mask, 0)
 
     def expand(self, batch_shape: torch.Size, _instance: "Observed | None" = None) -> "Observed":
-        new = self._get_checked_instance(Observed, _instance)
+        new: Any = self._get_checked_instance(Observed, _instance)
         new.mask = self.mask
         return super().expand(batch_shape, new)
 

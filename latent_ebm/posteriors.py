@@ -254,8 +254,7 @@ class PosteriorLatents(LatentSpace):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        held_out = index is None and self.inference is not None
-        posterior = self.inference if held_out else self.posterior
+        posterior = self.posterior if index is not None else self.inference or self.posterior
         return posterior.sample(self.model, x, index=index, generator=generator)
 
     def decode(self, z: Tensor) -> Tensor:
