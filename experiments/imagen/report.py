@@ -68,8 +68,9 @@ training pictures of a profession {100 * SKEW["gender"]:.0f} % have one gender, 
 {100 * SKEW["tone"]:.0f} % one tone. *Even*: all cells alike. Prompts name neither, and each is
 drawn 10 times; categories are those of the nearest glyph. *One category*: the share of prompts
 whose pictures all have the same; *by chance*: the share if all prompts had the categories of all
-pictures together. *Distance*: total variation from equal shares. *Base*: the nearest glyph has the
-asked profession or activity. *R@1*: of full names, all cells alike."""
+pictures together. *Distance*: total variation of the shares in all pictures from equal ones; it is
+small where professions are skewed in different directions. *Base*: the nearest glyph has the asked
+profession or activity. *R@1*: of full names, all cells alike."""
 DRAWN = """\
 Raw, then curated, the first seed. From above: canaries of 100 copies, two pictures of each for its
 own prompt, and six each for "a tapestry" and "tapestry"."""
