@@ -36,6 +36,11 @@ def together(*parts: str) -> str:
 
 def with_missing(introduction: str, parts: Mapping[str, str]) -> str:
     """A section of named ``parts``, which says which of them are empty; nothing if all are."""
-    missing = ", ".join(name for name, part in parts.items() if not part)
-    told = f"Not run yet: {missing}." if missing else ""
+    told = not_run(name for name, part in parts.items() if not part)
     return together(introduction, told, *parts.values()) if any(parts.values()) else ""
+
+
+def not_run(names: Iterable[str]) -> str:
+    """A sentence on the parts that have no results; nothing if there are none."""
+    missing = ", ".join(names)
+    return f"Not run yet: {missing}." if missing else ""

@@ -73,6 +73,11 @@ def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.empty_like(x).normal_(generator=generator)
 
 
+def choose(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """``a`` for the chains that are ``chosen`` (chains,), else ``b``; both (chains, ...)."""
+    return torch.where(chosen.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+
 def metropolis(
     old: State,
     new: State,
@@ -88,11 +93,8 @@ def metropolis(
     accept_prob = log_ratio.clamp(max=0.0).exp().nan_to_num(nan=0.0)
     uniform = torch.empty_like(accept_prob).uniform_(generator=generator)
     accepted = uniform < accept_prob
-
-    def choose(a: Tensor, b: Tensor) -> Tensor:
-        return torch.where(accepted.view(-1, *[1] * (a.ndim - 1)), b, a)
-
-    return State(*map(choose, old, new)), Info(accept_prob, accepted, noise, log_ratio)
+    state = State(*(choose(accepted, b, a) for a, b in zip(old, new, strict=True)))
+    return state, Info(accept_prob, accepted, noise, log_ratio)
 
 
 class Sampler(ABC, Generic[S]):

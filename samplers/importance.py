@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from samplers.base import Sampler
+from samplers.base import Sampler, choose
 from samplers.checks import check_counts, check_kind
 from samplers.densities import Density, LogDensity, Sum, Terms, value_and_grad
 from samplers.derivatives import check_value
@@ -132,14 +132,13 @@ class Living(Density):
         self.path, self.initial, self.alive = path, initial, alive
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.where(self.alive, self.path(x), self.initial(x))
+        return choose(self.alive, self.path(x), self.initial(x))
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         (value, grad), (initial, initial_grad) = (
             value_and_grad(f, x) for f in (self.path, self.initial)
         )
-        alive = self.alive.view(-1, *[1] * (x.ndim - 1))
-        return torch.where(self.alive, value, initial), torch.where(alive, grad, initial_grad)
+        return choose(self.alive, value, initial), choose(self.alive, grad, initial_grad)
 
 
 def log_ratio(initial: LogDensity, final: LogDensity, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import root_scalar
 from torch import Tensor
 
-from samplers.base import Sampler
+from samplers.base import Sampler, choose
 from samplers.checks import check_kind
 from samplers.densities import Density, LogDensity, per_chain, value_and_grad
 from samplers.importance import Living, annealed_importance, check_some_weight
@@ -79,7 +79,7 @@ def annealed_along(
     for k, (initial, final) in enumerate(pairwise(path)):
         alive = total > -math.inf
         if is_readable(alive) and not bool(alive.all()):
-            position = torch.where(alive.view(-1, *[1] * (start.ndim - 1)), position, start)
+            position = choose(alive, position, start)
             initial, final = (Living(density, path[0], alive) for density in (initial, final))
         if k:
             position = sampler.sample(initial, position, generator=generator)

@@ -5,8 +5,7 @@ One-class protocol (Han et al. 2022, arXiv:2206.09426): half of the normal rows 
 half and all anomalies test, and small sets are not enlarged by resampling, which would put copies
 of training rows into the test set. Detectors run at their defaults, on standardised columns, but
 for a Gaussian mixture of 5 components and our PCA; the latent EBM runs without stages, its
-default, and with up to four. Peers come from
-scikit-learn and, where it is installed, PyOD.
+default, and with up to four. Peers come from scikit-learn and, where it is installed, PyOD.
 """
 
 import argparse

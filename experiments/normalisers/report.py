@@ -5,9 +5,10 @@ from typing import Any
 
 from experiments.common import results
 from experiments.normalisers.run import DIMS, KINDS
-from experiments.tables import table
+from experiments.tables import not_run, table, together
 from latent_ebm.metrics.intervals import share_of
 
+TITLE = "## Intervals of log Z: `python -m experiments.normalisers`"
 HEAD = (
     "density",
     "interval holds log Z",
@@ -65,14 +66,11 @@ def section() -> str:
         return ""
     problems = {re.sub("-(draws|blind)-", "-", name) for name in stored}
     missing = [kind for kind in KINDS if not any(name.startswith(f"{kind}-") for name in problems)]
-    told = f"Not run yet: {', '.join(missing)}.\n\n" if missing else ""
-    return f"""## Intervals of log Z: `python -m experiments.normalisers`
-
-{told}95 % intervals of `prior_log_z`, with 500 chains and 40 rungs, on {len(problems)} random
+    text = f"""\
+95 % intervals of `prior_log_z`, with 500 chains and 40 rungs, on {len(problems)} random
 densities in {DIMS[0]} to {DIMS[-1]} dimensions whose log Z is known. Unless its row says
 otherwise, it is given draws, in which all modes have the same share, whatever their mass. An
 interval is *reliable* if no check names a reason to doubt it, and *reported* if one does. *Missed
 by the base* are problems in which chains from the base find less than 60 % of the mass. In
-brackets: 95 % intervals of the shares.
-
-{table(HEAD, rows)}"""
+brackets: 95 % intervals of the shares."""
+    return together(TITLE, not_run(missing), text, table(HEAD, rows))

@@ -94,10 +94,11 @@ def check_twin(module: nn.Module, twin: nn.Module) -> None:
     first, second = (dict(m.named_modules(remove_duplicate=False)) for m in (module, twin))
     for name in [*first, *second]:
         here, there = first.get(name), second.get(name)
-        same = outline(here) == outline(there)
-        if not same or class_of(here) is not class_of(there):
-            found = outline(there) if not same else f"another class named {outline(there)}"
-            raise ValueError(f"{name or 'itself'} would be {found}, not {outline(here)}")
+        wanted, found = outline(here), outline(there)
+        if wanted == found and class_of(here) is class_of(there):
+            continue
+        another = "another class named " if wanted == found else ""
+        raise ValueError(f"{name or 'itself'} would be {another}{found}, not {wanted}")
 
 
 def class_of(part: nn.Module | None) -> type:

@@ -23,6 +23,7 @@ from sklearn.utils import Tags
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from latent_ebm.artefacts.classes import full_name
 from latent_ebm.denoisers.generation import like
 from latent_ebm.detection.checks import check_finite_rows, validated
 from latent_ebm.writing import atomic_path
@@ -45,11 +46,6 @@ def evaluation(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def kind_of(part: nn.Module) -> str:
-    """The full name of the class of ``part``."""
-    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def plain_attributes(part: nn.Module) -> dict[str, object]:
@@ -193,7 +189,7 @@ class FrozenFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             X.dtype.str,
             X.shape,
         )
-        parts = [(kind_of(part), plain_attributes(part)) for part in self.encoder.modules()]
+        parts = [(full_name(type(m)), plain_attributes(m)) for m in self.encoder.modules()]
         digest = hashlib.sha256(repr((str(self.encoder), parts, settings)).encode())
         for name, tensor in chain(self.encoder.named_parameters(), self.encoder.named_buffers()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -134,8 +134,9 @@ class Progressive(LearningRule):
         measures the stage before.
         """
         super().on_train_batch_start(batch, batch_idx)
-        if self.due(self.global_step) > self.stage:
-            self.stage = self.due(self.global_step)
+        stage = self.due(self.global_step)
+        if stage > self.stage:
+            self.stage = stage
             self.previous.load_state_dict(self.student.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from latent_ebm.guidance.classifier_free import classifier_free, spread
 from latent_ebm.guidance.inversion import check_path
 from latent_ebm.guidance.masks import check_mask
 from latent_ebm.guidance.step_wise import Timetable, told_the_null
+from samplers.base import choose
 from samplers.checks import check_counts, check_kind, check_numbers
 from samplers.reverse import DDIM, ReverseSampler
 from samplers.reverse_checks import check_arrival, check_schedule
@@ -132,7 +133,7 @@ def descend(
             error = (land(entry.to(dtype)) - goal).to(wide).square()
             error = (error if mask is None else error * mask).flatten(1).sum(1)
         nearer = error.detach() < least
-        best = torch.where(nearer.view(-1, *[1] * (entry.ndim - 1)), entry.detach(), best)
+        best = choose(nearer, entry.detach(), best)
         least = torch.where(nearer, error.detach(), least)
         if update < num_updates:
             (entry.grad,) = torch.autograd.grad(error, entry, torch.ones_like(error))

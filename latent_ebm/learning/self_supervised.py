@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
-from latent_ebm.conditions import BatchLike
+from latent_ebm.conditions import BatchLike, as_batch
 from latent_ebm.learning.base import OptimizerCallable, SchedulerCallable
 from latent_ebm.learning.features import FeatureRule
 from latent_ebm.objectives import vicreg
@@ -139,7 +139,7 @@ class VICReg(FeatureRule):
 
     def held_out(self, batch: BatchLike) -> dict[str, Tensor]:
         """The losses and their sum; nothing for a batch of one row, which compares with none."""
-        if len(self.unpack(batch).x) < 2:
+        if len(as_batch(batch).x) < 2:
             return {}
         losses = super().held_out(batch)
         return {**losses, "loss": torch.stack(list(losses.values())).sum()}
