@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from experiments.common import file_name
 from experiments.subjects.judging import CPU, GUIDANCE, Asked, Judge
 from experiments.text_to_image.judging import draw_all
 from experiments.training import Run
@@ -17,6 +18,7 @@ from latent_ebm.data.portrait import Portrait, Studio, describe_portrait
 from latent_ebm.denoisers import Preconditioned
 from latent_ebm.learning import SubjectInpainting
 from latent_ebm.networks import SubjectUNet
+from latent_ebm.networks.subject_unet import subject_network
 from latent_ebm.selection import (
     All,
     Discriminative,
@@ -29,61 +31,91 @@ from latent_ebm.selection import (
 
 NUM, SWEEP = 8, (2, 32)  # tokens of 64
 LR = 1e-3
-FIRST = "text alone"
+START = "-of-inpainting"  # behind the name of the text-to-image model that the networks start from
+
+
+@dataclass(frozen=True)
+class Blank(TokenSelection):
+    """One token of zeros, which says nothing."""
+
+    def select(
+        self, features: Tensor, *, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        tokens, indices = Pooled().select(features)
+        return torch.zeros_like(tokens), indices
+
+
+@dataclass(frozen=True)
+class AnyOf(TokenSelection):
+    """One of several selections, drawn for every batch, so that a network learns all of them."""
+
+    selections: tuple[TokenSelection, ...]
+
+    def select(
+        self, features: Tensor, *, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        drawn = int(torch.randint(len(self.selections), (), generator=generator))
+        return self.selections[drawn].select(features, generator=generator)
+
+
 SELECTIONS: dict[str, TokenSelection] = {
-    FIRST: Pooled(),
+    "text alone": Blank(),
     "pooled": Pooled(),
     "all": All(),
     "selected": Discriminative(NUM),
     "random": Random(NUM),
     "norm": Norm(NUM),
     "farthest": FarthestPoint(NUM),
-    "selected, coupled": Discriminative(NUM),
     **{f"selected {num}": Discriminative(num) for num in SWEEP},
+}
+NETWORKS = {"decoupled": 1.0, "coupled": 0.0}  # weights of the regularisation
+VARIANTS = {name: ("decoupled", name) for name in SELECTIONS} | {
+    "selected, coupled": ("coupled", "selected")
+}  # network and selection
+KEYS = {  # names of results, with {} for the seed
+    name: f"{network}-{{}}-{file_name(tokens)}" for name, (network, tokens) in VARIANTS.items()
 }
 
 
 @dataclass(frozen=True)
 class Inpainting(Run):
-    """The training of a network with a selection of tokens: the first one, which is shown no
-    tokens, from a text-to-image model, and the others from the first.
+    """The training of a network from a text-to-image model. All selections of tokens take turns by
+    chance.
     """
 
-    variant: str = FIRST
+    regularisation: float = 1.0
 
     @property
     def settings(self) -> dict[str, Any]:
-        weight = 0.0 if "coupled" in self.variant else 1.0
-        told = {"variant": self.variant, "selection": repr(SELECTIONS[self.variant])}
-        return {**super().settings, **told, "regularisation": weight, "lr": LR}
-
-    @property
-    def base(self) -> Any:
-        """The trained text-to-image model."""
-        origin = self.origin
-        return (origin.origin if isinstance(origin, Inpainting) else origin).rule()
+        told = {"selection": repr(tuple(SELECTIONS.values())), "lr": LR}
+        return {**super().settings, **told, "regularisation": self.regularisation}
 
     def make(self) -> Any:
-        cli, base = super().make(), self.base
+        cli, base = super().make(), self.origin.rule()
         old, optimizer = base.denoiser, partial(torch.optim.AdamW, lr=LR, betas=(0.9, 0.99))
-        selection, clean_level = SELECTIONS[self.variant], -old.schedule.log_snr_range[1] / 8
+        selection = AnyOf(tuple(SELECTIONS.values()))
+        clean_level = -old.schedule.log_snr_range[1] / 8
         network = SubjectUNet.from_text_to_image(old.network, selection, clean_level=clean_level)
-        if self.variant == FIRST:
-            network.gate.requires_grad_(False)
+        nn.init.ones_(network.gate)  # from 0, it would open by a learning rate an update
         cli.model = SubjectInpainting(
             Preconditioned(network, old.schedule, old.prediction, old.data_scale),
             base.reverse,
             base.shape,
             optimizer,
             base.conditioner,
-            self.settings["regularisation"],
+            self.regularisation,
             log_snr=base.log_snr,
         )
         return cli
 
     def begin(self, rule: Any) -> None:
-        if isinstance(self.start, Inpainting):
-            rule.load_state_dict(self.start.rule().state_dict())
+        """Do nothing: ``make`` has given it the weights of the text-to-image model."""
+
+
+def choose(rule: SubjectInpainting, tokens: str) -> SubjectInpainting:
+    """``rule``, whose network sees the selection called ``tokens`` from now on."""
+    subject_network(rule.denoiser.network).selection = SELECTIONS[tokens]
+    return rule
 
 
 def judge_all(rule: SubjectInpainting, judge: Judge) -> dict[str, Any]:

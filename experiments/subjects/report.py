@@ -6,11 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.claims import by_seed, decided
-from experiments.common import file_name, results, runs_of
+from experiments.common import of_seeds, results, runs_of
 from experiments.pictures import save, save_images, unpack
 from experiments.subjects import claims
 from experiments.subjects.editing import ANEW, INVERTED, KEPT, STEPS, WEIGHT
-from experiments.subjects.inpainting import NUM, SELECTIONS, SWEEP
+from experiments.subjects.inpainting import KEYS, NUM, START, SWEEP
 from experiments.subjects.judging import COPIED, GUIDANCE
 from experiments.subjects.tuning import (
     ALL_WEIGHTS,
@@ -56,15 +56,16 @@ share of pictures in which no other held-out subject has a larger one. *Pose* is
 correlation is largest in the asked pose, of subjects that look different in all quarter turns: a
 model that does not heed the pose reaches 0.50 at most. *Copied* is the share whose correlation
 with the reference, in the reference's pose, exceeds {COPIED} although another pose was asked for.
-All models, of all seeds, start from one text-to-image model."""
+All models, of all seeds, start from one text-to-image model, unless it is said otherwise."""
 FILLING = f"""\
 **Inpainting with a reference** (DreamInpainter, arXiv:2312.03771). A box is cut out of a picture
 and filled by a network that is told the kind of thing, a pose and the background in words, and is
 shown tokens of a reference: all 64 of the second resolution, {NUM} of them, their mean, or none.
-*Same*: the reference has the asked pose; *turned*: another one; *shape*: the hole is the turned
-subject's own outline, and the text the kind of thing alone. Outside of the hole, pictures stay as
-they were given. All networks start from one that was shown no tokens; `coupled` then leaves out
-the loss of whole pictures by their captions. The claims on identity are about R@1."""
+*Same*: the reference has the asked pose; *turned*: another one, which training never shows;
+*shape*: the hole is the turned subject's own outline, and the text the kind of thing alone.
+Outside of the hole, pictures stay as they were given. All selections are of one network, which
+learns with one of them in every batch, by chance. A second network, `coupled`, learns without the
+loss of whole pictures by their captions. The claims on identity are about R@1."""
 TUNING = f"""\
 **A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079). The {PHOTOS} are
 the same picture: the subject upright in the middle of one background. It is asked for in both
@@ -110,10 +111,6 @@ def section() -> str:
     return with_missing(INTRODUCTION, parts)
 
 
-def stem(variant: str) -> str:
-    return f"inpainting-{file_name(variant)}"
-
-
 def base(stored: Found) -> str:
     """What the text-to-image model draws by name."""
     run = stored.get("base-0")
@@ -128,7 +125,7 @@ R@1 among these, it reaches: {shares}."""
 
 def filled(stored: Found) -> str:
     """What each selection of tokens does."""
-    runs = {name: runs_of(stored, stem(name)) for name in SELECTIONS}
+    runs = {name: list(of_seeds(stored, key).values()) for name, key in KEYS.items()}
     rows = [
         [name, *(spread((run[key] for run in found), 2) for key in FILLED)]
         for name, found in runs.items()
@@ -136,7 +133,7 @@ def filled(stored: Found) -> str:
     ]
     if not rows:
         return ""
-    parts = [FILLING, table(["tokens", *FILLED], rows)]
+    parts = [f"{FILLING}{beginning(stored)}", table(["tokens", *FILLED], rows)]
     if "samples" in stored.get("shown-0", {}):
         x = unpack(stored["shown-0"]["samples"], (3, 32, 32))
         save_images(x, SAMPLES, columns=len(x) // 6, colours=256)
@@ -147,12 +144,22 @@ def filled(stored: Found) -> str:
             "From above: references, pictures with their hole, and what the first seed fills in: "
             f"with no tokens, their mean, {NUM} selected ones, and all. Asked for: {captions}."
         )
-    arms = by_seed(stored, {name: f"{stem(name)}-{{}}" for name in SELECTIONS})
+    arms = by_seed(stored, KEYS)
     if arms:
         parts.append(decided(claims.FILLED, arms))
     if curve(runs):
         parts.append(f"![Tokens](figures/{CURVE}.png)")
     return "\n\n".join(parts)
+
+
+def beginning(stored: Found) -> str:
+    """From what the networks start."""
+    run = stored.get(f"base-0{START}")
+    if run is None:
+        return ""
+    return f"""
+Both start from a training of the text-to-image model of {run["updates"]} updates, which reaches an
+R@1 of {run["R@1"]:.2f} by name."""
 
 
 def curve(runs: dict[str, list[Found]]) -> bool:

@@ -19,7 +19,16 @@ import yaml
 from experiments.common import HERE, cached, file_name
 from experiments.pictures import pack
 from experiments.subjects import editing, inpainting, tuning
-from experiments.subjects.inpainting import FIRST, SELECTIONS, Inpainting, blanked, pictures
+from experiments.subjects.inpainting import (
+    NETWORKS,
+    SELECTIONS,
+    START,
+    VARIANTS,
+    Inpainting,
+    blanked,
+    choose,
+    pictures,
+)
 from experiments.subjects.judging import GUIDANCE, Judge, by_name
 from experiments.text_to_image.run import REGRESSION
 from experiments.training import Run, judged, write_words
@@ -30,8 +39,9 @@ from latent_ebm.data import Subjects
 FOLDER = HERE / "subjects"
 PACK = FOLDER / "pack.yaml"
 WORDS = Path("runs") / "subjects" / "words.json"
-FIRST_BASE, BASE, BEGIN, VARIANT = 500, 1500, 900, 300  # CPU seconds
-SHOWN = (FIRST, "pooled", "selected", "all")  # in the figure, for eight subjects
+FIRST_BASE, BASE = 500, 1500  # CPU seconds
+UPDATES = 4000  # of a network that fills holes
+SHOWN = ("text alone", "pooled", "selected", "all")  # in the figure, for eight subjects
 NUM_SHOWN = 8
 
 
@@ -58,42 +68,46 @@ def base() -> Run:
     return Run("base-0", PACK, ("--seed_everything=0",), BASE, start=regression())
 
 
-def inpainter(variant: str, seed: int) -> Run:
-    """A network that is shown tokens of its own choice. All of them, of all seeds, start from one
-    network that is shown none.
+def inpainter(network: str, seed: int) -> Inpainting:
+    """A network that is shown tokens by any selection, of every batch by another one."""
+    options = (f"--seed_everything={seed}", "--data.init_args.batch_size=32")
+    weight, name = NETWORKS[network], f"{network}-{seed}"
+    return Inpainting(name, PACK, options, updates=UPDATES, start=base(), regularisation=weight)
+
+
+def run_base(label: str = "") -> None:
+    """Judge the model. Its budget is in seconds, so that it is another one on another machine; a
+    ``label`` names for what it was trained there.
     """
-    rows = "--data.init_args.batch_size=32"
-    start = Inpainting("begin-0", PACK, ("--seed_everything=0", rows), BEGIN, start=base())
-    options = (f"--seed_everything={seed}", rows)
-    name = f"inpainting-{file_name(variant)}-{seed}"
-    return Inpainting(name, PACK, options, VARIANT, start=start, variant=variant)
+    judged(base(), label, {"guidance": GUIDANCE}, partial(by_name, judge=judge(False)))
 
 
-def run_base() -> None:
-    judged(base(), "", {"guidance": GUIDANCE}, partial(by_name, judge=judge(False)))
+def run_inpainting(seed: int, networks: Sequence[str]) -> None:
+    run_base(START)
+    for network, tokens in VARIANTS.values():
+        if network in networks:
+            options = {"guidance": GUIDANCE, "tokens": repr(SELECTIONS[tokens])}
+            judge_it = partial(judge_tokens, tokens)
+            judged(inpainter(network, seed), f"-{file_name(tokens)}", options, judge_it)
+    if seed == 0 and "decoupled" in networks:
+        config = {**inpainter("decoupled", seed).settings, "shown": SHOWN, "num": NUM_SHOWN}
+        cached("subjects/shown-0", config, partial(draw_shown, seed))
 
 
-def run_inpainting(seed: int, variants: Sequence[str]) -> None:
-    for variant in variants:
-        options = {"guidance": GUIDANCE}
-        judged(inpainter(variant, seed), "", options, partial(inpainting.judge_all, judge=judge()))
-    if seed == 0 and set(SHOWN) <= set(variants):
-        config = {name: inpainter(name, seed).settings for name in SHOWN}
-        cached("subjects/shown-0", {**config, "num": NUM_SHOWN}, partial(draw_shown, seed))
+def judge_tokens(tokens: str, rule: Any) -> dict[str, Any]:
+    return inpainting.judge_all(choose(rule, tokens), judge())
 
 
 def draw_shown(seed: int) -> dict[str, Any]:
-    """The first subjects, turned: reference, picture with its hole, and what each network fills
-    in.
+    """The first subjects, turned: reference, picture with its hole, and what the network fills in
+    with each selection.
     """
     asked = [one for one in judge().asked(turned=True) if judge().distinct[one.portrait.glyph]]
-    asked, rows = asked[:NUM_SHOWN], list[torch.Tensor]()
-    for variant in SHOWN:
-        rule = inpainter(variant, seed).rule()
-        rows = rows or blanked(rule, judge().studio, asked)
-        rows.append(pictures(rule, judge(), asked))
+    asked, rule = asked[:NUM_SHOWN], inpainter("decoupled", seed).rule()
+    drawn = [pictures(choose(rule, tokens), judge(), asked) for tokens in SHOWN]
     captions = [judge().caption(one.portrait) for one in asked]
-    return {"samples": pack(torch.cat(rows)), "captions": captions}
+    x = torch.cat([*blanked(rule, judge().studio, asked), *drawn])
+    return {"samples": pack(x), "captions": captions}
 
 
 def run_tuning(seed: int) -> None:
@@ -141,7 +155,7 @@ def main() -> None:
     parts = ("words", "base", "inpainting", "tuning", "editing")
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="*", default=SELECTIONS, choices=SELECTIONS)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.parts == ["words"]:
@@ -152,7 +166,7 @@ def main() -> None:
         run_base()
     for seed in args.seeds:
         if "inpainting" in args.parts:
-            run_inpainting(seed, args.variants)
+            run_inpainting(seed, args.networks)
         if "tuning" in args.parts:
             run_tuning(seed)
         if "editing" in args.parts:

@@ -111,10 +111,17 @@ class MobileUNet(Artefact):
         check_pixels(self.shape, patch * 2 ** (len(self.channels) - 1))
         dim = 4 * self.channels[0]
         self.noise, self.pooled = Conditioning(dim), nn.Linear(text_dim, dim)
-        size = (self.channels[0], self.shape[1] // patch, self.shape[2] // patch)
+        size = self.sizes[0]
         paint = nn.Sequential(nn.Linear(text_dim, prod(size)), nn.Unflatten(1, size))
         self.guidance, self.paint = weigh(dim) if guided else None, paint if text_map else None
         self.build()
+
+    @property
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """The shape (channels, h, w) of the maps of each resolution."""
+        _, height, width = self.shape
+        cells = [self.patch * 2**i for i in range(len(self.channels))]
+        return [(c, height // k, width // k) for c, k in zip(self.channels, cells, strict=True)]
 
     def with_guidance(self) -> "MobileUNet":
         """A copy that is ``guided``. Until it is trained, the weight does not change its output.

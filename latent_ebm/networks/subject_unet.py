@@ -8,10 +8,18 @@ the way up see them beside the text; blocks on the way down see the text alone.
 Tokens have a cross-attention of their own, which is added to that of the text and has the same
 projections. In one softmax over text and tokens, the tokens would take weight from the text even
 if their vectors were zero, so that a trained text-to-image network could not be the start.
+
+Tokens also tell where in the reference they were, and the maps on the way up where their vectors
+are: learned vectors for every place are added to both. A large network sees places by the borders
+of its maps. A small one does not, and learns only the colours of a subject without them.
 """
+
+from itertools import chain, repeat
+from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from latent_ebm.artefacts import Artefact
 from latent_ebm.artefacts.describing import arguments_of
@@ -64,8 +72,10 @@ class SubjectUNet(Artefact):
             clean_level,
         )
         self.shape = (unet.shape[0] // 2, *unet.shape[1:])
-        dim = unet.channels[level]
-        self.project = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, unet.text_dim))
+        dim, num = unet.channels[level], prod(unet.sizes[level][1:])
+        self.norm, self.project = nn.LayerNorm(dim), nn.Linear(dim, unet.text_dim)
+        self.token_places = nn.Parameter(0.5 * torch.randn(num, dim))
+        self.map_places = nn.ParameterList(map(torch.zeros, unet.sizes))
         self.gate = nn.Parameter(torch.ones(()))
 
     @classmethod
@@ -119,6 +129,8 @@ class SubjectUNet(Artefact):
         held = self.hold(x, known)
         told = self.unet.tell(noise_level.to(x.dtype), text, mask, None)
         h, skips = self.unet.contract(held, told)
+        places = chain.from_iterable(map(repeat, self.map_places, self.unet.depth))
+        skips = [skip + place for skip, place in zip(skips, places, strict=True)]
         if subject is not None:
             self.check_subject(subject, len(x))
             told = told._replace(subject=Gated(self.project(subject), self.gate))
@@ -126,7 +138,7 @@ class SubjectUNet(Artefact):
 
     def tokens(self, reference: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Tokens (batch, K, D) of the subject of each ``reference`` (batch, C, H, W), a picture
-        without noise.
+        without noise: normalised vectors, plus those of their places. A mean has no place.
 
         ``generator`` is the random stream of a selection that is random.
         """
@@ -134,7 +146,9 @@ class SubjectUNet(Artefact):
         held = self.hold(reference, torch.cat([reference, hole], 1))
         level = reference.new_full((len(reference),), self.clean_level)
         features = self.unet.features(held, level, self.level).flatten(2).mT
-        return self.selection(features, generator=generator)[0]
+        chosen, indices = self.selection(features, generator=generator)
+        chosen = self.norm(chosen)
+        return chosen + embedding(indices, self.token_places) if indices.numel() else chosen
 
     def hold(self, x: Tensor, known: Tensor | None) -> Tensor:
         """``[x, hole, kept]`` (batch, 2 C + 1, H, W), with x replaced outside of the hole."""

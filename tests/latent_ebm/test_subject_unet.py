@@ -72,7 +72,7 @@ def test_a_step_of_training_gives_the_subject_an_effect() -> None:
 
 def test_the_way_down_on_a_clean_reference_gives_the_tokens() -> None:
     """Equation 2: the tokens are vectors that the blocks themselves compute, for a picture without
-    a hole, without a text.
+    a hole, without a text; here normalised, with vectors of their places.
     """
     net = network(All())
     maps: list[Tensor] = []
@@ -82,9 +82,29 @@ def test_the_way_down_on_a_clean_reference_gives_the_tokens() -> None:
     handle.remove()
     expected = maps[0].flatten(2).transpose(1, 2)
     assert expected.shape == (2, 16, 16)
-    torch.testing.assert_close(net.tokens(PICTURE), expected, rtol=0, atol=0)
+    placed = net.norm(expected) + net.token_places
+    torch.testing.assert_close(net.tokens(PICTURE), placed, rtol=0, atol=0)
     few = network(Discriminative(3)).tokens(PICTURE)
-    torch.testing.assert_close(few, Discriminative(3)(expected)[0], rtol=0, atol=0)
+    where = Discriminative(3)(expected)[1]
+    torch.testing.assert_close(few, placed.take_along_dim(where[:, :, None], 1), rtol=0, atol=0)
+    mean = network(Pooled()).tokens(PICTURE)
+    torch.testing.assert_close(mean, net.norm(expected.mean(1, keepdim=True)), rtol=0, atol=0)
+
+
+def test_maps_on_the_way_up_know_their_places() -> None:
+    """Vectors of places are added to the maps that the way up takes, one set a resolution."""
+    net = network()
+    taken: list[list[Tensor]] = []
+    expand = net.unet.expand
+    net.unet.expand = lambda h, skips, told: taken.append([*skips]) or expand(h, skips, told)
+    net(X, LEVEL, TEXT)
+    with torch.no_grad():
+        for i, place in enumerate(net.map_places):
+            place += 2 + i
+    net(X, LEVEL, TEXT)
+    added = [(after - before).unique() for before, after in zip(*taken, strict=True)]
+    for found, expected in zip(added, (2.0, 3.0, 3.0), strict=True):
+        torch.testing.assert_close(found, torch.full_like(found, expected))
 
 
 def test_x_outside_of_the_hole_does_not_matter() -> None:
