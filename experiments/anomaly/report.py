@@ -20,6 +20,12 @@ DIGIT_ROWS = (
     *((file_name(name), "joint", f"{name}, PCA-50") for name in PEERS),
 )
 
+OWN = (
+    ("joint", "the joint energy"),
+    ("prior", "the prior energy"),
+    ("tilt", "the learned tilt alone"),
+    ("terms", "`LatentEBMDetector` on all terms"),
+)
 PUBLISHED = """\
 AUPRC on the pooled split, digits 1, 4 and 5. Published for the joint energy (arXiv:2209.08739):
 .531, .729, .742 with stages, and .336, .630, .619 with maximum likelihood."""
@@ -74,9 +80,9 @@ One digit is held out of training, and is to be found among test images.
 
 
 def published(stored: Found) -> str:
-    """What the paper reports of its joint energy, beside that of this latent model."""
+    """What the paper reports of its joint energy, beside the energies of this latent model."""
     parts = [PUBLISHED]
-    for column, name in (("joint", "the joint energy"), ("tilt", "its learned tilt")):
+    for column, name in OWN:
         digits = [runs_of(stored, f"pooled-{digit}-model") for digit in (1, 4, 5)]
         found = [[run[column]["auprc"] for run in runs] for runs in digits]
         if all(found):

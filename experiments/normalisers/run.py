@@ -136,6 +136,6 @@ def main() -> None:
                     name = f"{kind}-{dim}-{'draws' if with_draws else 'blind'}-{seed}"
                     cached(
                         f"normalisers/{name}",
-                        {**config, "version": 1},
+                        {**config, "version": 2},
                         lambda config=config: run(*config.values()),
                     )

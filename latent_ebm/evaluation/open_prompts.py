@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latent_ebm.metrics import Share, share_of
+from samplers.checks import check_numbers
 
 K = TypeVar("K", bound=Hashable)
 Answers = Sequence[Hashable] | Tensor
@@ -65,8 +66,11 @@ def histogram_kl(shown: Mapping[K, int], expected: Mapping[K, int]) -> float:
     Half a count of every category is added to both, so that an empty category costs no infinity.
     The divergence of few draws is above 0 even if they are draws of ``expected``.
 
-    Raises ``ValueError`` unless both have the same categories, one at least.
+    Raises ``ValueError`` unless both have the same categories, one at least, and counts are not
+    negative.
     """
+    for name, part in (("shown", shown), ("expected", expected)):
+        check_numbers(name, "non-negative", **{str(c): count for c, count in part.items()})
     if shown.keys() != expected.keys() or not shown:
         raise ValueError(
             f"shown and expected must have the same categories, got {list(shown)} and "

@@ -54,7 +54,14 @@ class Ranking:
     high: Tensor
 
     def probability(self, first: str, second: str) -> tuple[float, float, float]:
-        """The probabilities that ``first`` wins, ``second`` wins, and a rater is indifferent."""
+        """The probabilities that ``first`` wins, ``second`` wins, and a rater is indifferent.
+
+        Raises ``ValueError`` for a model that is not ranked.
+        """
+        for name, model in (("first", first), ("second", second)):
+            if model not in self.models:
+                known = ", ".join(self.models)
+                raise ValueError(f"{name} must be one of {known}, got {model!r}")
         a, b = (float(self.strength[self.models.index(name)]) for name in (first, second))
         middle = self.nu * math.exp((a + b) / 2)
         total = math.exp(a) + math.exp(b) + middle

@@ -19,7 +19,7 @@ from latent_ebm.responsibility.representation import Classify
 from latent_ebm.responsibility.watermark import check_images
 from latent_ebm.text.tokenizer import check_list, check_prompt
 from latent_ebm.writing import atomic_folder
-from samplers.checks import check_numbers, is_real
+from samplers.checks import check_numbers, is_real, is_whole
 
 PAGE, METRICS = "report.html", "metrics.json"
 PARTS = {  # metrics, what they are about, and what it takes
@@ -85,7 +85,11 @@ class Audit:
         self.attributes: list[tuple[str, Sequence[str]]] = []
         self.nearest = x.new_empty(0, *x.shape[2:])
         self.metrics: measures.Metrics = {
-            "run": {name: value for name, value in told.items() if is_real(value)},
+            "run": {
+                name: int(value) if is_whole(value) else float(value)
+                for name, value in told.items()
+                if is_real(value)
+            },
             "prompts": x.shape[0],
             "num": x.shape[1],
             "pictures": x.shape[0] * x.shape[1],

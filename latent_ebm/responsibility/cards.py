@@ -9,6 +9,7 @@ cannot claim what was not measured, and a stale card is noticed.
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from samplers.checks import is_real
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d_,]*(?:\.\d*)*|\.\d+)(?:[eE][-+]?\d+)?")
 SECTIONS = ("Description", "Intended use", "Limits", "Not tested")
 
 
@@ -49,12 +50,12 @@ def model_card(
         ImportError: Without the package ``huggingface_hub``, which comes with the extra
             ``diffusers``.
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is damaged, a metric is no finite number, a text is missing or empty,
-            or a text holds a number that no file has.
+        ValueError: If a file is damaged, a metric is no finite number, two have one name, a text
+            is missing or empty, or a text holds a number that no file has.
     """
     check_texts(texts)
     settings, numbers = read_config(config), flatten_metrics(read_json(metrics, "metrics"))
-    values = dict(numbers)
+    values = check_names(list(numbers))
     known = number_tokens(f"{name} {settings} {' '.join(values)} {json.dumps(values)}")
     for title in SECTIONS:
         if unknown := sorted(number_tokens(texts[title]) - known):
@@ -117,8 +118,19 @@ def flatten_metrics(metrics: object, path: str = "") -> Iterator[tuple[str, floa
 
 
 def number_tokens(text: str) -> set[str]:
-    """The numbers in ``text`` as they are written; digits inside of words are none."""
-    return {found.rstrip(",.").lstrip("+") for found in NUMBER.findall(text)}
+    """The numbers in ``text`` as they are written, with a hyphen for a minus; digits inside of
+    words are none.
+    """
+    plain = text.replace("\N{MINUS SIGN}", "-")
+    return {found.rstrip(",.").lstrip("+") for found in NUMBER.findall(plain)}
+
+
+def check_names(numbers: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """``numbers`` by name. Raises ``ValueError`` if two have the same name."""
+    for name, count in Counter(name for name, _ in numbers).items():
+        if count > 1:
+            raise ValueError(f"metrics must have different names, got {name!r} {count} times")
+    return dict(numbers)
 
 
 def check_texts(texts: Mapping[str, str]) -> None:

@@ -118,7 +118,7 @@ def threshold_for(scores: Tensor, max_refused: float) -> float:
     """The least threshold of ``Classified`` that refuses at most the share ``max_refused`` of
     harmless inputs with these ``scores`` (n,).
 
-    Raises ``ValueError`` for scores that are not finite, or a share outside [0, 1).
+    Raises ``ValueError`` for scores that are not finite, or a share outside [0, 1].
     """
     check_numbers("threshold_for", "in [0, 1]", max_refused=max_refused)
     values = check_scores(scores, len(scores)).sort(descending=True).values

@@ -171,11 +171,18 @@ def memorisation(x: Tensor, train: Tensor, held_out: Tensor) -> tuple[list[int],
         "neighbours": num,
         "level": COPY_LEVEL,
         "copies": int((p <= COPY_LEVEL).sum()),
-        "expected": COPY_LEVEL * len(p),
+        "expected": len(p) * num_small(len(held_out)) / (len(held_out) + 1),
         "most_by_chance": most_by_chance(len(p), len(held_out)),
         "median_ratio": float(ratio.median()),
         "nearest": listed,
     }
+
+
+def num_small(num_held_out: int) -> int:
+    """How many of the possible p-values, j / (k + 1) with k held-out pictures, are those of copies
+    at most.
+    """
+    return (num_held_out + 1) // (LEAST_HELD_OUT + 1)
 
 
 def most_by_chance(num: int, num_held_out: int) -> int:
@@ -185,7 +192,7 @@ def most_by_chance(num: int, num_held_out: int) -> int:
     All p-values come from the same held-out pictures. With the j-th smallest of their k ratios as
     the threshold, the chance of such a p-value is itself Beta(j, k + 1 - j).
     """
-    smallest = (num_held_out + 1) // (LEAST_HELD_OUT + 1)
+    smallest = num_small(num_held_out)
     return int(betabinom.ppf(LEVEL, num, smallest, num_held_out + 1 - smallest))
 
 

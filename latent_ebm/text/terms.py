@@ -66,8 +66,20 @@ def has_letter(text: str) -> bool:
 def disguised(word: str) -> str:
     """A pattern for one folded word, with stand-ins for its letters, and signs between them."""
     letters = [f"[{re.escape(c + STAND_INS.get(c, ''))}]" for c in word]
-    spelled = r"[\W_]+".join(letters)
+    spelled = between(word).join(letters)
     return f"(?:{''.join(letters)}|{spelled})" if len(word) >= SPELLED else "".join(letters)
+
+
+def between(word: str) -> str:
+    """A pattern for signs between the letters of ``word``: all that stand there, or some of which
+    one at most is a stand-in for a letter. It never tries the same signs in many ways, which would
+    take time that grows as a power of the length of a text.
+    """
+    signs = "".join(c for letter in word for c in STAND_INS.get(letter, "") if not c.isalnum())
+    if not signs:
+        return r"[\W_]++"
+    stand_in, other = f"[{re.escape(signs)}]", rf"(?:(?![{re.escape(signs)}])[\W_])"
+    return rf"(?:[\W_]++|{other}++(?:{stand_in}{other}*+)?|{stand_in}{other}*+)"
 
 
 def term_pattern(term: str) -> str:
@@ -78,7 +90,7 @@ def term_pattern(term: str) -> str:
         raise ValueError(f"terms must hold letters or digits, got {term!r}")
     folded = fold(term).text
     start, end = (c.islower() or c.isdigit() for c in (folded[0], folded[-1]))
-    body = r"[\W_]+".join(map(disguised, folded.split()))
+    body = between(folded).join(map(disguised, folded.split()))
     return r"(?<![^\W_])" * start + body + r"(?![^\W_])" * end  # "_" is a sign, as for tokenizers
 
 

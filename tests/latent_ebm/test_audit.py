@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -188,6 +189,13 @@ def test_pictures_that_carry_the_mark_are_found_as_they_were_drawn() -> None:
     audit = Audit(PROMPTS, marked)
     audit.find_watermark(KEY)
     assert audit.metrics["watermark"]["drawn"]["hits"] == len(marked.flatten(0, 1))
+
+
+@pytest.mark.parametrize("facts", [None, {"seed": np.float32(3)}, {"model": 7}])
+def test_a_page_needs_no_name_of_the_model(facts: dict | None, tmp_path: Path) -> None:
+    Audit(["circle"], drawn()[:1], facts).write(tmp_path / "audit")
+    page = (tmp_path / "audit" / "report.html").read_text()
+    assert "<title>Audit</title>" in page
 
 
 def test_what_was_not_tested_is_what_was_not_called() -> None:

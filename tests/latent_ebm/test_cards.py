@@ -72,6 +72,18 @@ def test_a_number_that_was_not_measured_is_refused(run: Path, claim: str) -> Non
         card_of(run, Limits=f"It reaches {claim}.")
 
 
+def test_metrics_of_one_name_are_refused(run: Path) -> None:
+    (run / "metrics.json").write_text(json.dumps({**METRICS, "counting/1": 0.5}))
+    with pytest.raises(ValueError, match="must have different names, got 'counting/1' 2 times"):
+        card_of(run)
+
+
+def test_a_minus_may_be_written_as_one(run: Path) -> None:
+    assert "\N{MINUS SIGN}0.5" in card_of(run, Limits="Falls by \N{MINUS SIGN}0.5.")
+    with pytest.raises(ValueError, match=r"got -0\.93"):
+        card_of(run, Limits="Falls by \N{MINUS SIGN}0.93.")
+
+
 def test_numbers_are_told_from_digits_in_words() -> None:
     text = "R1 and x2 of 3, 4.5, -1e-3; 1,000 (v2.0) 6."
     assert number_tokens(text) == {"3", "4.5", "-1e-3", "1,000", "6"}

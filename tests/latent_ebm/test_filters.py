@@ -59,6 +59,20 @@ def test_a_classifier_of_prompts_or_images_refuses_from_its_threshold_on() -> No
     assert [d.allowed for d in decisions] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [("illicit", "i" + "|" * 400), ("killer", "k" + "|" * 400), ("titties", "t" + "|+" * 400)],
+)
+def test_a_text_of_signs_takes_no_time(term: str, text: str) -> None:
+    """Signs that stand for letters and between them have many readings: all of them would take
+    longer than the universe is old.
+    """
+    terms = Terms([term])
+    assert terms(text).allowed
+    hidden = "!".join(term)
+    assert not terms(f"{text} {hidden}").allowed
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 1.0])
 def test_a_threshold_refuses_no_more_of_the_harmless_than_allowed(share: float) -> None:
     for scores in (torch.arange(20.0), torch.tensor([1.0] * 15 + [2.0] * 5)):

@@ -60,6 +60,7 @@ def test_divergence_of_histograms_has_its_closed_form() -> None:
         (lambda: category_histogram(["a", "c"], ["a", "b"]), "must be categories, got 'c'"),
         (lambda: histogram_kl({"a": 1}, {"b": 1}), "must have the same categories"),
         (lambda: histogram_kl({}, {}), "must have the same categories"),
+        (lambda: histogram_kl({"a": -1}, {"a": 1}), "shown: a must be finite and non-neg"),
     ],
 )
 def test_odd_input_is_refused(call: Callable[[], object], message: str) -> None:

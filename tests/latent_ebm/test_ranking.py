@@ -64,6 +64,12 @@ def test_probabilities_are_those_of_the_strengths() -> None:
         assert found.probability("abc"[i], "abc"[j]) == pytest.approx(row, rel=1e-9)
 
 
+def test_a_model_that_is_not_ranked_has_no_probability() -> None:
+    found = rank(ratings_of(100 * chances(PLANTED, NU)), replicates=2, generator=seeded())
+    with pytest.raises(ValueError, match="second must be one of a, b, c, got 'z'"):
+        found.probability("a", "z")
+
+
 def test_the_order_of_the_two_sides_does_not_matter() -> None:
     ratings = ratings_of(torch.tensor([[7, 3, 2], [4, 3, 1], [2, 6, 5]]))
     swapped = [Rating(r.second, r.first, r.better) for r in ratings]

@@ -129,6 +129,8 @@ def test_only_the_key_finds_it_and_single_colours_have_none() -> None:
     assert (other <= LEVEL).double().mean() < 0.05
     flat = torch.zeros(2, 1, 32, 40)
     assert (detect_watermark(flat, KEY) == 1).all()
+    odd = torch.tensor([-0.7, 0.3, 0.1]).view(3, 1, 1, 1).expand(3, 3, 100, 33)
+    assert (detect_watermark(odd, KEY) == 1).all()
     assert (detect_watermark(embed_watermark(flat, KEY, 50), KEY) < 1e-12).all()
     assert (detect_watermark(embed_watermark(flat + 1, KEY, 50), KEY) < 1e-6).all()
 

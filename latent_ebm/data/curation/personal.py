@@ -7,8 +7,9 @@ repeat it.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from latent_ebm.data.curation.base import Filter, Row, drop_where
 
@@ -17,6 +18,8 @@ EMAIL = re.compile(
     rf"(?<![\w.+-])[\w.+-]*\w{AT}\w[\w-]*(?:{DOT}[\w-]+)*{DOT}[a-z]{{2,}}\b", re.IGNORECASE
 )
 CARD = re.compile(r"(?<!\w)(?<!\d[ .,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![ -]?\d)(?!\w)")
+RUN = re.compile(r"(?<!\w)(?<!\d[.,])\d+(?:[ -]\d+)*(?!\w)")
+LAYOUTS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4))  # digits of the parts of a card number
 GAP = r"[ ./-]{1,2}"
 PHONE = re.compile(
     rf"(?<!\w)(?<!\d[.,/-])(?:"
@@ -31,6 +34,7 @@ DATE = re.compile(  # also a range of times
     r"\d{1,2}([./ -])\d{1,2}\1\d{2,4}|\d{4}([./ -])\d{1,2}\2\d{1,2}"
     r"|\d{1,2}\.\d{2} ?- ?\d{1,2}\.\d{2}"
 )
+HYPHENS = re.compile("[\u2010-\u2015\u2212]")
 DIGITS = (8, 15)  # of a phone number, by ITU-T E.164
 
 
@@ -55,7 +59,23 @@ def has_card(text: str) -> bool:
     """Whether ``text`` holds the number of a payment card: 13 to 19 digits, the first 2 to 6, with
     a valid checksum. One in ten of other numbers of this length has one too.
     """
-    return any(luhn(only_digits(match[0])) for match in CARD.finditer(text))
+    return any(
+        13 <= len(digits) <= 19 and digits[0] in "23456" and luhn(digits)
+        for match in RUN.finditer(text)
+        for digits in card_readings(re.split("[ -]", match[0]))
+    )
+
+
+def card_readings(parts: Sequence[str]) -> Iterator[str]:
+    """Digits that may be those of a card: all ``parts`` of a number, each of them alone, and those
+    in the layout of a card, beside an expiry date or a code.
+    """
+    yield "".join(parts)
+    yield from parts
+    for start, layout in product(range(len(parts)), LAYOUTS):
+        some = parts[start : start + len(layout)]
+        if tuple(map(len, some)) == layout:
+            yield "".join(some)
 
 
 def has_phone(text: str) -> bool:
@@ -81,6 +101,6 @@ class PersonalData(Filter):
 
     def reason(self, caption: str) -> str:
         """What ``caption`` holds, or nothing."""
-        text = unicodedata.normalize("NFKC", caption)
+        text = HYPHENS.sub("-", unicodedata.normalize("NFKC", caption))
         text = "".join(c for c in text if unicodedata.category(c) != "Cf")
         return ", ".join(what for what, holds in CHECKS.items() if holds(text))
