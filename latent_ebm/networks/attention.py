@@ -8,7 +8,7 @@ over keys (Wortsman et al. 2023, arXiv:2309.08586). Both have the same parameter
 trained with one can be fine-tuned with the other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -157,11 +157,12 @@ class FeedForward(nn.Module):
 
 class Gated(NamedTuple):
     """A context ``tokens`` (batch, m, dim) of cross-attention, whose part is multiplied by
-    ``gate``.
+    ``gate``. Queries are told where they stand: to n of them, ``places[n]`` (n, dim) are added.
     """
 
     tokens: Tensor
     gate: Tensor
+    places: Mapping[int, Tensor]
 
 
 class TransformerBlock(nn.Module):
@@ -202,7 +203,8 @@ class TransformerBlock(nn.Module):
             if context is not None:
                 x = x + self.cross_attention(query, context, mask)
             if second is not None:
-                x = x + second.gate * self.cross_attention(query, second.tokens)
+                placed = query + second.places[x.shape[1]]
+                x = x + second.gate * self.cross_attention(placed, second.tokens)
         return x + self.feed_forward(self.norms[2](x))
 
 

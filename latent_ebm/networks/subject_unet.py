@@ -9,12 +9,11 @@ Tokens have a cross-attention of their own, which is added to that of the text a
 projections. In one softmax over text and tokens, the tokens would take weight from the text even
 if their vectors were zero, so that a trained text-to-image network could not be the start.
 
-Tokens also tell where in the reference they were, and the maps on the way up where their vectors
-are: learned vectors for every place are added to both. A large network sees places by the borders
-of its maps. A small one does not, and learns only the colours of a subject without them.
+Tokens also tell where in the reference they were, and the vectors of maps that ask for them where
+they are: learned vectors of every place are added to both. A large network sees places by the
+borders of its maps. A small one does not, and learns only the colours of a subject without them.
 """
 
-from itertools import chain, repeat
 from math import prod
 
 import torch
@@ -75,7 +74,9 @@ class SubjectUNet(Artefact):
         dim, num = unet.channels[level], prod(unet.sizes[level][1:])
         self.norm, self.project = nn.LayerNorm(dim), nn.Linear(dim, unet.text_dim)
         self.token_places = nn.Parameter(0.5 * torch.randn(num, dim))
-        self.map_places = nn.ParameterList(map(torch.zeros, unet.sizes))
+        self.map_places = nn.ParameterList(
+            0.5 * torch.randn(h * w, channels) for channels, h, w in unet.sizes
+        )
         self.gate = nn.Parameter(torch.ones(()))
 
     @classmethod
@@ -129,11 +130,10 @@ class SubjectUNet(Artefact):
         held = self.hold(x, known)
         told = self.unet.tell(noise_level.to(x.dtype), text, mask, None)
         h, skips = self.unet.contract(held, told)
-        places = chain.from_iterable(map(repeat, self.map_places, self.unet.depth))
-        skips = [skip + place for skip, place in zip(skips, places, strict=True)]
         if subject is not None:
             self.check_subject(subject, len(x))
-            told = told._replace(subject=Gated(self.project(subject), self.gate))
+            places = {len(place): place for place in self.map_places}
+            told = told._replace(subject=Gated(self.project(subject), self.gate, places))
         return self.unet.expand(h, skips, told)[:, : x.shape[1]]
 
     def tokens(self, reference: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ebm.networks import MobileUNet, SubjectUNet
+from latent_ebm.networks.attention import Gated
 from latent_ebm.selection import All, Discriminative, Pooled, TokenSelection
 
 SHAPE = (3, 8, 8)
@@ -91,20 +92,20 @@ def test_the_way_down_on_a_clean_reference_gives_the_tokens() -> None:
     torch.testing.assert_close(mean, net.norm(expected.mean(1, keepdim=True)), rtol=0, atol=0)
 
 
-def test_maps_on_the_way_up_know_their_places() -> None:
-    """Vectors of places are added to the maps that the way up takes, one set a resolution."""
-    net = network()
-    taken: list[list[Tensor]] = []
-    expand = net.unet.expand
-    net.unet.expand = lambda h, skips, told: taken.append([*skips]) or expand(h, skips, told)
-    net(X, LEVEL, TEXT)
-    with torch.no_grad():
-        for i, place in enumerate(net.map_places):
-            place += 2 + i
-    net(X, LEVEL, TEXT)
-    added = [(after - before).unique() for before, after in zip(*taken, strict=True)]
-    for found, expected in zip(added, (2.0, 3.0, 3.0), strict=True):
-        torch.testing.assert_close(found, torch.full_like(found, expected))
+def test_queries_know_their_places() -> None:
+    """The vectors of a map that ask for tokens are told where they stand; those that ask for words
+    are not.
+    """
+    net, block = network(), unet().double().up[1].transformers[0]
+    x, tokens, places = draws(2, 16, 16), draws(2, 3, 6, seed=1), net.map_places[1]
+    cross, gate = block.cross_attention, torch.tensor(0.7).double()
+    block.self_attention = None
+    found = block(x, TEXT, MASK, Gated(tokens, gate, {16: places}))
+    query = block.norms[1](x)
+    told = x + cross(query, TEXT, MASK) + gate * cross(query + places, tokens)
+    torch.testing.assert_close(found, told + block.feed_forward(block.norms[2](told)))
+    net(X, LEVEL, TEXT, MASK, KNOWN, draws(2, 3, 16)).square().sum().backward()
+    assert all(place.grad.any(1).all() for place in net.map_places)
 
 
 def test_x_outside_of_the_hole_does_not_matter() -> None:
