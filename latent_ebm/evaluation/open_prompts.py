@@ -70,7 +70,8 @@ def histogram_kl(shown: Mapping[K, int], expected: Mapping[K, int]) -> float:
     negative.
     """
     for name, part in (("shown", shown), ("expected", expected)):
-        check_numbers(name, "non-negative", **{str(c): count for c, count in part.items()})
+        for category, count in part.items():
+            check_numbers(name, "non-negative", **{str(category): count})
     if shown.keys() != expected.keys() or not shown:
         raise ValueError(
             f"shown and expected must have the same categories, got {list(shown)} and "

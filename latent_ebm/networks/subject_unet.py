@@ -10,8 +10,8 @@ projections. In one softmax over text and tokens, the tokens would take weight f
 if their vectors were zero, so that a trained text-to-image network could not be the start.
 
 Tokens also tell where in the reference they were, and the vectors of maps that ask for them where
-they are: learned vectors of every place are added to both. A large network sees places by the
-borders of its maps. A small one does not, and learns only the colours of a subject without them.
+they are: learned vectors of every place are added to both. Attention itself knows no places, and
+convolutions see them by the borders of their maps alone.
 """
 
 from math import prod
@@ -75,7 +75,9 @@ class SubjectUNet(Artefact):
         self.norm, self.project = nn.LayerNorm(dim), nn.Linear(dim, unet.text_dim)
         self.token_places = nn.Parameter(0.5 * torch.randn(num, dim))
         self.map_places = nn.ParameterList(
-            0.5 * torch.randn(h * w, channels) for channels, h, w in unet.sizes
+            0.5 * torch.randn(h * w, channels)
+            for (channels, h, w), asks in zip(unet.sizes, asking(unet), strict=True)
+            if asks
         )
         self.gate = nn.Parameter(torch.ones(()))
 
@@ -184,13 +186,17 @@ def check_unet(unet: MobileUNet, level: int) -> None:
         raise ValueError("unet must not be guided, got a guided one")
     if level >= len(unet.channels):
         raise ValueError(f"level must be below {len(unet.channels)}, got {level}")
-    if not any(
-        num and on for num, on in zip(unet.transformers, unet.cross_attention, strict=True)
-    ):
+    if not any(asking(unet)):
         raise ValueError(
             "unet must have a transformer block with cross-attention, which sees the tokens, got "
             f"transformers {unet.transformers} and cross_attention {unet.cross_attention}"
         )
+
+
+def asking(unet: MobileUNet) -> list[bool]:
+    """Whether there is a transformer block with cross-attention, at each resolution."""
+    pairs = zip(unet.transformers, unet.cross_attention, strict=True)
+    return [bool(num and on) for num, on in pairs]
 
 
 @torch.no_grad()

@@ -65,21 +65,25 @@ def has_letter(text: str) -> bool:
 
 def disguised(word: str) -> str:
     """A pattern for one folded word, with stand-ins for its letters, and signs between them."""
-    letters = [f"[{re.escape(c + STAND_INS.get(c, ''))}]" for c in word]
-    spelled = between(word).join(letters)
-    return f"(?:{''.join(letters)}|{spelled})" if len(word) >= SPELLED else "".join(letters)
+    forms = [c + STAND_INS.get(c, "") for c in word]
+    letters = [f"[{re.escape(form)}]" for form in forms]
+    if len(word) < SPELLED:
+        return "".join(letters)
+    return f"(?:{''.join(letters)}|{letters[0]}{''.join(map(after_signs, forms[1:]))})"
 
 
-def between(word: str) -> str:
-    """A pattern for signs between the letters of ``word``: all that stand there, or some of which
-    one at most is a stand-in for a letter. It never tries the same signs in many ways, which would
-    take time that grows as a power of the length of a text.
+def after_signs(form: str) -> str:
+    """A pattern for a letter in one of its ``form``s, behind signs.
+
+    If a sign may stand for the letter, it is the first that does, since all later ones may stand
+    between letters. So a run of signs is not read in all ways, whose number is a power of its
+    length.
     """
-    signs = "".join(c for letter in word for c in STAND_INS.get(letter, "") if not c.isalnum())
-    if not signs:
-        return r"[\W_]++"
-    stand_in, other = f"[{re.escape(signs)}]", rf"(?:(?![{re.escape(signs)}])[\W_])"
-    return rf"(?:[\W_]++|{other}++(?:{stand_in}{other}*+)?|{stand_in}{other}*+)"
+    signs = re.escape("".join(c for c in form if not c.isalnum()))
+    plain = re.escape("".join(filter(str.isalnum, form)))
+    ways = [rf"[\W_](?:(?![{signs}])[\W_])*+[{signs}]"] if signs else []
+    ways += [rf"[\W_]++[{plain}]"] if plain else []
+    return f"(?:{'|'.join(ways)})"
 
 
 def term_pattern(term: str) -> str:
@@ -90,7 +94,7 @@ def term_pattern(term: str) -> str:
         raise ValueError(f"terms must hold letters or digits, got {term!r}")
     folded = fold(term).text
     start, end = (c.islower() or c.isdigit() for c in (folded[0], folded[-1]))
-    body = between(folded).join(map(disguised, folded.split()))
+    body = r"[\W_]+".join(map(disguised, folded.split()))
     return r"(?<![^\W_])" * start + body + r"(?![^\W_])" * end  # "_" is a sign, as for tokenizers
 
 

@@ -73,6 +73,22 @@ def test_a_text_of_signs_takes_no_time(term: str, text: str) -> None:
     assert not terms(f"{text} {hidden}").allowed
 
 
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        ("rock & roll", "we play rock & roll"),
+        ("c++", "c + +"),
+        ("at&t", "a t & t"),
+        ("kill all", "kill!! @ll"),
+        ("kick ass", "kick $$ @$$"),
+        ("killer", "k!!i!!|!!|!!e!!r"),
+        ("killer", "k - ! - l . l . e . r"),
+    ],
+)
+def test_signs_belong_to_a_term_or_hide_it(term: str, text: str) -> None:
+    assert not Terms([term])(text).allowed
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 1.0])
 def test_a_threshold_refuses_no_more_of_the_harmless_than_allowed(share: float) -> None:
     for scores in (torch.arange(20.0), torch.tensor([1.0] * 15 + [2.0] * 5)):

@@ -106,6 +106,7 @@ def test_queries_know_their_places() -> None:
     torch.testing.assert_close(found, told + block.feed_forward(block.norms[2](told)))
     net(X, LEVEL, TEXT, MASK, KNOWN, draws(2, 3, 16)).square().sum().backward()
     assert all(place.grad.any(1).all() for place in net.map_places)
+    assert [len(place) for place in network(transformers=(0, 1)).map_places] == [16]
 
 
 def test_x_outside_of_the_hole_does_not_matter() -> None:

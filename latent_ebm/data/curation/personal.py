@@ -17,9 +17,9 @@ AT, DOT = r"(?:@|\s*[\[({]\s*at\s*[\])}]\s*)", r"(?:\.|\s*[\[({]\s*dot\s*[\])}]\
 EMAIL = re.compile(
     rf"(?<![\w.+-])[\w.+-]*\w{AT}\w[\w-]*(?:{DOT}[\w-]+)*{DOT}[a-z]{{2,}}\b", re.IGNORECASE
 )
-CARD = re.compile(r"(?<!\w)(?<!\d[ .,-])[2-6]\d{3}(?:[ -]?\d){9,15}(?![ -]?\d)(?!\w)")
 RUN = re.compile(r"(?<!\w)(?<!\d[.,])\d+(?:[ -]\d+)*(?!\w)")
-LAYOUTS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4))  # digits of the parts of a card number
+LAYOUTS = {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), *((num,) for num in range(13, 20))}
+CODE = 3  # digits of what may stand beside a card number
 GAP = r"[ ./-]{1,2}"
 PHONE = re.compile(
     rf"(?<!\w)(?<!\d[.,/-])(?:"
@@ -34,7 +34,7 @@ DATE = re.compile(  # also a range of times
     r"\d{1,2}([./ -])\d{1,2}\1\d{2,4}|\d{4}([./ -])\d{1,2}\2\d{1,2}"
     r"|\d{1,2}\.\d{2} ?- ?\d{1,2}\.\d{2}"
 )
-HYPHENS = re.compile("[\u2010-\u2015\u2212]")
+HYPHENS = re.compile("[\u2010\u2011\u2212]")
 DIGITS = (8, 15)  # of a phone number, by ITU-T E.164
 
 
@@ -59,30 +59,31 @@ def has_card(text: str) -> bool:
     """Whether ``text`` holds the number of a payment card: 13 to 19 digits, the first 2 to 6, with
     a valid checksum. One in ten of other numbers of this length has one too.
     """
-    return any(
-        13 <= len(digits) <= 19 and digits[0] in "23456" and luhn(digits)
-        for match in RUN.finditer(text)
-        for digits in card_readings(re.split("[ -]", match[0]))
-    )
+    return any(luhn(digits) for run in RUN.finditer(text) for digits in card_readings(run[0]))
 
 
-def card_readings(parts: Sequence[str]) -> Iterator[str]:
-    """Digits that may be those of a card: all ``parts`` of a number, each of them alone, and those
-    in the layout of a card, beside an expiry date or a code.
+def card_readings(run: str) -> Iterator[str]:
+    """Digits in ``run``, a number that may have gaps, that are as many as those of a card: all, or
+    a part that is written as cards are, beside a date and a code of at most three digits.
     """
-    yield "".join(parts)
-    yield from parts
-    for start, layout in product(range(len(parts)), LAYOUTS):
-        some = parts[start : start + len(layout)]
-        if tuple(map(len, some)) == layout:
-            yield "".join(some)
+    parts = re.split("[ -]", run)
+    readings = [parts]
+    for start, length in product(range(len(parts)), (1, 3, 4)):
+        rest = parts[:start] + parts[start + length :]
+        some = parts[start : start + length]
+        if max(map(len, rest), default=0) <= CODE and tuple(map(len, some)) in LAYOUTS:
+            readings.append(some)
+    for digits in map("".join, readings):
+        if 13 <= len(digits) <= 19 and digits[0] in "23456":
+            yield digits
 
 
 def has_phone(text: str) -> bool:
     """Whether ``text`` holds a phone number: with a country code, or in a common national form. A
     date is none, and a number as long as that of a card is none.
     """
-    found = (match[0] for match in PHONE.finditer(CARD.sub("card", text)))
+    rest = RUN.sub(lambda run: "card" if any(card_readings(run[0])) else run[0], text)
+    found = (match[0] for match in PHONE.finditer(rest))
     return any(
         DIGITS[0] <= len(only_digits(number)) <= DIGITS[1] and not DATE.fullmatch(number)
         for number in found
