@@ -81,11 +81,11 @@ One digit is held out of training, and is to be found among test images.
 
 def published(stored: Found) -> str:
     """What the paper reports of its joint energy, beside the energies of this latent model."""
-    parts = [PUBLISHED]
+    parts = []
     for column, name in OWN:
         digits = [runs_of(stored, f"pooled-{digit}-model") for digit in (1, 4, 5)]
         found = [[run[column]["auprc"] for run in runs] for runs in digits]
         if all(found):
             shown = ", ".join(f"{sum(values) / len(values):.3f}" for values in found)
-            parts.append(f"Here {name} reaches {shown}.")
-    return " ".join(parts)
+            parts.append(f"{name} {shown}")
+    return f"{PUBLISHED} Here, in the mean over seeds: {'; '.join(parts)}." if parts else PUBLISHED
