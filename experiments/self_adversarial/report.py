@@ -125,7 +125,7 @@ def section() -> str:
     for target, runs in stored.items():
         draw = draw_images if target == "digits" else draw_plane
         if any("points" in run for run in runs[0].values()):
-            save(draw(target, runs[0]), f"self_adversarial-{target}")
+            save(draw(target, runs[0]), f"self_adversarial-{target}", colours=16)
     parts = "\n".join(measured(target, runs) for target, runs in stored.items())
     return f"""## An energy as its own adversary: `python -m experiments.self_adversarial`
 
