@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from latent_ebm.foreign import check_file, check_yaml, read_json, reading
+from latent_ebm.responsibility.page import MINUS
 from samplers.checks import is_real
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def number_tokens(text: str) -> set[str]:
     """The numbers in ``text`` as they are written, with a hyphen for a minus; digits inside of
     words are none.
     """
-    plain = text.replace("\N{MINUS SIGN}", "-")
+    plain = text.replace(MINUS, "-")
     return {found.rstrip(",.").lstrip("+") for found in NUMBER.findall(plain)}
 
 

@@ -64,8 +64,8 @@ def test_a_classifier_of_prompts_or_images_refuses_from_its_threshold_on() -> No
     [("illicit", "i" + "|" * 400), ("killer", "k" + "|" * 400), ("titties", "t" + "|+" * 400)],
 )
 def test_a_text_of_signs_takes_no_time(term: str, text: str) -> None:
-    """Signs that stand for letters and between them have many readings: all of them would take
-    longer than the universe is old.
+    """Signs that stand for letters and between them have many readings, whose number grows as a
+    power of the length: to try all of them would not end.
     """
     terms = Terms([term])
     assert terms(text).allowed
