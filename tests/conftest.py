@@ -22,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if device == "cpu":
         return
     torch.set_default_device(device)
+    torch.backends.cudnn.allow_tf32 = False  # products of convolutions in full precision
 
     class Generator(torch.Generator):
         """Makes generators of the device under test unless another one is named."""

@@ -41,6 +41,8 @@ from samplers import (
 )
 from tests.samplers.table import TABLE, Row
 
+pytestmark = pytest.mark.cpu  # what is made on the CPU, with generators of the CPU
+
 COSINE = VPCosine()
 
 

@@ -24,12 +24,17 @@ MODELS = (
 )
 MORE = "likelihoods metrics model networks objectives posteriors priors self_adversarial"
 LAST = "self_supervised stages ufogen_progressive autoencoders conditional_rules"
-TEXT = "distilled_guidance mobile_unet students text text_to_image"
+TEXT = "distilled_guidance mobile_unet students text text_image_contrast text_to_image"
+SUBJECTS = "alignment attention_maps inversion_guidance replacement selection subject_conditioner"
+SHOWN = "subject_inpainting subject_tuning subject_unet supervised_contrast"
 TESTS = (
     "tests/test_devices.py",
     "tests/test_default_device.py",
     "tests/samplers",
-    *(f"tests/latent_ebm/test_{name}.py" for name in f"{MODELS} {MORE} {LAST} {TEXT}".split()),
+    *(
+        f"tests/latent_ebm/test_{name}.py"
+        for name in f"{MODELS} {MORE} {LAST} {TEXT} {SUBJECTS} {SHOWN}".split()
+    ),
 )
 
 

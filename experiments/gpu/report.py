@@ -92,7 +92,10 @@ def tests(check: Found) -> str:
     files = Counter(name.split("::")[0].rsplit(".", 1)[-1] for name in check["names"])
     where = ", ".join(f"{name} {num}" for name, num in files.most_common())
     failed = f"{check['failed']} failed ({where})" if check["failed"] else "none failed"
-    return f"`check`, last run on {card(check)}: {check['passed']:,} tests passed, {failed}."
+    told = f"`check`, last run on {card(check)}: {check['passed']:,} tests passed, {failed}."
+    if not check["failed"]:
+        return told
+    return f"{told} Where a kernel stops the card, all later tests of its process fail too."
 
 
 def training(train: Found) -> str:

@@ -204,7 +204,7 @@ def check_tokens(tokens: Tensor, tokenizer: Tokenizer) -> None:
             f"tokens must be integers of shape (n, at most {tokenizer.max_tokens}), got "
             f"{tokens.dtype} of shape {tuple(tokens.shape)}"
         )
-    if is_readable(tokens) and not tokens.is_cuda and tokens.numel():
+    if is_readable(tokens) and tokens.numel():
         low, high = int(tokens.min()), int(tokens.max())
         if not 0 <= low <= high < tokenizer.num_tokens:
             raise ValueError(

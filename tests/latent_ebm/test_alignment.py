@@ -122,6 +122,7 @@ def test_images_are_carried_with_their_masks(k: int) -> None:
     assert torch.allclose(moved[..., 2 * k :, k:], x[..., : 64 - 2 * k, : 64 - k], atol=1e-4)
 
 
+@pytest.mark.cpu
 def test_one_portrait_is_laid_onto_another() -> None:
     """Masks of arrows in 32 pixels, all poses: what is laid on covers the target."""
     studio = Studio(draw_shapes(64))

@@ -239,6 +239,7 @@ def test_the_condition_does_not_learn_to_please_the_critic() -> None:
     assert found == (None,)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize(("every", "fits"), [(1, True), (3, True), (2, False), (10, False)])
 def test_weights_are_averaged_or_this_is_refused(tmp_path, every: int, fits: bool) -> None:
     made = rule()

@@ -160,7 +160,7 @@ def share_of_right(model: LatentModel, x: Tensor) -> float:
 SHARES: list[tuple[str, Posterior, bool]] = [
     ("cold", MCMCPosterior(MALA(5e-4, 60)), False),
     ("refined restarts", MCMCPosterior(MALA(5e-4, 20), Restarts(MALA(5e-4, 1), 200)), True),
-    ("annealed restarts", Restarts(MALA(1e-3, 2), 60, 6), True),
+    ("annealed restarts", Restarts(MALA(1e-3, 2), 100, 6), True),
 ]
 
 

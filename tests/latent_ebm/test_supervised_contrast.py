@@ -75,6 +75,7 @@ def recall(queries: Tensor, gallery: Tensor, answer: Tensor) -> float:
     return float((torch.cdist(queries, gallery).argmin(1) == answer).double().mean())
 
 
+@pytest.mark.cpu
 def test_held_out_subjects_are_found_again_better_than_by_their_pixels() -> None:
     """Queries in any pose and place on any background, and a gallery of one upright each."""
     data = Subjects(num=64 * 70, side=16, size=10, batch_size=64, seed=1)

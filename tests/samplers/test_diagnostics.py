@@ -39,15 +39,16 @@ def uniform(seed: int, num: int) -> Tensor:
 
 
 def draws_of(rho: float, num: int = 120, chains: int = 4) -> Tensor:
-    """Autoregressions (num, chains) started at N(0, 1)."""
-    radius, angle = (
-        (-2 * uniform(1, num * chains).log()).sqrt(),
-        2 * torch.pi * uniform(78, num * chains),
-    )
-    x = (radius * angle.cos()).view(num, chains)
-    for k in range(1, num):
-        x[k] = rho * x[k - 1] + (1 - rho**2) ** 0.5 * x[k]
-    return x
+    """Autoregressions (num, chains) started at N(0, 1), with the CPU's bits on any device."""
+    with torch.device("cpu"):
+        radius, angle = (
+            (-2 * uniform(1, num * chains).log()).sqrt(),
+            2 * torch.pi * uniform(78, num * chains),
+        )
+        x = (radius * angle.cos()).view(num, chains)
+        for k in range(1, num):
+            x[k] = rho * x[k - 1] + (1 - rho**2) ** 0.5 * x[k]
+    return x.to(torch.get_default_device())
 
 
 LAST = torch.arange(4) == 3
