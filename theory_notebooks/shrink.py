@@ -16,7 +16,7 @@ HERE, PICTURES = Path(__file__).parent, ("09", "10", "11")  # notebooks that sho
 
 def colours(path: Path) -> int:
     """How many colours the pictures of a notebook, or its figure, have."""
-    return 64 if path.stem[:2] in PICTURES else 32
+    return 32 if path.stem[:2] in PICTURES else 24
 
 
 def shrunk(png: bytes, num: int) -> bytes:

@@ -56,7 +56,7 @@ def drawn_again(
     held = NullText(model.denoiser, WEIGHT, sampler.times(x)[:-1], nulls)
     again = partial(model.generate, captions, num_steps=num_steps, x_T=path[0])
     with torch.no_grad():
-        exact = sampler.sample(partial(held, **told), path[0])
+        exact = sampler.sample(partial(held, **told), path[0]).clamp(-1, 1)  # as the others
     return {"no guidance": again(guidance=1), "guided": again(guidance=WEIGHT), WITH_NULLS: exact}
 
 
