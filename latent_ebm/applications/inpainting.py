@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latent_ebm.applications.pipelines import INDEX, INPAINTING, read_pipeline
 from latent_ebm.applications.text_to_image import (
+    check_drawn,
     check_folder,
     check_parts,
     check_prompts,
@@ -45,8 +46,8 @@ class Inpainter(Artefact):
         autoencoder: Decodes what the denoiser draws. None for a denoiser of images.
 
     Raises:
-        ValueError: If the sampler has another schedule than the denoiser, or the autoencoder makes
-            images of another shape.
+        ValueError: If the sampler has another schedule than the denoiser, or if autoencoder or
+            network make images of another shape.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class Inpainter(Artefact):
         self.conditioner, self.denoiser, self.sampler = conditioner, denoiser, sampler
         self.shape, self.guidance = image_shape(self, shape), guidance
         self.autoencoder = autoencoder
-        if autoencoder is not None:
-            autoencoder.latent_shape(self.shape)
+        code = self.shape if autoencoder is None else autoencoder.latent_shape(self.shape)
+        check_drawn(denoiser, code, self.shape)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Inpainter":

@@ -10,7 +10,7 @@ from torch import Tensor
 from latent_ebm.cli.applications import read_inpainter
 from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output
-from latent_ebm.files.images import decode, read_header
+from latent_ebm.files.images import decode, image_notes, read_header
 from latent_ebm.files.masks import check_opaque
 from latent_ebm.writing import atomic_path
 
@@ -72,6 +72,8 @@ def read_picture(option: str, path: str, colour: bool, size: Sequence[int]) -> T
             f"{option} must have {size[0]} x {size[1]} pixels (height x width), as the model "
             f"draws them, got {header.height} x {header.width} of {path}"
         )
+    for note in image_notes([header], colour, None):
+        print(f"{option}: {note}")
     pixels = decode([Path(path)], [header], colour, None)
     return torch.from_numpy(pixels)[0].float() / 127.5 - 1
 

@@ -5,8 +5,8 @@ Fixed rules decide:
 - All files with the suffix of an image are read, also those in subfolders. Hidden files and
   folders are skipped.
 - Transparent images are put on white. Grey images among coloured images are read as coloured.
-- Images are turned as their EXIF data say, as viewers do. If a file has several pages or pictures,
-  the first is read.
+- Images are turned as their EXIF data say, as viewers do, but for PNG files with such data behind
+  the pixels. If a file has several pages or pictures, the first is read.
 - Images of several sizes are refused unless ``size`` is given. Then every image is resized to
   ``size`` x ``size`` pixels (bicubic), whatever its aspect ratio.
 """
@@ -185,15 +185,13 @@ def header_of(image: "Image") -> Header:
 
 def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> NDArray[np.uint8]:
     """Pixels (C, H, W) of one image: turned, put on white, as grey or RGB, resized."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     # given a path, Pillow would map turned TIFF files into memory wrongly
     content = encoded if isinstance(encoded, bytes) else encoded.read_bytes()
     with reading(name, PLAIN), open_image(content) as image:
         header = header_of(image)
-        image = (
-            ImageOps.exif_transpose(image) if header.turned and image.format != "TIFF" else image
-        )
+        image = turned(image, header)
         if header.transparent:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))
@@ -201,6 +199,14 @@ def read_pixels(encoded: Encoded, name: str, colour: bool, size: int | None) -> 
         if size is not None and image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BICUBIC)
         return np.moveaxis(np.atleast_3d(np.asarray(image)), 2, 0)
+
+
+def turned(image: "Image", header: Header) -> "Image":
+    """The image as its ``header`` says that it is to be turned."""
+    from PIL import ImageOps
+
+    by_itself = image.format == "TIFF"
+    return ImageOps.exif_transpose(image) if header.turned and not by_itself else image
 
 
 def image_notes(headers: Sequence[Header], colour: bool, size: int | None) -> list[str]:

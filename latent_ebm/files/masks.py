@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from latent_ebm.files.images import PLAIN, find_images, open_image, read_header, read_pixels
+from latent_ebm.files.images import (
+    PLAIN,
+    find_images,
+    header_of,
+    open_image,
+    read_header,
+    read_pixels,
+    turned,
+)
 from latent_ebm.foreign import reading
 
 HALF = 127  # a pixel of more than this, of 255, is of the subject
@@ -102,9 +110,8 @@ def part(path: Path, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def opacity(path: Path, size: int) -> NDArray[np.uint8]:
     """The opacity (1, size, size) of an image, turned as its EXIF data say."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with reading(path, PLAIN), open_image(path.read_bytes()) as image:
-        turned = ImageOps.exif_transpose(image)
-        alpha = turned.convert("RGBA").getchannel("A")
+        alpha = turned(image, header_of(image)).convert("RGBA").getchannel("A")
         return np.asarray(alpha.resize((size, size), Image.Resampling.BICUBIC))[None]

@@ -33,7 +33,8 @@ def record(network: nn.Module) -> Iterator[Maps]:
 
     Yields:
         The maps (batch, heads, pixels, tokens) in the order of the calls, by the name of the
-        cross-attention in ``network``. Rows of a softmax sum to 1.
+        cross-attention in ``network``. Rows of a softmax sum to 1. Those of a ``SubjectUNet``
+        are of the text alone, not of the tokens of a subject.
 
     Raises:
         ValueError: For a network without cross-attention, or with a processor of ``diffusers``

@@ -33,6 +33,7 @@ def blank(
     With ``latents``, these are the latents of such pictures. The hole of latents is every place
     that the hole of the picture touches. Random latents are drawn with ``generator``.
     """
+    mask = mask.to(image)
     kept = image * (1 - mask)
     if latents is None:
         return torch.cat([kept, mask], 1)

@@ -72,16 +72,26 @@ class Attention(nn.Module):
         ``mask`` (batch, m) is True for keys that may be seen. A row that sees no key gets zeros
         before the last projection.
         """
+        return self.attend(x, context, mask, self.watch)
+
+    def attend(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        mask: Tensor | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """As ``forward``; the weights pass through ``watch``."""
         y = x if context is None else context
         q, k = self.heads(self.query(x)), self.heads(self.key(y))
         v = k if self.value is None else self.heads(self.value(y))
         seen = None if mask is None else mask[:, None, None]
-        if self.watch is None:
+        if watch is None:
             attend = softmax_attention if self.weights == "softmax" else relu_attention
             found = attend(q, k, v, seen)
         else:
             find = softmax_weights if self.weights == "softmax" else relu_weights
-            found = self.watch(find(q, k, seen)) @ v
+            found = watch(find(q, k, seen)) @ v
         return self.out(rearrange(found, "b h n d -> b n (h d)"))
 
     def heads(self, x: Tensor) -> Tensor:
@@ -204,7 +214,7 @@ class TransformerBlock(nn.Module):
                 x = x + self.cross_attention(query, context, mask)
             if second is not None:
                 placed = query + second.places[x.shape[1]]
-                x = x + second.gate * self.cross_attention(placed, second.tokens)
+                x = x + second.gate * self.cross_attention.attend(placed, second.tokens)
         return x + self.feed_forward(self.norms[2](x))
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from latent_ebm.files import Reader, Rows, read_images
+from latent_ebm.files.masks import read_opacity
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +145,27 @@ def test_images_are_turned_as_cameras_say(suffix: str) -> None:
     assert rows.x[..., 9:].mean() > 0.95
     assert rows.x[..., :7].mean() < -0.95
     assert rows.notes == ["1 of 1 images are turned as their EXIF data say"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_picture_and_its_opacity_are_turned_alike(late: bool, tmp_path: Path) -> None:
+    """EXIF data may lie behind the pixels of a PNG file, where a header does not show them."""
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[:8] = 255, 0, 0, 255  # opaque and red above
+    exif, path = Image.Exif(), tmp_path / "a.png"
+    exif[0x0112] = 3  # to be turned upside down
+    Image.fromarray(pixels).save(path, exif=exif)
+    if late:
+        content = path.read_bytes()
+        begin = content.index(b"eXIf") - 4
+        end = begin + 12 + int.from_bytes(content[begin : begin + 4], "big")
+        chunk, rest = content[begin:end], content[:begin] + content[end:]
+        path.write_bytes(rest[:-12] + chunk + rest[-12:])
+    red = read_images(tmp_path).x[0, 1] < 0  # white has green, red has none
+    opaque = read_opacity([path], 16)
+    assert opaque is not None
+    assert (red == (opaque[0, 0] > 0)).all()
+    assert red.sum() == 128
 
 
 def test_the_first_of_several_pictures() -> None:

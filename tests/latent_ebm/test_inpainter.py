@@ -14,6 +14,7 @@ from latent_ebm.applications.trained import inpainter
 from latent_ebm.autoencoders import ConvAutoencoder, LatentSpace
 from latent_ebm.cli import main
 from latent_ebm.conditions import Condition
+from latent_ebm.guidance.attention_maps import record
 from latent_ebm.guidance.inpainting import blank, guided_fill
 from samplers.schedules import broadcast
 from tests.latent_ebm.drawing import tiny_model
@@ -48,6 +49,28 @@ def test_pictures_are_filled_as_by_the_rule(latent: bool) -> None:
     inside = expected.clamp(-1, 1) * MASK
     torch.testing.assert_close(found * MASK, inside, rtol=0, atol=0)
     assert torch.equal(found * (1 - MASK), IMAGE * (1 - MASK))
+
+
+def test_masks_of_any_precision_fill_alike() -> None:
+    def filled(mask: Tensor) -> Tensor:
+        return tiny().generate(IMAGE, mask, REFERENCE, PROMPTS, generator=seeded())
+
+    assert torch.equal(filled(MASK.double()), filled(MASK))
+
+
+def test_maps_are_of_the_text_alone() -> None:
+    model = tiny()
+    with record(model.denoiser) as maps:
+        model.generate(IMAGE, MASK, REFERENCE, PROMPTS, num_steps=2)
+    tokens = WORDS(PROMPTS).shape[1]
+    assert all([weights.shape[-1] for weights in calls] == [tokens] * 2 for calls in maps.values())
+
+
+def test_a_shape_that_the_network_does_not_draw_is_refused() -> None:
+    model = tiny()
+    parts = model.conditioner, model.denoiser, model.sampler
+    with pytest.raises(ValueError, match=r"which draws \(3, 8, 8\), got \(3, 16, 16\)"):
+        Inpainter(*parts, (3, 16, 16))
 
 
 def test_every_image_has_its_own_pictures_in_a_row() -> None:
@@ -261,6 +284,16 @@ def test_the_command_fills_the_hole(files: np.ndarray) -> None:
         assert (picture[known] == files[known]).all()
         pixels = ((expected[i] + 1) * 127.5).round().permute(1, 2, 0).numpy()
         assert np.array_equal(picture, pixels)
+
+
+def test_the_command_says_what_it_did_to_pictures(
+    files: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("cut.png", np.dstack([files, np.full((8, 8), 100)]))
+    assert main(["inpaint", "model", "--image", "cut.png", *ASK, "--out", "x.png"]) == 0
+    said = capsys.readouterr().out
+    assert "--image: 1 of 1 images with transparency are put on white" in said
+    assert "--reference" not in said
 
 
 REFUSED = [
