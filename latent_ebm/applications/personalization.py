@@ -75,7 +75,7 @@ class Subject:
         told = {"format": FORMAT, "class": self.word, "model": self.model}
         with atomic_path(path) as draft:
             rows = {KEY: self.rows.detach().cpu().contiguous()}
-            draft.write_bytes(save(rows, {**told, "times": json.dumps(times)}))
+            draft.write_bytes(in_order(save(rows, {**told, "times": json.dumps(times)})))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Subject":
@@ -117,6 +117,16 @@ class Subject:
             )
         check_size(num, tokenizer)
         check_room(tokens, num, tokenizer)
+
+
+def in_order(content: bytes) -> bytes:
+    """A file ``.safetensors`` with its header in the order of names. The library writes metadata
+    in an order that differs from call to call, so that equal subjects would not be equal files.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def falls(times: Tensor) -> bool:

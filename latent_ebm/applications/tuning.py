@@ -76,7 +76,7 @@ def tune(
             regularization,
         )
         with torch.no_grad():
-            x = images.to(tokens.device)
+            x = images.detach().to(tokens.device)
             x = x if model.autoencoder is None else model.autoencoder.encode(x)
         drawn = batches(x, masks, tokens)
         fit_batches(rule, drawn, rule.num_steps, f"tuning {word!r}" if progress else None)
@@ -105,7 +105,7 @@ def batches(x: Tensor, masks: Tensor | None, tokens: Tensor) -> Iterator[Batch]:
     prompts (m, L).
     """
     size = (x.shape[2], x.shape[3])
-    seen = {} if masks is None else {"mask": adaptive_avg_pool2d(masks.to(x), size)}
+    seen = {} if masks is None else {"mask": adaptive_avg_pool2d(masks.detach().to(x), size)}
     while True:
         row = torch.randint(len(x), (min(BATCH, len(x)),), device=x.device)
         prompt = torch.randint(len(tokens), (len(row),), device=x.device)

@@ -18,6 +18,7 @@ from latent_ebm.blocks import BLOCK
 from latent_ebm.cli.checkpoints import applied, load_rule
 from latent_ebm.cli.files import check_apart, check_folder, check_output, save_arrays
 from latent_ebm.cli.held_out import evaluate_checkpoint, print_metrics
+from latent_ebm.cli.predictions import numbers
 from latent_ebm.conditions import Condition, Conditioner
 from latent_ebm.data import DataModule
 from latent_ebm.data.ranges import compare_ranges
@@ -66,9 +67,8 @@ def sample(
     if out.suffix == ".png":
         plots.save_grid(data.as_pictures(found["x"]), out)
     else:
-        arrays = {name: value.numpy() for name, value in found.items()}
-        arrays["x"] = data.inverse_transform(found["x"]).numpy()
-        save_arrays(out, arrays)
+        found["x"] = data.inverse_transform(found["x"])
+        save_arrays(out, {name: numbers(value) for name, value in found.items()})
     print(f"{num} samples: {out}")
 
 
@@ -95,7 +95,7 @@ def sample_saved(
     if out.suffix == ".png":
         plots.save_grid(x, out)
     else:
-        save_arrays(out, {"x": x.numpy()})
+        save_arrays(out, {"x": numbers(x)})
     print(f"{num} samples: {out}")
 
 

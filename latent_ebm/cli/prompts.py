@@ -9,6 +9,7 @@ from latent_ebm.applications import Subject
 from latent_ebm.cli.applications import read_model
 from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
+from latent_ebm.cli.predictions import numbers
 from samplers.run_checks import check_finite
 
 
@@ -54,5 +55,5 @@ def draw_prompts(
     if out.suffix == ".png":
         plots.save_grid(x, out, columns=num)
     else:
-        save_arrays(out, {"x": x.numpy()})
+        save_arrays(out, {"x": numbers(x)})
     print(f"{num} for each prompt: {out}")

@@ -15,6 +15,8 @@ from latent_ebm.applications.tuning import tune
 from latent_ebm.cli.applications import read_model
 from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output, save_arrays
+from latent_ebm.cli.predictions import numbers
+from latent_ebm.denoisers.generation import like
 from latent_ebm.files.images import (
     find_images,
     image_notes,
@@ -128,7 +130,7 @@ def replace_in_picture(
     if out.suffix == ".png":
         plots.save_grid(y[None], out, columns=1)
     else:
-        save_arrays(out, {"x": y[None].numpy()})
+        save_arrays(out, {"x": numbers(y[None])})
     print(f"{image} with {prompt!r}: {out}")
 
 
@@ -143,8 +145,8 @@ def check_square(model: TextToImage) -> int:
 def read_subject(
     model: TextToImage, images: Path, masks: Path | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Images (n, C, H, W) of a folder in the size of the ``model``, and their masks (n, 1, H, W)
-    if there are any. What was decided about them is printed.
+    """Images (n, C, H, W) of a folder in size and precision of the ``model``, and their masks
+    (n, 1, H, W) if there are any. What was decided about them is printed.
     """
     side = check_square(model)
     for folder in (images, masks):
@@ -156,4 +158,5 @@ def read_subject(
     seen = read_opacity(paths, side) if masks is None else read_masks(masks, images, side)
     if seen is None:
         print("there are no masks: the background is learned too")
-    return torch.from_numpy(rows.x).float(), None if seen is None else torch.from_numpy(seen)
+    x = torch.from_numpy(rows.x).to(like(model.denoiser).dtype)
+    return x, None if seen is None else torch.from_numpy(seen)

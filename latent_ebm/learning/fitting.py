@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -74,7 +75,8 @@ def fit_rows(
     held_out = DataLoader(TensorSet(x[cut:]), 1000, collate_fn=collate)
     stop = EarlyStopping(monitor, patience=patience, mode="min")
     bar = Bar(max_steps, "learning features, fewer steps if that is enough") if progress else None
-    make_trainer(max_steps, stop, bar).fit(rule, train, held_out)
+    with undisturbed(rule):
+        make_trainer(max_steps, stop, bar).fit(rule, train, held_out)
 
 
 def fit_batches(
@@ -96,13 +98,31 @@ def fit_batches(
     check_counts("fit_batches", num_steps=num_steps)
     bar = None if purpose is None else Bar(num_steps, purpose)
     device, drawn = next(rule.parameters()).device, iter(batches)  # Lightning looks into lists
-    with warnings.catch_warnings():  # trained parts that a rule holds fixed are in this mode
+    with undisturbed(rule), warnings.catch_warnings():
+        # trained parts that a rule holds fixed are in this mode
         warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
         trainer = make_trainer(num_steps, bar, device=device, limit_val_batches=0)
         try:
             trainer.fit(rule, drawn, drawn)
         finally:
             rule.to(device)  # Lightning leaves it on the CPU
+
+
+@contextmanager
+def undisturbed(rule: LearningRule) -> Iterator[None]:
+    """Within the context, Lightning logs errors alone. After it, the level of its logger, whether
+    gradients are recorded, and those that parameters of ``rule`` hold are as before.
+    """
+    logger, held = logging.getLogger("lightning.pytorch"), [p.grad for p in rule.parameters()]
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        logger.setLevel(level)
+        for parameter, grad in zip(rule.parameters(), held, strict=True):
+            parameter.grad = grad
 
 
 def make_trainer(
@@ -115,7 +135,6 @@ def make_trainer(
     do.
     """
     here = torch.device("cpu") if device is None else device
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return Trainer(
         accelerator=here.type,
         devices=1 if here.index is None else [here.index],

@@ -24,7 +24,8 @@ class SubjectConditioner(Conditioner):
 
     Networks see these rows as they see tokens, in cross-attention and in the pooled text. The null
     is that of ``conditioner``, the encoded empty prompt without a subject: guidance leads to the
-    subject and the text together.
+    subject and the text together. Rows have float32 at least: a step of the optimiser would not
+    move those of a lower precision.
 
     Args:
         conditioner: What encodes prompts.
@@ -42,7 +43,8 @@ class SubjectConditioner(Conditioner):
         check_counts(self, num_rows=num_rows)
         check_size(num_rows, conditioner.encoder.tokenizer)
         self.conditioner, self.num_rows = conditioner, num_rows
-        start = conditioner.unknown(1)["text"][0, -num_rows:].detach().clone()
+        start = conditioner.unknown(1)["text"][0, -num_rows:].detach()
+        start = start.to(torch.promote_types(start.dtype, torch.float32), copy=True)
         self.register_buffer("start", start)
         self.rows = nn.Parameter(start.clone())
 

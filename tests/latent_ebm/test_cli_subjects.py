@@ -78,6 +78,17 @@ def test_a_subject_is_learned_and_drawn(capfd: pytest.CaptureFixture[str]) -> No
     assert np.abs(x - draw()).max() > 1e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_any_precision_learn_and_draw(dtype: torch.dtype) -> None:
+    TextToImage.load("model").to(dtype).save("model")
+    assert main(["tune", "model", *TUNE]) == 0
+    wanted = np.float64 if dtype == torch.float64 else np.float32
+    assert draw("--subject", "subject.safetensors").dtype == wanted
+    asked = ["--image", "images/0.png", "--caption", "red circle", "--prompt", "blue circle"]
+    assert main(["replace", "model", *asked, "--kept", "1", "--out", "y.npz"]) == 0
+    assert np.load("y.npz")["x"].dtype == wanted
+
+
 def test_the_seed_decides() -> None:
     rows = []
     for seed in ("0", "0", "1"):

@@ -1,5 +1,6 @@
 """A subject is learned from images, kept in a file, and drawn by the model that it belongs to."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,54 @@ def test_equal_rows_of_steps_are_shared_rows() -> None:
     for guidance in (1.0, 1.5):
         drawn = [draw(model, subject=s, guidance=guidance) for s in (shared, steps)]
         assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rows_of_a_model_in_half_precision_are_learned_in_single(dtype: torch.dtype) -> None:
+    """A step of .005 does not change a number above 2 in bfloat16, and Adam divides by zero in
+    float16.
+    """
+    model = painter()
+    with torch.no_grad():
+        for module in model.conditioner.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.weight.mul_(8)  # rows begin at large numbers
+    x, mask = pictures()
+    subject = tune(
+        model.to(dtype), x.to(dtype), "dog", mask, num_rows=2, num_shared=30, num_refining=0
+    )
+    start = model.conditioner.unknown(1)["text"][0, -2:].float()
+    assert subject.rows.dtype == torch.float32
+    moved = (subject.rows - start)[-1, :3].abs()
+    assert moved.min() > 0.02
+    assert draw(model, subject=subject).dtype == dtype
+
+
+def test_nothing_else_is_changed() -> None:
+    """The gradients of the model and of images, whether gradients are recorded, and the log."""
+    model, (x, mask), logger = painter(), pictures(), logging.getLogger("lightning.pytorch")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    x = x.requires_grad_().tanh()  # no leaf
+    level = logger.level
+    with torch.no_grad():
+        tune(model, x, "dog", mask.requires_grad_(), num_rows=2, num_shared=3, num_refining=1)
+        assert not torch.is_grad_enabled()
+    assert logger.level == level
+    assert mask.grad is None
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert bool((parameter.grad == 1).all())
+
+
+def test_equal_subjects_are_equal_files(tmp_path: Path) -> None:
+    subject, files = (
+        Subject(torch.ones(2, 8), "dog", "0" * 16),
+        [tmp_path / f"{i}" for i in range(9)],
+    )
+    for file in files:
+        subject.save(file)
+    assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_latents_are_tuned_too() -> None:

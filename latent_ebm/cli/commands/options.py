@@ -1,6 +1,7 @@
 """Arguments that several sub-commands share, and the types of arguments."""
 
 import argparse
+import math
 from typing import TYPE_CHECKING, TypeAlias
 
 from latent_ebm.files.limits import MAX_ENTRIES
@@ -120,15 +121,26 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def number(text: str) -> float:
+    """The number that ``text`` is; NaN, which lies nowhere, for other text."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def fraction(text: str) -> float:
     """A number in (0, 1)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
+    if not 0 < number(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a number in (0, 1), got {text!r}")
-    return value
+    return number(text)
+
+
+def share(text: str) -> float:
+    """A number in [0, 1]."""
+    if not 0 <= number(text) <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number in [0, 1], got {text!r}")
+    return number(text)
 
 
 def positive(text: str) -> int:

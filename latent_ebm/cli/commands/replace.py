@@ -6,7 +6,7 @@ from latent_ebm.cli.commands.options import (
     Commands,
     add_checkpoint_command,
     add_steps,
-    fraction,
+    share,
 )
 
 
@@ -67,9 +67,10 @@ def add_sampling(command: argparse.ArgumentParser) -> None:
     add_steps(command)
     command.add_argument(
         "--kept",
-        type=fraction,
+        type=share,
+        default=1.0,
         metavar="SHARE",
-        help="the share of the steps, from the first one on, that keep the layout (default: all)",
+        help="the share of the steps, from the first one on, that keep the layout (default: 1)",
     )
 
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
         subject=args.subject,
         guidance=args.guidance,
         steps=args.steps,
-        kept=1.0 if args.kept is None else args.kept,
+        kept=args.kept,
         seed=args.seed,
         trust=args.trust,
     )
