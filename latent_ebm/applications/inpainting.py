@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latent_ebm.applications.pipelines import INDEX, INPAINTING, read_pipeline
 from latent_ebm.applications.text_to_image import (
-    check_drawn,
+    check_fits,
     check_folder,
     check_parts,
     check_prompts,
@@ -67,7 +67,8 @@ class Inpainter(Artefact):
         self.shape, self.guidance = image_shape(self, shape), guidance
         self.autoencoder = autoencoder
         code = self.shape if autoencoder is None else autoencoder.latent_shape(self.shape)
-        check_drawn(denoiser, code, self.shape)
+        if isinstance(denoiser.network, SubjectUNet):
+            check_fits(denoiser.network.shape, code, self.shape)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "Inpainter":

@@ -24,7 +24,7 @@ from latent_ebm.denoisers import Denoiser, generate
 from latent_ebm.guidance import ClassifierFree
 from latent_ebm.guidance.distilled import at_weight, check_range, check_weight
 from latent_ebm.guidance.subject import with_subject
-from latent_ebm.networks import MobileUNet, SubjectUNet
+from latent_ebm.networks import MobileUNet
 from latent_ebm.text import TextConditioner
 from samplers.checks import as_shape, check_counts, check_kind, check_numbers
 from samplers.reverse import ReverseSampler
@@ -208,12 +208,19 @@ def check_drawn(denoiser: Denoiser, code: tuple[int, ...], shape: tuple[int, ...
     """Raise ``ValueError`` if the network of ``denoiser`` is one of the library's own and draws
     another shape than ``code``, which images of ``shape`` have before they are decoded.
     """
-    kinds = (SubjectUNet, MobileUNet)  # of which the first may hold the second
-    network = next((part for part in denoiser.modules() if isinstance(part, kinds)), None)
-    if network is not None and network.shape != code:
+    for network in denoiser.modules():
+        if isinstance(network, MobileUNet):
+            check_fits(network.shape, code, shape)
+
+
+def check_fits(drawn: tuple[int, ...], code: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless what a network has ``drawn`` is of the shape ``code``, for
+    images of ``shape``.
+    """
+    if drawn != code:
         raise ValueError(
-            f"shape must fit the network of denoiser, which draws {network.shape}, got "
-            f"{shape}, for which it would have to draw {code}"
+            f"shape must fit the network of denoiser, which draws {drawn}, got {shape}, for which "
+            f"it would have to draw {code}"
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from latent_ebm.cli.applications import read_inpainter
 from latent_ebm.cli.checkpoints import applied
 from latent_ebm.cli.files import check_apart, check_output
+from latent_ebm.denoisers.generation import like
 from latent_ebm.files.images import decode, image_notes, read_header
 from latent_ebm.files.masks import check_opaque
 from latent_ebm.writing import atomic_path
@@ -56,9 +57,11 @@ def inpaint(
     picture, hole = read_picture("--image", image, colour, size), read_mask(mask, size)
     seen = None if reference is None else read_picture("--reference", reference, colour, size)
     generator = torch.Generator().manual_seed(seed)
+    dtype = like(model.denoiser).dtype
+    given = picture.to(dtype), hole, None if seen is None else seen.to(dtype)
     with applied(source):
-        x = model(picture, hole, seen, prompt, num, guidance, steps, generator=generator)
-    save_row(x, out)
+        x = model(*given, prompt, num, guidance, steps, generator=generator)
+    save_row(torch.where(hole > 0, x.to(picture), picture), out)
     print(f"{num} of {prompt!r}: {out}")
 
 

@@ -113,15 +113,16 @@ def undisturbed(rule: LearningRule) -> Iterator[None]:
     """Within the context, Lightning logs errors alone. After it, the level of its logger, whether
     gradients are recorded, and those that parameters of ``rule`` hold are as before.
     """
-    logger, held = logging.getLogger("lightning.pytorch"), [p.grad for p in rule.parameters()]
+    logger, held = logging.getLogger("lightning.pytorch"), [(p, p.grad) for p in rule.parameters()]
     level = logger.level
     logger.setLevel(logging.ERROR)
+    rule.zero_grad()
     try:
         with torch.enable_grad():
             yield
     finally:
         logger.setLevel(level)
-        for parameter, grad in zip(rule.parameters(), held, strict=True):
+        for parameter, grad in held:
             parameter.grad = grad
 
 

@@ -83,7 +83,7 @@ class TextTransformer(TextEncoder):
         padding, or with ``show_padding`` of all.
 
         Raises ``ValueError`` for other shapes than (n, m <= max_tokens), or ids out of range
-        (looked at on the CPU alone).
+        (not looked at while a graph is made).
         """
         check_tokens(tokens, self.tokenizer)
         mask = self.tokenizer.shown(tokens) | self.show_padding
@@ -205,7 +205,7 @@ def check_tokens(tokens: Tensor, tokenizer: Tokenizer) -> None:
             f"{tokens.dtype} of shape {tuple(tokens.shape)}"
         )
     if is_readable(tokens) and tokens.numel():
-        low, high = int(tokens.min()), int(tokens.max())
+        low, high = torch.stack(tokens.aminmax()).tolist()
         if not 0 <= low <= high < tokenizer.num_tokens:
             raise ValueError(
                 f"tokens must lie in 0 to {tokenizer.num_tokens - 1}, got {low} to {high}"

@@ -24,8 +24,8 @@ class SubjectConditioner(Conditioner):
 
     Networks see these rows as they see tokens, in cross-attention and in the pooled text. The null
     is that of ``conditioner``, the encoded empty prompt without a subject: guidance leads to the
-    subject and the text together. Rows have float32 at least: a step of the optimiser would not
-    move those of a lower precision.
+    subject and the text together. Rows are made in float32 at least: a step of the optimiser
+    would not move those of a lower precision.
 
     Args:
         conditioner: What encodes prompts.

@@ -14,6 +14,7 @@ from latent_ebm.applications.trained import inpainter
 from latent_ebm.autoencoders import ConvAutoencoder, LatentSpace
 from latent_ebm.cli import main
 from latent_ebm.conditions import Condition
+from latent_ebm.denoisers import Preconditioned
 from latent_ebm.guidance.attention_maps import record
 from latent_ebm.guidance.inpainting import blank, guided_fill
 from samplers.schedules import broadcast
@@ -71,6 +72,15 @@ def test_a_shape_that_the_network_does_not_draw_is_refused() -> None:
     parts = model.conditioner, model.denoiser, model.sampler
     with pytest.raises(ValueError, match=r"which draws \(3, 8, 8\), got \(3, 16, 16\)"):
         Inpainter(*parts, (3, 16, 16))
+
+
+def test_a_network_around_another_is_taken() -> None:
+    """The inner one draws more channels than an image has."""
+    model = tiny()
+    outer = nn.Module()
+    outer.inner = model.denoiser.network
+    denoiser = Preconditioned(outer, model.denoiser.schedule)
+    Inpainter(model.conditioner, denoiser, model.sampler, model.shape)
 
 
 def test_every_image_has_its_own_pictures_in_a_row() -> None:
@@ -294,6 +304,14 @@ def test_the_command_says_what_it_did_to_pictures(
     said = capsys.readouterr().out
     assert "--image: 1 of 1 images with transparency are put on white" in said
     assert "--reference" not in said
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_any_precision_keep_what_is_known(files: np.ndarray, dtype: torch.dtype) -> None:
+    tiny().to(dtype).save("model")
+    assert main(["inpaint", "model", "--image", "image.png", *ASK, "--out", "x.png"]) == 0
+    known = MASK[0, 0].numpy() == 0
+    assert (np.asarray(Image.open("x.png"))[known] == files[known]).all()
 
 
 REFUSED = [
