@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from experiments import common
 from experiments.benchmarks.timing import ratios, take_turns
 from experiments.diffusion_gan.run import measure
 from experiments.imagen.corpora import SHOWN, WORDS, Picture, write_folder
 from experiments.self_adversarial.report import count, unlike_density, verdict
+from experiments.subjects.inpainting import Inpainting
+from experiments.subjects.run import PACK
 from experiments.tables import spread
 from experiments.text_to_image import claims as text_to_image_claims
+from experiments.training import Run
 from latent_ebm.cli import main
 from latent_ebm.data import MNIST, Emoji, Images, Scenes, Subjects, Toy2D
 from latent_ebm.data.base import Pair
@@ -112,6 +116,25 @@ def on_shapes(path: Path) -> list[str]:
             data.tokenizer.save(words)
             return [f"--data.init_args.{option}" for option in ("source=shapes", *own)]
     return []
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning and jsonargparse
+def test_networks_that_fill_holes_begin_by_their_own_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also though making the model that they start from seeds the random state anew."""
+    monkeypatch.chdir(tmp_path)
+    shapes = on_shapes(PACK)
+    monkeypatch.setattr(Run, "rule", lambda run: run.make().model)
+
+    def begin(seed: int) -> Tensor:
+        options = (f"--seed_everything={seed}", *shapes)
+        start = Run("base", PACK, ("--seed_everything=0", *shapes))
+        rule = Inpainting("filled", PACK, options, start=start).make().model
+        return rule.denoiser.network.token_places
+
+    assert torch.equal(begin(1), begin(1))
+    assert not torch.equal(begin(1), begin(2))
 
 
 def write_shapes() -> None:

@@ -91,7 +91,8 @@ class Inpainting(Run):
         return {**super().settings, **told, "regularisation": self.regularisation}
 
     def make(self) -> Any:
-        cli, base = super().make(), self.origin.rule()
+        base = self.origin.rule()  # seeds the random state by its own seed, and so comes first
+        cli = super().make()
         old, optimizer = base.denoiser, partial(torch.optim.AdamW, lr=LR, betas=(0.9, 0.99))
         selection = AnyOf(tuple(SELECTIONS.values()))
         clean_level = -old.schedule.log_snr_range[1] / 8

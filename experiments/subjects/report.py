@@ -214,6 +214,15 @@ def shown_tuning(stored: Found) -> list[str]:
     return [f"![Ways of tuning](figures/{TUNED_FIGURE}.png)\n\n{SHOWN}"] if shown else []
 
 
+def inverted_by(stored: Found) -> str:
+    """What model inverts pictures, if it is not the one that draws the subjects."""
+    run = stored.get(f"base-0{START}")
+    if run is None:
+        return ""
+    return f"""
+Pictures are inverted by the training of {run["updates"]} updates that inpainting starts from."""
+
+
 def edited(stored: Found) -> str:
     """What inversion returns, and what stands in the place of another subject."""
     again, replaced = runs_of(stored, "inverted"), runs_of(stored, "replaced")
@@ -229,7 +238,7 @@ def edited(stored: Found) -> str:
         for name in (*KEPT, ANEW)
     ]
     parts = [
-        EDITING,
+        f"{EDITING}{inverted_by(stored)}",
         table(["error", *columns], errors),
         decided(claims.INVERTED, again),
         table(["", *EDITED], rows),
