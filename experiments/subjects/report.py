@@ -136,7 +136,7 @@ def filled(stored: Found) -> str:
     parts = [f"{FILLING}{beginning(stored)}", table(["tokens", *FILLED], rows)]
     if "samples" in stored.get("shown-0", {}):
         x = unpack(stored["shown-0"]["samples"], (3, 32, 32))
-        save_images(x, SAMPLES, columns=len(x) // 6, colours=256)
+        save_images(x, SAMPLES, columns=len(x) // 6, colours=64)
     if "shown-0" in stored:
         captions = "; ".join(stored["shown-0"]["captions"])
         parts.append(f"![References, holes and pictures](figures/{SAMPLES}.png)")
@@ -173,6 +173,8 @@ def curve(runs: dict[str, list[Found]]) -> bool:
         mean, deviation = (np.array([f(p) for p in points]) for f in (np.mean, np.std))
         axis.errorbar(sorted(names), mean, deviation, label=key, capsize=2)
     axis.set(xscale="log", xlabel="tokens of 64", ylabel="share of pictures")
+    axis.set_xticks(sorted(names), list(map(str, sorted(names))))
+    axis.minorticks_off()
     axis.legend()
     save(figure, CURVE)
     plt.close(figure)
