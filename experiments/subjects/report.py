@@ -66,6 +66,11 @@ shown tokens of a reference: all 64 of the second resolution, {NUM} of them, the
 Outside of the hole, pictures stay as they were given. All selections are of one network, which
 learns with one of them in every batch, by chance. A second network, `coupled`, learns without the
 loss of whole pictures by their captions. The claims on identity are about R@1."""
+FROM = """\
+Both start from a training of the text-to-image model of {updates} updates, which reaches an
+R@1 of {found:.2f} by name."""
+INVERTED_BY = """\
+Pictures are inverted by the training of {updates} updates that inpainting starts from."""
 TUNING = f"""\
 **A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079). The {PHOTOS} are
 the same picture: the subject upright in the middle of one background. It is asked for in both
@@ -133,7 +138,7 @@ def filled(stored: Found) -> str:
     ]
     if not rows:
         return ""
-    parts = [f"{FILLING}{beginning(stored)}", table(["tokens", *FILLED], rows)]
+    parts = [f"{FILLING}{beginning(stored, FROM)}", table(["tokens", *FILLED], rows)]
     if "samples" in stored.get("shown-0", {}):
         x = unpack(stored["shown-0"]["samples"], (3, 32, 32))
         save_images(x, SAMPLES, columns=len(x) // 6, colours=64)
@@ -152,14 +157,14 @@ def filled(stored: Found) -> str:
     return "\n\n".join(parts)
 
 
-def beginning(stored: Found) -> str:
-    """From what the networks start."""
+def beginning(stored: Found, told: str) -> str:
+    """``told``, on lines of its own, with the updates and the R@1 of the model that inpainting
+    starts from; nothing if that was not judged.
+    """
     run = stored.get(f"base-0{START}")
     if run is None:
         return ""
-    return f"""
-Both start from a training of the text-to-image model of {run["updates"]} updates, which reaches an
-R@1 of {run["R@1"]:.2f} by name."""
+    return "\n" + told.format(updates=run["updates"], found=run["R@1"])
 
 
 def curve(runs: dict[str, list[Found]]) -> bool:
@@ -216,15 +221,6 @@ def shown_tuning(stored: Found) -> list[str]:
     return [f"![Ways of tuning](figures/{TUNED_FIGURE}.png)\n\n{SHOWN}"] if shown else []
 
 
-def inverted_by(stored: Found) -> str:
-    """What model inverts pictures, if it is not the one that draws the subjects."""
-    run = stored.get(f"base-0{START}")
-    if run is None:
-        return ""
-    return f"""
-Pictures are inverted by the training of {run["updates"]} updates that inpainting starts from."""
-
-
 def edited(stored: Found) -> str:
     """What inversion returns, and what stands in the place of another subject."""
     again, replaced = runs_of(stored, "inverted"), runs_of(stored, "replaced")
@@ -240,7 +236,7 @@ def edited(stored: Found) -> str:
         for name in (*KEPT, ANEW)
     ]
     parts = [
-        f"{EDITING}{inverted_by(stored)}",
+        f"{EDITING}{beginning(stored, INVERTED_BY)}",
         table(["error", *columns], errors),
         decided(claims.INVERTED, again),
         table(["", *EDITED], rows),

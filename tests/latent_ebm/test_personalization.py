@@ -156,10 +156,8 @@ def test_nothing_else_is_changed() -> None:
 
 
 def test_equal_subjects_are_equal_files(tmp_path: Path) -> None:
-    subject, files = (
-        Subject(torch.ones(2, 8), "dog", "0" * 16),
-        [tmp_path / f"{i}" for i in range(9)],
-    )
+    subject = Subject(torch.ones(2, 8), "dog", "0" * 16)
+    files = [tmp_path / name for name in "abcdefghi"]
     for file in files:
         subject.save(file)
     assert len({file.read_bytes() for file in files}) == 1
