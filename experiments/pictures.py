@@ -14,7 +14,7 @@ from experiments.common import HERE
 from latent_ebm.plots import image_grid
 from latent_ebm.writing import atomic_path
 
-FIGURES, COLOURS = HERE / "figures", 64
+FIGURES, COLOURS = HERE / "figures", 32
 
 
 def save(figure: Figure, name: str, colours: int = COLOURS) -> None:

@@ -153,7 +153,7 @@ def shown(stored: Found, names: Sequence[str], figure: str, columns: int, text: 
     runs = [stored.get(f"{name}-0", {}) for name in names]
     if all("samples" in run for run in runs):
         x = torch.cat([unpack(run["samples"], (3, 16, 16)) for run in runs])
-        save_images(x, figure, columns=columns, colours=64)
+        save_images(x, figure, columns=columns)
     return f"![Pictures](figures/{figure}.png)\n\n{text}" if all(runs) else ""
 
 

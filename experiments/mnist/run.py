@@ -50,7 +50,7 @@ def run(rule: str, seed: int) -> dict[str, Any]:
     if seed == 0:
         with torch.no_grad():
             x = learnt.model.sample(64, generator=generator)
-            save_images(x, f"mnist-{rule}", colours=16)
+            save_images(x, f"mnist-{rule}", colours=8)
     prior = learnt.model.prior
     stages = (
         {"stages": len(prior.stages), "log_z": float(prior.log_z)}

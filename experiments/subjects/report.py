@@ -141,7 +141,7 @@ def filled(stored: Found) -> str:
     parts = [f"{FILLING}{beginning(stored, FROM)}", table(["tokens", *FILLED], rows)]
     if "samples" in stored.get("shown-0", {}):
         x = unpack(stored["shown-0"]["samples"], (3, 32, 32))
-        save_images(x, SAMPLES, columns=len(x) // 6, colours=64)
+        save_images(x, SAMPLES, columns=len(x) // 6)
     if "shown-0" in stored:
         captions = "; ".join(stored["shown-0"]["captions"])
         parts.append(f"![References, holes and pictures](figures/{SAMPLES}.png)")
@@ -217,7 +217,7 @@ def shown_tuning(stored: Found) -> list[str]:
         x = unpack(shown["samples"], (3, 32, 32)).unflatten(0, (1 + len(shown["ways"]), -1))[
             :, ::2
         ]
-        save_images(x.flatten(0, 1), TUNED_FIGURE, columns=x.shape[1], colours=64)
+        save_images(x.flatten(0, 1), TUNED_FIGURE, columns=x.shape[1])
     return [f"![Ways of tuning](figures/{TUNED_FIGURE}.png)\n\n{SHOWN}"] if shown else []
 
 
@@ -244,5 +244,5 @@ def edited(stored: Found) -> str:
     ]
     if "samples" in replaced[0]:
         x = unpack(replaced[0]["samples"], (3, 32, 32))
-        save_images(x, REPLACED, columns=len(x) // (3 + len(KEPT)), colours=64)
+        save_images(x, REPLACED, columns=len(x) // (3 + len(KEPT)))
     return "\n\n".join([*parts, f"![Other subjects](figures/{REPLACED}.png)\n\n{IN_PLACE}"])

@@ -121,7 +121,7 @@ def base(stored: Found) -> str:
     shown = stored.get("shown-0", {"grain": {}})
     if "samples" in shown:
         pictures = unpack(shown["samples"], (3, 32, 32))
-        save_images(pictures, FIGURE, columns=12, colours=64)
+        save_images(pictures, FIGURE, columns=12)
     grain = [f"{1e3 * shown['grain'].get(key, 0):.1f}" for key in ("glyphs", "4", "15")]
     return f"""\
 {NAMED.format(updates)}
@@ -177,7 +177,7 @@ def picture(stored: Found, key: str, title: str, figure: str, side: int, rows: i
         return ""
     if "samples" in stored[key]:
         x = unpack(stored[key]["samples"], (3, side, side))
-        save_images(x, figure, columns=len(x) // rows, colours=64)
+        save_images(x, figure, columns=len(x) // rows)
     return f"![{title}](figures/{figure}.png)"
 
 
