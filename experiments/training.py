@@ -138,6 +138,10 @@ class Run:
         quiet = [f"--trainer.enable_{part}=false" for part in ("progress_bar", "model_summary")]
         return prepare(self.config, [*quiet, "--trainer.max_epochs=-1", *self.options])
 
+    def recipe(self) -> Recipe:
+        """What keeps to the budget."""
+        return Recipe(self.seconds, self.updates)
+
     def begin(self, rule: Any) -> None:
         """Give an untrained rule the weights that it starts from."""
         if self.start is not None:
@@ -167,7 +171,7 @@ class Run:
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-        recipe = Recipe(self.seconds, self.updates)
+        recipe = self.recipe()
         cli.trainer.callbacks += [recipe, keep]
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")

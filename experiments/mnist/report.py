@@ -1,7 +1,7 @@
 """The section of the report on MNIST."""
 
 from experiments.claims import Claim, decided, difference
-from experiments.rules import NAMES, by_rule, columns, paired
+from experiments.rules import NAMES, Runs, by_rule, columns, paired
 from experiments.tables import spread
 
 CLAIMS = tuple(
@@ -46,10 +46,11 @@ that of pixels in [-1, 1].
 {decided(CLAIMS, paired("mnist", runs))}
 NLL in nats per image: a lower and an upper bound by annealed importance sampling, on 10 test
 images. Where the lower bound exceeds the upper one, chains did not reach the posterior, and only
-the upper one holds.
+the upper one holds. Where a check of `prior_log_z` speaks against its interval of log Z, neither
+bound does.
 
 {columns(runs, COST)}
-{wall_time()}
+{" ".join(filter(None, (doubts(runs), wall_time())))}
 
 Do chains of the prior converge? Diagnostics of them, and the Fréchet distance of samples by chains
 of the training length (1x), and of 10 and 60 times that length.
@@ -60,6 +61,23 @@ of the training length (1x), and of 10 and 60 times that length.
 Samples, from left to right: {", ".join(NAMES[rule] for rule in runs)}. The published experiments
 take 64 channels, all images, 100 passes and 40 posterior steps, for which one needs a GPU.
 """
+
+
+def doubts(runs: Runs) -> str:
+    """Which bounds of the NLL are not to be trusted, in a sentence."""
+    if not any("log_z_reliable" in run for found in runs.values() for run in found):
+        return ""
+    return (
+        f"log Z is reported as unreliable for {those(runs, 'log_z_reliable')}. The lower bound "
+        f"exceeds the upper one for {those(runs, 'nll_lower_reliable')}."
+    )
+
+
+def those(runs: Runs, key: str) -> str:
+    """The priors some of whose runs say 0 under ``key``, and how many of them do."""
+    failed = {rule: sum(run.get(key) == 0 for run in found) for rule, found in runs.items()}
+    told = [f"{NAMES[rule]} ({num} of {len(runs[rule])})" for rule, num in failed.items() if num]
+    return ", ".join(told) or "none"
 
 
 def wall_time() -> str:

@@ -2,23 +2,26 @@
 experiments.mnist_diffusion``
 
 ``LATENT_EBM_DATA=DIR`` names the directory of the four IDX files. A teacher in pixel space is
-trained first (a few minutes of one core) and kept in ``runs``; every student then gets the same
-CPU time. All samples are compared with test images in the features of a classifier that this
-library trains, also while a student learns, so that its curve can be read at equal updates as well
-as at equal time.
+trained first (an hour of one core) and kept in ``runs``; every student then gets the same CPU
+time, an hour too unless ``--minutes`` says otherwise. All samples are compared with test images in
+the features of a classifier that this library trains, also while a student learns, so that its
+curve can be read at equal updates as well as at equal time.
 """
 
 import argparse
 import os
 import time
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from experiments.common import HERE, Budget, Clock, cached, settings, train
+from experiments.common import HERE, Clock, cached, settings, train
 from experiments.pictures import pack
+from experiments.training import Recipe, Run, judged
 from latent_ebm.cli import main as latent_ebm
 from latent_ebm.cli.checkpoints import load_rule
 from latent_ebm.data import MNIST
@@ -32,7 +35,7 @@ LATENT_EBM = HERE / "mnist" / "ratio.yaml"  # what students are compared with
 STEPS = (1, 2, 4, 8, 50)  # of the teacher's DDIM sampler
 NUM, NUM_TIMED, NUM_SHOWN = 2000, 500, 48
 CURVE = ("frechet", "recall", "coverage", "class_kl")  # kept during training
-QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+EPOCH = "--trainer.limit_train_batches=100"  # a checkpoint is written after every second epoch
 EM = "--model.init_args.sampler.init_args.num_steps="
 STUDENTS = {  # the YAML file of a student, and its options
     "emd-1": ("emd", [f"{EM}1"]),
@@ -87,6 +90,51 @@ def judge(rule: Any, **options: Any) -> dict[str, Any]:
     return {**quality(x), "seconds_per_1000": seconds, "samples": pack(x[:NUM_SHOWN])}
 
 
+class Watched(Recipe):
+    """A recipe that judges the averaged rule after 25, 36, 50, 71, ... updates and at the end, off
+    the clock.
+    """
+
+    def __init__(self, *budget: float) -> None:
+        super().__init__(*budget)
+        self.curve, self.due = list[dict[str, Any]](), 25.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
+        if self.updates >= self.due or trainer.should_stop:
+            begin, spent = self.now(), {"updates": self.updates, "seconds": self.seconds}
+            self.curve.append(spent | look(self.average))
+            self.due *= 2**0.5
+            self.start += self.now() - begin
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "curve": self.curve}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "curve": self.curve, "due": self.due}
+
+
+@dataclass(frozen=True)
+class Student(Run):
+    """The training of a student of the teacher, with its curve."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "teacher": settings(TEACHER)}
+
+    def recipe(self) -> Recipe:
+        return Watched(self.seconds, self.updates)
+
+
+def student(name: str, seed: int, minutes: float) -> Student:
+    """The training of the student ``name`` for ``minutes`` of CPU time."""
+    file, options = STUDENTS[name]
+    told = (f"--seed_everything={seed}", EPOCH, *options)
+    return Student(f"{name}-{seed}", FOLDER / f"{file}.yaml", told, 60 * minutes)
+
+
 def judge_data() -> dict[str, Any]:
     """The best to expect: figures of training images."""
     x = data().train.x[:NUM]
@@ -120,15 +168,6 @@ def teacher() -> Denoising:
     return rule
 
 
-def run_student(name: str, seed: int, minutes: float) -> dict[str, Any]:
-    """Train a student for ``minutes`` of CPU time, and judge it."""
-    file, options = STUDENTS[name]
-    clock = Budget(60 * minutes, look)
-    overrides = [f"--seed_everything={seed}", "--trainer.max_epochs=-1", *QUIET, *options]
-    train(FOLDER / f"{file}.yaml", overrides, clock)
-    return {**judge(clock.averaged), "curve": clock.curve, "seconds": clock.seconds}
-
-
 def run_latent_ebm(seed: int) -> dict[str, Any]:
     """Train the library's latent energy-based model as ``experiments.mnist`` does, and judge
     it.
@@ -146,7 +185,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", nargs="*", default=list(STUDENTS), choices=STUDENTS)
     parser.add_argument(
-        "--minutes", type=float, default=4.0, help="CPU time of every student (default: 4)"
+        "--minutes", type=float, default=60.0, help="CPU time of every student (default: 60)"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -167,11 +206,4 @@ def main() -> None:
             partial(run_latent_ebm, seed),
         )
         for name in args.students:
-            file, options = STUDENTS[name]
-            shared = {"teacher": settings(TEACHER), "minutes": args.minutes, "averaged": True}
-            config = settings(FOLDER / f"{file}.yaml", options=options, seed=seed, **shared)
-            cached(
-                f"mnist_diffusion/{name}-{seed}",
-                config,
-                partial(run_student, name, seed, args.minutes),
-            )
+            judged(student(name, seed, args.minutes), "", {}, judge)

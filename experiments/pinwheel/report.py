@@ -38,7 +38,7 @@ Latents lie on a pinwheel with two arms, and a known decoder turns them into dat
 is learnt, so the best prior is the true one.
 
 {columns(runs, keys)}
-{falling(runs)} {against_mle()}
+{" ".join(filter(None, (falling(runs), against_mle(), log_z(runs))))}
 
 {decided(CLAIMS, paired("pinwheel", runs))}
 The chains of the two cold rows take 40 steps from the base for every batch, one with noise and one
@@ -71,6 +71,23 @@ def falling(runs: Runs) -> str:
     return (
         "With the multi-stage ratio, KL fell at "
         f"{total - rises} of {total} accepted stages over all seeds."
+    )
+
+
+def log_z(runs: Runs) -> str:
+    """How many intervals of log Z hold what quadrature says, in a sentence."""
+    found = [run for group in runs.values() for run in group if "log_z_lower" in run]
+    if not found:
+        return ""
+    reliable = [run for run in found if run["log_z_reliable"]]
+    holds, of_reliable = (
+        sum(run["log_z_lower"] <= run["log_z"] <= run["log_z_upper"] for run in group)
+        for group in (found, reliable)
+    )
+    return (
+        f"The 95 % interval of `prior_log_z` holds log Z by quadrature for {holds} of "
+        f"{len(found)} learnt priors, and for {of_reliable} of the {len(reliable)} in which no "
+        "check names a reason to doubt it."
     )
 
 

@@ -6,18 +6,24 @@ divergence from it on a grid.
 """
 
 import argparse
+import math
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from experiments.common import HERE, Clock, cached, settings, train
 from latent_ebm.data import Pinwheel
+from latent_ebm.evaluation import prior_log_z
+from latent_ebm.evaluation.batches import infer
 from latent_ebm.metrics import grid_kl, mmd
 from latent_ebm.priors import GaussianPrior, Prior, RatioPrior
+from samplers import HMC
 
 RULES = ("gaussian", "one_ratio", "mle", "ratio", "langevin", "flow")
 BOX = ((-6.0, -6.0), (6.0, 6.0))
+LOG_Z, NUM_DRAWS = HMC(0.1, 5, 2), 500  # moves the chains that measure log Z; posterior draws
 
 
 def measure(truth: Any, prior: Prior) -> dict[str, float]:
@@ -33,14 +39,37 @@ def run(rule: str, seed: int) -> dict[str, Any]:
         return score(truth, GaussianPrior(2), seed) | {"seconds": 0.0}
     clock = Clock(lambda rule: measure(truth, rule.model.prior))
     overrides = [f"--seed_everything={seed}", f"--data.init_args.seed={seed}"]
-    learnt, _ = train(HERE / "pinwheel" / f"{rule}.yaml", overrides, clock)
-    prior = learnt.model.prior
-    extra = (
-        {"log_z": float(prior.log_z), "weights": prior.weights.tolist()}
-        if isinstance(prior, RatioPrior)
-        else {}
-    )
+    learnt, data = train(HERE / "pinwheel" / f"{rule}.yaml", overrides, clock)
+    prior, generator = learnt.model.prior, torch.Generator().manual_seed(seed)
+    x = data.train.x[:NUM_DRAWS]
+    draws = infer(learnt.model, learnt.inference, x, generator=generator)
+    extra = normaliser(prior, draws, generator=generator)
+    if isinstance(prior, RatioPrior):
+        extra |= {"telescoped": float(prior.log_z), "weights": prior.weights.tolist()}
     return {**clock.curve[-1], **score(truth, prior, seed), "curve": clock.curve, **extra}
+
+
+def normaliser(
+    prior: Prior, draws: Tensor, *, generator: torch.Generator | None = None
+) -> dict[str, float]:
+    """log Z by quadrature, and its interval by chains and posterior ``draws`` (n, 2)."""
+    found = prior_log_z(prior, LOG_Z, draws, generator=generator)
+    return {
+        "log_z": quadrature(prior),
+        "log_z_lower": found.lower,
+        "log_z_upper": found.upper,
+        "log_z_reliable": float(found.is_reliable),
+    }
+
+
+@torch.no_grad()
+def quadrature(prior: Prior, num: int = 600) -> float:
+    """log Z by the midpoint rule on ``BOX``."""
+    (low, _), (high, _) = BOX
+    side = (high - low) / num
+    ticks = low + side * (torch.arange(num) + 0.5)
+    log_p = prior.log_density(torch.cartesian_prod(ticks, ticks))
+    return log_p.double().logsumexp(0).item() + 2 * math.log(side)
 
 
 def score(truth: Any, prior: Prior, seed: int) -> dict[str, Any]:

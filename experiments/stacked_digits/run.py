@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from experiments.common import HERE, Budget, cached, settings, train
-from experiments.mnist_diffusion.run import QUIET
 from experiments.pictures import pack
 from latent_ebm.data import Digits, StackedDigits
 from latent_ebm.metrics import frechet_distance
 from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
 
 FOLDER = HERE / "stacked_digits"
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 ROWS = {
     "diffusion_gan": "diffusion GAN, 4 steps",
     "gan": "plain GAN, 1 step",

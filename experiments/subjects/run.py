@@ -41,6 +41,7 @@ PACK = FOLDER / "pack.yaml"
 WORDS = Path("runs") / "subjects" / "words.json"
 FIRST_BASE, BASE = 500, 1500  # CPU seconds
 UPDATES = 4000  # of a network that fills holes
+LONGER = 3000  # more updates of the text-to-image model whose pictures get another subject
 SHOWN = ("text alone", "pooled", "selected", "all")  # in the figure, for eight subjects
 NUM_SHOWN = 8
 
@@ -68,6 +69,11 @@ def base() -> Run:
     return Run("base-0", PACK, ("--seed_everything=0",), BASE, start=regression())
 
 
+def longer() -> Run:
+    """The text-to-image model, trained on until it knows the names of most subjects."""
+    return Run("longer-0", PACK, ("--seed_everything=1",), updates=LONGER, start=base())
+
+
 def inpainter(network: str, seed: int) -> Inpainting:
     """A network that is shown tokens by any selection, of every batch by another one."""
     options = (f"--seed_everything={seed}", "--data.init_args.batch_size=32")
@@ -75,15 +81,15 @@ def inpainter(network: str, seed: int) -> Inpainting:
     return Inpainting(name, PACK, options, updates=UPDATES, start=base(), regularisation=weight)
 
 
-def run_base(label: str = "") -> None:
-    """Judge the model. Its budget is in seconds, so that it is another one on another machine; a
-    ``label`` names for what it was trained there.
+def run_base(run: Run, label: str = "") -> None:
+    """Judge a text-to-image model. The budget of the first one is in seconds, so that it is
+    another one on another machine; a ``label`` names for what it was trained there.
     """
-    judged(base(), label, {"guidance": GUIDANCE}, partial(by_name, judge=judge(False)))
+    judged(run, label, {"guidance": GUIDANCE}, partial(by_name, judge=judge(False)))
 
 
 def run_inpainting(seed: int, networks: Sequence[str]) -> None:
-    run_base(START)
+    run_base(base(), START)
     for network, tokens in VARIANTS.values():
         if network in networks:
             options = {"guidance": GUIDANCE, "tokens": repr(SELECTIONS[tokens])}
@@ -115,34 +121,35 @@ def run_tuning(seed: int) -> None:
     cached(
         f"subjects/tuning-{seed}",
         config,
-        lambda: tuning.judge_all(model(), corpus(), judge(), seed),
+        lambda: tuning.judge_all(model(base()), corpus(), judge(), seed),
     )
     if seed == 0:
         cached(
             "subjects/shown-tuning",
             {**config, "shown": tuning.SHOWN},
-            lambda: tuning.show_cases(model(), corpus(), judge(), seed),
+            lambda: tuning.show_cases(model(base()), corpus(), judge(), seed),
         )
 
 
 def run_editing(seed: int) -> None:
-    config = {"base": base().settings, "settings": editing.SETTINGS, "seed": seed}
+    told = {"settings": editing.SETTINGS, "seed": seed}
     cached(
         f"subjects/inverted-{seed}",
-        config,
-        lambda: editing.invert_all(model(), judge(False), seed),
+        {"base": base().settings, **told},
+        lambda: editing.invert_all(model(base()), judge(False), seed),
     )
+    run_base(longer())
     cached(
         f"subjects/replaced-{seed}",
-        {**config, "tuning": tuning.SETTINGS},
-        lambda: editing.replace_all(model(), corpus(), judge(), seed),
+        {"base": longer().settings, **told, "tuning": tuning.SETTINGS},
+        lambda: editing.replace_all(model(longer()), corpus(), judge(), seed),
     )
 
 
 @cache
-def model() -> TextToImage:
-    """The trained text-to-image model."""
-    found = text_to_image(base().rule())
+def model(run: Run) -> TextToImage:
+    """The text-to-image model that was trained by ``run``."""
+    found = text_to_image(run.rule())
     if found is None:
         raise ValueError(f"{PACK} must train a model with a TextConditioner, got another")
     return found
@@ -163,7 +170,7 @@ def main() -> None:
     os.chdir(HERE)  # from where the YAML files name their files
     write_words({WORDS: corpus})
     if "base" in args.parts:
-        run_base()
+        run_base(base())
     for seed in args.seeds:
         if "inpainting" in args.parts:
             run_inpainting(seed, args.networks)
