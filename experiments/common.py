@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from latent_ebm.data import DataModule
 from latent_ebm.writing import atomic_path
@@ -166,53 +164,6 @@ class Clock(Callback):
         seconds, now = self.seconds, time.process_time()
         self.curve.append({"seconds": seconds, **(self.measure(rule) if self.measure else {})})
         self.off += time.process_time() - now
-
-
-class Budget(Clock):
-    """A clock that ends training after ``budget`` CPU seconds, and averages the weights of the
-    rule.
-
-    It calls ``measure`` with ``averaged``, the rule with averaged weights, after 25, 36, 50, 71,
-    ... updates.
-    """
-
-    average: AveragedModel
-
-    def __init__(
-        self, budget: float, measure: Callable[[Any], dict[str, Any]] | None = None
-    ) -> None:
-        super().__init__(measure)
-        self.budget, self.updates, self.due = budget, 0, 25.0
-
-    @property
-    def averaged(self) -> Any:
-        """The rule with averaged weights."""
-        return self.average.module
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.average = AveragedModel(pl_module, avg_fn=mean_so_far).eval()
-        super().on_train_start(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        self.average.update_parameters(pl_module)
-        self.updates += 1
-        if self.updates >= self.due:
-            self.record(pl_module)
-            self.due *= 2**0.5
-        trainer.should_stop = self.seconds > self.budget
-
-    def record(self, rule: LightningModule) -> None:
-        super().record(self.averaged)
-        self.curve[-1]["updates"] = self.updates
-
-
-def mean_so_far(mean: Tensor, new: Tensor, num: Tensor | int) -> Tensor:
-    """An exponential average of weights over a hundred updates; at first, over a tenth of the
-    ``num`` updates so far.
-    """
-    return mean.lerp(new, max(0.01, 10 / (10 + int(num))))
 
 
 def prepare(config: Path, overrides: Sequence[str] = ()) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from experiments.backbone.rivals import COMPONENTS, HIDDEN, LR, Flow, diffusion, mixture
-from experiments.common import HERE, Clock, cached, mean_so_far, prepare, settings
+from experiments.common import HERE, Clock, cached, prepare, settings
 from experiments.mnist.run import feature_space
 from experiments.pictures import pack
 from experiments.training import Run
@@ -75,6 +75,13 @@ class Race(Clock):
         if self.seconds >= self.due:
             self.due *= 2
             super().record(self.result(rule))
+
+
+def mean_so_far(mean: Tensor, new: Tensor, num: Tensor | int) -> Tensor:
+    """An exponential average of weights over a hundred updates; at first, over a tenth of the
+    ``num`` updates so far.
+    """
+    return mean.lerp(new, max(0.01, 10 / (10 + int(num))))
 
 
 def backbone(seed: int) -> Run:

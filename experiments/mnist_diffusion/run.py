@@ -9,6 +9,7 @@ curve can be read at equal updates as well as at equal time.
 """
 
 import argparse
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ class Watched(Recipe):
     the clock.
     """
 
-    def __init__(self, *budget: float) -> None:
-        super().__init__(*budget)
+    def __init__(self, seconds: float = math.inf, updates: float = math.inf) -> None:
+        super().__init__(seconds, updates)
         self.curve, self.due = list[dict[str, Any]](), 25.0
 
     def on_train_batch_end(

@@ -3,7 +3,7 @@
 Three 8x8 digits are the channels of an image, so that there are 1,000 classes to lose. A diffusion
 GAN of four steps, a plain GAN and a diffusion model, of generators alike, get the same CPU time; a
 classifier of single digits, trained by this library, says which of the classes their samples are
-in.
+in. A run that is stopped goes on when the same command is given again.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.common import HERE, Budget, cached, settings, train
+from experiments.common import HERE, cached
 from experiments.pictures import pack
+from experiments.training import Run, judged
 from latent_ebm.data import Digits, StackedDigits
 from latent_ebm.metrics import frechet_distance
 from latent_ebm.networks.classifier import FeatureClassifier, frozen_classifier
 
 FOLDER = HERE / "stacked_digits"
-QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 ROWS = {
     "diffusion_gan": "diffusion GAN, 4 steps",
     "gan": "plain GAN, 1 step",
@@ -83,22 +83,20 @@ def features(x: Tensor) -> Tensor:
     return classifier().features(x.reshape(-1, 1, 8, 8)).view(len(x), -1)
 
 
-def run(name: str, seed: int, minutes: float) -> dict[str, Any]:
-    """Train one of ``ROWS`` for ``minutes`` of CPU time, and measure it."""
-    clock = Budget(60 * minutes)
-    overrides = [f"--seed_everything={seed}", "--trainer.max_epochs=-1", *QUIET]
-    train(FOLDER / f"{name}.yaml", overrides, clock)
+def training(name: str, seed: int, minutes: float) -> Run:
+    """The training of one of ``ROWS`` for ``minutes`` of CPU time."""
+    options = (f"--seed_everything={seed}",)
+    return Run(f"{name}-{seed}", FOLDER / f"{name}.yaml", options, 60 * minutes)
+
+
+@torch.no_grad()
+def judge(rule: Any, seed: int) -> dict[str, Any]:
+    """Figures of what ``rule`` generates, CPU seconds for 1,000 samples, and some samples."""
     torch.manual_seed(seed)
     start = time.process_time()
-    with torch.no_grad():
-        x = clock.averaged.generate(NUM)["x"]
-    cost = (time.process_time() - start) * 1000 / NUM
-    shared = {
-        "updates": clock.updates,
-        "seconds": clock.curve[-1]["seconds"],
-        "seconds_per_1000": cost,
-    }
-    return {**measure(x), **shared, "samples": pack(x[:NUM_SHOWN])}
+    x = rule.generate(NUM)["x"]
+    seconds = (time.process_time() - start) * 1000 / NUM
+    return {**measure(x), "seconds_per_1000": seconds, "samples": pack(x[:NUM_SHOWN])}
 
 
 def judge_data() -> dict[str, Any]:
@@ -117,15 +115,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--names", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument(
-        "--minutes", type=float, default=4.0, help="CPU time of every model (default: 4)"
+        "--minutes", type=float, default=10.0, help="CPU time of every model (default: 10)"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
     cached("stacked_digits/data-0", {"num": NUM}, judge_data)
     for seed in args.seeds:
         for name in args.names:
-            config = settings(FOLDER / f"{name}.yaml", seed=seed, minutes=args.minutes, num=NUM)
-            result = cached(
-                f"stacked_digits/{name}-{seed}", config, partial(run, name, seed, args.minutes)
-            )
+            run = training(name, seed, args.minutes)
+            result = judged(run, "", {"num": NUM}, partial(judge, seed=seed))
             print("  " + "  ".join(f"{key} {result[key]:.4g}" for key in COLUMNS), flush=True)
