@@ -3,8 +3,8 @@ experiments.mnist_diffusion``
 
 ``LATENT_EBM_DATA=DIR`` names the directory of the four IDX files. A teacher in pixel space is
 trained first (an hour of one core) and kept in ``runs``; every student then gets the same CPU
-time, an hour too unless ``--minutes`` says otherwise. All samples are compared with test images in
-the features of a classifier that this library trains, also while a student learns, so that its
+time, half an hour unless ``--minutes`` says otherwise. All samples are compared with test images
+in the features of a classifier that this library trains, also while a student learns, so that its
 curve can be read at equal updates as well as at equal time.
 """
 
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", nargs="*", default=list(STUDENTS), choices=STUDENTS)
     parser.add_argument(
-        "--minutes", type=float, default=60.0, help="CPU time of every student (default: 60)"
+        "--minutes", type=float, default=30.0, help="CPU time of every student (default: 30)"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
