@@ -26,6 +26,7 @@ from experiments.subjects.tuning import STEPS as UPDATES
 from experiments.tables import spread, table, together, with_missing
 
 Found = dict[str, Any]
+FIRST = f"base-0{START}"  # the model that inpainting starts from
 PICTURES = 2 * GROUNDS * SUBJECTS  # of a way of tuning
 SAMPLES, CURVE = "subjects-inpainting", "subjects-tokens"
 TUNED_FIGURE, REPLACED = "subjects-tuning", "subjects-replacing"
@@ -71,6 +72,9 @@ Both start from a training of the text-to-image model of {updates} updates, whic
 R@1 of {found:.2f} by name."""
 INVERTED_BY = """\
 Pictures are inverted by the training of {updates} updates that inpainting starts from."""
+REPLACED_BY = """\
+Subjects are put in the place of others by the same model after {updates} updates more, with which
+it reaches an R@1 of {found:.2f} by name."""
 TUNING = f"""\
 **A subject learned from {PHOTOS} pictures** (HiFi Tuner, arXiv:2312.00079). The {PHOTOS} are
 the same picture: the subject upright in the middle of one background. It is asked for in both
@@ -138,7 +142,7 @@ def filled(stored: Found) -> str:
     ]
     if not rows:
         return ""
-    parts = [f"{FILLING}{beginning(stored, FROM)}", table(["tokens", *FILLED], rows)]
+    parts = [FILLING + beginning(stored, FIRST, FROM), table(["tokens", *FILLED], rows)]
     if "samples" in stored.get("shown-0", {}):
         x = unpack(stored["shown-0"]["samples"], (3, 32, 32))
         save_images(x, SAMPLES, columns=len(x) // 6)
@@ -157,11 +161,11 @@ def filled(stored: Found) -> str:
     return "\n\n".join(parts)
 
 
-def beginning(stored: Found, told: str) -> str:
-    """``told``, on lines of its own, with the updates and the R@1 of the model that inpainting
-    starts from; nothing if that was not judged.
+def beginning(stored: Found, name: str, told: str) -> str:
+    """``told``, on lines of its own, with the updates and the R@1 of the model ``name``; nothing
+    if that was not judged.
     """
-    run = stored.get(f"base-0{START}")
+    run = stored.get(name)
     if run is None:
         return ""
     return "\n" + told.format(updates=run["updates"], found=run["R@1"])
@@ -236,7 +240,9 @@ def edited(stored: Found) -> str:
         for name in (*KEPT, ANEW)
     ]
     parts = [
-        f"{EDITING}{beginning(stored, INVERTED_BY)}",
+        EDITING
+        + beginning(stored, FIRST, INVERTED_BY)
+        + beginning(stored, "longer-0", REPLACED_BY),
         table(["error", *columns], errors),
         decided(claims.INVERTED, again),
         table(["", *EDITED], rows),
