@@ -75,8 +75,12 @@ def doubts(runs: Runs) -> str:
 
 def those(runs: Runs, key: str) -> str:
     """The priors some of whose runs say 0 under ``key``, and how many of them do."""
-    failed = {rule: sum(run.get(key) == 0 for run in found) for rule, found in runs.items()}
-    told = [f"{NAMES[rule]} ({num} of {len(runs[rule])})" for rule, num in failed.items() if num]
+    said = {rule: [run[key] for run in found if key in run] for rule, found in runs.items()}
+    told = [
+        f"{NAMES[rule]} ({values.count(0)} of {len(values)})"
+        for rule, values in said.items()
+        if 0 in values
+    ]
     return ", ".join(told) or "none"
 
 

@@ -69,6 +69,6 @@ def main() -> None:
     args = parser.parse_args()
     for seed in args.seeds:
         for rule in args.rules:
-            config = settings(HERE / "mnist" / f"{rule}.yaml", seed=seed)
+            config = settings(HERE / "mnist" / f"{rule}.yaml", seed=seed, evaluation=2)
             result = cached(f"mnist/{rule}-{seed}", config, partial(run, rule, seed))
             print("  " + "  ".join(f"{k} {v:.4g}" for k, v in result.items()), flush=True)

@@ -9,6 +9,7 @@ curve can be read at equal updates as well as at equal time.
 """
 
 import argparse
+import json
 import math
 import os
 import time
@@ -20,7 +21,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from experiments.common import HERE, Clock, cached, settings, train
+from experiments.common import HERE, Clock, cached, settings, train, write_json
 from experiments.pictures import pack
 from experiments.training import Recipe, Run, judged
 from latent_ebm.cli import main as latent_ebm
@@ -92,13 +93,16 @@ def judge(rule: Any, **options: Any) -> dict[str, Any]:
 
 
 class Watched(Recipe):
-    """A recipe that judges the averaged rule after 25, 36, 50, 71, ... updates and at the end, off
-    the clock.
+    """A recipe that judges the averaged rule after 25, 36, 51, 71, ... updates and at the end, off
+    the clock. Learning rates stay, so that students can be compared at equal updates.
     """
 
     def __init__(self, seconds: float = math.inf, updates: float = math.inf) -> None:
         super().__init__(seconds, updates)
         self.curve, self.due = list[dict[str, Any]](), 25.0
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Leave the rates alone."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -152,8 +156,18 @@ def look(rule: Any) -> dict[str, Any]:
 
 
 def train_teacher() -> None:
-    """Train the teacher, or go on where an earlier sitting was stopped."""
-    resume = [f"--ckpt_path={CHECKPOINT}"] if (HERE / CHECKPOINT).exists() else []
+    """Train the teacher, or go on where an earlier sitting was stopped. Raises ``ValueError`` if
+    the checkpoint that is there was trained by another ``teacher.yaml``.
+    """
+    checkpoint, told = HERE / CHECKPOINT, HERE / "runs/mnist_diffusion/teacher.json"
+    known = json.loads(told.read_text()) if told.exists() else None
+    if checkpoint.exists() and known != settings(TEACHER):
+        raise ValueError(
+            f"{CHECKPOINT} must be trained by the present teacher.yaml, got one of another: move "
+            f"{checkpoint.parent} away"
+        )
+    write_json(told, settings(TEACHER))
+    resume = [f"--ckpt_path={CHECKPOINT}"] if checkpoint.exists() else []
     if latent_ebm(
         ["fit", "--config", str(TEACHER), "--trainer.enable_progress_bar=false", *resume]
     ):

@@ -98,7 +98,7 @@ def main() -> None:
     for seed in range(args.seeds):
         for rule in args.rules:
             file = HERE / "pinwheel" / f"{rule}.yaml"
-            config = settings(file, seed=seed) if file.exists() else {"seed": seed}
+            config = {"seed": seed} if not file.exists() else settings(file, seed=seed, log_z=True)
             result = cached(f"pinwheel/{rule}-{seed}", config, partial(run, rule, seed))
             print(
                 f"  KL {result['kl']:.4f}  stages {result['stages']}  {result['seconds']:.0f} s",

@@ -70,7 +70,7 @@ def base() -> Run:
 
 
 def longer() -> Run:
-    """The text-to-image model, trained on until it knows the names of most subjects."""
+    """The text-to-image model, trained on, so that it knows more subjects by their names."""
     return Run("longer-0", PACK, ("--seed_everything=1",), updates=LONGER, start=base())
 
 
