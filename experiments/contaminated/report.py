@@ -28,8 +28,6 @@ def section() -> str:
 The sets of the section above, without supervision: a random 70 per cent of all rows are for
 training, with their anomalies, and the rest for the test. `latent EBM` is `LatentEBMDetector`
 without ratio stages. `trim` is the fraction of training rows that its second fit leaves out, those
-that fit the others least. The rows of a `trim` above 0 are out of date: they were measured with an
-earlier rule, which ranked rows by narrow kernels, where today's rule uses broad ones. Means over
-sets, in per cent.
+that fit the others least. Means over sets, in per cent.
 
 {table(["detector", "AUROC", "AUPRC"], rows)}"""

@@ -33,6 +33,9 @@ TUNED_FIGURE, REPLACED = "subjects-tuning", "subjects-replacing"
 IN_PLACE = """\
 From above: pictures, the subjects that are put there, and what is drawn: with the attention maps
 of the picture, with maps of its own, and anew."""
+LOST = """\
+Of the pictures that are drawn anew, {share:.2f} have the asked background. The others lost it to
+the learned rows, not to the replacement."""
 EDITED = ("identity", "R@1", "old", "pose", "background", "change")
 SHOWN = """\
 Two subjects: in the top row their photos, and below, in the order of the table, what is drawn for
@@ -246,6 +249,7 @@ def edited(stored: Found) -> str:
         table(["error", *columns], errors),
         decided(claims.INVERTED, again),
         table(["", *EDITED], rows),
+        LOST.format(share=np.mean([run[ANEW]["background"] for run in replaced])),
         decided(claims.REPLACED, replaced),
     ]
     if "samples" in replaced[0]:
