@@ -91,6 +91,6 @@ def wall_time() -> str:
     pairs = paired("mnist", ("ratio", "mle"))
     quotients = spread(pair["ratio"]["seconds"] / pair["mle"]["seconds"] for pair in pairs)
     return (
-        f"Training the multi-stage ratio takes {quotients} times as long as maximum likelihood, which "
-        "was measured on another day than the other rules."
+        f"Training the multi-stage ratio takes {quotients} times as long as maximum likelihood, "
+        "which was measured on another day than the other rules."
     )
