@@ -2,7 +2,7 @@
 
 from experiments.claims import Claim, decided, difference
 from experiments.rules import NAMES, Runs, by_rule, columns, paired
-from experiments.tables import spread
+from experiments.tables import spread, together
 
 CLAIMS = tuple(
     Claim(
@@ -50,7 +50,7 @@ the upper one holds. Where a check of `prior_log_z` speaks against its interval 
 bound does.
 
 {columns(runs, COST)}
-{" ".join(filter(None, (doubts(runs), wall_time())))}
+{together(doubts(runs), wall_time())}
 
 Do chains of the prior converge? Diagnostics of them, and the Fréchet distance of samples by chains
 of the training length (1x), and of 10 and 60 times that length.

@@ -8,7 +8,7 @@ import torch
 from experiments.claims import Claim, decided, difference
 from experiments.pictures import save
 from experiments.rules import COLOURS, NAMES, Runs, by_rule, columns, paired
-from experiments.tables import spread
+from experiments.tables import spread, together
 from latent_ebm.data import Pinwheel
 from latent_ebm.plots import new_figure, styled
 
@@ -38,7 +38,7 @@ Latents lie on a pinwheel with two arms, and a known decoder turns them into dat
 is learnt, so the best prior is the true one.
 
 {columns(runs, keys)}
-{" ".join(filter(None, (falling(runs), against_mle(), log_z(runs))))}
+{together(falling(runs), against_mle(), log_z(runs))}
 
 {decided(CLAIMS, paired("pinwheel", runs))}
 The chains of the two cold rows take 40 steps from the base for every batch, one with noise and one
